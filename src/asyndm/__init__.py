@@ -1,0 +1,1 @@
+"""Asynchronous denoising: every latent pixel on its own noise schedule."""
