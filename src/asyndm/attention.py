@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -48,7 +48,7 @@ class CrossAttentionMaps:
         factor: int | None = None,
         conditional_half: bool = True,
     ) -> None:
-        self._unet = unet
+        self._unet: Any = unet
         self._tokens = tokens
         self._copies = 2 if conditional_half else 1
         self.factor, self._layers = _layers_at(unet, factor)
@@ -58,7 +58,7 @@ class CrossAttentionMaps:
         self._maps: list[Tensor] = []
         self._weights: Tensor | None = None
 
-    def __enter__(self) -> CrossAttentionMaps:
+    def __enter__(self) -> Self:
         self._handles.append(self._unet.register_forward_pre_hook(self._begin, with_kwargs=True))
         for layer in self._layers:
             key = layer.to_kv if layer.fused_projections else layer.to_k
@@ -82,7 +82,7 @@ class CrossAttentionMaps:
         if not self._maps:
             raise UserError("no attention map yet: evaluate the network inside the context first")
         mean = torch.stack(self._maps).mean(0)
-        return mean.transpose(1, 2).unflatten(2, self._size)
+        return mean.transpose(1, 2).reshape(mean.shape[0], -1, *self._size)
 
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         sample = args[0] if args else kwargs["sample"]
@@ -112,15 +112,14 @@ class CrossAttentionMaps:
 
     def _subject_maps(self, layer: Attention, query: Tensor, key: Tensor) -> Tensor:
         """(B, P, S): each subject's share of the attention of each of the P map pixels, mean over heads."""
-        query = query.unflatten(-1, (layer.heads, -1)).transpose(1, 2)
-        key = key.unflatten(-1, (layer.heads, -1)).transpose(1, 2)
+        query, key = (x.view(*x.shape[:2], layer.heads, -1).transpose(1, 2) for x in (query, key))
         if layer.norm_q is not None:
             query = layer.norm_q(query)
         if layer.norm_k is not None:
             key = layer.norm_k(key)
         scale = query.shape[-1] ** -0.5
         scores = (query.float() * scale) @ key.float().transpose(-1, -2)
-        share = scores.softmax(dim=-1).mean(dim=1)
+        share: Tensor = scores.softmax(dim=-1).mean(dim=1)
         if self._weights is None:
             self._weights = _token_weights(self._tokens, share.shape[-1]).to(share.device)
         return share @ self._weights
@@ -144,7 +143,9 @@ def _layers_at(unet: UNet2DConditionModel, factor: int | None) -> tuple[int, lis
     """The cross-attention layers at one resolution, in network order."""
     layers = cross_attention_layers(unet)
     if not layers:
-        raise UserError("the network has no cross-attention: masks from attention need one (use another mask)")
+        raise UserError(
+            "the network has no cross-attention: masks from attention need one (use another mask)"
+        )
     if factor is None:
         factor = PREFERRED_FACTOR if PREFERRED_FACTOR in layers else min(layers)
     if factor not in layers:
@@ -164,13 +165,14 @@ def cross_attention_layers(unet: UNet2DConditionModel) -> dict[int, list[Attenti
         if found:
             layers.setdefault(factor, []).extend(found)
 
+    network: Any = unet
     factor = 1
-    for block in unet.down_blocks:
+    for block in network.down_blocks:
         collect(block, factor)
         factor *= 2 if getattr(block, "downsamplers", None) else 1
-    if unet.mid_block is not None:
-        collect(unet.mid_block, factor)
-    for block in unet.up_blocks:
+    if network.mid_block is not None:
+        collect(network.mid_block, factor)
+    for block in network.up_blocks:
         collect(block, factor)
         factor //= 2 if getattr(block, "upsamplers", None) else 1
     return layers

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -48,14 +48,18 @@ class PerPixelTime:
     """
 
     def __init__(self, unet: UNet2DConditionModel, num_train_timesteps: int = 1000) -> None:
-        self._unet = unet
+        self._unet: Any = unet
         self._num_train_timesteps = num_train_timesteps
-        self._blocks = _time_blocks(unet)
+        self._blocks: list[Any] = _time_blocks(unet)
         self._handles: list[RemovableHandle] = []
         self._projecting = False
-        self._forget()
+        self._index: Tensor | None = None
+        self._timesteps: Tensor | None = None
+        self._embedding: Tensor | None = None
+        self._rows: dict[Any, Tensor] = {}
+        self._cells: dict[tuple[int, int], Tensor] = {}
 
-    def __enter__(self) -> PerPixelTime:
+    def __enter__(self) -> Self:
         for block in self._blocks:
             projection = block.time_emb_proj
             self._handles.append(projection.register_forward_hook(self._silence))
@@ -68,7 +72,9 @@ class PerPixelTime:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        self._forget()
+        self._index = self._timesteps = self._embedding = None
+        self._rows.clear()
+        self._cells.clear()
 
     def set(self, index: Tensor, timesteps: Tensor | None = None) -> None:
         """Choose each latent pixel's timestep for the next evaluations of the network.
@@ -90,30 +96,25 @@ class PerPixelTime:
         self._index = index
         self._cells.clear()
 
-    def _forget(self) -> None:
-        self._index: Tensor | None = None
-        self._timesteps: Tensor | None = None
-        self._embedding: Tensor | None = None
-        self._rows: dict[nn.Module, Tensor] = {}
-        self._cells: dict[tuple[int, int], Tensor] = {}
-
     def _silence(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
         return output if self._projecting else torch.zeros_like(output)
 
-    def _adder(self, block: ResnetBlock2D) -> Any:
+    def _adder(self, block: Any) -> Any:
         def add(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-            cells = self._cells_at(output.shape[-2], output.shape[-1])
+            cells = self._cells_at(output.shape[-2], output.shape[-1], output.device)
             if output.shape[0] % cells.shape[0]:
                 raise UserError(
                     f"the network's batch ({output.shape[0]}) must be a multiple of the timestep map's ({cells.shape[0]})"
                 )
-            added = F.embedding(cells, self._rows_of(block)).permute(0, 3, 1, 2).to(output.dtype)
-            output.unflatten(0, (-1, cells.shape[0])).add_(added)
+            added = (
+                F.embedding(cells, self._rows_of(block, output.device)).permute(0, 3, 1, 2).to(output.dtype)
+            )
+            output.view(-1, *added.shape).add_(added)
             return output
 
         return add
 
-    def _cells_at(self, height: int, width: int) -> Tensor:
+    def _cells_at(self, height: int, width: int, device: torch.device) -> Tensor:
         """The index map at a block's resolution: (B, height, width), top-left pixel of each cell."""
         if (height, width) not in self._cells:
             if self._index is None:
@@ -126,39 +127,39 @@ class PerPixelTime:
                     f"a timestep map of {tuple(self._index.shape[-2:])} does not fit a block of {(height, width)}: "
                     "give it the latents' height and width"
                 )
-            self._cells[height, width] = cells.to(self._unet.device).contiguous()
+            self._cells[height, width] = cells.to(device).contiguous()
         return self._cells[height, width]
 
-    def _rows_of(self, block: ResnetBlock2D) -> Tensor:
+    def _rows_of(self, block: Any, device: torch.device) -> Tensor:
         """The projected embedding (K, C) of every timestep in use, for one block."""
         if block not in self._rows:
             self._projecting = True
             try:
                 with torch.set_grad_enabled(torch.is_grad_enabled() and self._timesteps is not None):
                     if self._embedding is None:
-                        self._embedding = self._embed()
+                        self._embedding = self._embed(device)
                     active = self._embedding if block.skip_time_act else block.nonlinearity(self._embedding)
                     self._rows[block] = block.time_emb_proj(active)
             finally:
                 self._projecting = False
         return self._rows[block]
 
-    def _embed(self) -> Tensor:
+    def _embed(self, device: torch.device) -> Tensor:
         unet = self._unet
         timesteps = self._timesteps
         if timesteps is None:
-            timesteps = torch.arange(self._num_train_timesteps, device=unet.device)
-        frequencies = unet.time_proj(timesteps.to(unet.device)).to(unet.dtype)
+            timesteps = torch.arange(self._num_train_timesteps, device=device)
+        frequencies = unet.time_proj(timesteps.to(device)).to(unet.dtype)
         embedding: Tensor = unet.time_embedding(frequencies)
         return embedding if unet.time_embed_act is None else unet.time_embed_act(embedding)
 
 
-def _time_blocks(unet: UNet2DConditionModel) -> list[ResnetBlock2D]:
+def _time_blocks(unet: Any) -> list[Any]:
     """The residual blocks that add a time embedding; an error if the network uses time in another way."""
     for key, meaning in _UNSUPPORTED.items():
         if unet.config.get(key) is not None:
             raise UserError(f"the network uses {meaning} ({key}): only plain time conditioning is supported")
-    blocks: list[ResnetBlock2D] = []
+    blocks: list[Any] = []
     for name, module in unet.named_modules():
         if not isinstance(module, (ResnetBlock2D, ResnetBlockCondNorm2D)):
             continue

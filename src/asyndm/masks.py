@@ -1,0 +1,201 @@
+"""Who is on the curve now: the weight of each subject at each latent pixel."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from asyndm.errors import UserError
+
+ImageSource = Any
+"""A file name, a PIL image, or an array or tensor (H, W) in [0, 1] or of uint8."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """The subjects of a batch of images.
+
+    Args:
+        concavity: (B, S) float64, each subject's ω; -1 where an image has fewer subjects than S.
+        size: (H, W) of the latents.
+    """
+
+    concavity: Tensor
+    size: tuple[int, int]
+
+    @property
+    def present(self) -> Tensor:
+        """(B, S) bool: which subjects are real."""
+        return self.concavity >= 0
+
+    def weights(self, fill: float) -> Tensor:
+        """(B, S, H, W) float64 weights: ``fill`` everywhere for the subject of largest ω, 0 for the others."""
+        first = torch.zeros_like(self.concavity)
+        first.scatter_(1, self.concavity.argmax(1, keepdim=True), fill)
+        return first[:, :, None, None].repeat(1, 1, *self.size)
+
+    def owners(self, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Each pixel's weight and ω, both (B, H, W): where subjects overlap, the largest ω, ties to the first."""
+        omega = self.concavity[:, :, None, None]
+        owner = torch.where(weights > 0, omega, -1.0).argmax(1, keepdim=True)
+        chosen = omega.expand_as(weights).gather(1, owner)
+        return weights.gather(1, owner)[:, 0], chosen[:, 0]
+
+
+class Mask(ABC):
+    """Says which latent pixels belong to which subject: weights (B, S, H, W) in [0, 1].
+
+    A pixel of weight w moves to w·(curve) + (1-w)·(straight line).
+    """
+
+    name: ClassVar[str]
+    needs_subjects: ClassVar[bool] = False
+    follows_attention: ClassVar[bool] = False
+
+    @abstractmethod
+    def initial(self, scene: Scene, rehearse: Callable[[], Tensor]) -> Tensor:
+        """The weights before the first evaluation.
+
+        Args:
+            scene: the subjects.
+            rehearse: runs the plain synchronous method from the same noise and returns the mean of
+                all its attention maps (B, S, h, w).
+        """
+
+    def follow(self, weights: Tensor, maps: Tensor | None, scene: Scene) -> Tensor:
+        """The weights after an evaluation, from its attention maps (B, S, h, w); None unless asked for."""
+        return weights
+
+
+@dataclass(frozen=True)
+class NoMask(Mask):
+    """No pixel on the curve: the synchronous method, DM."""
+
+    name = "none"
+
+    def initial(self, scene: Scene, rehearse: Callable[[], Tensor]) -> Tensor:
+        return scene.weights(0.0)
+
+
+@dataclass(frozen=True)
+class GlobalMask(Mask):
+    """All pixels on the curve, at the largest ω among the subjects: DM_concave."""
+
+    name = "global"
+
+    def initial(self, scene: Scene, rehearse: Callable[[], Tensor]) -> Tensor:
+        return scene.weights(1.0)
+
+
+@dataclass(frozen=True)
+class DynamicMask(Mask):
+    """AsynDM: a subject's pixels are where its attention is at least ``threshold`` times its mean, at every step.
+
+    The mask found at evaluation i steers the update of evaluation i+1. Before the first map exists, every
+    pixel belongs to the subject with the largest ω.
+    """
+
+    threshold: float = 1.0
+
+    name = "dynamic"
+    needs_subjects = True
+    follows_attention = True
+
+    def __post_init__(self) -> None:
+        _check_threshold(self.threshold)
+
+    def initial(self, scene: Scene, rehearse: Callable[[], Tensor]) -> Tensor:
+        return scene.weights(1.0)
+
+    def follow(self, weights: Tensor, maps: Tensor | None, scene: Scene) -> Tensor:
+        return weights if maps is None else binarise(maps, self.threshold, scene)
+
+
+@dataclass(frozen=True)
+class StaticMask(Mask):
+    """As dynamic, but from the mean of all maps of a complete DM run with the same seed, found once."""
+
+    threshold: float = 1.0
+
+    name = "static"
+    needs_subjects = True
+
+    def __post_init__(self) -> None:
+        _check_threshold(self.threshold)
+
+    def initial(self, scene: Scene, rehearse: Callable[[], Tensor]) -> Tensor:
+        return binarise(rehearse(), self.threshold, scene)
+
+
+@dataclass(frozen=True, eq=False)
+class ExternalMask(Mask):
+    """The user's own mask: white pixels on the curve, black ones on the line, grey in between.
+
+    Args:
+        image: one mask for all images of the batch, or a list with one for each; any size, resized to the
+            latent grid by area. The curve is that of the subject with the largest ω.
+    """
+
+    image: ImageSource | Sequence[ImageSource] = field(repr=False)
+
+    name = "external"
+
+    def initial(self, scene: Scene, rehearse: Callable[[], Tensor]) -> Tensor:
+        images = self.image if isinstance(self.image, (list, tuple)) else [self.image] * len(scene.concavity)
+        if len(images) != len(scene.concavity):
+            raise UserError(f"mask: {len(images)} mask images were given for {len(scene.concavity)} images")
+        grey = torch.stack([F.adaptive_avg_pool2d(read_grey(image)[None], scene.size)[0] for image in images])
+        return scene.weights(1.0) * grey[:, None].to(scene.concavity.device)
+
+
+def binarise(maps: Tensor, threshold: float, scene: Scene) -> Tensor:
+    """Weights 0 or 1 (B, S, H, W): map >= threshold · its mean over the image, repeated to the latent grid."""
+    maps = maps.double()
+    chosen = (maps >= threshold * maps.mean((-2, -1), keepdim=True)) & scene.present[:, :, None, None]
+    height, width = scene.size
+    scale = -(-height // maps.shape[-2])
+    chosen = chosen.repeat_interleave(scale, -2).repeat_interleave(scale, -1)
+    return chosen[..., :height, :width].double()
+
+
+def read_grey(source: ImageSource) -> Tensor:
+    """A mask image as float64 (H, W) in [0, 1], from a file name, a PIL image, an array or a tensor."""
+    if isinstance(source, (str, Path)):
+        try:
+            with Image.open(source) as opened:
+                opened.load()
+                source = opened.copy()
+        except FileNotFoundError:
+            raise UserError(f"mask: there is no file {str(source)!r}") from None
+        except (UnidentifiedImageError, OSError) as error:
+            raise UserError(f"mask: {str(source)!r} is not a readable image ({error})") from None
+    if isinstance(source, Image.Image):
+        wide = source.mode.startswith("I")
+        source = np.asarray(source if wide else source.convert("L"))
+        source = source / 65535 if wide else source
+    array = source.detach().cpu() if isinstance(source, Tensor) else torch.from_numpy(np.array(source))
+    scale = 255.0 if array.dtype == torch.uint8 else 1.0
+    array = array.double() / scale
+    if array.ndim != 2 or not array.numel() or not bool(((array >= 0) & (array <= 1)).all()):
+        raise UserError(
+            f"mask: an array must be (height, width) with values in [0, 1] or uint8, got shape {tuple(array.shape)}"
+        )
+    return array
+
+
+def _check_threshold(threshold: float) -> None:
+    if (
+        isinstance(threshold, bool)
+        or not isinstance(threshold, (int, float))
+        or not 0 <= threshold < float("inf")
+    ):
+        raise UserError(f"mask threshold must be a number of at least 0, got {threshold!r}")
