@@ -1,0 +1,44 @@
+"""What a metric is: given pictures and their prompts, a value for each, and the reason where there is one."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from PIL.Image import Image
+
+from asyndm.prompts import Prompt
+
+
+@dataclass(frozen=True)
+class Score:
+    """`value` is None where the picture could not be scored; `reason` says why, or what is wrong with it."""
+
+    value: float | None
+    reason: str = ""
+
+
+class Metric(ABC):
+    """One opinion of pictures. A subclass is one file here and one YAML in ``conf/metric``.
+
+    Attributes:
+        name: its name in ``scores.csv``; two conventions of one metric have two names.
+        higher_is_better: False for distances.
+    """
+
+    name: str
+    higher_is_better: bool = True
+
+    def check(self, prompts: Sequence[Prompt]) -> None:
+        """Refuses, before anything is sampled, what it could not score: prompts without what it needs,
+        missing weights. Cheap.
+
+        Raises:
+            UserError: naming what is missing.
+        """
+        return
+
+    @abstractmethod
+    def score(self, images: Sequence[Image], prompts: Sequence[Prompt]) -> list[Score]:
+        """One score for each picture, given its prompt. Must not depend on the other pictures of the batch."""

@@ -1,0 +1,66 @@
+"""The exact checker of the shapes world as a metric: 1 where the picture shows what its prompt says, else 0."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import TYPE_CHECKING
+
+from PIL.Image import Image
+
+from asyndm.errors import UserError
+from asyndm.prompts import Prompt
+from evaluation.metrics import Metric, Score
+
+if TYPE_CHECKING:
+    from asyndm.shapes.world import Spec
+
+
+SIZE = (64, 64)
+
+
+class Exact(Metric):
+    """Right (1) or wrong (0), with the reason: which object is missing, miscoloured, miscounted or misplaced.
+
+    The meaning is found by the prompt's text, so prompts of one's own are checked as well, as long as the
+    world of shapes can say them; others get no value.
+    """
+
+    name = "exact"
+
+    def check(self, prompts: Sequence[Prompt]) -> None:
+        if not any(prompt.text in _meanings() for prompt in prompts):
+            raise UserError("metric=exact: none of the prompts is one of the shapes world; choose metric=none")
+
+    def score(self, images: Sequence[Image], prompts: Sequence[Prompt]) -> list[Score]:
+        import numpy as np
+        import torch
+
+        from asyndm.shapes.checker import check
+
+        scores = [Score(None, _obstacle(image, prompt)) for image, prompt in zip(images, prompts, strict=True)]
+        known = [i for i, score in enumerate(scores) if not score.reason]
+        if known:
+            pixels = np.stack([np.asarray(images[i].convert("RGB"), dtype=np.float32) / 255 for i in known])
+            verdicts = check(
+                torch.from_numpy(pixels).permute(0, 3, 1, 2), [_meanings()[prompts[i].text] for i in known]
+            )
+            for i, verdict in zip(known, verdicts, strict=True):
+                scores[i] = Score(float(verdict.correct), verdict.reason)
+        return scores
+
+
+def _obstacle(image: Image, prompt: Prompt) -> str:
+    """Why the checker has nothing to say, or nothing."""
+    if prompt.text not in _meanings():
+        return "not a prompt of the shapes world"
+    return "" if image.size == SIZE else f"the checker knows pictures of {SIZE[0]}x{SIZE[1]} only"
+
+
+@cache
+def _meanings() -> dict[str, Spec]:
+    """Every prompt the world can say, in both word orders, with its meaning."""
+    from asyndm.shapes.world import KINDS, SPLITS, prompts
+
+    specs = [spec for split in SPLITS for kind in KINDS for spec in prompts(split, kind)]
+    return {text: meaning for spec in specs for text, meaning in ((spec.text, spec), (spec.reordered().text, spec))}

@@ -1,0 +1,232 @@
+"""What a run leaves behind: its files, their columns, and how they are written and read.
+
+A run is a folder with
+
+- ``run.json``      what was asked and with what it was made (schema version, config, identity, hash, versions, seeds),
+- ``state.json``    pending, running, done or failed, and the error of a failure,
+- ``prompts.json``  the prompts with their subjects, phrases and meaning,
+- ``images.csv``    one row an image (`ImageRow`), the pictures themselves under ``images/``,
+- ``scores.csv``    one row an image and metric (`ScoreRow`),
+- ``grid.png``, ``strip.png``  pictures to look at.
+
+Every file is written whole or not at all: under a temporary name, then renamed.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from asyndm.errors import UserError
+from asyndm.prompts import Prompt
+
+SCHEMA_VERSION = 1
+RUN_FILE, STATE_FILE, PROMPTS_FILE = "run.json", "state.json", "prompts.json"
+IMAGES_FILE, SCORES_FILE = "images.csv", "scores.csv"
+PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
+
+
+@dataclass(frozen=True)
+class ImageRow:
+    """One picture. `image_index` counts within its prompt; `file` is relative to the run's folder."""
+
+    run_id: str
+    prompt_id: str
+    prompt: str
+    subjects: tuple[str, ...]
+    kind: str
+    image_index: int
+    seed: int
+    file: str
+    sha256: str
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """What joins it with its scores."""
+        return self.prompt_id, self.image_index
+
+    def to_cells(self) -> dict[str, str]:
+        return {name: str(value) for name, value in vars(self).items()} | {"subjects": json.dumps(self.subjects)}
+
+    @classmethod
+    def from_cells(cls, cells: dict[str, str]) -> Self:
+        return cls(
+            cells["run_id"], cells["prompt_id"], cells["prompt"], tuple(json.loads(cells["subjects"])), cells["kind"],
+            int(cells["image_index"]), int(cells["seed"]), cells["file"], cells["sha256"],
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    """One metric's opinion of one picture. `value` is None where it could not be scored; `reason` says why,
+    or what is wrong with the picture."""
+
+    run_id: str
+    prompt_id: str
+    image_index: int
+    metric: str
+    value: float | None
+    reason: str = ""
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return self.prompt_id, self.image_index
+
+    def to_cells(self) -> dict[str, str]:
+        value = "" if self.value is None else repr(float(self.value))
+        return {name: str(cell) for name, cell in vars(self).items()} | {"value": value}
+
+    @classmethod
+    def from_cells(cls, cells: dict[str, str]) -> Self:
+        value = float(cells["value"]) if cells["value"] else None
+        return cls(
+            cells["run_id"], cells["prompt_id"], int(cells["image_index"]), cells["metric"], value, cells["reason"]
+        )
+
+
+Row = TypeVar("Row", ImageRow, ScoreRow)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as read back from its folder."""
+
+    folder: Path
+    record: dict[str, Any]
+    state: str
+    images: list[ImageRow] = field(default_factory=list)
+    scores: list[ScoreRow] = field(default_factory=list)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The settings that can change a pixel, in canonical form: what the folder's hash is taken of."""
+        identity: dict[str, Any] = self.record["identity"]
+        return identity
+
+
+def write_bytes(path: Path, content: bytes, durable: bool = True) -> None:
+    """Writes a file whole or not at all; with `durable`, it is on the disk before it gets its name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """`write_bytes` of readable JSON."""
+    write_bytes(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def write_rows(path: Path, kind: type[ImageRow] | type[ScoreRow], rows: Iterable[ImageRow | ScoreRow]) -> None:
+    """`write_bytes` of a CSV with the columns of `kind`."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [column.name for column in fields(kind)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(row.to_cells() for row in rows)
+    write_bytes(path, text.getvalue().encode())
+
+
+def read_rows(path: Path, kind: type[Row]) -> list[Row]:
+    """The rows of a CSV; none if there is no such file.
+
+    Raises:
+        UserError: a row that cannot be read, with its line.
+    """
+    if not path.exists():
+        return []
+    rows: list[Row] = []
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        for cells in reader:
+            try:
+                rows.append(kind.from_cells(cells))
+            except (KeyError, ValueError, TypeError, AttributeError) as error:
+                raise UserError(f"{path}, line {reader.line_num}: not a row of {path.name} ({error!r})") from error
+    return rows
+
+
+def write_prompts(path: Path, prompts: Sequence[Prompt]) -> None:
+    """Keeps what the metrics need to know of each prompt."""
+    write_json(path, [asdict(prompt) for prompt in prompts])
+
+
+def read_prompts(path: Path) -> dict[str, Prompt]:
+    """The prompts of a run by their id."""
+    prompts = [Prompt.from_dict(entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
+    return {prompt.prompt_id: prompt for prompt in prompts}
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """The run's state; ``{"state": "pending"}`` before it began."""
+    try:
+        state: dict[str, Any] = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+        return {"state": "pending"}
+    return state
+
+
+def read_run(folder: Path) -> Run:
+    """Everything a folder says of its run, finished or not.
+
+    Raises:
+        UserError: no run there, or one written by a newer version.
+    """
+    path = folder / RUN_FILE
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        version = int(record["schema_version"])
+    except FileNotFoundError as error:
+        raise UserError(f"{folder}: no {RUN_FILE} there") from error
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from error
+    if version > SCHEMA_VERSION:
+        raise UserError(f"{path}: schema version {version} is newer than this program's {SCHEMA_VERSION}; update it")
+    images = read_rows(folder / IMAGES_FILE, ImageRow)
+    return Run(folder, record, read_state(folder)["state"], images, read_rows(folder / SCORES_FILE, ScoreRow))
+
+
+def find_runs(roots: Sequence[Path]) -> list[Run]:
+    """All runs in these folders or below them, each once, ordered by folder.
+
+    Raises:
+        UserError: a folder that does not exist, or no run in any of them.
+    """
+    folders: set[Path] = set()
+    for root in roots:
+        if not root.is_dir():
+            raise UserError(f"{root}: no such folder")
+        folders |= {path.parent.resolve() for path in root.rglob(RUN_FILE)}
+    if not folders:
+        names = ", ".join(str(root) for root in roots)
+        raise UserError(f"{names}: no runs there; make some with python -m experiments.run")
+    return [read_run(folder) for folder in sorted(folders)]
+
+
+def is_whole_png(path: Path) -> bool:
+    """Whether the file is there and has its end: a PNG cut short by a crash does not count as made."""
+    try:
+        with path.open("rb") as file:
+            file.seek(-len(PNG_END), os.SEEK_END)
+            return file.read() == PNG_END
+    except OSError:
+        return False
+
+
+def sha256(path: Path) -> str:
+    """The file's SHA-256, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

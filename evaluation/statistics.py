@@ -1,0 +1,91 @@
+"""How sure a mean is: bootstrap intervals clustered by prompt, Wilson's interval, paired differences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+
+RESAMPLES = 4000
+SEED = 20251004
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean of `n` values and the interval that holds the true one with the stated confidence."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Paired:
+    """`difference` is of the first minus the second, over the images both have."""
+
+    difference: Interval
+    wins: int
+    ties: int
+    losses: int
+
+
+def wilson(successes: float, n: int, confidence: float = 0.95) -> Interval:
+    """Wilson's score interval of a share: centre (p + z²/2n)/(1 + z²/n), half-width z√(p(1-p)/n + z²/4n²)/(1 + z²/n).
+
+    Raises:
+        ValueError: n < 1, or more successes than n.
+    """
+    if n < 1 or not 0 <= successes <= n:
+        raise ValueError(f"{successes} of {n} is not a share")
+    z, p = NormalDist().inv_cdf(0.5 + confidence / 2), successes / n
+    scale = 1 + z * z / n
+    centre, half = (p + z * z / (2 * n)) / scale, z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / scale
+    return Interval(p, max(0.0, centre - half), min(1.0, centre + half), n)
+
+
+def clustered_bootstrap(
+    values: Sequence[float], clusters: Sequence[Hashable], confidence: float = 0.95, resamples: int = RESAMPLES
+) -> Interval:
+    """Percentile bootstrap of the mean in which whole clusters are drawn: the images of a prompt stay together.
+
+    Each resample draws as many clusters as there are, with replacement, and takes the mean of their values. The seed
+    is fixed: equal data, equal interval. With a single cluster nothing is known of the spread: -inf to inf.
+
+    Raises:
+        ValueError: no values, or not one cluster for each.
+    """
+    if not values or len(values) != len(clusters):
+        raise ValueError(f"{len(values)} values for {len(clusters)} clusters")
+    numbers = {cluster: i for i, cluster in enumerate(dict.fromkeys(clusters))}
+    places = np.array([numbers[cluster] for cluster in clusters])
+    sums = np.bincount(places, weights=np.asarray(values, dtype=float))
+    counts = np.bincount(places)
+    mean = float(sums.sum() / counts.sum())
+    if len(counts) == 1:
+        return Interval(mean, -math.inf, math.inf, len(values))
+    draws = np.random.default_rng(SEED).multinomial(len(counts), np.full(len(counts), 1 / len(counts)), resamples)
+    means = (draws @ sums) / (draws @ counts)
+    low, high = np.quantile(means, [0.5 - confidence / 2, 0.5 + confidence / 2])
+    return Interval(mean, float(low), float(high), len(values))
+
+
+def mean_interval(values: Sequence[float], clusters: Sequence[Hashable]) -> Interval:
+    """The mean's 95 % interval: Wilson's for right-or-wrong values of as many prompts, else the clustered bootstrap."""
+    if len(set(clusters)) == len(values) and set(values) <= {0.0, 1.0}:
+        return wilson(sum(values), len(values))
+    return clustered_bootstrap(values, clusters)
+
+
+def paired(first: Mapping[tuple[Hashable, ...], float], second: Mapping[tuple[Hashable, ...], float]) -> Paired | None:
+    """Compares two methods image by image. Keys begin with the prompt, which is the cluster. None: no image in common."""
+    shared = [key for key in first if key in second]
+    if not shared:
+        return None
+    differences = [first[key] - second[key] for key in shared]
+    wins, losses = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
+    interval = clustered_bootstrap(differences, [key[0] for key in shared])
+    return Paired(interval, wins, len(shared) - wins - losses, losses)

@@ -1,0 +1,204 @@
+"""From runs to a table: one row a method and setting, with its interval and its paired difference from DM."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from evaluation.results import Run
+from evaluation.statistics import Interval, mean_interval, paired
+
+METHODS = {
+    "NoMask": "DM",
+    "GlobalMask": "DM_concave",
+    "DynamicMask": "AsynDM",
+    "StaticMask": "AsynDM_static",
+    "ExternalMask": "AsynDM_external",
+}
+"""What the masks are called as methods."""
+
+Key = tuple[str, str, int]
+"""An image across runs: prompt id, prompt, seed."""
+
+CONDITIONS = ("model", "prompt_set", "steps", "eta", "guidance", "height", "width")
+"""What two methods must share to be compared."""
+METHOD = ("method", "curve", "concavity", "settings")
+ALWAYS = ("method", "curve", "concavity", "steps")
+Row = dict[str, Any]
+
+
+@dataclass
+class Cell:
+    """All images of one method under the same conditions, from one run or several (more seeds, more prompts)."""
+
+    labels: dict[str, Any]
+    images: dict[Key, str] = field(default_factory=dict)
+    scores: dict[str, dict[Key, float]] = field(default_factory=dict)
+
+    @property
+    def conditions(self) -> tuple[Any, ...]:
+        return tuple(self.labels[name] for name in CONDITIONS)
+
+
+def method_name(mask: str) -> str:
+    """"asyndm.masks.DynamicMask" -> "AsynDM"."""
+    name = mask.rpartition(".")[2]
+    return METHODS.get(name, name)
+
+
+def curve_name(curve: str) -> str:
+    """"asyndm.curves.PiecewiseLinear" -> "piecewise_linear"."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", curve.rpartition(".")[2]).lower()
+
+
+def labels(run: Run) -> dict[str, Any]:
+    """What tells a run from others in a table."""
+    identity, config = run.identity, run.record["config"]
+    mask, curve, model = identity["mask"], identity["curve"], identity["model"]
+    method = method_name(mask["_target_"])
+    rest = {key: value for key, value in mask.items() if key != "_target_" and (key, value) != ("threshold", 1.0)}
+    version = model.get("weights") or model.get("revision") or ""
+    return {
+        "model": (config["model"]["name"], version, model["dtype"]),
+        "prompt_set": config["prompt_set"]["name"],
+        "method": method,
+        "curve": "" if method == "DM" else curve_name(curve["_target_"]),
+        "concavity": curve.get("concavity", ""),
+        "settings": " ".join(f"{key}={value}" for key, value in sorted(rest.items())),
+        "steps": identity["num_inference_steps"],
+        "eta": identity["eta"],
+        "guidance": _guidance(identity["guidance"]),
+        "height": identity["height"],
+        "width": identity["width"],
+    }
+
+
+def collect(runs: Iterable[Run]) -> list[Cell]:
+    """Runs gathered into cells; an image that several of them hold counts once."""
+    cells: dict[tuple[Any, ...], Cell] = {}
+    for run in runs:
+        of = labels(run)
+        cell = cells.setdefault(tuple(of.values()), Cell(of))
+        keys = {image.key: (image.prompt_id, image.prompt, image.seed) for image in run.images}
+        cell.images |= {keys[image.key]: image.kind for image in run.images}
+        for score in run.scores:
+            if score.value is not None and score.key in keys:
+                cell.scores.setdefault(score.metric, {})[keys[score.key]] = score.value
+    rank = list(METHODS.values())
+
+    def order(cell: Cell) -> tuple[Any, ...]:
+        method = cell.labels["method"]
+        place = rank.index(method) if method in rank else len(rank)
+        return (*map(str, cell.conditions[:2]), cell.labels["steps"], *map(str, cell.conditions[3:]), place,
+                *(str(cell.labels[name]) for name in METHOD))  # fmt: skip
+
+    return sorted(cells.values(), key=order)
+
+
+def table(runs: Iterable[Run], metric: str | None = None, by_kind: bool = False) -> list[Row]:
+    """One row a cell and metric (and prompt kind): n, the mean and its 95 % interval, the paired difference from DM.
+
+    The difference is over the images both have under the same model, prompts, seeds, steps, eta and guidance; it is
+    empty where there is no such DM.
+
+    Args:
+        metric: only this one.
+        by_kind: one row for each prompt kind as well as for all.
+    """
+    cells = collect(runs)
+    plain = {cell.conditions: cell for cell in cells if cell.labels["method"] == "DM"}
+    rows: list[Row] = []
+    for cell in cells:
+        base = plain.get(cell.conditions)
+        names = [name for name in sorted(cell.scores) if metric in (None, name)]
+        for name in names:
+            for kind in ["", *sorted(set(cell.images.values()))] if by_kind else [""]:
+                own = _of_kind(cell, name, kind)
+                if own:
+                    other = _of_kind(base, name, kind) if base and base is not cell else {}
+                    rows.append(_row(cell, name, kind, own, other))
+        if not names and metric is None:
+            rows.append(_row(cell, "", "", {}, {}))
+    return _only_what_differs(rows, by_kind)
+
+
+def _of_kind(cell: Cell, metric: str, kind: str) -> dict[Key, float]:
+    scores = cell.scores.get(metric, {})
+    return {key: value for key, value in scores.items() if not kind or cell.images[key] == kind}
+
+
+def _row(cell: Cell, metric: str, kind: str, own: Mapping[Key, float], other: Mapping[Key, float]) -> Row:
+    row: Row = {name: cell.labels[name] for name in (*CONDITIONS, *METHOD)}
+    row |= {"model": row["model"][0], "weights": row["model"][1], "dtype": row["model"][2]}
+    row |= {"kind": kind or "all", "metric": metric, "n": len(own) or len(cell.images)}
+    score = mean_interval(list(own.values()), [key[0] for key in own]) if own else None
+    row |= _interval("score", score)
+    pair = paired(own, other)
+    row |= _interval("difference", pair.difference if pair else None)
+    row |= {"pairs": pair.difference.n if pair else None, "wins": pair.wins if pair else None,
+            "losses": pair.losses if pair else None}  # fmt: skip
+    return row
+
+
+def _interval(name: str, interval: Interval | None) -> Row:
+    values = (interval.mean, interval.low, interval.high) if interval else (None, None, None)
+    return dict(zip((name, f"{name}_low", f"{name}_high"), values, strict=True))
+
+
+def _only_what_differs(rows: list[Row], by_kind: bool) -> list[Row]:
+    """Drops the settings that are the same in every row."""
+    candidates = ("model", "weights", "dtype", "prompt_set", "eta", "guidance", "height", "width", "settings", "metric")
+    same = {name for name in candidates if len({row[name] for row in rows}) <= 1} - {"model", "metric"}
+    if not by_kind:
+        same.add("kind")
+    first = ("model", "weights", "dtype", "prompt_set", *ALWAYS, "settings", "eta", "guidance", "height", "width",
+             "kind", "metric")  # fmt: skip
+    return [{name: row[name] for name in (*first, *row) if name not in same} for row in rows]
+
+
+def _guidance(guidance: Mapping[str, Any]) -> str:
+    negative = guidance["negative_prompt"]
+    return f"{guidance['guidance_scale']:g}" + (f" not {negative!r}" if negative else "")
+
+
+def to_csv(rows: Sequence[Row]) -> str:
+    """All numbers, unrounded."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def to_markdown(rows: Sequence[Row]) -> str:
+    """The table to read: intervals in brackets, differences with their sign."""
+    intervals = {"score": "score [95 %]", "difference": "DM pairs: difference [95 %]"}
+    hidden = {f"{name}_{end}" for name in intervals for end in ("low", "high")} | {"pairs", "losses"}
+    names = [name for name in rows[0] if name not in hidden]
+    heads = [intervals.get(name, "wins-losses" if name == "wins" else name) for name in names]
+    body = [[_cell(row, name) for name in names] for row in rows]
+    widths = [max(map(len, column)) for column in zip(heads, *body, strict=True)]
+    lines = [heads, ["-" * width for width in widths], *body]
+    return "".join(
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |\n"
+        for line in lines
+    )
+
+
+def _cell(row: Row, name: str) -> str:
+    value = row[name]
+    if value is None:
+        return ""
+    if name in ("score", "difference"):
+        low, high = row[f"{name}_low"], row[f"{name}_high"]
+        sign = "+" if name == "difference" else ""
+        around = "unknown" if math.isinf(low) else f"{low:{sign}.3f}, {high:{sign}.3f}"
+        return f"{value:{sign}.3f} [{around}]"
+    if name == "wins":
+        return f"{value}-{row['losses']}"
+    return str(value).replace("|", "\\|")

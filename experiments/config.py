@@ -1,0 +1,143 @@
+"""The typed schema of ``conf/``: a wrong type or a mistyped key is refused while a sweep is composed.
+
+A YAML of a group begins with ``defaults: [schema/NAME]`` and says which class it stands for (``_target_``).
+A choice with settings of its own needs a dataclass here only if it wants them typed. No heavy import.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+
+@dataclass
+class Choice:
+    """What every choice has: the class or function it stands for, and the name it has in tables."""
+
+    _target_: str = MISSING
+    name: str = MISSING
+
+
+@dataclass
+class Model(Choice):
+    """`path`: hub id or folder. `dtype`: auto (float16 on a GPU, float32 on a CPU), float32, float16, bfloat16."""
+
+    path: str = MISSING
+    dtype: str = "auto"
+    revision: Optional[str] = None
+
+
+@dataclass
+class Curve(Choice):
+    concavity: float = 0.5
+
+
+@dataclass
+class SubjectMask(Choice):
+    threshold: float = 1.0
+
+
+@dataclass
+class ExternalMask(Choice):
+    image: str = MISSING
+
+
+@dataclass
+class PromptSet(Choice):
+    limit: Optional[int] = None
+
+
+@dataclass
+class ShapesPromptSet(PromptSet):
+    split: str = "test"
+    kinds: Optional[list[str]] = None
+
+
+@dataclass
+class AnimalActivityPromptSet(PromptSet):
+    animals: list[str] = MISSING
+    activities: dict[str, str] = MISSING
+
+
+@dataclass
+class FilePromptSet(PromptSet):
+    path: str = MISSING
+
+
+@dataclass
+class ReferencePromptSet(PromptSet):
+    prompts_path: str = MISSING
+    items_path: str = MISSING
+    concavities: bool = False
+
+
+@dataclass
+class Guidance(Choice):
+    guidance_scale: float = 1.0
+    negative_prompt: Optional[str] = None
+
+
+@dataclass
+class Tracker(Choice):
+    pass
+
+
+@dataclass
+class WandbTracker(Tracker):
+    project: str = "asyndm"
+    mode: str = "offline"
+    entity: Optional[str] = None
+    group: Optional[str] = None
+    images: int = 16
+
+
+@dataclass
+class Config:
+    """Everything one run is made of. The second block can change no pixel and no score."""
+
+    model: Any = MISSING
+    curve: Any = MISSING
+    mask: Any = MISSING
+    prompt_set: Any = MISSING
+    guidance: Any = MISSING
+    num_inference_steps: int = 20
+    eta: float = 1.0
+    seed: int = 0
+    images_per_prompt: int = 1
+    limit: Optional[int] = None
+    height: Optional[int] = None
+    width: Optional[int] = None
+
+    metric: dict[str, Any] = field(default_factory=dict)
+    tracker: Any = MISSING
+    device: str = "auto"
+    batch_size: int = 16
+    pictures: int = 4
+    output_dir: str = "runs"
+
+
+SCHEMAS: dict[str, dict[str, type]] = {
+    "model": {"model": Model},
+    "curve": {"curve": Curve},
+    "mask": {"plain": Choice, "subjects": SubjectMask, "external": ExternalMask},
+    "prompt_set": {
+        "shapes": ShapesPromptSet,
+        "animal_activity": AnimalActivityPromptSet,
+        "file": FilePromptSet,
+        "reference": ReferencePromptSet,
+    },
+    "guidance": {"guidance": Guidance},
+    "tracker": {"csv": Tracker, "wandb": WandbTracker},
+}
+
+
+def register() -> None:
+    """Makes the schema known to Hydra."""
+    store = ConfigStore.instance()
+    store.store(name="config_schema", node=Config)
+    for group, schemas in SCHEMAS.items():
+        for name, schema in schemas.items():
+            store.store(group=f"{group}/schema", name=name, node=schema, package=group)

@@ -1,0 +1,252 @@
+"""From a composed config to a run: its prompts, its identity, its folder and its images. Nothing heavy happens here.
+
+The identity holds everything that can change a pixel, and nothing else: what it stands for is named by its content
+(weights, prompts and mask files by their SHA-256), and settings that cannot matter are put in one canonical form, so
+that two ways of asking for the same pictures are one run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cache, cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue
+
+from asyndm.errors import UserError
+from asyndm.prompts import Prompt, PromptSet
+from evaluation.metrics import Metric
+from evaluation.results import sha256
+from evaluation.tables import curve_name, method_name
+
+if TYPE_CHECKING:
+    from asyndm.masks import Mask
+
+RECIPE = 1
+"""Raise it when the sampler or a loader begins to make other pixels of the same settings."""
+
+NO_MASK, LINEAR = "asyndm.masks.NoMask", "asyndm.curves.Linear"
+MODEL_FILES = (".safetensors", ".bin", ".json", ".txt", ".model")
+RANGES: dict[str, tuple[float, float]] = {
+    "num_inference_steps": (1, 1000),
+    "eta": (0, 1),
+    "seed": (0, 2**63 - 1),
+    "images_per_prompt": (1, 1000),
+    "batch_size": (1, 10_000),
+    "pictures": (0, 64),
+    "height": (8, 8192),
+    "width": (8, 8192),
+    "curve.concavity": (0, 1),
+    "mask.threshold": (0, 1000),
+    "guidance.guidance_scale": (0, 1000),
+}
+DTYPES = ("auto", "float32", "float16", "bfloat16")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image of a run."""
+
+    prompt: Prompt
+    image_index: int
+    seed: int
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return self.prompt.prompt_id, self.image_index
+
+    @property
+    def file(self) -> str:
+        """Where the picture lies, relative to the run's folder."""
+        return f"images/{self.prompt.prompt_id}_{self.image_index:03d}.png"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run before it is made. `config` is what was asked, `identity` what it comes to."""
+
+    config: dict[str, Any]
+    prompts: tuple[Prompt, ...]
+    identity: dict[str, Any]
+
+    @cached_property
+    def run_id(self) -> str:
+        """The hash of the identity."""
+        return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def output_dir(self) -> Path:
+        return Path(self.config["output_dir"]).expanduser().resolve()
+
+    @property
+    def label(self) -> str:
+        """The run in a few words: "shapes-AsynDM-quadratic-0.5-20"."""
+        mask, curve = self.identity["mask"], self.identity["curve"]
+        words = [self.config["model"]["name"], method_name(mask["_target_"])]
+        if mask["_target_"] != NO_MASK:
+            words += [curve_name(curve["_target_"]), f"{curve['concavity']:g}"]
+        return re.sub(r"[^A-Za-z0-9._-]+", "_", "-".join([*words, str(self.identity["num_inference_steps"])]))
+
+    @cached_property
+    def folder(self) -> Path:
+        """The run's folder: wherever its hash already is, else a readable name of its own."""
+        existing = sorted(self.output_dir.glob(f"*-{self.run_id}")) if self.output_dir.is_dir() else []
+        return existing[0] if existing else self.output_dir / f"{self.label}-{self.run_id}"
+
+    @cached_property
+    def items(self) -> tuple[Item, ...]:
+        """All images, prompt by prompt."""
+        return tuple(
+            Item(prompt, index, self.config["seed"] + index)
+            for prompt in self.prompts
+            for index in range(self.config["images_per_prompt"])
+        )
+
+
+def make_plan(config: DictConfig) -> Plan:
+    """Checks the settings, reads the prompts and works out which run it is.
+
+    Raises:
+        UserError: a setting out of its range or missing, a bad prompt, a missing file.
+    """
+    try:
+        resolved: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+    except MissingMandatoryValue as error:
+        key = error.full_key or str(error).rpartition(": ")[2]
+        raise UserError(f"{key} is missing: give {key}=...") from error
+    _check_ranges(resolved)
+    prompts = _prompts(resolved["prompt_set"])
+    return Plan(resolved, prompts, _identity(resolved, prompts))
+
+
+def settings(choice: Mapping[str, Any]) -> dict[str, Any]:
+    """A choice's own settings: what its class is built with."""
+    return {key: value for key, value in choice.items() if key not in ("_target_", "name")}
+
+
+def build(choice: Mapping[str, Any], **more: Any) -> Any:
+    """An object of the class a choice stands for."""
+    from hydra.utils import get_object
+
+    return get_object(choice["_target_"])(**settings(choice), **more)
+
+
+def build_mask(plan: Plan) -> Mask:
+    """The mask of the run; one made of a file is built from its path, which the identity does not hold."""
+    by_file = "sha256" in plan.identity["mask"]
+    mask: Mask = build(plan.config["mask"] if by_file else plan.identity["mask"])
+    return mask
+
+
+def metrics(plan: Plan) -> dict[str, Metric]:
+    """The metrics asked for, by their name in the scores."""
+    built: list[Metric] = [build(choice) for choice in plan.config["metric"].values()]
+    return {metric.name: metric for metric in built}
+
+
+def local_folder(model: Mapping[str, Any]) -> Path | None:
+    """The folder of a model on this disk; None for one of the hub.
+
+    Raises:
+        UserError: it is a folder's path, but there is no pipeline.
+    """
+    path = Path(model["path"]).expanduser()
+    if path.is_dir():
+        if not (path / "model_index.json").is_file():
+            raise UserError(f"model.path={path}: not a diffusers pipeline (no model_index.json)")
+        return path
+    if path.is_absolute() or str(path).startswith(".") or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(path)):
+        raise UserError(f"model.path={path}: no such folder")
+    return None
+
+
+def _check_ranges(config: Mapping[str, Any]) -> None:
+    for key, (low, high) in RANGES.items():
+        group, _, name = key.rpartition(".")
+        value = (config[group] if group else config).get(name)
+        if value is not None and not low <= value <= high:
+            raise UserError(f"{key}={value}: must be between {low:g} and {high:g}")
+    if config["model"]["dtype"] not in DTYPES:
+        raise UserError(f"model.dtype={config['model']['dtype']}: choose from {', '.join(DTYPES)}")
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", config["device"]):
+        raise UserError(f"device={config['device']}: choose from auto, cpu, cuda, cuda:N")
+
+
+def _identity(config: Mapping[str, Any], prompts: tuple[Prompt, ...]) -> dict[str, Any]:
+    mask, curve, guidance = (_content(config[group]) for group in ("mask", "curve", "guidance"))
+    own = {subject.concavity for prompt in prompts for subject in prompt.subjects} - {None}
+    if curve["_target_"] == LINEAR or not any((curve["concavity"], *own)):
+        mask = {"_target_": NO_MASK}
+    if mask["_target_"] == NO_MASK:
+        curve = {"_target_": LINEAR}
+        prompts = tuple(replace(p, subjects=tuple(replace(s, concavity=None) for s in p.subjects)) for p in prompts)
+    if guidance["guidance_scale"] == 1:
+        guidance["negative_prompt"] = None
+    scalars = ("num_inference_steps", "eta", "seed", "images_per_prompt", "height", "width")
+    return {
+        "recipe": RECIPE,
+        "model": _model_content(config["model"]),
+        "mask": mask,
+        "curve": curve,
+        "guidance": {key: value for key, value in guidance.items() if key != "_target_"},
+        "prompts": hashlib.sha256(json.dumps([asdict(prompt) for prompt in prompts]).encode()).hexdigest()[:16],
+        **{key: config[key] for key in scalars},
+    }
+
+
+def _content(choice: Mapping[str, Any]) -> dict[str, Any]:
+    """A choice without its name, files by what is in them."""
+    content = {"_target_": choice["_target_"], **settings(choice)}
+    if path := content.pop("image", None):
+        if not Path(path).is_file():
+            raise UserError(f"{choice['name']}: no such file: {path}")
+        content["sha256"] = sha256(Path(path))[:16]
+    return content
+
+
+def _model_content(model: Mapping[str, Any]) -> dict[str, Any]:
+    folder = local_folder(model)
+    rest = {key: value for key, value in settings(model).items() if key not in ("path", "revision")}
+    if folder is None:
+        return {"hub": model["path"], "revision": model["revision"], **rest}
+    return {"weights": weights_digest(folder), **rest}
+
+
+def weights_digest(folder: Path) -> str:
+    """A hash of everything in a pipeline's folder that says what it computes."""
+    return _digest(tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in model_files(folder)), folder)
+
+
+def model_files(folder: Path) -> Iterator[Path]:
+    """A pipeline's weights, configs and vocabularies, in a fixed order."""
+    return (path for path in sorted(folder.rglob("*")) if path.suffix in MODEL_FILES)
+
+
+@cache
+def _digest(files: tuple[tuple[Path, int, int], ...], folder: Path) -> str:
+    lines = "".join(f"{path.relative_to(folder).as_posix()} {sha256(path)}\n" for path, _, _ in files)
+    return hashlib.sha256(lines.encode()).hexdigest()[:16]
+
+
+def _prompts(choice: Mapping[str, Any]) -> tuple[Prompt, ...]:
+    prompt_set: PromptSet = build(choice)
+    try:
+        return tuple(prompt_set.load())
+    except UserError as error:
+        raise UserError(f"prompt_set: {error}") from error
+
+
+def _embedded(name: str) -> str:
+    package = find_spec("asyndm")
+    assert package is not None and package.origin is not None
+    return str(Path(package.origin).parent / "shapes" / "weights" / name)
+
+
+OmegaConf.register_new_resolver("embedded", _embedded, replace=True)

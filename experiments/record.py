@@ -1,0 +1,120 @@
+"""What ``run.json`` says: with what a run was made, so that it can be made again."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from asyndm.errors import UserError
+from evaluation.results import RUN_FILE, SCHEMA_VERSION, read_run, sha256, write_json
+from experiments.plan import Plan, local_folder, model_files
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
+
+PACKAGES = ("asyndm", "torch", "diffusers", "transformers", "numpy", "pillow")
+
+
+def begin_record(plan: Plan, pipe: StableDiffusionPipeline) -> dict[str, Any]:
+    """The run's record: the one it began with, else a new one, written.
+
+    Raises:
+        UserError: the run was begun in another dtype; its pictures must not be mixed.
+    """
+    dtype = str(pipe.unet.dtype).removeprefix("torch.")
+    if (plan.folder / RUN_FILE).exists():
+        record = read_run(plan.folder).record
+        if record["device"]["dtype"] != dtype:
+            raise UserError(f"{plan.folder}: begun in {record['device']['dtype']}, now {dtype}; "
+                            "set device or model.dtype as before, or delete the folder")  # fmt: skip
+        return record
+    record = {
+        "schema_version": SCHEMA_VERSION,
+        "run_id": plan.run_id,
+        "label": plan.label,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "config": plan.config,
+        "identity": plan.identity,
+        "prompts": len(plan.prompts),
+        "images": len(plan.items),
+        "seeds": sorted({item.seed for item in plan.items}),
+        "batch_size": plan.config["batch_size"],
+        "git_commit": git_commit(),
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "model": _model(plan, pipe),
+        "device": _device(pipe, dtype),
+        "command": sys.argv,
+        "timings": {"sampling_seconds": 0.0, "images_sampled": 0, "scoring_seconds": 0.0},
+    }
+    write_json(plan.folder / RUN_FILE, record)
+    return record
+
+
+def add_timings(plan: Plan, **seconds: float) -> None:
+    """Adds to the run's timings; an interrupted run took the sum of its parts."""
+    record = read_run(plan.folder).record
+    for key, value in seconds.items():
+        record["timings"][key] = round(record["timings"][key] + value, 3)
+    write_json(plan.folder / RUN_FILE, record)
+
+
+def git_commit() -> str | None:
+    """The commit of the program, with "+" where tracked files were changed; None outside a checkout."""
+    here = Path(__file__).parent
+    commit = _git(here, "rev-parse", "HEAD")
+    return commit and commit + ("+" if _git(here, "status", "--porcelain", "--untracked-files=no") else "")
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        return subprocess.run(
+            ["git", *arguments], cwd=folder, capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _model(plan: Plan, pipe: StableDiffusionPipeline) -> dict[str, Any]:
+    model = plan.config["model"]
+    folder = local_folder(model)
+    facts: dict[str, Any] = {"path": model["path"], "revision": model["revision"]}
+    if folder is not None:
+        weights = [path for path in model_files(folder) if path.suffix != ".json"]
+        facts["sha256"] = {path.relative_to(folder).as_posix(): sha256(path) for path in weights}
+    else:
+        snapshot = Path(str(pipe.config.get("_name_or_path", "")))
+        facts["commit"] = snapshot.name if snapshot.parent.name == "snapshots" else _cached_commit(model)
+    return facts
+
+
+def _cached_commit(model: dict[str, Any]) -> str | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    index = try_to_load_from_cache(model["path"], "model_index.json", revision=model["revision"])
+    return Path(index).parent.name if isinstance(index, str) else None
+
+
+def _device(pipe: StableDiffusionPipeline, dtype: str) -> dict[str, Any]:
+    import torch
+
+    name = torch.cuda.get_device_name(pipe.device) if pipe.device.type == "cuda" else platform.processor()
+    return {
+        "type": pipe.device.type,
+        "name": name or platform.machine(),
+        "dtype": dtype,
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+    }

@@ -1,0 +1,223 @@
+"""One run, or with ``-m`` a sweep of runs: pictures, their scores, and a record of both.
+
+    python -m experiments.run mask=none limit=64
+    python -m experiments.run -m mask=none,global,dynamic curve=quadratic,exponential num_inference_steps=10,20
+    python -m experiments.run experiment=demo
+
+A run asked for again is found; one that was interrupted goes on with what is missing.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from evaluation import pictures
+from evaluation.results import (
+    IMAGES_FILE, PROMPTS_FILE, RUN_FILE, SCORES_FILE, ImageRow, Run, ScoreRow, read_rows, read_run, sha256, write_bytes,
+    write_prompts, write_rows,
+)  # fmt: skip
+from experiments import config as schema
+from experiments.checks import check
+from experiments.folder import GRID_FILE, is_complete, locked, missing_items, stated, wants_strip
+from experiments.plan import Item, Plan, build, make_plan, metrics
+from experiments.record import add_timings, begin_record
+from experiments.sampling import load_model, open_image, png, sample_missing
+from experiments.sweep import describe
+from experiments.trackers import Forgiving, Tracker
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+GRID_SIZE = 64
+"""Pictures in the grid."""
+KEEP_EVERY = 20.0
+"""Seconds between two writings of images.csv while sampling."""
+
+
+class JobFailed(Exception):
+    """A job failed and has said so."""
+
+
+def run(config: DictConfig) -> Run:
+    """Makes what is missing of one run and returns all of it.
+
+    Raises:
+        UserError: anything wrong with what was asked, before anything is sampled.
+    """
+    plan = make_plan(config)
+    found = is_complete(plan)
+    if not found:
+        check(plan)
+        with locked(plan.folder):
+            found = is_complete(plan)
+            if not found:
+                with stated(plan.folder):
+                    make(plan)
+    result = read_run(plan.folder)
+    print(summary(plan, result, found), flush=True)
+    return result
+
+
+def make(plan: Plan) -> None:
+    """Samples, scores, draws and tracks."""
+    tracker = Forgiving(build(plan.config["tracker"]))
+    try:
+        tracker.start(plan)
+        write_prompts(plan.folder / PROMPTS_FILE, plan.prompts)
+        make_images(plan, tracker)
+        make_scores(plan)
+        result = read_run(plan.folder)
+        write_bytes(plan.folder / GRID_FILE, png(draw_grid(result)))
+        tracker.finish(plan, result, means(result))
+    finally:
+        tracker.close()
+
+
+def make_images(plan: Plan, tracker: Tracker) -> None:
+    """Samples the missing images and brings ``images.csv`` up to date; scores of pictures that changed go."""
+    before = {row.key: row for row in read_rows(plan.folder / IMAGES_FILE, ImageRow)}
+    rows = {item.key: before[item.key] for item in plan.items if item.key in before}
+    missing = missing_items(plan)
+    last = time.monotonic()
+
+    def saved(item: Item) -> None:
+        nonlocal last
+        rows[item.key] = image_row(plan, item)
+        if time.monotonic() - last > KEEP_EVERY:
+            keep()
+            tracker.progress(len(rows))
+            last = time.monotonic()
+
+    def keep() -> None:
+        present = [rows[item.key] for item in plan.items if item.key in rows]
+        write_rows(plan.folder / IMAGES_FILE, ImageRow, present)
+
+    for item in plan.items:
+        if item not in missing and item.key not in rows:
+            rows[item.key] = image_row(plan, item)
+    try:
+        if missing or wants_strip(plan) or not (plan.folder / RUN_FILE).exists():
+            pipe = load_model(plan)
+            record = begin_record(plan, pipe)
+            seconds = sample_missing(plan, record["batch_size"], pipe, saved)
+            add_timings(plan, sampling_seconds=seconds, images_sampled=len(missing))
+    finally:
+        keep()
+    changed = {key for key, row in before.items() if key in rows and rows[key].sha256 != row.sha256}
+    if changed:
+        print(f"warning: {plan.folder.name}: {len(changed)} images came back different (other machine or libraries)",
+              file=sys.stderr)  # fmt: skip
+        scores = [row for row in read_rows(plan.folder / SCORES_FILE, ScoreRow) if row.key not in changed]
+        write_rows(plan.folder / SCORES_FILE, ScoreRow, scores)
+
+
+def image_row(plan: Plan, item: Item) -> ImageRow:
+    """What ``images.csv`` says of an image that is there."""
+    prompt = item.prompt
+    subjects = tuple(subject.text for subject in prompt.subjects)
+    return ImageRow(plan.run_id, prompt.prompt_id, prompt.text, subjects, prompt.kind, item.image_index, item.seed,
+                    item.file, sha256(plan.folder / item.file))  # fmt: skip
+
+
+def make_scores(plan: Plan) -> None:
+    """Scores what has no score yet. The pictures are read from their files: a score is of what was kept."""
+    path, size = plan.folder / SCORES_FILE, plan.config["batch_size"]
+    rows = read_rows(path, ScoreRow)
+    started = time.perf_counter()
+    for name, metric in metrics(plan).items():
+        scored = {row.key for row in rows if row.metric == name}
+        todo = [item for item in plan.items if item.key not in scored]
+        for start in range(0, len(todo), size):
+            batch = todo[start : start + size]
+            images = [open_image(plan.folder / item.file) for item in batch]
+            scores = metric.score(images, [item.prompt for item in batch])
+            rows += [ScoreRow(plan.run_id, *item.key, name, score.value, score.reason)
+                     for item, score in zip(batch, scores, strict=True)]  # fmt: skip
+        if todo:
+            write_rows(path, ScoreRow, rows)
+    add_timings(plan, scoring_seconds=time.perf_counter() - started)
+
+
+def draw_grid(result: Run) -> pictures.Image.Image:
+    """The first images, framed by whether they are right where the metric says so."""
+    right = {row.key: row.value for row in result.scores if row.metric == "exact"}
+    shown = result.images[:GRID_SIZE]
+    marks = [None if right.get(row.key) is None else right[row.key] == 1 for row in shown]
+    return pictures.grid([open_image(result.folder / row.file) for row in shown], [row.prompt for row in shown], marks)
+
+
+def means(result: Run) -> dict[str, float]:
+    """The mean of each metric over the images that have a value."""
+    values: dict[str, list[float]] = {}
+    for row in result.scores:
+        if row.value is not None:
+            values.setdefault(row.metric, []).append(row.value)
+    return {name: sum(of) / len(of) for name, of in values.items()}
+
+
+def summary(plan: Plan, result: Run, found: bool) -> str:
+    """The run in one line."""
+    timings = result.record["timings"]
+    seconds = timings["sampling_seconds"]
+    rate = f"{timings['images_sampled'] / seconds:.2f} images/s" if seconds else "not sampled here"
+    scores = "  ".join(f"{name} {value:.3f}" for name, value in means(result).items()) or "no scores"
+    return f"{plan.label}  {len(result.images)} images  {scores}  {'found' if found else rate}  {plan.folder}"
+
+
+def job(config: DictConfig) -> None:
+    """One job: its failure is told in one line, and the next one still runs."""
+    try:
+        run(config)
+    except Exception as error:
+        print(f"error: {describe(error)}", file=sys.stderr, flush=True)
+        if HydraConfig.get().mode == RunMode.RUN:
+            raise SystemExit(1) from error
+        raise JobFailed from error
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line. Returns its exit status: 0, 1 for any error, 130 when interrupted.
+
+    Hydra is made to raise its errors rather than print them, so that each can be told in one line; with
+    HYDRA_FULL_ERROR=1 in the environment the traceback comes as well.
+    """
+    schema.register()
+    program, wish = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv = [program[0], *(program[1:] if arguments is None else arguments)]
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
+        return 0
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    except SystemExit as end:
+        if end.__cause__ is not None and wish not in (None, "0"):
+            traceback.print_exception(end.__cause__)
+        if isinstance(end.code, str):
+            print(f"error: {end.code}", file=sys.stderr)
+        return 1 if isinstance(end.code, str) else end.code or 0
+    except Exception as error:
+        if not isinstance(error, JobFailed):
+            print(f"error: {describe(error)}", file=sys.stderr)
+        if wish not in (None, "0"):
+            traceback.print_exception(error)
+        return 1
+    finally:
+        sys.argv = program
+        if wish is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = wish
+
+
+if __name__ == "__main__":
+    sys.exit(main())

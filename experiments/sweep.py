@@ -1,0 +1,71 @@
+"""All jobs of a sweep are checked before the first one samples."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from typing import Any
+
+from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from experiments.trackers import SWEEP_VARIABLE
+
+
+class CheckAll(Callback):
+    """Composes every job of the basic sweeper's grid and refuses the sweep if one of them cannot run.
+
+    Sweepers that choose their values as they go have no grid to check; each of their jobs checks itself.
+    """
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        name = config.hydra.runtime.choices.get("experiment") or _name(config)
+        os.environ[SWEEP_VARIABLE] = name
+        if not config.hydra.sweeper._target_.endswith(".BasicSweeper"):
+            return
+        try:
+            _check_jobs(config)
+        except Exception as error:
+            # Hydra turns a callback's exceptions into warnings and goes on; it lets this one through.
+            raise SystemExit(describe(error)) from error
+
+
+def _name(config: DictConfig) -> str:
+    text = " ".join([*config.hydra.overrides.task, str(config.hydra.sweeper.params)])
+    return f"sweep-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def _check_jobs(config: DictConfig) -> None:
+    from hydra import compose
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    from experiments.checks import check
+    from experiments.folder import is_complete
+    from experiments.plan import make_plan
+
+    params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
+    overrides = OverridesParser.create().parse_overrides([*params, *config.hydra.overrides.task])
+    checked: set[str] = set()
+    for job in BasicSweeper.split_arguments(overrides, max_batch_size=None)[0]:
+        plan = make_plan(compose("config", job))
+        if plan.run_id not in checked and not is_complete(plan):
+            check(plan)
+        checked.add(plan.run_id)
+
+
+def describe(error: BaseException) -> str:
+    """An error in one line; of Hydra's and OmegaConf's many lines, what was asked and what there is."""
+    text = str(error).strip() or type(error).__name__
+    if not isinstance(error, HydraException):
+        return text.splitlines()[0]
+    if choice := re.search(r"Could not find '([^']+)/([^'/]+)'", text):
+        options = re.findall(r"^\t(?!schema$)(\w+)$", text, re.MULTILINE)
+        return f"{choice[1]}={choice[2]}: no such choice; choose from {', '.join(options)}"
+    if key := re.search(r"Could not override '([^']+)'", text):
+        return f"{key[1]}: no such setting; see --cfg job for those there are"
+    first = text.splitlines()[0].removeprefix("Error merging override ")
+    cause = str(error.__cause__ or "").strip().splitlines()
+    return f"{first}: {cause[0]}" if cause and cause[0] not in first else first

@@ -1,0 +1,316 @@
+"""Prompt sets: what is drawn, and which words of it are the subjects.
+
+Every set is a small dataclass with `load`. A prompt is known by its `prompt_id`, never by its place in a list,
+so that runs over different selections of the same prompts can still be compared.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product, zip_longest
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from asyndm.errors import UserError
+from asyndm.subjects import Subject
+
+PROMPT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
+WORD = re.compile(r"\w+")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One prompt.
+
+    Attributes:
+        prompt_id: letters, digits, dot, dash and underscore, at most 80; it names files.
+        text: what the model reads.
+        subjects: words or phrases of the text whose regions are denoised on the curve; may be empty.
+        kind: a label to report by ("two", "counting").
+        phrases: noun phrases, for metrics that ask about each.
+
+    Raises:
+        UserError: an id that cannot name a file, an empty text, a subject that is not in the text.
+    """
+
+    prompt_id: str
+    text: str
+    subjects: tuple[Subject, ...] = ()
+    kind: str = ""
+    phrases: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not PROMPT_ID.fullmatch(self.prompt_id):
+            raise UserError(f"id {self.prompt_id!r}: use 1 to 80 letters, digits, dots, dashes and underscores")
+        if not self.text.strip():
+            raise UserError(f"prompt {self.prompt_id}: its text is empty")
+        for subject in self.subjects:
+            found = len(re.findall(rf"(?<!\w){re.escape(subject.text)}(?!\w)", self.text, re.IGNORECASE))
+            if not subject.text.strip() or not found:
+                raise UserError(f"subject {subject.text!r} is not in the prompt {self.text!r}")
+            if found < subject.occurrence:
+                raise UserError(f"subject {subject.text!r} is {found} times in the prompt {self.text!r}, "
+                                f"not {subject.occurrence}")  # fmt: skip
+
+    @classmethod
+    def from_dict(cls, entry: Mapping[str, Any]) -> Self:
+        """The inverse of `dataclasses.asdict`, also after a trip through JSON."""
+        subjects = tuple(Subject(**subject) for subject in entry["subjects"])
+        return cls(entry["prompt_id"], entry["text"], subjects, entry["kind"], tuple(entry["phrases"]))
+
+
+class PromptSet(ABC):
+    """Where prompts come from. A subclass is a dataclass; its fields are its settings."""
+
+    limit: int | None
+
+    def load(self) -> list[Prompt]:
+        """The prompts, the first `limit` of them where a limit is set; ids are unique.
+
+        Raises:
+            UserError: a file that is missing or malformed (with its line), nothing selected.
+        """
+        if self.limit is not None and self.limit < 1:
+            raise UserError(f"limit={self.limit}: must be at least 1, or null for all prompts")
+        prompts = list(self._all())[: self.limit]
+        if not prompts:
+            raise UserError(f"{self}: no prompts")
+        return prompts
+
+    @abstractmethod
+    def _all(self) -> Iterator[Prompt]:
+        """All prompts, in a fixed order."""
+
+
+@dataclass(frozen=True)
+class ShapesPrompts(PromptSet):
+    """The embedded world's prompts. The kinds take turns, so that any `limit` keeps their balance.
+
+    Attributes:
+        split: "train", "val" or "test".
+        kinds: some of `asyndm.shapes.world.KINDS`; None for all.
+    """
+
+    split: str = "test"
+    kinds: Sequence[str] | None = None
+    limit: int | None = None
+
+    def _all(self) -> Iterator[Prompt]:
+        from asyndm.shapes import world
+
+        try:
+            columns = [world.prompts(self.split, kind) for kind in self.kinds or world.KINDS]
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        for row in zip_longest(*columns):
+            for spec in row:
+                if spec is not None:
+                    subjects = tuple(Subject(text) for text in spec.subjects)
+                    yield Prompt(f"{spec.kind}-{spec.digest[:12]}", spec.text, subjects, spec.kind, spec.phrases)
+
+
+@dataclass(frozen=True)
+class AnimalActivity(PromptSet):
+    """"a {animal} {activity}" for every animal and activity, in an order that mixes both.
+
+    Attributes:
+        animals: nouns.
+        activities: the activity's words -> the word or phrase of it that is the second subject
+            ("playing basketball": "basketball").
+    """
+
+    animals: Sequence[str]
+    activities: Mapping[str, str]
+    limit: int | None = None
+
+    def _all(self) -> Iterator[Prompt]:
+        prompts = []
+        for animal, (activity, thing) in product(self.animals, self.activities.items()):
+            article = "an" if animal[:1].lower() in tuple("aeiou") else "a"
+            text = f"{article} {animal} {activity}"
+            prompts.append(Prompt(text_id(text), text, (Subject(animal), Subject(thing)), activity))
+        return iter(sorted(prompts, key=lambda prompt: hashlib.sha256(prompt.text.encode()).digest()))
+
+
+@dataclass(frozen=True)
+class FilePrompts(PromptSet):
+    """Prompts of one's own, from YAML or JSON (a list), JSON lines, or CSV with a header.
+
+    A prompt is a text or a mapping with
+
+    - ``text``, the only one that must be there;
+    - ``subjects``: list of words or phrases ("dog#2" is the second dog); in CSV separated by ``;``;
+    - ``concavities``: one number for each subject, else the curve's own is taken;
+    - ``id`` (else made from the text), ``kind``, ``phrases`` (a list).
+    """
+
+    path: str
+    limit: int | None = None
+
+    KEYS: ClassVar[frozenset[str]] = frozenset({"id", "text", "subjects", "concavities", "kind", "phrases"})
+
+    def _all(self) -> Iterator[Prompt]:
+        path = _existing(self.path, "prompt file")
+        readers = {".yaml": _yaml_rows, ".yml": _yaml_rows, ".json": _yaml_rows, ".jsonl": _jsonl_rows, ".csv": _csv_rows}
+        if path.suffix.lower() not in readers:
+            raise UserError(f"{path}: a prompt file ends in {', '.join(readers)}")
+        seen: dict[str, int] = {}
+        for line, row in readers[path.suffix.lower()](path):
+            try:
+                prompt = self._prompt({"text": row} if isinstance(row, str) else row)
+            except UserError as error:
+                raise UserError(f"{path}, line {line}: {error}") from error
+            if prompt.prompt_id in seen:
+                raise UserError(f"{path}, line {line}: same id as line {seen[prompt.prompt_id]} ({prompt.prompt_id}); "
+                                "give each its own id")  # fmt: skip
+            seen[prompt.prompt_id] = line
+            yield prompt
+
+    def _prompt(self, row: Any) -> Prompt:
+        if not isinstance(row, Mapping):
+            raise UserError(f"expected a text or a mapping with text and subjects, found {row!r}")
+        if unknown := set(map(str, row)) - self.KEYS:
+            raise UserError(f"unknown key {min(unknown)!r}; the keys are {', '.join(sorted(self.KEYS))}")
+        text = row.get("text")
+        if not isinstance(text, str) or not text.strip():
+            raise UserError("text is missing")
+        subjects = tuple(Subject.parse(subject) for subject in _texts(row, "subjects"))
+        concavities = _numbers(row, "concavities")
+        if concavities and len(concavities) != len(subjects):
+            raise UserError(f"{len(concavities)} concavities for {len(subjects)} subjects")
+        if concavities:
+            subjects = tuple(replace(s, concavity=c) for s, c in zip(subjects, concavities, strict=True))
+        prompt_id = str(row.get("id") or text_id(text))
+        return Prompt(prompt_id, text, subjects, str(row.get("kind") or ""), _texts(row, "phrases"))
+
+
+@dataclass(frozen=True)
+class ReferencePrompts(PromptSet):
+    """The two JSON files of the AsynDM reference implementation.
+
+    `prompts_path` is a list of prompts; `items_path` maps each of them, under "item_idx", to the places of its
+    subjects among its words (counted from 0; a word is a run of letters and digits, so "cross-section" is two)
+    and, under "item_k", to a concavity for each.
+
+    The reference turns a place into a token by adding one, which reads another token wherever an earlier word has
+    several pieces; here the word itself is the subject, and all its pieces are found in the text.
+
+    Attributes:
+        concavities: take over the concavities of the file; False (the default) uses the curve's for all.
+    """
+
+    prompts_path: str
+    items_path: str
+    concavities: bool = False
+    limit: int | None = None
+
+    def _all(self) -> Iterator[Prompt]:
+        texts = _json(_existing(self.prompts_path, "prompt file"))
+        items = _json(_existing(self.items_path, "item file"))
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            raise UserError(f"{self.prompts_path}: expected a JSON list of prompts")
+        places = items.get("item_idx") if isinstance(items, dict) else None
+        if not isinstance(places, dict):
+            raise UserError(f'{self.items_path}: expected {{"item_idx": {{prompt: [places]}}}}')
+        concavities = items.get("item_k") or {}
+        for text in dict.fromkeys(texts):
+            if not isinstance(places.get(text), list):
+                raise UserError(f"{self.items_path}: item_idx has no list for the prompt {text!r}")
+            subjects = [self._subject(text, place) for place in places[text]]
+            if self.concavities:
+                subjects = self._with_concavities(subjects, text, concavities.get(text))
+            yield Prompt(text_id(text), text.strip(), tuple(subjects))
+
+    def _subject(self, text: str, place: Any) -> Subject:
+        words = WORD.findall(text)
+        if not isinstance(place, int) or not 0 <= place < len(words):
+            raise UserError(f"{self.items_path}: {place!r} is not the place of a word in {text!r} (0 to {len(words) - 1})")
+        before = [word.lower() for word in words[:place]]
+        return Subject(words[place], occurrence=before.count(words[place].lower()) + 1)
+
+    def _with_concavities(self, subjects: list[Subject], text: str, values: Any) -> list[Subject]:
+        if not isinstance(values, list) or len(values) != len(subjects):
+            raise UserError(f"{self.items_path}: item_k needs {len(subjects)} numbers for the prompt {text!r}")
+        return [replace(s, concavity=float(value)) for s, value in zip(subjects, values, strict=True)]
+
+
+def text_id(text: str) -> str:
+    """A prompt's id made from its text: a readable beginning and a hash, the same wherever the text stands."""
+    text = text.strip()
+    readable = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40].strip("-")
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return f"{readable}-{digest}" if readable else digest
+
+
+def _existing(path: str, what: str) -> Path:
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such {what}")
+    return Path(path)
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        line = getattr(error, "lineno", 1)
+        raise UserError(f"{path}, line {line}: not JSON ({getattr(error, 'msg', error)})") from error
+
+
+def _yaml_rows(path: Path) -> Iterator[tuple[int, Any]]:
+    """The entries of a YAML (or JSON) list, each with the line it begins on."""
+    import yaml
+
+    try:
+        with path.open(encoding="utf-8") as file:
+            loader = yaml.SafeLoader(file)
+            root = loader.get_single_node()
+            if not isinstance(root, yaml.SequenceNode):
+                raise UserError(f"{path}, line 1: expected a list of prompts")
+            for node in root.value:
+                yield node.start_mark.line + 1, loader.construct_document(node)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = mark.line + 1 if mark else 1
+        raise UserError(f"{path}, line {line}: not YAML ({getattr(error, 'problem', error)})") from error
+
+
+def _jsonl_rows(path: Path) -> Iterator[tuple[int, Any]]:
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if line.strip():
+            try:
+                yield number, json.loads(line)
+            except json.JSONDecodeError as error:
+                raise UserError(f"{path}, line {number}: not JSON ({error.msg})") from error
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[int, Any]]:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        for row in reader:
+            if None in row or None in row.values():
+                raise UserError(f"{path}, line {reader.line_num}: {len(reader.fieldnames or ())} columns expected")
+            yield reader.line_num, row
+
+
+def _texts(row: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    """A list of texts, or the same in one cell, separated by ``;``."""
+    value = row.get(key) or ()
+    items = [part for part in value.split(";") if part.strip()] if isinstance(value, str) else value
+    if not isinstance(items, Sequence) or not all(isinstance(item, str) for item in items):
+        raise UserError(f"{key} must be a list of texts, not {value!r}")
+    return tuple(item.strip() for item in items)
+
+
+def _numbers(row: Mapping[str, Any], key: str) -> tuple[float, ...]:
+    value = row.get(key) or ()
+    items = value.split(";") if isinstance(value, str) else value
+    try:
+        return tuple(float(item) for item in items)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{key} must be a list of numbers, not {value!r}") from error
