@@ -43,12 +43,17 @@ class Scene:
         first.scatter_(1, self.concavity.argmax(1, keepdim=True), fill)
         return first[:, :, None, None].repeat(1, 1, *self.size)
 
-    def owners(self, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Each pixel's weight and ω, both (B, H, W): where subjects overlap, the largest ω, ties to the first."""
-        omega = self.concavity[:, :, None, None]
-        owner = torch.where(weights > 0, omega, -1.0).argmax(1, keepdim=True)
-        chosen = omega.expand_as(weights).gather(1, owner)
-        return weights.gather(1, owner)[:, 0], chosen[:, 0]
+    def exclusive(self, weights: Tensor) -> Tensor:
+        """Weights without overlap: each pixel to the subject of largest ω that covers it, ties to the first."""
+        omega = torch.where(weights > 0, self.concavity[:, :, None, None], -1.0)
+        owner = omega.argmax(1, keepdim=True)
+        return torch.zeros_like(weights).scatter(1, owner, weights.gather(1, owner))
+
+    def owned(self, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Each pixel's weight and ω, both (B, H, W), without overlap."""
+        weights = self.exclusive(weights)
+        omega = torch.where(weights > 0, self.concavity[:, :, None, None], 0.0)
+        return weights.sum(1), omega.sum(1)
 
 
 class Mask(ABC):

@@ -74,7 +74,7 @@ class Schedule:
     scene: Scene
 
     def __call__(self, t: Tensor, remaining: int, weights: Tensor) -> Tensor:
-        w, omega = self.scene.owners(weights)
+        w, omega = self.scene.owned(weights)
         curved = self.curve.advance(t, remaining, self.horizon, omega)
         return w * curved + (1 - w) * Linear().advance(t, remaining, self.horizon)
 

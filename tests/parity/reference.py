@@ -1,0 +1,139 @@
+"""A folder of numbers recorded from the method's reference implementation.
+
+cases.json describes the networks, the scheduler and every case; the safetensors beside it hold the tensors. Read
+that file for their shapes. Nothing about a particular folder is known here.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from diffusers import DDIMScheduler, UNet2DConditionModel
+from safetensors.torch import load_file
+from torch import Tensor
+
+from asyndm.curves import Curve, Exponential, Horizon, PiecewiseLinear, Quadratic
+
+TIMESTEPS = 1e-3
+"""Agreement of one update's float timesteps, and the distance from a half within which either rounding is right."""
+DRIFT = 5e-3
+"""What the reference's float32 state may gather over a whole trajectory (1.3e-3 was seen)."""
+
+CURVES: dict[str, type[Curve]] = {"bin": Quadratic, "lin": PiecewiseLinear, "exp": Exponential}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One recorded run: its settings, and its tensors by their short names."""
+
+    settings: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+    @property
+    def id(self) -> str:
+        return str(self.settings["id"])
+
+    @property
+    def mode(self) -> str:
+        return str(self.settings["mode"])
+
+    @property
+    def steps(self) -> int:
+        return int(self.settings["num_steps"])
+
+    @property
+    def curve(self) -> Curve:
+        """DM has none recorded; any will do where no pixel is on the curve."""
+        return CURVES[self.settings.get("curve", "bin")]()
+
+    @property
+    def concavities(self) -> list[float]:
+        return list(self.settings["item_k"])
+
+    @property
+    def tokens(self) -> list[int]:
+        """Words are counted from 0, tokens from the start token."""
+        return [word + 1 for word in self.settings.get("item_idx", [])]
+
+
+class Reference:
+    """The numbers of one folder, read when asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.about: dict[str, Any] = json.loads((folder / "cases.json").read_text())
+        self._unets: dict[str, UNet2DConditionModel] = {}
+
+    @property
+    def case_ids(self) -> list[str]:
+        return [case["id"] for case in self.about["cases"]]
+
+    @cached_property
+    def curves(self) -> dict[str, Any]:
+        numbers: dict[str, Any] = json.loads((self.folder / "curves.json").read_text())
+        return numbers
+
+    @cached_property
+    def inputs(self) -> dict[str, Tensor]:
+        return {
+            name: tensor.float() for name, tensor in load_file(self.folder / "inputs.safetensors").items()
+        }
+
+    @cached_property
+    def _tensors(self) -> dict[str, Tensor]:
+        tensors: dict[str, Tensor] = {}
+        for name in ("cases", "finals", "per_step"):
+            file = self.folder / f"{name}.safetensors"
+            if file.is_file():
+                tensors |= load_file(file)
+        return tensors
+
+    def case(self, case_id: str) -> Case:
+        settings = next(case for case in self.about["cases"] if case["id"] == case_id)
+        own = {
+            key.rsplit(".", 1)[1]: t for key, t in self._tensors.items() if key.rsplit(".", 1)[0] == case_id
+        }
+        return Case(settings, own)
+
+    def unet(self, name: str) -> UNet2DConditionModel:
+        if name not in self._unets:
+            unet = UNet2DConditionModel(**self.about[f"{name}_config"]).eval()
+            weights = load_file(self.folder / f"{name}.safetensors")
+            unet.load_state_dict({key: tensor.float() for key, tensor in weights.items()})
+            self._unets[name] = unet
+        return self._unets[name]
+
+    @cached_property
+    def scheduler(self) -> DDIMScheduler:
+        return DDIMScheduler(**self.about["scheduler"])
+
+    def horizon(self, steps: int) -> Horizon:
+        config = self.scheduler.config
+        return Horizon(steps, config.num_train_timesteps, config.steps_offset)
+
+
+def near_half(recorded: Tensor, distance: float = TIMESTEPS) -> Tensor:
+    """Where a recorded timestep is so near a half that either rounding is right."""
+    return ((recorded.double() % 1) - 0.5).abs() <= distance
+
+
+def to_blocks(x: Tensor, like: Tensor) -> Tensor:
+    """The top-left pixel of each block of a latent map, at the recorded resolution."""
+    return x[..., :: x.shape[-2] // like.shape[-2], :: x.shape[-1] // like.shape[-1]]
+
+
+def to_pixels(blocks: Tensor, size: tuple[int, int]) -> Tensor:
+    """Recorded blocks repeated over the latent pixels they stand for."""
+    rows = blocks.repeat_interleave(size[0] // blocks.shape[-2], -2)
+    return rows.repeat_interleave(size[1] // blocks.shape[-1], -1)
+
+
+def relative(ours: Tensor, recorded: Tensor, scale: float | None = None) -> float:
+    """The largest difference over the largest absolute value."""
+    assert ours.shape == recorded.shape
+    biggest = float(recorded.abs().max()) if scale is None else scale
+    return float((ours - recorded).abs().max()) / biggest
