@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 import re
 from abc import ABC, abstractmethod
@@ -161,7 +162,7 @@ class FilePrompts(PromptSet):
         if path.suffix.lower() not in readers:
             raise UserError(f"{path}: a prompt file ends in {', '.join(readers)}")
         seen: dict[str, int] = {}
-        for line, row in readers[path.suffix.lower()](path):
+        for line, row in readers[path.suffix.lower()](path, _text(path)):
             try:
                 prompt = self._prompt({"text": row} if isinstance(row, str) else row)
             except UserError as error:
@@ -235,7 +236,8 @@ class ReferencePrompts(PromptSet):
         return Subject(words[place], occurrence=before.count(words[place].lower()) + 1)
 
     def _with_concavities(self, subjects: list[Subject], text: str, values: Any) -> list[Subject]:
-        if not isinstance(values, list) or len(values) != len(subjects):
+        numbers = isinstance(values, list) and all(isinstance(value, (int, float)) for value in values)
+        if not numbers or len(values) != len(subjects):
             raise UserError(f"{self.items_path}: item_k needs {len(subjects)} numbers for the prompt {text!r}")
         return [replace(s, concavity=float(value)) for s, value in zip(subjects, values, strict=True)]
 
@@ -254,34 +256,39 @@ def _existing(path: str, what: str) -> Path:
     return Path(path)
 
 
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}, line 1: not UTF-8 text") from error
+
+
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        line = getattr(error, "lineno", 1)
-        raise UserError(f"{path}, line {line}: not JSON ({getattr(error, 'msg', error)})") from error
+        return json.loads(_text(path))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from error
 
 
-def _yaml_rows(path: Path) -> Iterator[tuple[int, Any]]:
+def _yaml_rows(path: Path, text: str) -> Iterator[tuple[int, Any]]:
     """The entries of a YAML (or JSON) list, each with the line it begins on."""
     import yaml
 
+    loader = yaml.SafeLoader(text)
     try:
-        with path.open(encoding="utf-8") as file:
-            loader = yaml.SafeLoader(file)
-            root = loader.get_single_node()
-            if not isinstance(root, yaml.SequenceNode):
-                raise UserError(f"{path}, line 1: expected a list of prompts")
-            for node in root.value:
-                yield node.start_mark.line + 1, loader.construct_document(node)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        root = loader.get_single_node()
+        if not isinstance(root, yaml.SequenceNode):
+            raise UserError(f"{path}, line 1: expected a list of prompts")
+        for node in root.value:
+            yield node.start_mark.line + 1, loader.construct_document(node)
+    except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark else 1
         raise UserError(f"{path}, line {line}: not YAML ({getattr(error, 'problem', error)})") from error
 
 
-def _jsonl_rows(path: Path) -> Iterator[tuple[int, Any]]:
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+def _jsonl_rows(path: Path, text: str) -> Iterator[tuple[int, Any]]:
+    for number, line in enumerate(text.splitlines(), 1):
         if line.strip():
             try:
                 yield number, json.loads(line)
@@ -289,13 +296,12 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[int, Any]]:
                 raise UserError(f"{path}, line {number}: not JSON ({error.msg})") from error
 
 
-def _csv_rows(path: Path) -> Iterator[tuple[int, Any]]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        for row in reader:
-            if None in row or None in row.values():
-                raise UserError(f"{path}, line {reader.line_num}: {len(reader.fieldnames or ())} columns expected")
-            yield reader.line_num, row
+def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, Any]]:
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    for row in reader:
+        if None in row or None in row.values():
+            raise UserError(f"{path}, line {reader.line_num}: {len(reader.fieldnames or ())} columns expected")
+        yield reader.line_num, row
 
 
 def _texts(row: Mapping[str, Any], key: str) -> tuple[str, ...]:

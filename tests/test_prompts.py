@@ -1,0 +1,199 @@
+"""Prompt sets: what they hold, and that what is wrong in a file is told with its line."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from asyndm.errors import UserError
+from asyndm.prompts import AnimalActivity, FilePrompts, Prompt, ReferencePrompts, ShapesPrompts, text_id
+from asyndm.subjects import Subject
+
+YAML = """\
+- a cat on a mat
+- text: a dog and a dog
+  id: two-dogs
+  subjects: [dog, "dog#2"]
+  concavities: [0.3, 0.7]
+  kind: pair
+  phrases: [a dog, a dog]
+"""
+
+
+def written(folder: Path, name: str, text: str) -> str:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def test_a_prompt_survives_json() -> None:
+    prompt = Prompt("p.1", "a dog and a dog", (Subject("dog", 0.25, 2),), "pair", ("a dog",))
+    assert Prompt.from_dict(json.loads(json.dumps(asdict(prompt)))) == prompt
+
+
+@pytest.mark.parametrize("prompt_id", ["", "../up", "a b", "-a", "ä", "x" * 81])
+def test_an_id_that_cannot_name_a_file_is_refused(prompt_id: str) -> None:
+    with pytest.raises(UserError, match="id "):
+        Prompt(prompt_id, "a cat")
+
+
+@pytest.mark.parametrize(
+    ("subject", "message"),
+    [("bird", "'bird' is not in"), ("do", "'do' is not in"), ("dog#3", "2 time"), ("a  cat", "not in")],
+)
+def test_a_subject_that_is_not_in_the_prompt_is_refused(subject: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Prompt("p", "A Dog and a dog", (Subject.parse(subject),))
+
+
+def test_a_subject_is_found_in_any_case_and_as_a_phrase() -> None:
+    Prompt("p", "A Red Car, a dog.", (Subject("red car"), Subject("Dog")))
+
+
+def test_yaml_json_jsonl_and_csv_say_the_same(tmp_path: Path) -> None:
+    entries = [
+        "a cat on a mat",
+        {"text": "a dog and a dog", "id": "two-dogs", "subjects": ["dog", "dog#2"], "concavities": [0.3, 0.7],
+         "kind": "pair", "phrases": ["a dog", "a dog"]},
+    ]  # fmt: skip
+    files = {
+        "p.yaml": YAML,
+        "p.json": json.dumps(entries, indent=1),
+        "p.jsonl": "\n".join(json.dumps(entry) for entry in entries) + "\n\n",
+        "p.csv": "id,text,subjects,concavities,kind,phrases\n,a cat on a mat,,,,\n"
+        'two-dogs,a dog and a dog,dog;dog#2,0.3;0.7,pair,"a dog;a dog"\n',
+    }
+    for name, text in files.items():
+        first, second = FilePrompts(written(tmp_path, name, text)).load()
+        assert first == Prompt(text_id("a cat on a mat"), "a cat on a mat"), name
+        subjects = (Subject("dog", 0.3, 1), Subject("dog", 0.7, 2))
+        assert second == Prompt("two-dogs", "a dog and a dog", subjects, "pair", ("a dog", "a dog")), name
+
+
+def test_limit_takes_the_first(tmp_path: Path) -> None:
+    path = written(tmp_path, "p.yaml", YAML)
+    assert [prompt.text for prompt in FilePrompts(path, limit=1).load()] == ["a cat on a mat"]
+    with pytest.raises(UserError, match="limit=0"):
+        FilePrompts(path, limit=0).load()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("p.yaml", "- a cat\n- {text: a dog, subjects: [bird]}\n", "line 2: .*'bird' is not in"),
+        ("p.yaml", "- a cat\n- {text: a dog, subject: [dog]}\n", "line 2: unknown key 'subject'"),
+        ("p.yaml", "- a cat\n- {subjects: [dog]}\n", "line 2: text is missing"),
+        ("p.yaml", "- a cat\n- 7\n", "line 2: expected a text or a mapping"),
+        ("p.yaml", "- a cat\n- a cat\n", "line 2: same id as line 1"),
+        ("p.yaml", "- a cat\n- {text: a dog, id: a/b}\n", "line 2: id 'a/b'"),
+        ("p.yaml", "- {text: a dog, subjects: [dog], concavities: [0.1, 0.2]}\n", "line 1: 2 concavities for 1"),
+        ("p.yaml", "- {text: a dog, subjects: [dog], concavities: [1.2]}\n", "line 1: .*concavity"),
+        ("p.yaml", "- {text: a dog, subjects: [dog], concavities: [much]}\n", "line 1: concavities must be"),
+        ("p.yaml", "- {text: a dog, subjects: [1]}\n", "line 1: subjects must be"),
+        ("p.yaml", "- a cat\n- {text: [\n", "line 3: not YAML"),
+        ("p.yaml", "text: a cat\n", "line 1: expected a list"),
+        ("p.yaml", "", "line 1: expected a list"),
+        ("p.yaml", "[]", "no prompts"),
+        ("p.jsonl", '"a cat"\n{"text": \n', "line 2: not JSON"),
+        ("p.csv", "text,subjects\na cat,cat\na dog\n", "line 3: 2 columns"),
+        ("p.csv", "text,subjects\na cat,cat,x\n", "line 2: 2 columns"),
+        ("p.csv", "text\na cat\n\n  \n", "line 4: text is missing"),
+        ("p.txt", "a cat", "ends in .yaml"),
+    ],
+)
+def test_a_malformed_file_is_refused_with_its_line(tmp_path: Path, name: str, text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as raised:
+        FilePrompts(written(tmp_path, name, text)).load()
+    assert "\n" not in str(raised.value)
+
+
+def test_a_file_in_another_encoding_is_refused(tmp_path: Path) -> None:
+    for suffix in ("yaml", "jsonl", "csv"):
+        path = tmp_path / f"p.{suffix}"
+        path.write_bytes("text\na café\n".encode("utf-16"))
+        with pytest.raises(UserError, match="line 1: not UTF-8"):
+            FilePrompts(str(path)).load()
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such prompt file"):
+        FilePrompts(str(tmp_path / "none.yaml")).load()
+
+
+def test_animal_activity_pairs_every_animal_with_every_activity() -> None:
+    prompts = AnimalActivity(["dog", "ape"], {"riding a bike": "bike", "singing": "singing"}).load()
+    found = {prompt.text: [subject.text for subject in prompt.subjects] for prompt in prompts}
+    assert found == {
+        "a dog riding a bike": ["dog", "bike"],
+        "a dog singing": ["dog", "singing"],
+        "an ape riding a bike": ["ape", "bike"],
+        "an ape singing": ["ape", "singing"],
+    }
+    with pytest.raises(UserError, match="'car' is not in"):
+        AnimalActivity(["dog"], {"riding a bike": "car"}).load()
+
+
+def reference(folder: Path, items: object, texts: object) -> ReferencePrompts:
+    return ReferencePrompts(
+        written(folder, "prompts.json", json.dumps(texts)), written(folder, "items.json", json.dumps(items)), True
+    )
+
+
+def test_reference_files_are_read_as_words(tmp_path: Path) -> None:
+    texts = ["a cat and a cat ", "A cross-section view of a brain.", "a red hat, green gloves"]
+    places = {texts[0]: [1, 4], texts[1]: [6], texts[2]: [2, 4]}
+    numbers = {texts[0]: [0.7, 0.3], texts[1]: [0.5], texts[2]: [1, 0]}
+    given = reference(tmp_path, {"item_idx": places, "item_k": numbers}, texts)
+    prompts = given.load()
+    assert [prompt.subjects for prompt in prompts] == [
+        (Subject("cat", 0.7), Subject("cat", 0.3, 2)),
+        (Subject("brain", 0.5),),
+        (Subject("hat", 1.0), Subject("gloves", 0.0)),
+    ]
+    assert prompts[0].text == "a cat and a cat"
+    plain = ReferencePrompts(given.prompts_path, given.items_path).load()
+    assert {subject.concavity for prompt in plain for subject in prompt.subjects} == {None}
+
+
+@pytest.mark.parametrize(
+    ("items", "texts", "message"),
+    [
+        ({"item_idx": {"a cat": [2]}}, ["a cat"], "2 is not the place of a word"),
+        ({"item_idx": {"a cat": ["cat"]}}, ["a cat"], "'cat' is not the place"),
+        ({"item_idx": {}}, ["a cat"], "no list for the prompt 'a cat'"),
+        ({"item_idx": {"a cat": [1]}, "item_k": {"a cat": [0.5, 0.5]}}, ["a cat"], "item_k needs 1"),
+        ({"item_idx": {"a cat": [1]}, "item_k": {"a cat": ["x"]}}, ["a cat"], "item_k needs 1"),
+        ({"a cat": [1]}, ["a cat"], 'expected {"item_idx"'),
+        ({"item_idx": {"a cat": [1]}}, {"a cat": 1}, "expected a JSON list"),
+    ],
+)
+def test_malformed_reference_files_are_refused(tmp_path: Path, items: object, texts: object, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        reference(tmp_path, items, texts).load()
+
+
+def test_a_reference_file_that_is_not_json_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path, "broken.json", '["a cat",\n')
+    with pytest.raises(UserError, match="line 2: not JSON"):
+        ReferencePrompts(path, path).load()
+
+
+def test_shapes_take_turns_and_their_splits_share_nothing() -> None:
+    sets = {split: ShapesPrompts(split).load() for split in ("train", "val", "test")}
+    texts = {split: {prompt.text for prompt in prompts} for split, prompts in sets.items()}
+    assert not texts["train"] & texts["val"] and not texts["val"] & texts["test"] and not texts["train"] & texts["test"]
+    for prompts in sets.values():
+        assert len({prompt.prompt_id for prompt in prompts}) == len(prompts)
+    few = Counter(prompt.kind for prompt in ShapesPrompts(limit=16).load())
+    assert set(few.values()) == {2}
+    assert {prompt.kind for prompt in ShapesPrompts(kinds=["two", "count"]).load()} == {"two", "count"}
+
+
+@pytest.mark.parametrize("wrong", [ShapesPrompts("tests"), ShapesPrompts(kinds=["twos"])])
+def test_shapes_refuse_unknown_words(wrong: ShapesPrompts) -> None:
+    with pytest.raises(UserError, match="choose from"):
+        wrong.load()
