@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from asyndm.errors import UserError
+from asyndm.masks import DynamicMask, ExternalMask, GlobalMask, NoMask, Scene, StaticMask, binarise, read_grey
+
+
+def never() -> torch.Tensor:
+    raise AssertionError("this mask needs no rehearsal")
+
+
+def scene(rows: list[list[float]], size: tuple[int, int] = (8, 12)) -> Scene:
+    return Scene(torch.tensor(rows, dtype=torch.float64), size)
+
+
+TWO = scene([[0.3, 0.9], [0.5, -1.0]])
+
+
+def test_none_and_global() -> None:
+    w, _ = TWO.owned(NoMask().initial(TWO, never))
+    assert (w == 0).all() and w.shape == (2, 8, 12)
+    w, omega = TWO.owned(GlobalMask().initial(TWO, never))
+    assert (w == 1).all() and (omega[0] == 0.9).all() and (omega[1] == 0.5).all()
+
+
+def test_dynamic_starts_with_the_largest_concavity_and_then_follows_the_maps() -> None:
+    mask = DynamicMask()
+    weights = mask.initial(TWO, never)
+    assert (weights[0, 1] == 1).all() and (weights[0, 0] == 0).all() and (weights[1, 0] == 1).all()
+    maps = torch.zeros(2, 2, 2, 3)
+    maps[0, 0, 0, 0] = maps[0, 1, 1, 2] = maps[1, 0, 0, 1] = 1
+    weights = mask.follow(weights, maps, TWO)
+    assert weights.sum() == 3 * 16
+    assert (weights[0, 0, :4, :4] == 1).all() and (weights[0, 1, 4:, 8:] == 1).all()
+    assert (weights[1, 0, :4, 4:8] == 1).all() and (weights[1, 1] == 0).all()
+
+
+def test_static_binarises_the_rehearsed_mean_once() -> None:
+    maps = torch.rand(2, 2, 2, 3, generator=torch.Generator().manual_seed(0))
+    mask = StaticMask(1.1)
+    weights = mask.initial(TWO, lambda: maps)
+    assert torch.equal(weights, binarise(maps, 1.1, TWO)) and 0 < weights.mean() < 1
+    assert mask.follow(weights, None, TWO) is weights
+
+
+def test_threshold_is_relative_to_the_mean_of_each_map() -> None:
+    maps = torch.tensor([1.0, 2.0, 3.0, 6.0]).view(1, 1, 1, 4)
+    one = scene([[0.5]], (1, 4))
+    assert binarise(maps, 1.0, one).flatten().tolist() == [0, 0, 1, 1]
+    assert binarise(maps * 1e-3, 1.5, one).flatten().tolist() == [0, 0, 0, 1]
+    assert binarise(maps, 0.0, one).flatten().tolist() == [1, 1, 1, 1]
+
+
+def test_overlap_goes_to_the_largest_concavity_ties_to_the_first() -> None:
+    three = scene([[0.4, 0.7, 0.7]], (1, 4))
+    weights = torch.tensor([[1, 1, 0, 0], [0, 1, 1, 0], [0, 1, 1, 0]], dtype=torch.float64).view(1, 3, 1, 4)
+    expected = [[1, 0, 0, 0], [0, 1, 1, 0], [0, 0, 0, 0]]
+    assert three.exclusive(weights).view(3, 4).tolist() == expected
+    w, omega = three.owned(weights)
+    assert w.flatten().tolist() == [1, 1, 1, 0] and omega.flatten().tolist() == [0.4, 0.7, 0.7, 0]
+
+
+def test_maps_that_do_not_divide_the_latents_cover_them() -> None:
+    maps = torch.zeros(1, 1, 3, 2)
+    maps[0, 0, 2, 1] = 1
+    weights = binarise(maps, 1.0, scene([[0.5]], (10, 6)))
+    assert weights.shape == (1, 1, 10, 6) and (weights[0, 0, 8:, 4:] == 1).all() and weights.sum() == 4
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp"])
+def test_external_files_of_any_size_are_resized_by_area(tmp_path: Path, suffix: str) -> None:
+    pixels = np.zeros((40, 60), np.uint8)
+    pixels[:, 30:] = 255
+    pixels[20:, :30] = 102
+    Image.fromarray(pixels).convert("RGB").save(tmp_path / f"mask.{suffix}", quality=100)
+    weights = ExternalMask(tmp_path / f"mask.{suffix}").initial(TWO, never)
+    w, omega = TWO.owned(weights)
+    assert w.shape == (2, 8, 12) and (omega[0][w[0] > 0] == 0.9).all()
+    quadrants = w[0].view(2, 4, 2, 6).mean((1, 3))
+    assert torch.allclose(quadrants, torch.tensor([[0, 1], [0.4, 1]]).double(), atol=0.02)
+    assert abs(float(w.mean()) - 0.6) < 0.01
+
+
+def test_external_arrays_images_and_one_mask_for_each_image() -> None:
+    grey = np.linspace(0, 1, 8 * 12).reshape(8, 12)
+    exact = torch.from_numpy(grey)
+    assert torch.equal(ExternalMask(grey).initial(TWO, never)[0].sum(0), exact)
+    assert torch.equal(ExternalMask([exact, 1 - exact]).initial(TWO, never)[1].sum(0), 1 - exact)
+    deep = Image.fromarray((grey * 65535).astype(np.uint16))
+    assert torch.allclose(read_grey(deep), exact, atol=1e-4)
+    assert ExternalMask(np.ones((1, 1))).initial(TWO, never).sum() == 2 * 8 * 12
+
+
+def test_wrong_external_masks_are_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("not an image")
+    wrong = {
+        str(tmp_path / "none.png"): "there is no file",
+        str(tmp_path / "text.png"): "not a readable image",
+        str(tmp_path): "not a readable image",
+    }
+    for source, message in wrong.items():
+        with pytest.raises(UserError, match=message):
+            ExternalMask(source).initial(TWO, never)
+    for array in (np.full((2, 2), 1.5), np.zeros((2, 2, 3)), np.array([[np.nan]]), np.zeros((0, 4))):
+        with pytest.raises(UserError, match="values in \\[0, 1\\]"):
+            ExternalMask(array).initial(TWO, never)
+    with pytest.raises(UserError, match="3 mask images were given for 2 images"):
+        ExternalMask([np.ones((2, 2))] * 3).initial(TWO, never)
+
+
+@pytest.mark.parametrize("kind", [DynamicMask, StaticMask])
+@pytest.mark.parametrize("threshold", [-0.1, float("inf"), float("nan"), "1"])
+def test_wrong_thresholds_are_refused(kind: type[DynamicMask], threshold: float) -> None:
+    with pytest.raises(UserError, match="mask threshold"):
+        kind(threshold)
