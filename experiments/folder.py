@@ -42,8 +42,13 @@ def locked(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def stated(folder: Path) -> Iterator[None]:
-    """Says in ``state.json`` that the run is running, then that it is done, or how it failed."""
+    """Says in ``state.json`` that the run is running, then that it is done, or how it failed.
+
+    What a killed process left half-written under a temporary name is removed first.
+    """
     started = time.time()
+    for leftover in folder.rglob(".*.tmp"):
+        leftover.unlink(missing_ok=True)
     set_state(folder, "running", started)
     try:
         yield

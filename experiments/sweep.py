@@ -5,31 +5,42 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from experiments.checks import check, check_writable
+from experiments.folder import is_complete
+from experiments.plan import make_plan
 from experiments.trackers import SWEEP_VARIABLE
 
 
 class CheckAll(Callback):
     """Composes every job of the basic sweeper's grid and refuses the sweep if one of them cannot run.
 
-    Sweepers that choose their values as they go have no grid to check; each of their jobs checks itself.
+    Sweepers that choose their values as they go have no grid to check; each of their jobs checks itself, as a single
+    run does. Only its folder is checked here, before Hydra tries to make it.
     """
 
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        _exit_on_error(lambda: check_writable(Path(config.output_dir).expanduser(), 0))
+
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        name = config.hydra.runtime.choices.get("experiment") or _name(config)
-        os.environ[SWEEP_VARIABLE] = name
-        if not config.hydra.sweeper._target_.endswith(".BasicSweeper"):
-            return
-        try:
-            _check_jobs(config)
-        except Exception as error:
-            # Hydra turns a callback's exceptions into warnings and goes on; it lets this one through.
-            raise SystemExit(describe(error)) from error
+        os.environ[SWEEP_VARIABLE] = config.hydra.runtime.choices.get("experiment") or _name(config)
+        if config.hydra.sweeper._target_.endswith(".BasicSweeper"):
+            _exit_on_error(lambda: _check_jobs(config))
+
+
+def _exit_on_error(checks: Callable[[], None]) -> None:
+    """Hydra turns a callback's exceptions into warnings and goes on; it lets SystemExit through."""
+    try:
+        checks()
+    except Exception as error:
+        raise SystemExit(describe(error)) from error
 
 
 def _name(config: DictConfig) -> str:
@@ -41,10 +52,6 @@ def _check_jobs(config: DictConfig) -> None:
     from hydra import compose
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
     from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    from experiments.checks import check
-    from experiments.folder import is_complete
-    from experiments.plan import make_plan
 
     params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
     overrides = OverridesParser.create().parse_overrides([*params, *config.hydra.overrides.task])
@@ -59,6 +66,10 @@ def _check_jobs(config: DictConfig) -> None:
 def describe(error: BaseException) -> str:
     """An error in one line; of Hydra's and OmegaConf's many lines, what was asked and what there is."""
     text = str(error).strip() or type(error).__name__
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: {text.splitlines()[0]}"
     if not isinstance(error, HydraException):
         return text.splitlines()[0]
     if choice := re.search(r"Could not find '([^']+)/([^'/]+)'", text):

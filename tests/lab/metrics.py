@@ -1,0 +1,19 @@
+"""A metric that any picture has a value of."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL.Image import Image
+
+from asyndm.prompts import Prompt
+from evaluation.metrics import Metric, Score
+
+
+class Brightness(Metric):
+    """The mean pixel, 0 to 1; a prompt without kind cannot be scored."""
+
+    name = "brightness"
+
+    def score(self, images: Sequence[Image], prompts: Sequence[Prompt]) -> list[Score]:
+        pairs = zip(images, prompts, strict=True)
+        return [Score(float(np.asarray(i).mean() / 255)) if p.kind else Score(None, "no kind") for i, p in pairs]

@@ -1,0 +1,129 @@
+"""What cannot work is refused in one line that names it, before anything is sampled."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from experiments.report import main as report
+from tests.lab.conftest import Lab
+
+BAD = [
+    (["mask=foo"], "mask=foo: no such choice; choose from dynamic, external, global, none, static"),
+    (["metric=foo"], "metric=foo: no such choice; choose from exact, none"),
+    (["experiment=foo"], "experiment=foo: no such choice"),
+    (["num_steps=10"], "num_steps: no such setting"),
+    (["curve.concavty=0.5"], "curve.concavty: no such setting"),
+    (["num_inference_steps=ten"], "num_inference_steps=ten: Value 'ten'"),
+    (["num_inference_steps=2.5"], "num_inference_steps=2.5: Value '2.5'"),
+    (["curve.concavity=much"], "curve.concavity=much: Value 'much'"),
+    (["prompt_set.limit=[1]"], "prompt_set.limit=[1]"),
+    (["curve.concavity=1.5"], "curve.concavity=1.5: must be between 0 and 1"),
+    (["curve.concavity=-0.1"], "curve.concavity=-0.1: must be between 0 and 1"),
+    (["curve.concavity=nan"], "curve.concavity=nan: must be between 0 and 1"),
+    (["num_inference_steps=0"], "num_inference_steps=0: must be between 1 and 1000"),
+    (["num_inference_steps=1001"], "num_inference_steps=1001: must be between 1 and 1000"),
+    (["eta=2"], "eta=2.0: must be between 0 and 1"),
+    (["limit=0"], "limit=0: must be at least 1"),
+    (["batch_size=0"], "batch_size=0: must be between 1"),
+    (["images_per_prompt=0"], "images_per_prompt=0: must be between 1"),
+    (["height=30"], "height must be a positive multiple of 8"),
+    (["guidance.guidance_scale=-1"], "guidance.guidance_scale=-1.0: must be between 0"),
+    (["mask.threshold=-1"], "mask.threshold=-1.0: must be between 0"),
+    (["seed=-1"], "seed=-1: must be between 0"),
+    (["model.dtype=float8"], "model.dtype=float8: choose from auto, float32"),
+    (["model.dtype=float16"], "float16 needs a GPU"),
+    (["device=tpu"], "device=tpu: choose from auto, cpu"),
+    (["device=cuda:63"], "device=cuda:63: this machine has"),
+    (["prompt_set.path=none.yaml"], "none.yaml: no such prompt file"),
+    (["prompt_set=shapes", "prompt_set.split=tests"], "split='tests': choose from train, val, test"),
+    (["prompt_set.path={folder}/malformed.csv"], "malformed.csv, line 3: 2 columns expected"),
+    (["prompt_set.path={folder}/absent.yaml"], "absent.yaml, line 2: subject 'bird' is not in the prompt"),
+    (["prompt_set.path={folder}/bare.yaml"], "has no subjects, which mask=dynamic needs"),
+    (["prompt_set.path={folder}/long.yaml"], "lies beyond the 77 tokens"),
+    (["metric=exact"], "metric=exact: none of the prompts is one of the shapes world"),
+    (["mask=external"], "mask.image is missing: give mask.image=..."),
+    (["mask=external", "mask.image=none.png"], "none.png"),
+    (["mask=external", "mask.image={folder}/bare.yaml"], "is not a readable image"),
+    (["model.path=/no/such/folder"], "model.path=/no/such/folder: no such folder"),
+    (["model.path={folder}"], "not a diffusers pipeline"),
+    (["model=sd15", "model.path=stable-diffusion-v1-5/stable-diffusion-v1-5"], "is not in the local cache and the hub"),
+    (["output_dir={folder}/bare.yaml/runs"], "bare.yaml/runs: cannot be written to (Not a directory)"),
+    (["output_dir=/proc/runs"], "output_dir=/proc/runs: cannot be written to"),
+    (["mask=[none"], "mask=[none"),
+]
+
+
+@pytest.fixture
+def filled(lab: Lab) -> Lab:
+    (lab.folder / "malformed.csv").write_text("text,subjects\na cat,cat\na dog\n")
+    (lab.folder / "absent.yaml").write_text("- a cat\n- {text: a dog, subjects: [bird]}\n")
+    (lab.folder / "bare.yaml").write_text("- a cat\n")
+    (lab.folder / "long.yaml").write_text(f"- a cat\n- {{text: '{'rabbit ' * 13} and a dog', subjects: [dog]}}\n")
+    return lab
+
+
+def refused(lab: Lab, overrides: list[str], message: str) -> None:
+    result = lab(*(override.format(folder=lab.folder) for override in overrides))
+    assert result.status == 1
+    assert len(result.lines) == 1 and result.lines[0].startswith("error: ") and message in result.lines[0], result.error
+    assert result.out == "" and not list(lab.folder.rglob("*.png"))
+
+
+@pytest.mark.parametrize(("overrides", "message"), BAD, ids=lambda value: value[-1] if isinstance(value, list) else "")
+def test_bad_input_is_refused_in_one_line(filled: Lab, overrides: list[str], message: str) -> None:
+    if "77" in message:
+        overrides = [*overrides, "mask=none"]
+    refused(filled, overrides, message)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["num_inference_steps=2,3,0"], "num_inference_steps=0: must be between 1 and 1000"),
+        (["num_inference_steps=2,ten"], "num_inference_steps=ten: Value 'ten'"),
+        (["curve=quadratic,round"], "curve=round: no such choice"),
+        (["mask=none,dynamic", "prompt_set.path={folder}/bare.yaml"], "has no subjects, which mask=dynamic needs"),
+        (["model.path={pipeline},/no/such/folder"], "model.path=/no/such/folder: no such folder"),
+        (["curve.concavty=0.1,0.2"], "curve.concavty: no such setting"),
+        (["mask=none,global", "output_dir=/proc/runs"], "output_dir=/proc/runs: cannot be written to"),
+    ],
+)
+def test_a_sweep_is_refused_before_its_first_job(filled: Lab, overrides: list[str], message: str) -> None:
+    refused(filled, ["-m", *(override.replace("{pipeline}", str(filled.pipeline)) for override in overrides)], message)
+
+
+def test_the_full_error_is_shown_when_asked_for(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    result = lab("num_inference_steps=0")
+    assert result.status == 1 and "Traceback" in result.error and "_check_ranges" in result.error
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of one megabyte."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    try:
+        mounted = subprocess.run(command, capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        mounted = False
+    if not mounted:
+        pytest.skip("mounting needs rights this machine does not give")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_is_refused(lab: Lab, small_disk: Path) -> None:
+    refused(lab, [f"output_dir={small_disk}"], "MB needed")
+
+
+def test_a_report_of_nothing_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert report([str(tmp_path / "none")]) == 1
+    assert capsys.readouterr().err.strip() == f"error: {tmp_path / 'none'}: no such folder"
+    assert report([str(tmp_path)]) == 1
+    assert "no runs there; make some with" in capsys.readouterr().err

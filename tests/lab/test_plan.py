@@ -1,0 +1,103 @@
+"""A run is known by what can change a pixel or a score, and by nothing else."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from asyndm.errors import UserError
+from experiments.plan import Plan, make_plan
+from tests.lab.conftest import Lab
+from tests.lab.test_config import composed
+
+
+def plan(lab: Lab, *overrides: str) -> Plan:
+    return make_plan(composed(*lab.arguments(*overrides)))
+
+
+def same(lab: Lab, first: str, second: str) -> bool:
+    return plan(lab, *first.split()).run_id == plan(lab, *second.split()).run_id
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("mask=none curve=quadratic", "mask=none curve=exponential curve.concavity=0.9"),
+        ("mask=none", "mask=dynamic curve=linear"),
+        ("mask=none", "mask=dynamic mask.threshold=2 curve.concavity=0"),
+        ("mask=none", "mask=global curve=piecewise_linear curve.concavity=0"),
+        ("mask=global", "mask=global batch_size=3 device=auto tracker=wandb tracker.images=2 pictures=0"),
+        ("guidance=none", "guidance=cfg guidance.guidance_scale=1 guidance.negative_prompt=blur"),
+        ("metric=none", "metric=exact"),
+        ("prompt_set.limit=3", "limit=null"),
+    ],
+)
+def test_what_cannot_matter_makes_no_other_run(lab: Lab, first: str, second: str) -> None:
+    assert same(lab, first, second)
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["mask=none", "mask=global", "mask=static", "mask.threshold=1.5", "curve=exponential", "curve.concavity=0.6",
+     "num_inference_steps=3", "eta=0", "seed=1", "images_per_prompt=2", "limit=2", "height=64", "width=64",
+     "guidance.guidance_scale=3", "guidance.negative_prompt=blur", "model.dtype=float32"],
+)  # fmt: skip
+def test_what_can_matter_makes_another_run(lab: Lab, override: str) -> None:
+    assert not same(lab, "", override)
+
+
+def test_files_are_known_by_their_content(lab: Lab) -> None:
+    before = plan(lab).run_id
+    copy = lab.folder / "elsewhere"
+    shutil.copytree(lab.pipeline, copy)
+    shutil.copy(lab.folder / "prompts.yaml", lab.folder / "same.yml")
+    assert plan(lab, f"model.path={copy}", f"prompt_set.path={lab.folder / 'same.yml'}").run_id == before
+    weights = next((copy / "unet").glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    assert plan(lab, f"model.path={copy}").run_id != before
+    (lab.folder / "same.yml").write_text("- {text: a red dog, subjects: [dog]}\n")
+    assert plan(lab, f"prompt_set.path={lab.folder / 'same.yml'}").run_id != before
+
+
+def test_a_mask_image_is_known_by_its_content(lab: Lab) -> None:
+    for name, value in (("a", 0), ("b", 0), ("c", 255)):
+        Image.fromarray(np.full((4, 4), value, np.uint8)).save(lab.folder / f"{name}.png")
+    a, b, c = (plan(lab, "mask=external", f"mask.image={lab.folder / name}.png").run_id for name in "abc")
+    assert a == b != c
+
+
+def test_concavities_of_subjects_matter_unless_no_pixel_is_on_the_curve(lab: Lab) -> None:
+    path = lab.folder / "own.yaml"
+    path.write_text("- {text: a red dog, subjects: [dog], concavities: [0.4]}\n")
+    own = f"prompt_set.path={path}"
+    bare = lab.folder / "bare.yaml"
+    bare.write_text("- {text: a red dog, subjects: [dog]}\n")
+    assert not same(lab, f"{own} curve.concavity=0", f"{own} mask=none")
+    assert not same(lab, own, f"prompt_set.path={bare}")
+    assert same(lab, f"{own} mask=none", f"prompt_set.path={bare} mask=none")
+
+
+def test_seeds_count_within_a_prompt(lab: Lab) -> None:
+    items = plan(lab, "images_per_prompt=2", "seed=7").items
+    assert [item.seed for item in items] == [7, 8] * 3
+    assert len({item.file for item in items}) == 6
+
+
+def test_labels_name_the_method(lab: Lab) -> None:
+    assert plan(lab, "mask=none").label == "folder-DM-2"
+    assert plan(lab, "mask=global", "curve=piecewise_linear").label == "folder-DM_concave-piecewise_linear-0.5-2"
+    assert plan(lab).folder.parent == lab.runs
+
+
+def test_a_missing_setting_is_named(lab: Lab) -> None:
+    with pytest.raises(UserError, match=r"^mask.image is missing: give mask.image="):
+        plan(lab, "mask=external")
+
+
+def test_paths_may_be_relative(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(lab.folder)
+    assert plan(lab, "output_dir=here", "prompt_set.path=prompts.yaml").folder.parent == Path(lab.folder / "here")

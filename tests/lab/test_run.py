@@ -1,0 +1,186 @@
+"""Runs from the command line: what they leave, what is found, what is made again."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from evaluation.results import IMAGES_FILE, SCORES_FILE, ImageRow, ScoreRow, read_rows, read_run, sha256
+from tests.lab.conftest import Lab
+
+BRIGHTNESS = "+metric.brightness._target_=tests.lab.metrics.Brightness"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((folder / "images").iterdir())}
+
+
+def test_a_run_leaves_its_record_its_images_and_its_scores(lab: Lab) -> None:
+    result = lab("images_per_prompt=2", "seed=5", BRIGHTNESS)
+    assert result.status == 0
+    assert len(result.out.splitlines()) == 1 and "6 images" in result.out and "brightness" in result.out
+    folder = lab.only_run()
+    assert {path.name for path in folder.iterdir()} == {
+        "run.json", "state.json", "prompts.json", "images.csv", "scores.csv", "grid.png", "strip.png", "images", ".lock"
+    }  # fmt: skip
+    run = read_run(folder)
+    assert folder.name == f"{run.record['label']}-{run.record['run_id']}" and run.state == "done"
+    assert run.record["seeds"] == [5, 6] and run.record["timings"]["images_sampled"] == 6
+    assert set(run.record["model"]["sha256"]) >= {"unet/diffusion_pytorch_model.safetensors"}
+    assert [(row.kind, row.image_index, row.seed) for row in run.images[:3]] == [("pair", 0, 5), ("pair", 1, 6), ("pair", 0, 5)]
+    assert run.images[2].subjects == ("dog", "red cat")
+    assert all(sha256(folder / row.file) == row.sha256 for row in run.images)
+    assert len({row.sha256 for row in run.images}) == 6
+    assert [row.key for row in run.scores] == [row.key for row in run.images]
+    assert all(row.metric == "brightness" and 0 < row.value < 1 for row in run.scores if row.value is not None)
+
+
+def test_a_run_asked_for_again_is_found_without_the_model(lab: Lab) -> None:
+    lab()
+    before = {path: path.stat().st_mtime_ns for path in lab.runs.rglob("*.*") if ".hydra" not in str(path)}
+    code = "import sys; from experiments.run import main; s = main(); assert 'torch' not in sys.modules; sys.exit(s)"
+    again = lab.start(code=("-c", code))
+    out, error = again.communicate(timeout=60)
+    assert again.returncode == 0, error
+    assert "  found  " in out
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_deleted_and_broken_images_come_back_byte_for_byte(lab: Lab) -> None:
+    lab("images_per_prompt=4", "batch_size=5", BRIGHTNESS)
+    folder = lab.only_run()
+    before, rows = contents(folder), (folder / IMAGES_FILE).read_bytes()
+    images = sorted((folder / "images").iterdir())
+    kept = images[1].stat().st_mtime_ns
+    for path in images[::3]:
+        path.unlink()
+    images[4].write_bytes(before[images[4].name][:100])
+    result = lab("images_per_prompt=4", "batch_size=2", BRIGHTNESS)
+    assert result.status == 0 and result.lines == []
+    assert contents(folder) == before
+    assert images[1].stat().st_mtime_ns == kept
+    assert (folder / IMAGES_FILE).read_bytes() == rows
+    assert read_run(folder).record["timings"]["images_sampled"] == 12 + 5
+
+
+def test_a_changed_image_loses_its_score(lab: Lab) -> None:
+    lab(BRIGHTNESS)
+    folder = lab.only_run()
+    rows = read_rows(folder / IMAGES_FILE, ImageRow)
+    listed = (folder / IMAGES_FILE).read_text().replace(rows[0].sha256, "0" * 64)
+    (folder / IMAGES_FILE).write_text(listed)
+    (folder / SCORES_FILE).write_text((folder / SCORES_FILE).read_text().replace("0.", "7.", 1))
+    (folder / rows[0].file).unlink()
+    result = lab(BRIGHTNESS)
+    assert result.status == 0 and "1 images came back different" in result.error
+    assert all(row.value is None or row.value < 1 for row in read_rows(folder / SCORES_FILE, ScoreRow))
+
+
+def test_another_metric_is_added_without_sampling(lab: Lab) -> None:
+    lab()
+    folder = lab.only_run()
+    before = {path: path.stat().st_mtime_ns for path in (folder / "images").iterdir()}
+    assert lab(BRIGHTNESS).status == 0
+    assert {path: path.stat().st_mtime_ns for path in (folder / "images").iterdir()} == before
+    rows = read_rows(folder / SCORES_FILE, ScoreRow)
+    assert [row.metric for row in rows] == ["brightness"] * 3
+
+
+def test_pictures_that_cannot_be_scored_say_why(lab: Lab) -> None:
+    (lab.folder / "prompts.yaml").write_text("- {text: a cat, subjects: [cat]}\n- {text: a dog, subjects: [dog], kind: x}\n")
+    lab(BRIGHTNESS)
+    rows = read_rows(lab.only_run() / SCORES_FILE, ScoreRow)
+    assert [(row.value is None, row.reason) for row in rows] == [(True, "no kind"), (False, "")]
+
+
+def test_two_processes_on_one_run_share_it(lab: Lab) -> None:
+    overrides = ("images_per_prompt=8", "num_inference_steps=8", "batch_size=2", BRIGHTNESS)
+    both = [lab.start(*overrides), lab.start(*overrides)]
+    said = [process.communicate(timeout=120) for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    run = read_run(lab.only_run())
+    assert len(run.images) == len(run.scores) == 24 and run.record["timings"]["images_sampled"] == 24
+    assert all(sha256(run.folder / row.file) == row.sha256 for row in run.images)
+    assert sorted("  found  " in out for out, _ in said) == [False, True]
+    assert sum("is at it; waiting" in error for _, error in said) == 1
+    assert not list(run.folder.rglob("*.tmp"))
+
+
+def test_a_killed_run_goes_on(lab: Lab) -> None:
+    overrides = ("images_per_prompt=20", "num_inference_steps=12", "batch_size=2")
+    process = lab.start(*overrides)
+    deadline = time.monotonic() + 60
+    while not list(lab.runs.rglob("images/a*.png")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    folder = lab.only_run()
+    before = {name: content for name, content in contents(folder).items() if not name.startswith(".")}
+    assert 0 < len(before) < 60
+    assert json.loads((folder / "state.json").read_text())["state"] == "running"
+    assert lab(*overrides).status == 0
+    after = contents(folder)
+    assert len(after) == 60 and all(after[name] == content for name, content in before.items())
+    assert read_run(folder).record["timings"]["images_sampled"] == 60 - len(before)
+
+
+def test_a_sweep_makes_each_run_once(lab: Lab) -> None:
+    overrides = ("-m", "mask=none,global,dynamic", "curve=quadratic,exponential", "num_inference_steps=2,3")
+    first, second = lab(*overrides), lab(*overrides)
+    assert (first.status, second.status) == (0, 0)
+    assert len(first.out.splitlines()) == 12 and first.out.count("  found  ") == 2
+    assert second.out.count("  found  ") == 12
+    folders = {path.name for path in lab.runs.iterdir()} - {".hydra"}
+    assert len(folders) == 2 * (1 + 2 + 2)
+    assert not [path for path in lab.folder.iterdir() if path.name not in ("prompts.yaml", "runs")]
+
+
+def test_concavities_are_swept(lab: Lab) -> None:
+    result = lab("-m", "curve.concavity=0,0.3,0.7")
+    assert result.status == 0
+    assert ["DM-2" in line for line in result.out.splitlines()] == [True, False, False]
+
+
+def test_a_failing_job_does_not_stop_the_others(lab: Lab) -> None:
+    long = lab.folder / "long.yaml"
+    long.write_text("- {text: 'a rabbit rabbit rabbit rabbit rabbit rabbit rabbit rabbit rabbit rabbit rabbit rabbit"
+                    " rabbit and a dog', subjects: [dog]}\n")  # fmt: skip
+    result = lab("-m", f"prompt_set.path={long},{lab.folder / 'prompts.yaml'}", "mask=dynamic,none")
+    assert result.status == 1
+    assert len(result.out.splitlines()) == 2
+    assert sum(line.startswith("error: ") and "beyond the 77 tokens" in line for line in result.lines) == 2
+    states = [json.loads(path.read_text()) for path in lab.runs.rglob("state.json")]
+    assert sorted(state["state"] for state in states) == ["done", "done", "failed", "failed"]
+    failed = next(state for state in states if state["state"] == "failed")
+    assert "beyond the 77 tokens" in failed["error"] and "Traceback" in failed["traceback"]
+    assert not list(lab.runs.rglob("images/*rabbit-rabbit*"))
+
+
+def test_a_run_is_not_continued_in_another_precision(lab: Lab) -> None:
+    lab()
+    folder = lab.only_run()
+    record = json.loads((folder / "run.json").read_text())
+    record["device"]["dtype"] = "float16"
+    (folder / "run.json").write_text(json.dumps(record))
+    next((folder / "images").iterdir()).unlink()
+    result = lab()
+    assert result.status == 1 and "begun in float16, now float32" in result.lines[0]
+
+
+def test_an_external_mask_and_other_sizes_run(lab: Lab) -> None:
+    import numpy as np
+    from PIL import Image
+
+    Image.fromarray(np.eye(8, dtype=np.uint8) * 255).save(lab.folder / "mask.png")
+    result = lab("mask=external", f"mask.image={lab.folder / 'mask.png'}", "height=32", "width=64", "guidance=none")
+    assert result.status == 0, result.error
+    assert Image.open(next((lab.only_run() / "images").iterdir())).size == (64, 32)
+
+
+@pytest.mark.parametrize("mask", ["global", "static"])
+def test_the_other_masks_run(lab: Lab, mask: str) -> None:
+    assert lab(f"mask={mask}", "curve=piecewise_linear", "eta=0").status == 0
