@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -43,15 +44,17 @@ def load(
     kind = choose_dtype(dtype, where)
     source = _existing(path)
     try:
-        pipe: Any = StableDiffusionPipeline.from_pretrained(  # type: ignore[no-untyped-call]
-            source,
-            torch_dtype=kind,
-            revision=revision,
-            variant=variant,
-            use_safetensors=True,
-            safety_checker=None,
-            requires_safety_checker=False,
-        )
+        with warnings.catch_warnings():  # "dtype" is not yet known to every diffusers that is supported
+            warnings.filterwarnings("ignore", message=".*torch_dtype.*", category=FutureWarning)
+            pipe: Any = StableDiffusionPipeline.from_pretrained(  # type: ignore[no-untyped-call]
+                source,
+                torch_dtype=kind,
+                revision=revision,
+                variant=variant,
+                use_safetensors=True,
+                safety_checker=None,
+                requires_safety_checker=False,
+            )
     except (
         Exception
     ) as error:  # diffusers, transformers and the hub raise some twenty kinds for a bad checkpoint

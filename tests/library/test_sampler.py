@@ -1,0 +1,282 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler, PNDMScheduler, StableDiffusionPipeline
+from PIL import Image
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import asyndm
+from asyndm import (
+    DynamicMask,
+    ExternalMask,
+    GlobalMask,
+    Mask,
+    NoMask,
+    Quadratic,
+    StaticMask,
+    Subject,
+    UserError,
+)
+from asyndm.sampler import StepRecord
+from tests.conftest import SD_SCHEDULER, make_pipeline
+from tests.library.traces import traces
+
+STOCK = 2e-6
+"""DM against the stock pipeline: largest difference over the largest latent (7e-7 measured)."""
+COMPANY = 1e-5
+"""An image alone against the same in a batch, likewise: 0 measured here, but networks and machines differ."""
+METHODS: list[Mask] = [NoMask(), GlobalMask(), DynamicMask(), StaticMask(), ExternalMask(np.eye(9))]
+PROMPTS = ["a red dog", "a rabbit and a cat, a dog", "a cat"]
+SUBJECTS = [["red dog"], ["rabbit", Subject("cat", 0.9), "dog"], ["cat"]]
+
+by_name = pytest.mark.parametrize("mask", METHODS, ids=lambda mask: mask.name)
+
+
+def latents(pipe: Any, prompt: Any = PROMPTS, subjects: Any = SUBJECTS, **settings: Any) -> torch.Tensor:
+    settings = {"num_inference_steps": 4, "seed": 3, "output_type": "latent", **settings}
+    result: torch.Tensor = asyndm.sample(pipe, prompt, subjects, **settings)
+    return result
+
+
+def distance(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float((a - b).abs().max() / b.abs().max())
+
+
+@pytest.mark.parametrize("steps", [1, 5, 20])
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+@pytest.mark.parametrize("guidance", [1.0, 5.0])
+@pytest.mark.parametrize(
+    "scheduler", [{}, {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}]
+)
+def test_dm_is_the_stock_pipeline(
+    pipe: StableDiffusionPipeline, steps: int, eta: float, guidance: float, scheduler: dict[str, Any]
+) -> None:
+    own = StableDiffusionPipeline(
+        **{**pipe.components, "scheduler": DDIMScheduler(**SD_SCHEDULER, **scheduler)},
+        requires_safety_checker=False,
+    )
+    own.set_progress_bar_config(disable=True)
+    prompts, seeds = PROMPTS[:2], [8, 2]
+    stock = own(
+        prompts,
+        negative_prompt=["a cat", "a cat"],
+        num_inference_steps=steps,
+        guidance_scale=guidance,
+        eta=eta,
+        generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+        output_type="latent",
+    ).images
+    ours = latents(
+        own,
+        prompts,
+        None,
+        mask=NoMask(),
+        num_inference_steps=steps,
+        guidance_scale=guidance,
+        eta=eta,
+        seed=seeds,
+        negative_prompt="a cat",
+    )
+    assert distance(ours, stock) < STOCK
+
+
+def test_pictures_are_the_stock_pipelines(pipe: StableDiffusionPipeline) -> None:
+    generator = torch.Generator().manual_seed(4)
+    settings: dict[str, Any] = {"num_inference_steps": 5, "guidance_scale": 3.0}
+    stock = pipe("a red dog", generator=generator, eta=1.0, **settings).images[0]
+    ours = asyndm.sample(pipe, "a red dog", mask=NoMask(), seed=4, eta=1.0, **settings)[0]
+    assert isinstance(ours, Image.Image) and ours.size == (32, 32)
+    assert np.abs(np.asarray(ours, int) - np.asarray(stock, int)).max() <= 1
+
+
+def test_output_types(pipe: StableDiffusionPipeline) -> None:
+    made = {
+        kind: asyndm.sample(pipe, PROMPTS, mask=NoMask(), num_inference_steps=2, output_type=kind)
+        for kind in ("pil", "pt", "np", "latent")
+    }
+    assert [image.size for image in made["pil"]] == [(32, 32)] * 3
+    assert made["pt"].shape == (3, 3, 32, 32) and made["np"].shape == (3, 32, 32, 3)
+    assert made["latent"].shape == (3, 4, 16, 16) and made["latent"].dtype == torch.float32
+    assert np.abs(np.asarray(made["pil"][1]) / 255 - made["np"][1]).max() < 0.01
+
+
+@pytest.mark.parametrize("guidance", [1.0, 4.0])
+@by_name
+def test_an_image_depends_on_neither_batch_size_nor_order(
+    pipe: StableDiffusionPipeline, mask: Mask, guidance: float
+) -> None:
+    settings: dict[str, Any] = {"mask": mask, "guidance_scale": guidance}
+    together = latents(pipe, seed=[5, 6, 7], **settings)
+    backwards = latents(pipe, PROMPTS[::-1], SUBJECTS[::-1], seed=[7, 6, 5], **settings)
+    assert distance(backwards.flip(0), together) < COMPANY
+    for i, prompt in enumerate(PROMPTS):
+        alone = latents(pipe, prompt, SUBJECTS[i], seed=5 + i, **settings)
+        assert distance(alone[0], together[i]) < COMPANY
+
+
+def test_a_single_seed_counts_over_the_images_of_one_prompt(pipe: StableDiffusionPipeline) -> None:
+    prompts = ["a dog", "a cat", "a dog"]
+    counted = latents(pipe, prompts, None, mask=NoMask(), seed=10)
+    assert torch.equal(counted, latents(pipe, prompts, None, mask=NoMask(), seed=[10, 10, 11]))
+    assert not torch.allclose(counted[0], counted[2])
+
+
+@by_name
+def test_methods_differ_from_dm_exactly_as_they_should(pipe: StableDiffusionPipeline, mask: Mask) -> None:
+    dm = latents(pipe, mask=NoMask())
+    assert torch.equal(latents(pipe, mask=mask), latents(pipe, mask=mask))
+    flat = latents(pipe, [PROMPTS[0]], [["dog"]], mask=mask, curve=Quadratic(0.0))
+    assert distance(flat, dm[:1]) < STOCK
+    assert (distance(latents(pipe, mask=mask), dm) > 0.01) == (mask.name != "none")
+
+
+@pytest.mark.parametrize("size", [(32, 64), (48, 24), (8, 16)])
+@by_name
+def test_any_size_the_network_takes(pipe: StableDiffusionPipeline, mask: Mask, size: tuple[int, int]) -> None:
+    result = latents(pipe, height=size[0], width=size[1], mask=mask)
+    assert result.shape == (3, 4, size[0] // 2, size[1] // 2) and torch.isfinite(result).all()
+
+
+def test_guidance_one_is_one_forward_of_one_copy(pipe: StableDiffusionPipeline) -> None:
+    batches: list[int] = []
+    handle = pipe.unet.register_forward_pre_hook(lambda module, args: batches.append(len(args[0])))
+    try:
+        latents(pipe, guidance_scale=1.0)
+        latents(pipe, guidance_scale=2.0)
+        latents(pipe, guidance_scale=2.0, mask=StaticMask())
+    finally:
+        handle.remove()
+    assert batches == [3] * 4 + [6] * 4 + [6] * 8
+
+
+def test_an_external_mask_puts_its_own_pixels_on_the_curve(pipe: StableDiffusionPipeline) -> None:
+    grey = torch.zeros(16, 16)
+    grey[:, 8:] = 1.0
+    grey[:, :2] = 0.5
+    records: list[StepRecord] = []
+    latents(pipe, "a dog", None, mask=ExternalMask(grey), curve=Quadratic(0.6), callback=records.append)
+    t = records[1].timesteps[0, 0]
+    line, curve = 501.0, 501 + 0.6 * 1000 / 16 * 2 * 2
+    assert t[4] == pytest.approx(line) and t[12] == pytest.approx(curve)
+    assert t[0] == pytest.approx((line + curve) / 2)
+
+
+def test_one_subject_keeps_its_own_concavity(pipe: StableDiffusionPipeline) -> None:
+    records: list[StepRecord] = []
+    latents(pipe, "a dog", [Subject("dog", 0.25)], mask=GlobalMask(), callback=records.append)
+    expected = asyndm.curves.trajectory(Quadratic(0.25), asyndm.Horizon(4))
+    assert [float(record.timesteps.max()) for record in records] == pytest.approx(expected[:-1].tolist())
+
+
+class HostReads(TorchDispatchMode):
+    """Collects operations that make the host wait for a device, while switched on."""
+
+    WAITING = ("_local_scalar_dense", "nonzero", "unique", "is_nonzero", "equal.", "masked_select")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.on = False
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if self.on and any(word in str(func) for word in self.WAITING):
+            self.seen.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@by_name
+def test_no_step_waits_for_the_device(pipe: StableDiffusionPipeline, mask: Mask) -> None:
+    with HostReads() as reads:
+        latents(pipe, mask=mask, callback=lambda record: setattr(reads, "on", record.remaining > 0))
+        assert reads.seen == []
+        reads.on = True
+        torch.ones(()).item()
+        assert reads.seen != []
+
+
+def test_the_pipeline_is_untouched_even_by_an_exception() -> None:
+    pipe = make_pipeline()
+    pipe.scheduler = PNDMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", skip_prk_steps=True, steps_offset=1
+    )
+
+    def stock() -> torch.Tensor:
+        made: torch.Tensor = pipe(
+            "a dog", num_inference_steps=4, generator=torch.Generator().manual_seed(0), output_type="latent"
+        ).images
+        return made
+
+    def stop(record: StepRecord) -> None:
+        raise RuntimeError("on purpose")
+
+    expected = stock()
+    components, config = dict(pipe.components), dict(pipe.scheduler.config)
+    before = {name: traces(getattr(pipe, name)) for name in ("unet", "vae", "text_encoder")}
+    for mask in METHODS:
+        latents(pipe, mask=mask)
+        with pytest.raises(RuntimeError, match="on purpose"):
+            latents(pipe, mask=mask, callback=stop)
+    assert {name: traces(getattr(pipe, name)) for name in before} == before
+    assert all(pipe.components[name] is component for name, component in components.items())
+    assert dict(pipe.scheduler.config) == config
+    assert torch.equal(stock(), expected)
+
+
+def test_a_pndm_config_does_not_clip_the_latents() -> None:
+    pipe = make_pipeline()
+    expected = latents(pipe)
+    noise_levels = {key: SD_SCHEDULER[key] for key in SD_SCHEDULER if key != "clip_sample"}
+    pipe.scheduler = PNDMScheduler(**noise_levels, skip_prk_steps=True)
+    assert "clip_sample" not in pipe.scheduler.config
+    assert torch.equal(latents(pipe), expected)
+
+
+BAD = {
+    "num_inference_steps must be": {"num_inference_steps": 0},
+    "from 1 to 1000": {"num_inference_steps": 1001},
+    "eta must be a number in": {"eta": 1.5},
+    "guidance_scale must be": {"guidance_scale": float("nan")},
+    "height must be a positive multiple of 8": {"height": 36},
+    "width must be a positive multiple of 8": {"width": 0},
+    "seed must be a whole number": {"seed": -1},
+    "seed has 2 entries for 3 prompts": {"seed": [1, 2]},
+    "output_type must be one of": {"output_type": "jpeg"},
+    "attention_factor=8": {"attention_factor": 8},
+    "there is no file": {"mask": ExternalMask("nowhere.png")},
+    "mask 'dynamic' needs subjects, but prompt 1 has none": {"subjects": None},
+    "mask 'static' needs subjects, but prompt 2 has none": {
+        "subjects": [["dog"], [], ["cat"]],
+        "mask": StaticMask(),
+    },
+    "'bird' is not in the prompt": {"subjects": [["bird"], ["cat"], ["cat"]]},
+    "subjects has 2 lists for 3 prompts": {"subjects": [["dog"], ["cat"]]},
+    "not a mixture": {"subjects": [["dog"], "cat", ["cat"]]},
+    "prompt must be a text": {"prompt": []},
+    "negative_prompt has 2 entries for 3": {"negative_prompt": ["", ""]},
+}
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_bad_input_is_refused_before_the_network_runs(pipe: StableDiffusionPipeline, message: str) -> None:
+    evaluations: list[int] = []
+    handle = pipe.unet.register_forward_pre_hook(lambda module, args: evaluations.append(1))
+    try:
+        with pytest.raises(UserError) as caught:
+            latents(pipe, **BAD[message])
+    finally:
+        handle.remove()
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+    assert evaluations == []
+
+
+def test_other_pipelines_and_schedulers_are_refused() -> None:
+    with pytest.raises(UserError, match="must be a StableDiffusionPipeline"):
+        asyndm.sample(object(), "a dog")
+    pipe = make_pipeline()
+    pipe.scheduler = FlowMatchEulerDiscreteScheduler()
+    with pytest.raises(UserError, match="no noise levels of a diffusion model"):
+        latents(pipe)
