@@ -1,0 +1,121 @@
+"""The table: what is compared with what, and its numbers."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evaluation.results import IMAGES_FILE, SCORES_FILE, ImageRow, ScoreRow, find_runs, write_json, write_rows
+from evaluation.statistics import clustered_bootstrap, wilson
+from evaluation.tables import Row, table
+from experiments.report import main
+from tests.lab.conftest import Lab
+
+DM: dict[str, Any] = {"mask": {"_target_": "asyndm.masks.NoMask"}, "curve": {"_target_": "asyndm.curves.Linear"}}
+ASYNDM: dict[str, Any] = {
+    "mask": {"_target_": "asyndm.masks.DynamicMask", "threshold": 1.0},
+    "curve": {"_target_": "asyndm.curves.PiecewiseLinear", "concavity": 0.5},
+}
+
+
+def made(root: Path, name: str, right: list[float | None], method: dict[str, Any], first: int = 0, **changes: Any) -> None:
+    """A run of prompts `first`, `first` + 1, ... with these scores; every other one of kind "two"."""
+    identity = {
+        "model": {"weights": "w", "dtype": "float32"}, "guidance": {"guidance_scale": 5.0, "negative_prompt": None},
+        "num_inference_steps": 10, "eta": 1.0, "seed": 0, "height": None, "width": None, **method, **changes,
+    }  # fmt: skip
+    config = {"model": {"name": "tiny"}, "prompt_set": {"name": "shapes"}}
+    folder, seed = root / name, identity["seed"]
+    write_json(folder / "run.json", {"schema_version": 1, "config": config, "identity": identity})
+    write_json(folder / "state.json", {"state": "done" if None not in right else "running"})
+    ids = [f"p{first + i}" for i in range(len(right))]
+    kinds = ["two" if (first + i) % 2 else "one" for i in range(len(right))]
+    images = [ImageRow(name, i, f"a {i}", (), kind, 0, seed, f"images/{i}.png", "") for i, kind in zip(ids, kinds, strict=True)]
+    write_rows(folder / IMAGES_FILE, ImageRow, images)
+    write_rows(folder / SCORES_FILE, ScoreRow, [ScoreRow(name, i, 0, "exact", v) for i, v in zip(ids, right, strict=True)])
+
+
+def row_of(rows: list[Row], **wanted: Any) -> Row:
+    (found,) = [row for row in rows if all(row[key] == value for key, value in wanted.items())]
+    return found
+
+
+def test_methods_are_compared_with_dm_on_the_images_both_have(tmp_path: Path) -> None:
+    made(tmp_path, "dm", [1, 0, 1, 0, 1, 1], DM)
+    made(tmp_path, "asyn", [1, 1, 0, 1, 0], ASYNDM, first=1)
+    rows = table(find_runs([tmp_path]))
+    dm, asyn = row_of(rows, method="DM"), row_of(rows, method="AsynDM")
+    expected = wilson(4, 6)
+    assert (dm["n"], dm["score"], dm["score_low"], dm["score_high"]) == (6, 4 / 6, expected.low, expected.high)
+    assert dm["difference"] is None and dm["curve"] == ""
+    differences = clustered_bootstrap([1, 0, 0, 0, -1], list("12345"))
+    assert (asyn["curve"], asyn["concavity"], asyn["n"], asyn["pairs"]) == ("piecewise_linear", 0.5, 5, 5)
+    assert (asyn["difference"], asyn["wins"], asyn["losses"]) == (0, 1, 1)
+    assert (asyn["difference_low"], asyn["difference_high"]) == (differences.low, differences.high)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"num_inference_steps": 20}, {"eta": 0.0}, {"seed": 1}, {"model": {"weights": "v", "dtype": "float32"}},
+     {"guidance": {"guidance_scale": 3.0, "negative_prompt": None}}, {"height": 32}],
+)  # fmt: skip
+def test_other_conditions_are_not_compared(tmp_path: Path, changes: dict[str, Any]) -> None:
+    made(tmp_path, "dm", [1, 0, 1], DM)
+    made(tmp_path, "asyn", [1, 1, 1], ASYNDM, **changes)
+    assert row_of(table(find_runs([tmp_path])), method="AsynDM")["difference"] is None
+
+
+def test_runs_of_one_method_are_pooled_and_no_image_counts_twice(tmp_path: Path) -> None:
+    made(tmp_path, "a", [1, 0], DM)
+    made(tmp_path, "b", [0, 1, 1], DM, first=1)
+    made(tmp_path, "c", [0, 0], DM, seed=1)
+    (row,) = table(find_runs([tmp_path]))
+    assert row["n"] == 6 and row["score"] == 3 / 6
+
+
+def test_kinds_have_rows_of_their_own(tmp_path: Path) -> None:
+    made(tmp_path, "dm", [1, 0, 1, 0], DM)
+    made(tmp_path, "asyn", [1, 1, 1, 0], ASYNDM)
+    rows = table(find_runs([tmp_path]), by_kind=True)
+    assert [row["kind"] for row in rows] == ["all", "one", "two"] * 2
+    two = row_of(rows, method="AsynDM", kind="two")
+    assert (two["n"], two["score"], two["difference"], two["wins"]) == (2, 0.5, 0.5, 1)
+
+
+def test_what_differs_gets_a_column(tmp_path: Path) -> None:
+    made(tmp_path, "a", [1], DM)
+    assert not {"eta", "guidance", "weights"} & set(table(find_runs([tmp_path]))[0])
+    made(tmp_path, "b", [1], DM, eta=0.0)
+    assert {row["eta"] for row in table(find_runs([tmp_path]))} == {0.0, 1.0}
+
+
+def test_the_command_prints_and_writes_partial_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made(tmp_path / "runs", "dm", [1, None, 1], DM)
+    made(tmp_path / "runs", "asyn", [0, 1, 1], ASYNDM)
+    paths = tmp_path / "t.csv", tmp_path / "t.md"
+    assert main([str(tmp_path / "runs"), "--csv", str(paths[0]), "--markdown", str(paths[1])]) == 0
+    out = capsys.readouterr().out
+    assert paths[1].read_text() == out
+    assert "| -0.500 [" in out and "| 0-1 " in out and "Not finished: dm." in out
+    assert len({len(line) for line in out.splitlines() if line.startswith("|")}) == 1
+    with paths[0].open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["method"], row["n"], row["difference"]) for row in rows] == [("DM", "2", ""), ("AsynDM", "3", "-0.5")]
+
+
+def test_unknown_metrics_and_unwritable_files_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made(tmp_path, "dm", [1], DM)
+    assert main([str(tmp_path), "--metric", "clip"]) == 1
+    assert "--metric clip: no such scores; there are exact" in capsys.readouterr().err
+    assert main([str(tmp_path), "--csv", str(tmp_path / "dm" / "run.json" / "t.csv")]) == 1
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_real_runs_are_reported(lab: Lab) -> None:
+    lab("-m", "mask=none,global,dynamic", "+metric.brightness._target_=tests.lab.metrics.Brightness")
+    rows = table(find_runs([lab.runs]))
+    assert [row["method"] for row in rows] == ["DM", "DM_concave", "AsynDM"]
+    assert [row["pairs"] for row in rows] == [None, 3, 3]

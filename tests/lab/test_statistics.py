@@ -1,0 +1,80 @@
+"""Intervals against known numbers and simulated data."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from evaluation.statistics import clustered_bootstrap, mean_interval, paired, wilson
+
+
+@pytest.mark.parametrize(
+    ("successes", "n", "low", "high"),
+    [(0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (5, 10, 0.2366, 0.7634), (81, 263, 0.2553, 0.3662)],
+)
+def test_wilson_agrees_with_published_values(successes: int, n: int, low: float, high: float) -> None:
+    interval = wilson(successes, n)
+    assert interval.mean == successes / n
+    assert interval.low == pytest.approx(low, abs=1e-4) and interval.high == pytest.approx(high, abs=1e-4)
+
+
+def test_the_bootstrap_agrees_with_the_normal_interval_for_single_images() -> None:
+    values = np.random.default_rng(0).normal(3, 2, 400)
+    interval = clustered_bootstrap(list(values), range(400))
+    half = 1.96 * values.std() / math.sqrt(400)
+    assert interval.mean == pytest.approx(values.mean())
+    assert interval.low == pytest.approx(values.mean() - half, abs=0.1 * half)
+    assert interval.high == pytest.approx(values.mean() + half, abs=0.1 * half)
+
+
+def test_images_of_a_prompt_are_not_counted_as_independent() -> None:
+    rng = np.random.default_rng(1)
+    clusters = np.repeat(np.arange(60), 10)
+    values = rng.normal(0, 1, 60)[clusters] + rng.normal(0, 0.1, 600)
+    together, apart = clustered_bootstrap(list(values), clusters.tolist()), clustered_bootstrap(list(values), range(600))
+    assert together.high - together.low > 2.5 * (apart.high - apart.low)
+
+
+def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
+    rng, covered, trials = np.random.default_rng(2), 0, 300
+    clusters = np.repeat(np.arange(50), 4).tolist()
+    for _ in range(trials):
+        values = np.repeat(rng.normal(0, 1, 50), 4) + rng.normal(0, 1, 200)
+        interval = clustered_bootstrap(values.tolist(), clusters, resamples=500)
+        covered += interval.low <= 0 <= interval.high
+    assert 0.90 <= covered / trials <= 0.98
+
+
+def test_equal_data_give_equal_intervals_whatever_the_names_of_the_prompts() -> None:
+    values = [0.0, 1.0, 0.5, 0.25, 1.0, 0.0]
+    first, second = clustered_bootstrap(values, list("aabbcc")), clustered_bootstrap(values, list("xxyyzz"))
+    assert first == second and first.low < first.mean < first.high
+
+
+def test_one_prompt_says_nothing_of_the_spread() -> None:
+    interval = clustered_bootstrap([0.0, 1.0], ["a", "a"])
+    assert (interval.low, interval.mean, interval.high) == (-math.inf, 0.5, math.inf)
+
+
+def test_the_mean_of_right_and_wrong_is_wilsons_unless_prompts_repeat() -> None:
+    assert mean_interval([1.0, 0.0, 1.0], ["a", "b", "c"]) == wilson(2, 3)
+    assert mean_interval([1.0, 0.0, 1.0], ["a", "b", "b"]) != wilson(2, 3)
+    assert mean_interval([0.5, 0.0, 1.0], ["a", "b", "c"]) != wilson(1, 3)
+
+
+def test_pairs_are_joined_by_key() -> None:
+    first = {("a", 0): 1.0, ("b", 0): 1.0, ("c", 0): 0.0, ("d", 0): 1.0}
+    second = {("d", 0): 0.0, ("c", 0): 1.0, ("b", 0): 1.0, ("e", 0): 0.0}
+    pair = paired(first, second)
+    assert pair is not None
+    assert (pair.wins, pair.ties, pair.losses, pair.difference.n) == (1, 1, 1, 3)
+    assert pair.difference.mean == 0
+    assert paired(first, {("x", 0): 1.0}) is None
+
+
+@pytest.mark.parametrize("call", [lambda: wilson(2, 1), lambda: wilson(0, 0), lambda: clustered_bootstrap([], [])])
+def test_nonsense_is_refused(call: object) -> None:
+    with pytest.raises(ValueError):
+        call()  # type: ignore[operator]
