@@ -32,7 +32,8 @@ class CrossAttentionMaps:
 
     Args:
         unet: a stock network with cross-attention.
-        tokens: for each image, for each of its subjects, the positions of its tokens in the text.
+        tokens: for each image, for each of its subjects, the positions of its tokens in the text; a subject
+            without any has a zero map.
         factor: latent size over map size. None: 4 if the network attends there, else the finest it has.
         conditional_half: the network's batch is [unconditional; conditional], and only the second half
             is read. False: the whole batch is conditional.
@@ -130,12 +131,12 @@ def _token_weights(tokens: Sequence[Sequence[Sequence[int]]], length: int) -> Te
     weights = torch.zeros(len(tokens), length, max(len(subjects) for subjects in tokens))
     for image, subjects in enumerate(tokens):
         for subject, positions in enumerate(subjects):
-            if not positions or max(positions) >= length:
+            if max(positions, default=0) >= length:
                 raise UserError(
                     f"subject {subject + 1} of image {image + 1} has token positions {list(positions)}, but the text "
                     f"has {length} tokens"
                 )
-            weights[image, list(positions), subject] = 1 / len(positions)
+            weights[image, list(positions), subject] = 1 / max(1, len(positions))
     return weights
 
 

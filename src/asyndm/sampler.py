@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache, partial
 from types import TracebackType
@@ -134,6 +134,7 @@ class GuidedNetwork:
         tokens: for each image, for each subject, its token positions; None: attention is not read.
         attention_factor: latent size over map size, see ``CrossAttentionMaps``.
         num_train_timesteps: T.
+        one_by_one: evaluate one image after another: the same arithmetic, to the bit, in any company.
     """
 
     def __init__(
@@ -145,41 +146,58 @@ class GuidedNetwork:
         tokens: Sequence[Sequence[Sequence[int]]] | None = None,
         attention_factor: int | None = None,
         num_train_timesteps: int = 1000,
+        one_by_one: bool = False,
     ) -> None:
         self._unet = unet
         self._guidance_scale = guidance_scale
-        self._copies = 1 if uncond is None else 2
-        self._text = cond if uncond is None else torch.cat([uncond, cond])
-        self._ignored_timestep = torch.zeros((), dtype=torch.long, device=cond.device)
+        self._guided = uncond is not None
         self._time = PerPixelTime(unet, num_train_timesteps)
-        self._attention = (
-            None if tokens is None else CrossAttentionMaps(unet, tokens, attention_factor, uncond is not None)
-        )
-        self._contexts = ExitStack()
+        self._ignored_timestep = torch.zeros((), dtype=torch.long, device=cond.device)
+        self._groups = [slice(i, i + 1) for i in range(len(cond))] if one_by_one else [slice(0, len(cond))]
+        self._texts = [
+            cond[group] if uncond is None else torch.cat([uncond[group], cond[group]])
+            for group in self._groups
+        ]
+        self._attentions: list[CrossAttentionMaps | None] = [None] * len(self._groups)
+        if tokens is not None:
+            longest = max(map(len, tokens))
+            padded = [[*subjects, *[()] * (longest - len(subjects))] for subjects in tokens]
+            self._attentions = [
+                CrossAttentionMaps(unet, padded[group], attention_factor, self._guided)
+                for group in self._groups
+            ]
 
     def __enter__(self) -> Self:
-        with ExitStack() as entered:
-            entered.enter_context(self._time)
-            if self._attention is not None:
-                entered.enter_context(self._attention)
-            self._contexts = entered.pop_all()
+        self._time.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._contexts.close()
+        self._time.__exit__(kind, error, trace)
 
     def __call__(self, x: Tensor, index: Tensor) -> tuple[Tensor, Tensor | None]:
+        parts = [
+            self._evaluate(x[group], index[group], text, attention)
+            for group, text, attention in zip(self._groups, self._texts, self._attentions, strict=True)
+        ]
+        output = torch.cat([part for part, _ in parts])
+        maps = [part for _, part in parts if part is not None]
+        return output, torch.cat(maps) if maps else None
+
+    def _evaluate(
+        self, x: Tensor, index: Tensor, text: Tensor, attention: CrossAttentionMaps | None
+    ) -> tuple[Tensor, Tensor | None]:
         self._time.set(index)
-        repeated = x.to(self._text.dtype).repeat(self._copies, 1, 1, 1)
-        output = self._unet(
-            repeated, self._ignored_timestep, encoder_hidden_states=self._text, return_dict=False
-        )[0].float()
-        if self._copies == 2:
+        x = x.to(text.dtype).repeat(2 if self._guided else 1, 1, 1, 1)
+        with attention or nullcontext():
+            output = self._unet(x, self._ignored_timestep, encoder_hidden_states=text, return_dict=False)[
+                0
+            ].float()
+        if self._guided:
             uncond, cond = output.chunk(2)
             output = uncond + self._guidance_scale * (cond - uncond)
-        return output, None if self._attention is None else self._attention.maps()
+        return output, None if attention is None else attention.maps()
 
 
 @torch.no_grad()
@@ -198,6 +216,7 @@ def sample(
     height: int | None = None,
     width: int | None = None,
     attention_factor: int | None = None,
+    batch_invariant: bool | None = None,
     output_type: str = "pil",
     callback: Callable[[StepRecord], None] | None = None,
 ) -> Any:
@@ -214,10 +233,12 @@ def sample(
         guidance_scale: g; 1 is no guidance, at half the cost.
         eta: η of DDIM in [0, 1].
         seed: of the first image of each prompt, whose further images count up from it; or one for each image.
-            An image is a function of its seed, prompt, subjects and these settings, not of the batch.
+            An image is a function of its seed, prompt, subjects and these settings, not of the batch's order.
         negative_prompt: one for all images, or one each.
         height, width: in pixels; None: the model's own.
         attention_factor: latent size over attention map size; None: 4, or else the finest there is.
+        batch_invariant: evaluate the network for one image after another, so that an image is the same to the bit
+            alone and in any batch. False: together, which is faster and differs by rounding. None: on the CPU only.
         output_type: "pil", "pt" (B, 3, h, w) in [0, 1], "np" (B, h, w, 3), or "latent" (B, C, H, W) float32.
         callback: called after each step.
 
@@ -258,6 +279,7 @@ def sample(
             guidance_scale,
             attention_factor=attention_factor,
             num_train_timesteps=horizon.num_train_timesteps,
+            one_by_one=device.type == "cpu" if batch_invariant is None else batch_invariant,
         ),
         tokens=tokens,
         x=x.to(device),
