@@ -15,12 +15,14 @@ CELL, GAP, LINE = 144, 10, 13
 INK, PAPER = (32, 32, 32), (255, 255, 255)
 RIGHT, WRONG, UNKNOWN = (0, 114, 178), (213, 94, 0), (170, 170, 170)
 VIRIDIS = np.array([(68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37)], dtype=float)
-SUBJECTS = np.array([(230, 159, 0), (86, 180, 233), (0, 158, 115), (204, 121, 167), (240, 228, 66)], dtype=float)
+SUBJECTS = np.array(
+    [(230, 159, 0), (86, 180, 233), (0, 158, 115), (204, 121, 167), (240, 228, 66)], dtype=float
+)
 """Colours that remain distinct for the colour-blind (Okabe and Ito)."""
 
 
 def grid(images: Sequence[Image.Image], captions: Sequence[str], right: Sequence[bool | None]) -> Image.Image:
-    """Pictures with their prompt below; a blue frame where they are right, an orange one where they are wrong.
+    """Pictures with their prompt below; a blue frame where they are right, an orange one where wrong.
 
     Args:
         images: any number of pictures, at least one.
@@ -81,7 +83,9 @@ def _fit(image: Image.Image, side: int = CELL) -> Image.Image:
     """The picture within a square of `side`, its proportions kept; small ones are enlarged without blur."""
     scale = side / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    return image.convert("RGB").resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS)
+    return image.convert("RGB").resize(
+        size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
+    )
 
 
 def _levels(timesteps: Array) -> Image.Image:

@@ -2,7 +2,7 @@
 
 A run is a folder with
 
-- ``run.json``      what was asked and with what it was made (schema version, config, identity, hash, versions, seeds),
+- ``run.json``      what was asked, and with what it was made (config, identity, versions, seeds, timings),
 - ``state.json``    pending, running, done or failed, and the error of a failure,
 - ``prompts.json``  the prompts with their subjects, phrases and meaning,
 - ``images.csv``    one row an image (`ImageRow`), the pictures themselves under ``images/``,
@@ -53,14 +53,23 @@ class ImageRow:
         return self.prompt_id, self.image_index
 
     def to_cells(self) -> dict[str, str]:
-        return {name: str(value) for name, value in vars(self).items()} | {"subjects": json.dumps(self.subjects)}
+        return {name: str(value) for name, value in vars(self).items()} | {
+            "subjects": json.dumps(self.subjects)
+        }
 
     @classmethod
     def from_cells(cls, cells: dict[str, str]) -> Self:
         return cls(
-            cells["run_id"], cells["prompt_id"], cells["prompt"], tuple(json.loads(cells["subjects"])), cells["kind"],
-            int(cells["image_index"]), int(cells["seed"]), cells["file"], cells["sha256"],
-        )  # fmt: skip
+            cells["run_id"],
+            cells["prompt_id"],
+            cells["prompt"],
+            tuple(json.loads(cells["subjects"])),
+            cells["kind"],
+            int(cells["image_index"]),
+            int(cells["seed"]),
+            cells["file"],
+            cells["sha256"],
+        )
 
 
 @dataclass(frozen=True)
@@ -87,7 +96,12 @@ class ScoreRow:
     def from_cells(cls, cells: dict[str, str]) -> Self:
         value = float(cells["value"]) if cells["value"] else None
         return cls(
-            cells["run_id"], cells["prompt_id"], int(cells["image_index"]), cells["metric"], value, cells["reason"]
+            cells["run_id"],
+            cells["prompt_id"],
+            int(cells["image_index"]),
+            cells["metric"],
+            value,
+            cells["reason"],
         )
 
 
@@ -131,7 +145,9 @@ def write_json(path: Path, content: Any) -> None:
     write_bytes(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
 
 
-def write_rows(path: Path, kind: type[ImageRow] | type[ScoreRow], rows: Iterable[ImageRow | ScoreRow]) -> None:
+def write_rows(
+    path: Path, kind: type[ImageRow] | type[ScoreRow], rows: Iterable[ImageRow | ScoreRow]
+) -> None:
     """`write_bytes` of a CSV with the columns of `kind`."""
     text = io.StringIO()
     writer = csv.DictWriter(text, [column.name for column in fields(kind)], lineterminator="\n")
@@ -155,7 +171,9 @@ def read_rows(path: Path, kind: type[Row]) -> list[Row]:
             try:
                 rows.append(kind.from_cells(cells))
             except (KeyError, ValueError, TypeError, AttributeError) as error:
-                raise UserError(f"{path}, line {reader.line_num}: not a row of {path.name} ({error!r})") from error
+                raise UserError(
+                    f"{path}, line {reader.line_num}: not a row of {path.name} ({error!r})"
+                ) from error
     return rows
 
 
@@ -194,7 +212,9 @@ def read_run(folder: Path) -> Run:
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise UserError(f"{path}: cannot be read ({error})") from error
     if version > SCHEMA_VERSION:
-        raise UserError(f"{path}: schema version {version} is newer than this program's {SCHEMA_VERSION}; update it")
+        raise UserError(
+            f"{path}: schema version {version} is newer than this program's {SCHEMA_VERSION}; update it"
+        )
     images = read_rows(folder / IMAGES_FILE, ImageRow)
     return Run(folder, record, read_state(folder)["state"], images, read_rows(folder / SCORES_FILE, ScoreRow))
 

@@ -6,9 +6,11 @@ import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import TypeVar
 
 import numpy as np
 
+Key = TypeVar("Key", bound=tuple[Hashable, ...])
 RESAMPLES = 4000
 SEED = 20251004
 
@@ -34,7 +36,7 @@ class Paired:
 
 
 def wilson(successes: float, n: int, confidence: float = 0.95) -> Interval:
-    """Wilson's score interval of a share: centre (p + z²/2n)/(1 + z²/n), half-width z√(p(1-p)/n + z²/4n²)/(1 + z²/n).
+    """Wilson's interval of a share: (p + z²/2n ± z√(p(1-p)/n + z²/4n²)) / (1 + z²/n).
 
     Raises:
         ValueError: n < 1, or more successes than n.
@@ -48,12 +50,15 @@ def wilson(successes: float, n: int, confidence: float = 0.95) -> Interval:
 
 
 def clustered_bootstrap(
-    values: Sequence[float], clusters: Sequence[Hashable], confidence: float = 0.95, resamples: int = RESAMPLES
+    values: Sequence[float],
+    clusters: Sequence[Hashable],
+    confidence: float = 0.95,
+    resamples: int = RESAMPLES,
 ) -> Interval:
-    """Percentile bootstrap of the mean in which whole clusters are drawn: the images of a prompt stay together.
+    """Percentile bootstrap of the mean that draws whole clusters: the images of a prompt stay together.
 
-    Each resample draws as many clusters as there are, with replacement, and takes the mean of their values. The seed
-    is fixed: equal data, equal interval. With a single cluster nothing is known of the spread: -inf to inf.
+    Each resample draws as many clusters as there are, with replacement, and takes the mean of their values.
+    The seed is fixed: equal data, equal interval. A single cluster says nothing of the spread: -inf to inf.
 
     Raises:
         ValueError: no values, or not one cluster for each.
@@ -67,21 +72,23 @@ def clustered_bootstrap(
     mean = float(sums.sum() / counts.sum())
     if len(counts) == 1:
         return Interval(mean, -math.inf, math.inf, len(values))
-    draws = np.random.default_rng(SEED).multinomial(len(counts), np.full(len(counts), 1 / len(counts)), resamples)
+    draws = np.random.default_rng(SEED).multinomial(
+        len(counts), np.full(len(counts), 1 / len(counts)), resamples
+    )
     means = (draws @ sums) / (draws @ counts)
     low, high = np.quantile(means, [0.5 - confidence / 2, 0.5 + confidence / 2])
     return Interval(mean, float(low), float(high), len(values))
 
 
 def mean_interval(values: Sequence[float], clusters: Sequence[Hashable]) -> Interval:
-    """The mean's 95 % interval: Wilson's for right-or-wrong values of as many prompts, else the clustered bootstrap."""
+    """95 % interval of a mean: Wilson's for right-or-wrong values of as many prompts, else the bootstrap."""
     if len(set(clusters)) == len(values) and set(values) <= {0.0, 1.0}:
         return wilson(sum(values), len(values))
     return clustered_bootstrap(values, clusters)
 
 
-def paired(first: Mapping[tuple[Hashable, ...], float], second: Mapping[tuple[Hashable, ...], float]) -> Paired | None:
-    """Compares two methods image by image. Keys begin with the prompt, which is the cluster. None: no image in common."""
+def paired(first: Mapping[Key, float], second: Mapping[Key, float]) -> Paired | None:
+    """Compares image by image. Keys begin with the prompt, which is the cluster. None: nothing in common."""
     shared = [key for key in first if key in second]
     if not shared:
         return None

@@ -34,7 +34,7 @@ Row = dict[str, Any]
 
 @dataclass
 class Cell:
-    """All images of one method under the same conditions, from one run or several (more seeds, more prompts)."""
+    """All images of one method under the same conditions, from one run or several (more seeds or prompts)."""
 
     labels: dict[str, Any]
     images: dict[Key, str] = field(default_factory=dict)
@@ -46,13 +46,13 @@ class Cell:
 
 
 def method_name(mask: str) -> str:
-    """"asyndm.masks.DynamicMask" -> "AsynDM"."""
+    """ "asyndm.masks.DynamicMask" -> "AsynDM"."""
     name = mask.rpartition(".")[2]
     return METHODS.get(name, name)
 
 
 def curve_name(curve: str) -> str:
-    """"asyndm.curves.PiecewiseLinear" -> "piecewise_linear"."""
+    """ "asyndm.curves.PiecewiseLinear" -> "piecewise_linear"."""
     return re.sub(r"(?<!^)(?=[A-Z])", "_", curve.rpartition(".")[2]).lower()
 
 
@@ -61,7 +61,9 @@ def labels(run: Run) -> dict[str, Any]:
     identity, config = run.identity, run.record["config"]
     mask, curve, model = identity["mask"], identity["curve"], identity["model"]
     method = method_name(mask["_target_"])
-    rest = {key: value for key, value in mask.items() if key != "_target_" and (key, value) != ("threshold", 1.0)}
+    rest = {
+        key: value for key, value in mask.items() if key != "_target_" and (key, value) != ("threshold", 1.0)
+    }
     version = model.get("weights") or model.get("revision") or ""
     return {
         "model": (config["model"]["name"], version, model["dtype"]),
@@ -94,17 +96,22 @@ def collect(runs: Iterable[Run]) -> list[Cell]:
     def order(cell: Cell) -> tuple[Any, ...]:
         method = cell.labels["method"]
         place = rank.index(method) if method in rank else len(rank)
-        return (*map(str, cell.conditions[:2]), cell.labels["steps"], *map(str, cell.conditions[3:]), place,
-                *(str(cell.labels[name]) for name in METHOD))  # fmt: skip
+        return (
+            *map(str, cell.conditions[:2]),
+            cell.labels["steps"],
+            *map(str, cell.conditions[3:]),
+            place,
+            *(str(cell.labels[name]) for name in METHOD),
+        )
 
     return sorted(cells.values(), key=order)
 
 
 def table(runs: Iterable[Run], metric: str | None = None, by_kind: bool = False) -> list[Row]:
-    """One row a cell and metric (and prompt kind): n, the mean and its 95 % interval, the paired difference from DM.
+    """One row a cell and metric (and prompt kind): n, mean with 95 % interval, paired difference from DM.
 
-    The difference is over the images both have under the same model, prompts, seeds, steps, eta and guidance; it is
-    empty where there is no such DM.
+    The difference is over the images both have under the same model, prompts, seeds, steps, eta and guidance;
+    it is empty where there is no such DM.
 
     Args:
         metric: only this one.
@@ -140,8 +147,11 @@ def _row(cell: Cell, metric: str, kind: str, own: Mapping[Key, float], other: Ma
     row |= _interval("score", score)
     pair = paired(own, other)
     row |= _interval("difference", pair.difference if pair else None)
-    row |= {"pairs": pair.difference.n if pair else None, "wins": pair.wins if pair else None,
-            "losses": pair.losses if pair else None}  # fmt: skip
+    row |= {
+        "pairs": pair.difference.n if pair else None,
+        "wins": pair.wins if pair else None,
+        "losses": pair.losses if pair else None,
+    }
     return row
 
 
@@ -152,12 +162,35 @@ def _interval(name: str, interval: Interval | None) -> Row:
 
 def _only_what_differs(rows: list[Row], by_kind: bool) -> list[Row]:
     """Drops the settings that are the same in every row."""
-    candidates = ("model", "weights", "dtype", "prompt_set", "eta", "guidance", "height", "width", "settings", "metric")
+    candidates = (
+        "model",
+        "weights",
+        "dtype",
+        "prompt_set",
+        "eta",
+        "guidance",
+        "height",
+        "width",
+        "settings",
+        "metric",
+    )
     same = {name for name in candidates if len({row[name] for row in rows}) <= 1} - {"model", "metric"}
     if not by_kind:
         same.add("kind")
-    first = ("model", "weights", "dtype", "prompt_set", *ALWAYS, "settings", "eta", "guidance", "height", "width",
-             "kind", "metric")  # fmt: skip
+    first = (
+        "model",
+        "weights",
+        "dtype",
+        "prompt_set",
+        *ALWAYS,
+        "settings",
+        "eta",
+        "guidance",
+        "height",
+        "width",
+        "kind",
+        "metric",
+    )
     return [{name: row[name] for name in (*first, *row) if name not in same} for row in rows]
 
 

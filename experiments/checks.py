@@ -7,13 +7,10 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from asyndm.errors import UserError
 from experiments.plan import Plan, build, build_mask, local_folder, metrics
-
-if TYPE_CHECKING:
-    from diffusers import StableDiffusionPipeline
 
 FREE_BYTES = 32 * 2**20
 """What must stay free on the disk beside the pictures."""
@@ -35,7 +32,9 @@ def check(plan: Plan) -> None:
     mask = build_mask(plan)
     for prompt in plan.prompts:
         if mask.needs_subjects and not prompt.subjects:
-            raise UserError(f"prompt {prompt.text!r} has no subjects, which mask={mask.name} needs; or choose mask=none")
+            raise UserError(
+                f"prompt {prompt.text!r} has no subjects, which mask={mask.name} needs; or choose mask=none"
+            )
     for metric in metrics(plan).values():
         metric.check(plan.prompts)
 
@@ -52,7 +51,9 @@ def check_writable(output_dir: Path, expected_bytes: int) -> None:
             probe.write(b"x")
         free = shutil.disk_usage(output_dir).free
     except OSError as error:
-        raise UserError(f"output_dir={output_dir}: cannot be written to ({error.strerror}); choose another") from error
+        raise UserError(
+            f"output_dir={output_dir}: cannot be written to ({error.strerror}); choose another"
+        ) from error
     if free < expected_bytes + FREE_BYTES:
         needed = (expected_bytes + FREE_BYTES) / 2**20
         raise UserError(f"output_dir={output_dir}: {free / 2**20:.0f} MB free, about {needed:.0f} MB needed")
@@ -65,7 +66,9 @@ def check_device(device: str) -> None:
 
         count = torch.cuda.device_count()
         if not torch.cuda.is_available() or int(device.partition(":")[2] or 0) >= count:
-            raise UserError(f"device={device}: this machine has {count} usable GPUs; choose device=cpu or device=auto")
+            raise UserError(
+                f"device={device}: this machine has {count} usable GPUs; choose device=cpu or device=auto"
+            )
 
 
 def check_model(model: Mapping[str, Any]) -> None:
@@ -73,7 +76,7 @@ def check_model(model: Mapping[str, Any]) -> None:
     if local_folder(model) is not None:
         return
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
     disable_progress_bars()
     os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", "10")
@@ -87,8 +90,8 @@ def check_model(model: Mapping[str, Any]) -> None:
         ) from error
 
 
-def check_tokens(plan: Plan, pipe: StableDiffusionPipeline) -> None:
-    """Refuses subjects that the model's own tokenizer loses or cuts off; all prompts, before the first image."""
+def check_tokens(plan: Plan, pipe: Any) -> None:
+    """Refuses, before the first image, a subject of any prompt that the tokenizer loses or cuts off."""
     from asyndm.subjects import locate
 
     for prompt in plan.prompts:

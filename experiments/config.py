@@ -7,7 +7,7 @@ A choice with settings of its own needs a dataclass here only if it wants them t
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Optional
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
@@ -23,11 +23,11 @@ class Choice:
 
 @dataclass
 class Model(Choice):
-    """`path`: hub id or folder. `dtype`: auto (float16 on a GPU, float32 on a CPU), float32, float16, bfloat16."""
+    """`path`: hub id or folder. `dtype`: float32, float16, bfloat16, or auto (half on a GPU)."""
 
     path: str = MISSING
     dtype: str = "auto"
-    revision: Optional[str] = None
+    revision: str | None = None
 
 
 @dataclass
@@ -47,13 +47,13 @@ class ExternalMask(Choice):
 
 @dataclass
 class PromptSet(Choice):
-    limit: Optional[int] = None
+    limit: int | None = None
 
 
 @dataclass
 class ShapesPromptSet(PromptSet):
     split: str = "test"
-    kinds: Optional[list[str]] = None
+    kinds: list[str] | None = None
 
 
 @dataclass
@@ -77,7 +77,7 @@ class ReferencePromptSet(PromptSet):
 @dataclass
 class Guidance(Choice):
     guidance_scale: float = 1.0
-    negative_prompt: Optional[str] = None
+    negative_prompt: str | None = None
 
 
 @dataclass
@@ -89,8 +89,8 @@ class Tracker(Choice):
 class WandbTracker(Tracker):
     project: str = "asyndm"
     mode: str = "offline"
-    entity: Optional[str] = None
-    group: Optional[str] = None
+    entity: str | None = None
+    group: str | None = None
     images: int = 16
 
 
@@ -107,9 +107,9 @@ class Config:
     eta: float = 1.0
     seed: int = 0
     images_per_prompt: int = 1
-    limit: Optional[int] = None
-    height: Optional[int] = None
-    width: Optional[int] = None
+    limit: int | None = None
+    height: int | None = None
+    width: int | None = None
 
     metric: dict[str, Any] = field(default_factory=dict)
     tracker: Any = MISSING

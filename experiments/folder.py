@@ -15,8 +15,17 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from evaluation.results import (
-    IMAGES_FILE, RUN_FILE, SCORES_FILE, STATE_FILE, ImageRow, ScoreRow, is_whole_png, read_rows, read_state, write_json,
-)  # fmt: skip
+    IMAGES_FILE,
+    RUN_FILE,
+    SCORES_FILE,
+    STATE_FILE,
+    ImageRow,
+    ScoreRow,
+    is_whole_png,
+    read_rows,
+    read_state,
+    write_json,
+)
 from experiments.plan import Item, Plan, metrics
 
 GRID_FILE, STRIP_FILE = "grid.png", "strip.png"
@@ -61,8 +70,13 @@ def stated(folder: Path) -> Iterator[None]:
 
 def set_state(folder: Path, state: str, started: float, error: BaseException | None = None) -> None:
     """Writes the state. A disk that has no room even for that is not worth a second error."""
-    content: dict[str, Any] = {"state": state, "pid": os.getpid(), "host": socket.gethostname(), "started": started,
-                               "updated": time.time()}  # fmt: skip
+    content: dict[str, Any] = {
+        "state": state,
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "started": started,
+        "updated": time.time(),
+    }
     if error is not None:
         content |= {"error": str(error), "traceback": "".join(traceback.format_exception(error))}
     try:

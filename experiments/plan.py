@@ -1,8 +1,8 @@
-"""From a composed config to a run: its prompts, its identity, its folder and its images. Nothing heavy happens here.
+"""From a composed config to a run: its prompts, its identity, its folder and its images. Nothing heavy.
 
-The identity holds everything that can change a pixel, and nothing else: what it stands for is named by its content
-(weights, prompts and mask files by their SHA-256), and settings that cannot matter are put in one canonical form, so
-that two ways of asking for the same pictures are one run.
+The identity holds everything that can change a pixel, and nothing else. Files are known by their content
+(weights, prompts and mask images by their SHA-256), and settings that cannot matter are put in one canonical
+form, so that two ways of asking for the same pictures are one run.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def make_plan(config: DictConfig) -> Plan:
         UserError: a setting out of its range or missing, a bad prompt, a missing file.
     """
     try:
-        resolved: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+        resolved: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:
         key = error.full_key or str(error).rpartition(": ")[2]
         raise UserError(f"{key} is missing: give {key}=...") from error
@@ -186,7 +186,9 @@ def _identity(config: Mapping[str, Any], prompts: tuple[Prompt, ...]) -> dict[st
         mask = {"_target_": NO_MASK}
     if mask["_target_"] == NO_MASK:
         curve = {"_target_": LINEAR}
-        prompts = tuple(replace(p, subjects=tuple(replace(s, concavity=None) for s in p.subjects)) for p in prompts)
+        prompts = tuple(
+            replace(p, subjects=tuple(replace(s, concavity=None) for s in p.subjects)) for p in prompts
+        )
     if guidance["guidance_scale"] == 1:
         guidance["negative_prompt"] = None
     scalars = ("num_inference_steps", "eta", "seed", "images_per_prompt", "height", "width")
@@ -196,7 +198,9 @@ def _identity(config: Mapping[str, Any], prompts: tuple[Prompt, ...]) -> dict[st
         "mask": mask,
         "curve": curve,
         "guidance": {key: value for key, value in guidance.items() if key != "_target_"},
-        "prompts": hashlib.sha256(json.dumps([asdict(prompt) for prompt in prompts]).encode()).hexdigest()[:16],
+        "prompts": hashlib.sha256(json.dumps([asdict(prompt) for prompt in prompts]).encode()).hexdigest()[
+            :16
+        ],
         **{key: config[key] for key in scalars},
     }
 
@@ -221,7 +225,9 @@ def _model_content(model: Mapping[str, Any]) -> dict[str, Any]:
 
 def weights_digest(folder: Path) -> str:
     """A hash of everything in a pipeline's folder that says what it computes."""
-    return _digest(tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in model_files(folder)), folder)
+    return _digest(
+        tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in model_files(folder)), folder
+    )
 
 
 def model_files(folder: Path) -> Iterator[Path]:

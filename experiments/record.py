@@ -9,30 +9,36 @@ import sys
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from asyndm.errors import UserError
 from evaluation.results import RUN_FILE, SCHEMA_VERSION, read_run, sha256, write_json
+from experiments.folder import missing_items
 from experiments.plan import Plan, local_folder, model_files
-
-if TYPE_CHECKING:
-    from diffusers import StableDiffusionPipeline
 
 PACKAGES = ("asyndm", "torch", "diffusers", "transformers", "numpy", "pillow")
 
 
-def begin_record(plan: Plan, pipe: StableDiffusionPipeline) -> dict[str, Any]:
-    """The run's record: the one it began with, else a new one, written.
+def begin_record(plan: Plan, pipe: Any) -> dict[str, Any]:
+    """The run's record: the one its images were begun with, else a new one, written.
 
     Raises:
-        UserError: the run was begun in another dtype; its pictures must not be mixed.
+        UserError: the images were begun in another dtype; the two must not be mixed.
     """
     dtype = str(pipe.unet.dtype).removeprefix("torch.")
-    if (plan.folder / RUN_FILE).exists():
+    if (plan.folder / RUN_FILE).exists() and len(missing_items(plan)) < len(plan.items):
         record = read_run(plan.folder).record
         if record["device"]["dtype"] != dtype:
-            raise UserError(f"{plan.folder}: begun in {record['device']['dtype']}, now {dtype}; "
-                            "set device or model.dtype as before, or delete the folder")  # fmt: skip
+            raise UserError(
+                f"{plan.folder}: begun in {record['device']['dtype']}, now {dtype}; "
+                "set device or model.dtype as before, or delete the folder"
+            )
+        if record["batch_size"] != plan.config["batch_size"]:
+            print(
+                f"{plan.label}: goes on with batch_size={record['batch_size']}, as begun, so that "
+                "images come back byte for byte",
+                file=sys.stderr,
+            )
         return record
     record = {
         "schema_version": SCHEMA_VERSION,
@@ -47,7 +53,7 @@ def begin_record(plan: Plan, pipe: StableDiffusionPipeline) -> dict[str, Any]:
         "batch_size": plan.config["batch_size"],
         "git_commit": git_commit(),
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
-        "model": _model(plan, pipe),
+        "model": _model(plan),
         "device": _device(pipe, dtype),
         "command": sys.argv,
         "timings": {"sampling_seconds": 0.0, "images_sampled": 0, "scoring_seconds": 0.0},
@@ -87,7 +93,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _model(plan: Plan, pipe: StableDiffusionPipeline) -> dict[str, Any]:
+def _model(plan: Plan) -> dict[str, Any]:
     model = plan.config["model"]
     folder = local_folder(model)
     facts: dict[str, Any] = {"path": model["path"], "revision": model["revision"]}
@@ -95,8 +101,7 @@ def _model(plan: Plan, pipe: StableDiffusionPipeline) -> dict[str, Any]:
         weights = [path for path in model_files(folder) if path.suffix != ".json"]
         facts["sha256"] = {path.relative_to(folder).as_posix(): sha256(path) for path in weights}
     else:
-        snapshot = Path(str(pipe.config.get("_name_or_path", "")))
-        facts["commit"] = snapshot.name if snapshot.parent.name == "snapshots" else _cached_commit(model)
+        facts["commit"] = _cached_commit(model)
     return facts
 
 
@@ -107,7 +112,7 @@ def _cached_commit(model: dict[str, Any]) -> str | None:
     return Path(index).parent.name if isinstance(index, str) else None
 
 
-def _device(pipe: StableDiffusionPipeline, dtype: str) -> dict[str, Any]:
+def _device(pipe: Any, dtype: str) -> dict[str, Any]:
     import torch
 
     name = torch.cuda.get_device_name(pipe.device) if pipe.device.type == "cuda" else platform.processor()

@@ -1,7 +1,7 @@
-"""The table of finished (and unfinished) runs: method x curve x steps, with intervals and differences from DM.
+"""The table of runs, finished or not: method x curve x steps, with intervals and differences from DM.
 
-    python -m experiments.report runs
-    python -m experiments.report runs --by kind --csv table.csv --markdown table.md
+python -m experiments.report runs
+python -m experiments.report runs --by kind --csv table.csv --markdown table.md
 """
 
 from __future__ import annotations
@@ -16,15 +16,18 @@ from evaluation.results import find_runs, write_bytes
 from evaluation.tables import table, to_csv, to_markdown
 
 NOTE = (
-    "95 % intervals: of right-or-wrong scores with one image a prompt, Wilson's; otherwise, and of all differences, a "
-    "bootstrap over prompts. Differences are of the same prompts and seeds under the same conditions."
+    "95 % intervals: of right-or-wrong scores with one image a prompt, Wilson's; otherwise, and of all "
+    "differences, a bootstrap over prompts. Differences are of the same prompts and seeds, all else equal."
 )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.report", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.report",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("runs", nargs="+", type=Path, help="run folders, or folders that hold them")
     parser.add_argument("--metric", help="only this one")
     parser.add_argument("--by", choices=["kind"], help="one row for each prompt kind as well")

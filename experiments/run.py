@@ -1,7 +1,7 @@
 """One run, or with ``-m`` a sweep of runs: pictures, their scores, and a record of both.
 
     python -m experiments.run mask=none limit=64
-    python -m experiments.run -m mask=none,global,dynamic curve=quadratic,exponential num_inference_steps=10,20
+    python -m experiments.run -m mask=none,global,dynamic curve=quadratic,exponential eta=0,1
     python -m experiments.run experiment=demo
 
 A run asked for again is found; one that was interrupted goes on with what is missing.
@@ -20,12 +20,24 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
+from PIL.Image import Image
 
 from evaluation import pictures
 from evaluation.results import (
-    IMAGES_FILE, PROMPTS_FILE, RUN_FILE, SCORES_FILE, ImageRow, Run, ScoreRow, read_rows, read_run, sha256, write_bytes,
-    write_prompts, write_rows,
-)  # fmt: skip
+    IMAGES_FILE,
+    PROMPTS_FILE,
+    RUN_FILE,
+    SCORES_FILE,
+    ImageRow,
+    Run,
+    ScoreRow,
+    read_rows,
+    read_run,
+    sha256,
+    write_bytes,
+    write_prompts,
+    write_rows,
+)
 from experiments import config as schema
 from experiments.checks import check
 from experiments.folder import GRID_FILE, is_complete, locked, missing_items, stated, wants_strip
@@ -113,8 +125,10 @@ def make_images(plan: Plan, tracker: Tracker) -> None:
         keep()
     changed = {key for key, row in before.items() if key in rows and rows[key].sha256 != row.sha256}
     if changed:
-        print(f"warning: {plan.folder.name}: {len(changed)} images came back different (other machine or libraries)",
-              file=sys.stderr)  # fmt: skip
+        print(
+            f"warning: {plan.folder.name}: {len(changed)} images came back different (machine, libraries?)",
+            file=sys.stderr,
+        )
         scores = [row for row in read_rows(plan.folder / SCORES_FILE, ScoreRow) if row.key not in changed]
         write_rows(plan.folder / SCORES_FILE, ScoreRow, scores)
 
@@ -123,8 +137,17 @@ def image_row(plan: Plan, item: Item) -> ImageRow:
     """What ``images.csv`` says of an image that is there."""
     prompt = item.prompt
     subjects = tuple(subject.text for subject in prompt.subjects)
-    return ImageRow(plan.run_id, prompt.prompt_id, prompt.text, subjects, prompt.kind, item.image_index, item.seed,
-                    item.file, sha256(plan.folder / item.file))  # fmt: skip
+    return ImageRow(
+        plan.run_id,
+        prompt.prompt_id,
+        prompt.text,
+        subjects,
+        prompt.kind,
+        item.image_index,
+        item.seed,
+        item.file,
+        sha256(plan.folder / item.file),
+    )
 
 
 def make_scores(plan: Plan) -> None:
@@ -139,19 +162,23 @@ def make_scores(plan: Plan) -> None:
             batch = todo[start : start + size]
             images = [open_image(plan.folder / item.file) for item in batch]
             scores = metric.score(images, [item.prompt for item in batch])
-            rows += [ScoreRow(plan.run_id, *item.key, name, score.value, score.reason)
-                     for item, score in zip(batch, scores, strict=True)]  # fmt: skip
+            rows += [
+                ScoreRow(plan.run_id, *item.key, name, score.value, score.reason)
+                for item, score in zip(batch, scores, strict=True)
+            ]
         if todo:
             write_rows(path, ScoreRow, rows)
     add_timings(plan, scoring_seconds=time.perf_counter() - started)
 
 
-def draw_grid(result: Run) -> pictures.Image.Image:
+def draw_grid(result: Run) -> Image:
     """The first images, framed by whether they are right where the metric says so."""
     right = {row.key: row.value for row in result.scores if row.metric == "exact"}
     shown = result.images[:GRID_SIZE]
     marks = [None if right.get(row.key) is None else right[row.key] == 1 for row in shown]
-    return pictures.grid([open_image(result.folder / row.file) for row in shown], [row.prompt for row in shown], marks)
+    return pictures.grid(
+        [open_image(result.folder / row.file) for row in shown], [row.prompt for row in shown], marks
+    )
 
 
 def means(result: Run) -> dict[str, float]:

@@ -1,8 +1,8 @@
 """Making the images of a run that are not there yet.
 
-A picture's last bits can depend on which others share its batch (floating point sums are not associative). So the
-batches of a run are fixed when it begins, and a missing image is made by computing its whole batch again: on one
-machine it comes back byte for byte, whatever is missing and whatever `batch_size` is given then.
+A picture's last bits can depend on the size of its batch (the network's sums are taken in another order). So
+the batches of a run are fixed when it begins, and a missing image is made by computing its whole batch again:
+on one machine it comes back byte for byte, whatever is missing and whatever `batch_size` is given then.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -27,8 +27,6 @@ from experiments.folder import STRIP_FILE, missing_items, wants_strip
 from experiments.plan import Item, Plan, build, build_mask
 
 if TYPE_CHECKING:
-    from diffusers import StableDiffusionPipeline
-
     from asyndm.masks import Mask
     from asyndm.sampler import StepRecord
 
@@ -57,9 +55,7 @@ def pending_batches(plan: Plan, batch_size: int, missing: set[Item]) -> list[tup
     return [b for i, b in enumerate(batches) if not missing.isdisjoint(b) or (i == 0 and wants_strip(plan))]
 
 
-def sample_missing(
-    plan: Plan, batch_size: int, pipe: StableDiffusionPipeline, saved: Callable[[Item], None]
-) -> float:
+def sample_missing(plan: Plan, batch_size: int, pipe: Any, saved: Callable[[Item], None]) -> float:
     """Makes and writes the missing images, telling of each by `saved`. Returns the seconds it took.
 
     Raises:
@@ -85,7 +81,7 @@ def sample_missing(
 
 
 def _sample(
-    plan: Plan, pipe: StableDiffusionPipeline, mask: Mask, batch: Sequence[Item], recorder: Strip | None
+    plan: Plan, pipe: Any, mask: Mask, batch: Sequence[Item], recorder: Strip | None
 ) -> list[Image.Image]:
     from asyndm.sampler import sample
 
@@ -107,20 +103,20 @@ def _sample(
     return images
 
 
-def load_model(plan: Plan) -> StableDiffusionPipeline:
+def load_model(plan: Plan) -> Any:
     """The run's pipeline; the last one loaded stays at hand for the next job of a sweep."""
     return _load(json.dumps(plan.config["model"]), json.dumps(plan.identity["model"]), plan.config["device"])
 
 
 @lru_cache(maxsize=1)
-def _load(model: str, content: str, device: str) -> StableDiffusionPipeline:
-    import diffusers
-    import transformers
+def _load(model: str, content: str, device: str) -> Any:
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
 
     warnings.filterwarnings("ignore", category=FutureWarning, module="diffusers")
-    diffusers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.disable_progress_bar()
-    pipe: StableDiffusionPipeline = build(json.loads(model), device=device)
+    diffusers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers_logging.disable_progress_bar()
+    pipe: Any = build(json.loads(model), device=device)
     return pipe
 
 

@@ -22,8 +22,8 @@ from experiments.trackers import SWEEP_VARIABLE
 class CheckAll(Callback):
     """Composes every job of the basic sweeper's grid and refuses the sweep if one of them cannot run.
 
-    Sweepers that choose their values as they go have no grid to check; each of their jobs checks itself, as a single
-    run does. Only its folder is checked here, before Hydra tries to make it.
+    Sweepers that choose their values as they go have no grid to check; each of their jobs checks itself, as a
+    single run does. Only its folder is checked here, before Hydra tries to make it.
     """
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:

@@ -81,7 +81,9 @@ class WandbTracker(Tracker):
             found = [scores.get((*image.key, name)) for name in names]
             values = [score.value if score else None for score in found]
             reason = "; ".join(score.reason for score in found if score and score.reason)
-            table.add_data(image.prompt_id, image.prompt, image.kind, image.image_index, image.seed, *values, reason)
+            table.add_data(
+                image.prompt_id, image.prompt, image.kind, image.image_index, image.seed, *values, reason
+            )
         shown = run.images[: self.images]
         pictures = [wandb.Image(str(run.folder / image.file), caption=image.prompt) for image in shown]
         overviews = {path.stem: wandb.Image(str(path)) for path in sorted(run.folder.glob("*.png"))}
@@ -119,5 +121,8 @@ class Forgiving(Tracker):
         except (Exception, SystemExit) as error:
             first: Sequence[str] = str(error).strip().splitlines() or [""]
             name = type(self._tracker).__name__
-            print(f"warning: {name} gave up ({type(error).__name__}: {first[0]}); the run goes on", file=sys.stderr)
+            print(
+                f"warning: {name} gave up ({type(error).__name__}: {first[0]}); the run goes on",
+                file=sys.stderr,
+            )
             self._tracker = None

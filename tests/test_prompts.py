@@ -57,9 +57,15 @@ def test_a_subject_is_found_in_any_case_and_as_a_phrase() -> None:
 def test_yaml_json_jsonl_and_csv_say_the_same(tmp_path: Path) -> None:
     entries = [
         "a cat on a mat",
-        {"text": "a dog and a dog", "id": "two-dogs", "subjects": ["dog", "dog#2"], "concavities": [0.3, 0.7],
-         "kind": "pair", "phrases": ["a dog", "a dog"]},
-    ]  # fmt: skip
+        {
+            "text": "a dog and a dog",
+            "id": "two-dogs",
+            "subjects": ["dog", "dog#2"],
+            "concavities": [0.3, 0.7],
+            "kind": "pair",
+            "phrases": ["a dog", "a dog"],
+        },
+    ]
     files = {
         "p.yaml": YAML,
         "p.json": json.dumps(entries, indent=1),
@@ -90,7 +96,11 @@ def test_limit_takes_the_first(tmp_path: Path) -> None:
         ("p.yaml", "- a cat\n- 7\n", "line 2: expected a text or a mapping"),
         ("p.yaml", "- a cat\n- a cat\n", "line 2: same id as line 1"),
         ("p.yaml", "- a cat\n- {text: a dog, id: a/b}\n", "line 2: id 'a/b'"),
-        ("p.yaml", "- {text: a dog, subjects: [dog], concavities: [0.1, 0.2]}\n", "line 1: 2 concavities for 1"),
+        (
+            "p.yaml",
+            "- {text: a dog, subjects: [dog], concavities: [0.1, 0.2]}\n",
+            "line 1: 2 concavities for 1",
+        ),
         ("p.yaml", "- {text: a dog, subjects: [dog], concavities: [1.2]}\n", "line 1: .*concavity"),
         ("p.yaml", "- {text: a dog, subjects: [dog], concavities: [much]}\n", "line 1: concavities must be"),
         ("p.yaml", "- {text: a dog, subjects: [1]}\n", "line 1: subjects must be"),
@@ -105,7 +115,9 @@ def test_limit_takes_the_first(tmp_path: Path) -> None:
         ("p.txt", "a cat", "ends in .yaml"),
     ],
 )
-def test_a_malformed_file_is_refused_with_its_line(tmp_path: Path, name: str, text: str, message: str) -> None:
+def test_a_malformed_file_is_refused_with_its_line(
+    tmp_path: Path, name: str, text: str, message: str
+) -> None:
     with pytest.raises(UserError, match=message) as raised:
         FilePrompts(written(tmp_path, name, text)).load()
     assert "\n" not in str(raised.value)
@@ -139,7 +151,9 @@ def test_animal_activity_pairs_every_animal_with_every_activity() -> None:
 
 def reference(folder: Path, items: object, texts: object) -> ReferencePrompts:
     return ReferencePrompts(
-        written(folder, "prompts.json", json.dumps(texts)), written(folder, "items.json", json.dumps(items)), True
+        written(folder, "prompts.json", json.dumps(texts)),
+        written(folder, "items.json", json.dumps(items)),
+        True,
     )
 
 
@@ -171,7 +185,9 @@ def test_reference_files_are_read_as_words(tmp_path: Path) -> None:
         ({"item_idx": {"a cat": [1]}}, {"a cat": 1}, "expected a JSON list"),
     ],
 )
-def test_malformed_reference_files_are_refused(tmp_path: Path, items: object, texts: object, message: str) -> None:
+def test_malformed_reference_files_are_refused(
+    tmp_path: Path, items: object, texts: object, message: str
+) -> None:
     with pytest.raises(UserError, match=message):
         reference(tmp_path, items, texts).load()
 
@@ -185,7 +201,11 @@ def test_a_reference_file_that_is_not_json_is_refused(tmp_path: Path) -> None:
 def test_shapes_take_turns_and_their_splits_share_nothing() -> None:
     sets = {split: ShapesPrompts(split).load() for split in ("train", "val", "test")}
     texts = {split: {prompt.text for prompt in prompts} for split, prompts in sets.items()}
-    assert not texts["train"] & texts["val"] and not texts["val"] & texts["test"] and not texts["train"] & texts["test"]
+    assert (
+        not texts["train"] & texts["val"]
+        and not texts["val"] & texts["test"]
+        and not texts["train"] & texts["test"]
+    )
     for prompts in sets.values():
         assert len({prompt.prompt_id for prompt in prompts}) == len(prompts)
     few = Counter(prompt.kind for prompt in ShapesPrompts(limit=16).load())

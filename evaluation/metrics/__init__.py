@@ -41,4 +41,4 @@ class Metric(ABC):
 
     @abstractmethod
     def score(self, images: Sequence[Image], prompts: Sequence[Prompt]) -> list[Score]:
-        """One score for each picture, given its prompt. Must not depend on the other pictures of the batch."""
+        """One score for each picture, given its prompt; independent of the other pictures of the batch."""

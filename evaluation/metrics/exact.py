@@ -1,4 +1,4 @@
-"""The exact checker of the shapes world as a metric: 1 where the picture shows what its prompt says, else 0."""
+"""The exact checker of the shapes world as a metric: 1 where the picture shows its prompt, else 0."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ class Exact(Metric):
 
     def check(self, prompts: Sequence[Prompt]) -> None:
         if not any(prompt.text in _meanings() for prompt in prompts):
-            raise UserError("metric=exact: none of the prompts is one of the shapes world; choose metric=none")
+            raise UserError(
+                "metric=exact: none of the prompts is one of the shapes world; choose metric=none"
+            )
 
     def score(self, images: Sequence[Image], prompts: Sequence[Prompt]) -> list[Score]:
         import numpy as np
@@ -38,7 +40,9 @@ class Exact(Metric):
 
         from asyndm.shapes.checker import check
 
-        scores = [Score(None, _obstacle(image, prompt)) for image, prompt in zip(images, prompts, strict=True)]
+        scores = [
+            Score(None, _obstacle(image, prompt)) for image, prompt in zip(images, prompts, strict=True)
+        ]
         known = [i for i, score in enumerate(scores) if not score.reason]
         if known:
             pixels = np.stack([np.asarray(images[i].convert("RGB"), dtype=np.float32) / 255 for i in known])
@@ -63,4 +67,8 @@ def _meanings() -> dict[str, Spec]:
     from asyndm.shapes.world import KINDS, SPLITS, prompts
 
     specs = [spec for split in SPLITS for kind in KINDS for spec in prompts(split, kind)]
-    return {text: meaning for spec in specs for text, meaning in ((spec.text, spec), (spec.reordered().text, spec))}
+    return {
+        text: meaning
+        for spec in specs
+        for text, meaning in ((spec.text, spec), (spec.reordered().text, spec))
+    }

@@ -1,7 +1,7 @@
 """Prompt sets: what is drawn, and which words of it are the subjects.
 
-Every set is a small dataclass with `load`. A prompt is known by its `prompt_id`, never by its place in a list,
-so that runs over different selections of the same prompts can still be compared.
+Every set is a small dataclass with `load`. A prompt is known by its `prompt_id`, never by its place in a
+list, so that runs over different selections of the same prompts can still be compared.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ class Prompt:
 
     def __post_init__(self) -> None:
         if not PROMPT_ID.fullmatch(self.prompt_id):
-            raise UserError(f"id {self.prompt_id!r}: use 1 to 80 letters, digits, dots, dashes and underscores")
+            raise UserError(
+                f"id {self.prompt_id!r}: use 1 to 80 letters, digits, dots, dashes and underscores"
+            )
         if not self.text.strip():
             raise UserError(f"prompt {self.prompt_id}: its text is empty")
         for subject in self.subjects:
@@ -56,8 +58,10 @@ class Prompt:
             if not subject.text.strip() or not found:
                 raise UserError(f"subject {subject.text!r} is not in the prompt {self.text!r}")
             if found < subject.occurrence:
-                raise UserError(f"subject {subject.text!r} is {found} times in the prompt {self.text!r}, "
-                                f"not {subject.occurrence}")  # fmt: skip
+                raise UserError(
+                    f"subject {subject.text!r} is {found} times in the prompt {self.text!r}, "
+                    f"not {subject.occurrence}"
+                )
 
     @classmethod
     def from_dict(cls, entry: Mapping[str, Any]) -> Self:
@@ -113,12 +117,14 @@ class ShapesPrompts(PromptSet):
             for spec in row:
                 if spec is not None:
                     subjects = tuple(Subject(text) for text in spec.subjects)
-                    yield Prompt(f"{spec.kind}-{spec.digest[:12]}", spec.text, subjects, spec.kind, spec.phrases)
+                    yield Prompt(
+                        f"{spec.kind}-{spec.digest[:12]}", spec.text, subjects, spec.kind, spec.phrases
+                    )
 
 
 @dataclass(frozen=True)
 class AnimalActivity(PromptSet):
-    """"a {animal} {activity}" for every animal and activity, in an order that mixes both.
+    """ "a {animal} {activity}" for every animal and activity, in an order that mixes both.
 
     Attributes:
         animals: nouns.
@@ -158,7 +164,13 @@ class FilePrompts(PromptSet):
 
     def _all(self) -> Iterator[Prompt]:
         path = _existing(self.path, "prompt file")
-        readers = {".yaml": _yaml_rows, ".yml": _yaml_rows, ".json": _yaml_rows, ".jsonl": _jsonl_rows, ".csv": _csv_rows}
+        readers = {
+            ".yaml": _yaml_rows,
+            ".yml": _yaml_rows,
+            ".json": _yaml_rows,
+            ".jsonl": _jsonl_rows,
+            ".csv": _csv_rows,
+        }
         if path.suffix.lower() not in readers:
             raise UserError(f"{path}: a prompt file ends in {', '.join(readers)}")
         seen: dict[str, int] = {}
@@ -168,8 +180,10 @@ class FilePrompts(PromptSet):
             except UserError as error:
                 raise UserError(f"{path}, line {line}: {error}") from error
             if prompt.prompt_id in seen:
-                raise UserError(f"{path}, line {line}: same id as line {seen[prompt.prompt_id]} ({prompt.prompt_id}); "
-                                "give each its own id")  # fmt: skip
+                raise UserError(
+                    f"{path}, line {line}: same id as line {seen[prompt.prompt_id]} ({prompt.prompt_id}); "
+                    "give each its own id"
+                )
             seen[prompt.prompt_id] = line
             yield prompt
 
@@ -195,12 +209,12 @@ class FilePrompts(PromptSet):
 class ReferencePrompts(PromptSet):
     """The two JSON files of the AsynDM reference implementation.
 
-    `prompts_path` is a list of prompts; `items_path` maps each of them, under "item_idx", to the places of its
-    subjects among its words (counted from 0; a word is a run of letters and digits, so "cross-section" is two)
-    and, under "item_k", to a concavity for each.
+    `prompts_path` is a list of prompts; `items_path` maps each of them, under "item_idx", to the places of
+    its subjects among its words (counted from 0; a word is a run of letters and digits, so "cross-section" is
+    two) and, under "item_k", to a concavity for each.
 
-    The reference turns a place into a token by adding one, which reads another token wherever an earlier word has
-    several pieces; here the word itself is the subject, and all its pieces are found in the text.
+    The reference turns a place into a token by adding one, which reads another token wherever an earlier word
+    has several pieces; here the word itself is the subject, and all its pieces are found in the text.
 
     Attributes:
         concavities: take over the concavities of the file; False (the default) uses the curve's for all.
@@ -231,19 +245,23 @@ class ReferencePrompts(PromptSet):
     def _subject(self, text: str, place: Any) -> Subject:
         words = WORD.findall(text)
         if not isinstance(place, int) or not 0 <= place < len(words):
-            raise UserError(f"{self.items_path}: {place!r} is not the place of a word in {text!r} (0 to {len(words) - 1})")
+            raise UserError(
+                f"{self.items_path}: {place!r} is not the place of a word in {text!r} (0 to {len(words) - 1})"
+            )
         before = [word.lower() for word in words[:place]]
         return Subject(words[place], occurrence=before.count(words[place].lower()) + 1)
 
     def _with_concavities(self, subjects: list[Subject], text: str, values: Any) -> list[Subject]:
         numbers = isinstance(values, list) and all(isinstance(value, (int, float)) for value in values)
         if not numbers or len(values) != len(subjects):
-            raise UserError(f"{self.items_path}: item_k needs {len(subjects)} numbers for the prompt {text!r}")
+            raise UserError(
+                f"{self.items_path}: item_k needs {len(subjects)} numbers for the prompt {text!r}"
+            )
         return [replace(s, concavity=float(value)) for s, value in zip(subjects, values, strict=True)]
 
 
 def text_id(text: str) -> str:
-    """A prompt's id made from its text: a readable beginning and a hash, the same wherever the text stands."""
+    """A prompt's id from its text: a readable beginning and a hash, the same wherever the text stands."""
     text = text.strip()
     readable = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40].strip("-")
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
@@ -300,7 +318,9 @@ def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, Any]]:
     reader = csv.DictReader(io.StringIO(text, newline=""))
     for row in reader:
         if None in row or None in row.values():
-            raise UserError(f"{path}, line {reader.line_num}: {len(reader.fieldnames or ())} columns expected")
+            raise UserError(
+                f"{path}, line {reader.line_num}: {len(reader.fieldnames or ())} columns expected"
+            )
         yield reader.line_num, row
 
 

@@ -8,9 +8,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
-from diffusers import StableDiffusionPipeline
 
 from experiments.run import main
 
@@ -23,7 +23,7 @@ PROMPTS = """\
 
 
 @pytest.fixture(scope="session")
-def pipeline_folder(pipe: StableDiffusionPipeline, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def pipeline_folder(pipe: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder: Path = tmp_path_factory.mktemp("pipeline")
     pipe.save_pretrained(folder)
     return folder
@@ -55,9 +55,16 @@ class Lab:
         return self.folder / "runs"
 
     def arguments(self, *overrides: str) -> list[str]:
-        base = ["model=folder", f"model.path={self.pipeline}", "prompt_set=file", "metric=none", "device=cpu",
-                f"prompt_set.path={self.folder / 'prompts.yaml'}", f"output_dir={self.runs}",
-                f"num_inference_steps={self.steps}"]  # fmt: skip
+        base = [
+            "model=folder",
+            f"model.path={self.pipeline}",
+            "prompt_set=file",
+            "metric=none",
+            "device=cpu",
+            f"prompt_set.path={self.folder / 'prompts.yaml'}",
+            f"output_dir={self.runs}",
+            f"num_inference_steps={self.steps}",
+        ]
         given = {override.partition("=")[0] for override in overrides}
         options = [override for override in overrides if override.startswith("-")]
         given |= {f"{group}.path" for group in given}
@@ -71,14 +78,20 @@ class Lab:
         said = self.capture.readouterr()
         return Result(status, said.out, said.err)
 
-    def start(self, *overrides: str, code: Sequence[str] = ("-m", "experiments.run")) -> subprocess.Popen[str]:
+    def start(
+        self, *overrides: str, code: Sequence[str] = ("-m", "experiments.run")
+    ) -> subprocess.Popen[str]:
         """In a process of its own."""
         path = os.pathsep.join([str(ROOT), str(ROOT / "src")])
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
         return subprocess.Popen(
             [sys.executable, *code, *self.arguments(*overrides)],
-            cwd=self.folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
+            cwd=self.folder,
+            env=environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
 
     def only_run(self) -> Path:
         """The folder of the only run there is."""

@@ -16,4 +16,6 @@ class Brightness(Metric):
 
     def score(self, images: Sequence[Image], prompts: Sequence[Prompt]) -> list[Score]:
         pairs = zip(images, prompts, strict=True)
-        return [Score(float(np.asarray(i).mean() / 255)) if p.kind else Score(None, "no kind") for i, p in pairs]
+        return [
+            Score(float(np.asarray(i).mean() / 255)) if p.kind else Score(None, "no kind") for i, p in pairs
+        ]

@@ -50,7 +50,10 @@ BAD = [
     (["mask=external", "mask.image={folder}/bare.yaml"], "is not a readable image"),
     (["model.path=/no/such/folder"], "model.path=/no/such/folder: no such folder"),
     (["model.path={folder}"], "not a diffusers pipeline"),
-    (["model=sd15", "model.path=stable-diffusion-v1-5/stable-diffusion-v1-5"], "is not in the local cache and the hub"),
+    (
+        ["model=sd15", "model.path=stable-diffusion-v1-5/stable-diffusion-v1-5"],
+        "is not in the local cache and the hub",
+    ),
     (["output_dir={folder}/bare.yaml/runs"], "bare.yaml/runs: cannot be written to (Not a directory)"),
     (["output_dir=/proc/runs"], "output_dir=/proc/runs: cannot be written to"),
     (["mask=[none"], "mask=[none"),
@@ -62,18 +65,24 @@ def filled(lab: Lab) -> Lab:
     (lab.folder / "malformed.csv").write_text("text,subjects\na cat,cat\na dog\n")
     (lab.folder / "absent.yaml").write_text("- a cat\n- {text: a dog, subjects: [bird]}\n")
     (lab.folder / "bare.yaml").write_text("- a cat\n")
-    (lab.folder / "long.yaml").write_text(f"- a cat\n- {{text: '{'rabbit ' * 13} and a dog', subjects: [dog]}}\n")
+    (lab.folder / "long.yaml").write_text(
+        f"- a cat\n- {{text: '{'rabbit ' * 13} and a dog', subjects: [dog]}}\n"
+    )
     return lab
 
 
 def refused(lab: Lab, overrides: list[str], message: str) -> None:
     result = lab(*(override.format(folder=lab.folder) for override in overrides))
     assert result.status == 1
-    assert len(result.lines) == 1 and result.lines[0].startswith("error: ") and message in result.lines[0], result.error
+    assert len(result.lines) == 1 and result.lines[0].startswith("error: ") and message in result.lines[0], (
+        result.error
+    )
     assert result.out == "" and not list(lab.folder.rglob("*.png"))
 
 
-@pytest.mark.parametrize(("overrides", "message"), BAD, ids=lambda value: value[-1] if isinstance(value, list) else "")
+@pytest.mark.parametrize(
+    ("overrides", "message"), BAD, ids=lambda value: value[-1] if isinstance(value, list) else ""
+)
 def test_bad_input_is_refused_in_one_line(filled: Lab, overrides: list[str], message: str) -> None:
     if "77" in message:
         overrides = [*overrides, "mask=none"]
@@ -86,14 +95,21 @@ def test_bad_input_is_refused_in_one_line(filled: Lab, overrides: list[str], mes
         (["num_inference_steps=2,3,0"], "num_inference_steps=0: must be between 1 and 1000"),
         (["num_inference_steps=2,ten"], "num_inference_steps=ten: Value 'ten'"),
         (["curve=quadratic,round"], "curve=round: no such choice"),
-        (["mask=none,dynamic", "prompt_set.path={folder}/bare.yaml"], "has no subjects, which mask=dynamic needs"),
+        (
+            ["mask=none,dynamic", "prompt_set.path={folder}/bare.yaml"],
+            "has no subjects, which mask=dynamic needs",
+        ),
         (["model.path={pipeline},/no/such/folder"], "model.path=/no/such/folder: no such folder"),
         (["curve.concavty=0.1,0.2"], "curve.concavty: no such setting"),
         (["mask=none,global", "output_dir=/proc/runs"], "output_dir=/proc/runs: cannot be written to"),
     ],
 )
 def test_a_sweep_is_refused_before_its_first_job(filled: Lab, overrides: list[str], message: str) -> None:
-    refused(filled, ["-m", *(override.replace("{pipeline}", str(filled.pipeline)) for override in overrides)], message)
+    refused(
+        filled,
+        ["-m", *(override.replace("{pipeline}", str(filled.pipeline)) for override in overrides)],
+        message,
+    )
 
 
 def test_the_full_error_is_shown_when_asked_for(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

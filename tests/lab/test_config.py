@@ -58,7 +58,9 @@ def test_an_experiment_composes_and_says_its_command(path: Path) -> None:
     assert set(config) == set(composed())
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"], ["--cfg", "job", "experiment=shapes_grid"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--cfg", "job"], ["--cfg", "job", "experiment=shapes_grid"]]
+)
 def test_help_and_config_are_shown(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 0
     assert "num_inference_steps" in capsys.readouterr().out

@@ -19,7 +19,9 @@ def colours(image: Image.Image) -> set[tuple[int, ...]]:
 def test_a_grid_frames_what_is_right_and_wrong() -> None:
     canvas = pictures.grid([RED, BLUE, RED], ["a red square", "blue", "words " * 40], [True, False, None])
     assert colours(canvas) >= {(255, 0, 0), (0, 0, 255), pictures.RIGHT, pictures.WRONG, pictures.UNKNOWN}
-    corner = np.asarray(canvas)[pictures.GAP : pictures.GAP + pictures.CELL, pictures.GAP : pictures.GAP + pictures.CELL]
+    corner = np.asarray(canvas)[
+        pictures.GAP : pictures.GAP + pictures.CELL, pictures.GAP : pictures.GAP + pictures.CELL
+    ]
     assert (corner == (255, 0, 0)).all()
 
 

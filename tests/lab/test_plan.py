@@ -42,10 +42,25 @@ def test_what_cannot_matter_makes_no_other_run(lab: Lab, first: str, second: str
 
 @pytest.mark.parametrize(
     "override",
-    ["mask=none", "mask=global", "mask=static", "mask.threshold=1.5", "curve=exponential", "curve.concavity=0.6",
-     "num_inference_steps=3", "eta=0", "seed=1", "images_per_prompt=2", "limit=2", "height=64", "width=64",
-     "guidance.guidance_scale=3", "guidance.negative_prompt=blur", "model.dtype=float32"],
-)  # fmt: skip
+    [
+        "mask=none",
+        "mask=global",
+        "mask=static",
+        "mask.threshold=1.5",
+        "curve=exponential",
+        "curve.concavity=0.6",
+        "num_inference_steps=3",
+        "eta=0",
+        "seed=1",
+        "images_per_prompt=2",
+        "limit=2",
+        "height=64",
+        "width=64",
+        "guidance.guidance_scale=3",
+        "guidance.negative_prompt=blur",
+        "model.dtype=float32",
+    ],
+)
 def test_what_can_matter_makes_another_run(lab: Lab, override: str) -> None:
     assert not same(lab, "", override)
 
@@ -89,7 +104,9 @@ def test_seeds_count_within_a_prompt(lab: Lab) -> None:
 
 def test_labels_name_the_method(lab: Lab) -> None:
     assert plan(lab, "mask=none").label == "folder-DM-2"
-    assert plan(lab, "mask=global", "curve=piecewise_linear").label == "folder-DM_concave-piecewise_linear-0.5-2"
+    assert (
+        plan(lab, "mask=global", "curve=piecewise_linear").label == "folder-DM_concave-piecewise_linear-0.5-2"
+    )
     assert plan(lab).folder.parent == lab.runs
 
 
@@ -100,4 +117,6 @@ def test_a_missing_setting_is_named(lab: Lab) -> None:
 
 def test_paths_may_be_relative(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(lab.folder)
-    assert plan(lab, "output_dir=here", "prompt_set.path=prompts.yaml").folder.parent == Path(lab.folder / "here")
+    assert plan(lab, "output_dir=here", "prompt_set.path=prompts.yaml").folder.parent == Path(
+        lab.folder / "here"
+    )

@@ -14,28 +14,47 @@ from evaluation.tables import Row, table
 from experiments.report import main
 from tests.lab.conftest import Lab
 
-DM: dict[str, Any] = {"mask": {"_target_": "asyndm.masks.NoMask"}, "curve": {"_target_": "asyndm.curves.Linear"}}
+DM: dict[str, Any] = {
+    "mask": {"_target_": "asyndm.masks.NoMask"},
+    "curve": {"_target_": "asyndm.curves.Linear"},
+}
 ASYNDM: dict[str, Any] = {
     "mask": {"_target_": "asyndm.masks.DynamicMask", "threshold": 1.0},
     "curve": {"_target_": "asyndm.curves.PiecewiseLinear", "concavity": 0.5},
 }
 
 
-def made(root: Path, name: str, right: list[float | None], method: dict[str, Any], first: int = 0, **changes: Any) -> None:
+def made(
+    root: Path, name: str, right: list[float | None], method: dict[str, Any], first: int = 0, **changes: Any
+) -> None:
     """A run of prompts `first`, `first` + 1, ... with these scores; every other one of kind "two"."""
     identity = {
-        "model": {"weights": "w", "dtype": "float32"}, "guidance": {"guidance_scale": 5.0, "negative_prompt": None},
-        "num_inference_steps": 10, "eta": 1.0, "seed": 0, "height": None, "width": None, **method, **changes,
-    }  # fmt: skip
+        "model": {"weights": "w", "dtype": "float32"},
+        "guidance": {"guidance_scale": 5.0, "negative_prompt": None},
+        "num_inference_steps": 10,
+        "eta": 1.0,
+        "seed": 0,
+        "height": None,
+        "width": None,
+        **method,
+        **changes,
+    }
     config = {"model": {"name": "tiny"}, "prompt_set": {"name": "shapes"}}
     folder, seed = root / name, identity["seed"]
     write_json(folder / "run.json", {"schema_version": 1, "config": config, "identity": identity})
     write_json(folder / "state.json", {"state": "done" if None not in right else "running"})
     ids = [f"p{first + i}" for i in range(len(right))]
     kinds = ["two" if (first + i) % 2 else "one" for i in range(len(right))]
-    images = [ImageRow(name, i, f"a {i}", (), kind, 0, seed, f"images/{i}.png", "") for i, kind in zip(ids, kinds, strict=True)]
+    images = [
+        ImageRow(name, i, f"a {i}", (), kind, 0, seed, f"images/{i}.png", "")
+        for i, kind in zip(ids, kinds, strict=True)
+    ]
     write_rows(folder / IMAGES_FILE, ImageRow, images)
-    write_rows(folder / SCORES_FILE, ScoreRow, [ScoreRow(name, i, 0, "exact", v) for i, v in zip(ids, right, strict=True)])
+    write_rows(
+        folder / SCORES_FILE,
+        ScoreRow,
+        [ScoreRow(name, i, 0, "exact", v) for i, v in zip(ids, right, strict=True)],
+    )
 
 
 def row_of(rows: list[Row], **wanted: Any) -> Row:
@@ -49,7 +68,12 @@ def test_methods_are_compared_with_dm_on_the_images_both_have(tmp_path: Path) ->
     rows = table(find_runs([tmp_path]))
     dm, asyn = row_of(rows, method="DM"), row_of(rows, method="AsynDM")
     expected = wilson(4, 6)
-    assert (dm["n"], dm["score"], dm["score_low"], dm["score_high"]) == (6, 4 / 6, expected.low, expected.high)
+    assert (dm["n"], dm["score"], dm["score_low"], dm["score_high"]) == (
+        6,
+        4 / 6,
+        expected.low,
+        expected.high,
+    )
     assert dm["difference"] is None and dm["curve"] == ""
     differences = clustered_bootstrap([1, 0, 0, 0, -1], list("12345"))
     assert (asyn["curve"], asyn["concavity"], asyn["n"], asyn["pairs"]) == ("piecewise_linear", 0.5, 5, 5)
@@ -59,9 +83,15 @@ def test_methods_are_compared_with_dm_on_the_images_both_have(tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     "changes",
-    [{"num_inference_steps": 20}, {"eta": 0.0}, {"seed": 1}, {"model": {"weights": "v", "dtype": "float32"}},
-     {"guidance": {"guidance_scale": 3.0, "negative_prompt": None}}, {"height": 32}],
-)  # fmt: skip
+    [
+        {"num_inference_steps": 20},
+        {"eta": 0.0},
+        {"seed": 1},
+        {"model": {"weights": "v", "dtype": "float32"}},
+        {"guidance": {"guidance_scale": 3.0, "negative_prompt": None}},
+        {"height": 32},
+    ],
+)
 def test_other_conditions_are_not_compared(tmp_path: Path, changes: dict[str, Any]) -> None:
     made(tmp_path, "dm", [1, 0, 1], DM)
     made(tmp_path, "asyn", [1, 1, 1], ASYNDM, **changes)
@@ -92,7 +122,9 @@ def test_what_differs_gets_a_column(tmp_path: Path) -> None:
     assert {row["eta"] for row in table(find_runs([tmp_path]))} == {0.0, 1.0}
 
 
-def test_the_command_prints_and_writes_partial_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_and_writes_partial_data(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     made(tmp_path / "runs", "dm", [1, None, 1], DM)
     made(tmp_path / "runs", "asyn", [0, 1, 1], ASYNDM)
     paths = tmp_path / "t.csv", tmp_path / "t.md"
@@ -103,10 +135,15 @@ def test_the_command_prints_and_writes_partial_data(tmp_path: Path, capsys: pyte
     assert len({len(line) for line in out.splitlines() if line.startswith("|")}) == 1
     with paths[0].open() as file:
         rows = list(csv.DictReader(file))
-    assert [(row["method"], row["n"], row["difference"]) for row in rows] == [("DM", "2", ""), ("AsynDM", "3", "-0.5")]
+    assert [(row["method"], row["n"], row["difference"]) for row in rows] == [
+        ("DM", "2", ""),
+        ("AsynDM", "3", "-0.5"),
+    ]
 
 
-def test_unknown_metrics_and_unwritable_files_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_metrics_and_unwritable_files_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     made(tmp_path, "dm", [1], DM)
     assert main([str(tmp_path), "--metric", "clip"]) == 1
     assert "--metric clip: no such scores; there are exact" in capsys.readouterr().err

@@ -9,10 +9,21 @@ from PIL import Image
 
 from asyndm.errors import UserError
 from evaluation.results import (
-    ImageRow, ScoreRow, find_runs, is_whole_png, read_rows, read_run, read_state, write_bytes, write_json, write_rows,
-)  # fmt: skip
+    ImageRow,
+    ScoreRow,
+    find_runs,
+    is_whole_png,
+    read_rows,
+    read_run,
+    read_state,
+    write_bytes,
+    write_json,
+    write_rows,
+)
 
-IMAGE = ImageRow("r", "p", 'a "red", dog\nand a cat', ("red, dog", 'c"at'), "", 3, 2**40, "images/p_003.png", "ab")
+IMAGE = ImageRow(
+    "r", "p", 'a "red", dog\nand a cat', ("red, dog", 'c"at'), "", 3, 2**40, "images/p_003.png", "ab"
+)
 SCORES = [ScoreRow("r", "p", 3, "exact", 0.1 + 0.2, "no, none"), ScoreRow("r", "p", 4, "exact", None, "why")]
 
 
@@ -61,7 +72,12 @@ def test_runs_are_found_below_a_folder_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{", "cannot be read"), ("[]", "cannot be read"), ("{}", "cannot be read"), ('{"schema_version": 99}', "newer")],
+    [
+        ("{", "cannot be read"),
+        ("[]", "cannot be read"),
+        ("{}", "cannot be read"),
+        ('{"schema_version": 99}', "newer"),
+    ],
 )
 def test_a_record_that_cannot_be_read_is_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "run.json").write_text(text)

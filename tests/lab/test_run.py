@@ -9,7 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.results import IMAGES_FILE, SCORES_FILE, ImageRow, ScoreRow, read_rows, read_run, sha256
+from evaluation.results import (
+    IMAGES_FILE,
+    PROMPTS_FILE,
+    SCORES_FILE,
+    ImageRow,
+    ScoreRow,
+    read_prompts,
+    read_rows,
+    read_run,
+    sha256,
+)
 from tests.lab.conftest import Lab
 
 BRIGHTNESS = "+metric.brightness._target_=tests.lab.metrics.Brightness"
@@ -25,24 +35,40 @@ def test_a_run_leaves_its_record_its_images_and_its_scores(lab: Lab) -> None:
     assert len(result.out.splitlines()) == 1 and "6 images" in result.out and "brightness" in result.out
     folder = lab.only_run()
     assert {path.name for path in folder.iterdir()} == {
-        "run.json", "state.json", "prompts.json", "images.csv", "scores.csv", "grid.png", "strip.png", "images", ".lock"
-    }  # fmt: skip
+        "run.json",
+        "state.json",
+        "prompts.json",
+        "images.csv",
+        "scores.csv",
+        "grid.png",
+        "strip.png",
+        "images",
+        ".lock",
+    }
     run = read_run(folder)
     assert folder.name == f"{run.record['label']}-{run.record['run_id']}" and run.state == "done"
     assert run.record["seeds"] == [5, 6] and run.record["timings"]["images_sampled"] == 6
     assert set(run.record["model"]["sha256"]) >= {"unet/diffusion_pytorch_model.safetensors"}
-    assert [(row.kind, row.image_index, row.seed) for row in run.images[:3]] == [("pair", 0, 5), ("pair", 1, 6), ("pair", 0, 5)]
+    assert [(row.kind, row.image_index, row.seed) for row in run.images[:3]] == [
+        ("pair", 0, 5),
+        ("pair", 1, 6),
+        ("pair", 0, 5),
+    ]
     assert run.images[2].subjects == ("dog", "red cat")
     assert all(sha256(folder / row.file) == row.sha256 for row in run.images)
     assert len({row.sha256 for row in run.images}) == 6
+    prompts = read_prompts(folder / PROMPTS_FILE)
+    assert [prompts[row.prompt_id].text for row in run.images] == [row.prompt for row in run.images]
     assert [row.key for row in run.scores] == [row.key for row in run.images]
-    assert all(row.metric == "brightness" and 0 < row.value < 1 for row in run.scores if row.value is not None)
+    assert all(
+        row.metric == "brightness" and 0 < row.value < 1 for row in run.scores if row.value is not None
+    )
 
 
 def test_a_run_asked_for_again_is_found_without_the_model(lab: Lab) -> None:
     lab()
     before = {path: path.stat().st_mtime_ns for path in lab.runs.rglob("*.*") if ".hydra" not in str(path)}
-    code = "import sys; from experiments.run import main; s = main(); assert 'torch' not in sys.modules; sys.exit(s)"
+    code = "import sys; from experiments.run import main; assert not main() and 'torch' not in sys.modules"
     again = lab.start(code=("-c", code))
     out, error = again.communicate(timeout=60)
     assert again.returncode == 0, error
@@ -60,11 +86,22 @@ def test_deleted_and_broken_images_come_back_byte_for_byte(lab: Lab) -> None:
         path.unlink()
     images[4].write_bytes(before[images[4].name][:100])
     result = lab("images_per_prompt=4", "batch_size=2", BRIGHTNESS)
-    assert result.status == 0 and result.lines == []
+    assert result.status == 0
+    assert len(result.lines) == 1 and "goes on with batch_size=5" in result.lines[0]
     assert contents(folder) == before
     assert images[1].stat().st_mtime_ns == kept
     assert (folder / IMAGES_FILE).read_bytes() == rows
     assert read_run(folder).record["timings"]["images_sampled"] == 12 + 5
+
+
+def test_a_run_that_made_nothing_begins_anew_with_another_batch_size(lab: Lab) -> None:
+    lab("batch_size=2")
+    folder = lab.only_run()
+    before = contents(folder)
+    for path in (folder / "images").iterdir():
+        path.unlink()
+    assert lab("batch_size=1").status == 0
+    assert read_run(folder).record["batch_size"] == 1 and contents(folder).keys() == before.keys()
 
 
 def test_a_changed_image_loses_its_score(lab: Lab) -> None:
@@ -91,7 +128,9 @@ def test_another_metric_is_added_without_sampling(lab: Lab) -> None:
 
 
 def test_pictures_that_cannot_be_scored_say_why(lab: Lab) -> None:
-    (lab.folder / "prompts.yaml").write_text("- {text: a cat, subjects: [cat]}\n- {text: a dog, subjects: [dog], kind: x}\n")
+    (lab.folder / "prompts.yaml").write_text(
+        "- {text: a cat, subjects: [cat]}\n- {text: a dog, subjects: [dog], kind: x}\n"
+    )
     lab(BRIGHTNESS)
     rows = read_rows(lab.only_run() / SCORES_FILE, ScoreRow)
     assert [(row.value is None, row.reason) for row in rows] == [(True, "no kind"), (False, "")]
@@ -147,8 +186,10 @@ def test_concavities_are_swept(lab: Lab) -> None:
 
 def test_a_failing_job_does_not_stop_the_others(lab: Lab) -> None:
     long = lab.folder / "long.yaml"
-    long.write_text("- {text: 'a rabbit rabbit rabbit rabbit rabbit rabbit rabbit rabbit rabbit rabbit rabbit rabbit"
-                    " rabbit and a dog', subjects: [dog]}\n")  # fmt: skip
+    long.write_text(
+        "- {text: 'a rabbit rabbit rabbit rabbit rabbit rabbit rabbit rabbit rabbit rabbit rabbit rabbit"
+        " rabbit and a dog', subjects: [dog]}\n"
+    )
     result = lab("-m", f"prompt_set.path={long},{lab.folder / 'prompts.yaml'}", "mask=dynamic,none")
     assert result.status == 1
     assert len(result.out.splitlines()) == 2
@@ -176,7 +217,9 @@ def test_an_external_mask_and_other_sizes_run(lab: Lab) -> None:
     from PIL import Image
 
     Image.fromarray(np.eye(8, dtype=np.uint8) * 255).save(lab.folder / "mask.png")
-    result = lab("mask=external", f"mask.image={lab.folder / 'mask.png'}", "height=32", "width=64", "guidance=none")
+    result = lab(
+        "mask=external", f"mask.image={lab.folder / 'mask.png'}", "height=32", "width=64", "guidance=none"
+    )
     assert result.status == 0, result.error
     assert Image.open(next((lab.only_run() / "images").iterdir())).size == (64, 32)
 

@@ -33,7 +33,10 @@ def test_images_of_a_prompt_are_not_counted_as_independent() -> None:
     rng = np.random.default_rng(1)
     clusters = np.repeat(np.arange(60), 10)
     values = rng.normal(0, 1, 60)[clusters] + rng.normal(0, 0.1, 600)
-    together, apart = clustered_bootstrap(list(values), clusters.tolist()), clustered_bootstrap(list(values), range(600))
+    together, apart = (
+        clustered_bootstrap(list(values), clusters.tolist()),
+        clustered_bootstrap(list(values), range(600)),
+    )
     assert together.high - together.low > 2.5 * (apart.high - apart.low)
 
 
@@ -74,7 +77,9 @@ def test_pairs_are_joined_by_key() -> None:
     assert paired(first, {("x", 0): 1.0}) is None
 
 
-@pytest.mark.parametrize("call", [lambda: wilson(2, 1), lambda: wilson(0, 0), lambda: clustered_bootstrap([], [])])
+@pytest.mark.parametrize(
+    "call", [lambda: wilson(2, 1), lambda: wilson(0, 0), lambda: clustered_bootstrap([], [])]
+)
 def test_nonsense_is_refused(call: object) -> None:
     with pytest.raises(ValueError):
         call()  # type: ignore[operator]

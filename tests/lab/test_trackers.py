@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,9 +17,9 @@ from tests.lab.conftest import Lab
 BRIGHTNESS = "+metric.brightness._target_=tests.lab.metrics.Brightness"
 
 
-def wandb_records(path: Path) -> Iterator[object]:
-    """The records of a .wandb file: a 7-byte header, then 32 KiB blocks of LevelDB-style chunks of protobuf."""
-    from wandb.proto import wandb_internal_pb2
+def wandb_records(path: Path) -> Iterator[Any]:
+    """The records of a .wandb file: a 7-byte header, then 32 KiB blocks of chunks of protobuf."""
+    from wandb.proto import wandb_internal_pb2 as protocol
 
     data, place, record = path.read_bytes(), 7, b""
     while place + 7 <= len(data):
@@ -30,7 +31,7 @@ def wandb_records(path: Path) -> Iterator[object]:
         record += data[place + 7 : place + 7 + length]
         place += 7 + length
         if kind in (1, 4):
-            yield wandb_internal_pb2.Record.FromString(record)
+            yield protocol.Record.FromString(record)  # type: ignore[attr-defined]
             record = b""
 
 
@@ -60,7 +61,9 @@ def test_a_missing_package_is_a_warning(lab: Lab, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "wandb", None)
     result = lab("tracker=wandb")
     assert result.status == 0 and "3 images" in result.out
-    assert len(result.lines) == 1 and result.lines[0].startswith("warning: WandbTracker gave up (ModuleNotFoundError")
+    assert len(result.lines) == 1 and result.lines[0].startswith(
+        "warning: WandbTracker gave up (ModuleNotFoundError"
+    )
 
 
 class Dying(Tracker):
