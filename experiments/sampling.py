@@ -114,8 +114,8 @@ def _load(model: str, content: str, device: str) -> Any:
     from transformers.utils import logging as transformers_logging
 
     warnings.filterwarnings("ignore", category=FutureWarning, module="diffusers")
-    diffusers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    transformers_logging.disable_progress_bar()
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     pipe: Any = build(json.loads(model), device=device)
     return pipe
 

@@ -35,16 +35,16 @@ class Exact(Metric):
             )
 
     def score(self, images: Sequence[Image], prompts: Sequence[Prompt]) -> list[Score]:
-        import numpy as np
-        import torch
-
-        from asyndm.shapes.checker import check
-
         scores = [
             Score(None, _obstacle(image, prompt)) for image, prompt in zip(images, prompts, strict=True)
         ]
         known = [i for i, score in enumerate(scores) if not score.reason]
         if known:
+            import numpy as np
+            import torch
+
+            from asyndm.shapes.checker import check
+
             pixels = np.stack([np.asarray(images[i].convert("RGB"), dtype=np.float32) / 255 for i in known])
             verdicts = check(
                 torch.from_numpy(pixels).permute(0, 3, 1, 2), [_meanings()[prompts[i].text] for i in known]

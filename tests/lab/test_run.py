@@ -149,22 +149,26 @@ def test_two_processes_on_one_run_share_it(lab: Lab) -> None:
     assert not list(run.folder.rglob("*.tmp"))
 
 
-def test_a_killed_run_goes_on(lab: Lab) -> None:
-    overrides = ("images_per_prompt=20", "num_inference_steps=12", "batch_size=2")
+@pytest.mark.parametrize(
+    ("sent", "status", "state"), [(signal.SIGKILL, -9, "running"), (signal.SIGINT, 130, "interrupted")]
+)
+def test_a_run_that_was_stopped_goes_on(lab: Lab, sent: signal.Signals, status: int, state: str) -> None:
+    overrides = ("images_per_prompt=16", "num_inference_steps=12", "batch_size=2")
     process = lab.start(*overrides)
     deadline = time.monotonic() + 60
     while not list(lab.runs.rglob("images/a*.png")) and time.monotonic() < deadline:
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
+    process.send_signal(sent)
     process.communicate()
+    assert process.returncode == status
     folder = lab.only_run()
     before = {name: content for name, content in contents(folder).items() if not name.startswith(".")}
-    assert 0 < len(before) < 60
-    assert json.loads((folder / "state.json").read_text())["state"] == "running"
+    assert 0 < len(before) < 48
+    assert json.loads((folder / "state.json").read_text())["state"] == state
     assert lab(*overrides).status == 0
     after = contents(folder)
-    assert len(after) == 60 and all(after[name] == content for name, content in before.items())
-    assert read_run(folder).record["timings"]["images_sampled"] == 60 - len(before)
+    assert len(after) == 48
+    assert all(after[name] == content for name, content in before.items())
 
 
 def test_a_sweep_makes_each_run_once(lab: Lab) -> None:
