@@ -209,10 +209,12 @@ def to_csv(rows: Sequence[Row]) -> str:
 
 
 def to_markdown(rows: Sequence[Row]) -> str:
-    """The table to read: intervals in brackets, differences with their sign."""
-    intervals = {"score": "score [95 %]", "difference": "DM pairs: difference [95 %]"}
+    """The table to read: intervals in brackets, differences with their sign, no empty column."""
+    intervals = {"score": "score [95 %]", "difference": "difference from DM [95 %]"}
     hidden = {f"{name}_{end}" for name in intervals for end in ("low", "high")} | {"pairs", "losses"}
-    names = [name for name in rows[0] if name not in hidden]
+    names = [
+        name for name in rows[0] if name not in hidden and any(row[name] not in (None, "") for row in rows)
+    ]
     heads = [intervals.get(name, "wins-losses" if name == "wins" else name) for name in names]
     body = [[_cell(row, name) for name in names] for row in rows]
     widths = [max(map(len, column)) for column in zip(heads, *body, strict=True)]
