@@ -14,6 +14,12 @@ from tests.conftest import make_unet
 from tests.library.traces import traces
 
 SHARED = make_unet()
+ROUNDING = 5e-6
+"""Largest difference over the largest output: float32, a row embedded among a thousand or alone (1e-6 measured)."""
+
+
+def assert_same(ours: Tensor, expected: Tensor) -> None:
+    assert (ours - expected).abs().max() <= ROUNDING * expected.abs().max()
 
 
 def inputs(batch: int, height: int = 16, width: int = 16, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -63,8 +69,8 @@ def test_equal_to_a_computation_pixel_by_pixel() -> None:
         rows, index = timesteps.unique(return_inverse=True)
         time.set(index, rows)
         explicit = SHARED(x, 0, text).sample
-    assert (table - expected).abs().max() < 1e-6 * expected.abs().max() + 1e-6
-    assert (explicit - expected).abs().max() < 1e-6 * expected.abs().max() + 1e-6
+    assert_same(table, expected)
+    assert_same(explicit, expected)
     uniform = SHARED(x, int(timesteps[0, 0, 0]), text).sample
     assert (uniform - expected).abs().max() > 1e-3 * expected.abs().max()
 
@@ -77,7 +83,7 @@ def test_a_uniform_map_is_a_scalar_timestep(t: list[int], copies: int) -> None:
     expected = SHARED(x, torch.tensor(t * copies), text).sample
     with PerPixelTime(SHARED) as time:
         time.set(torch.tensor(t)[:, None, None].expand(-1, 16, 16))
-        assert torch.allclose(SHARED(x, 0, text).sample, expected, rtol=0, atol=1e-6)
+        assert_same(SHARED(x, 0, text).sample, expected)
 
 
 @torch.no_grad()
@@ -105,11 +111,11 @@ def test_a_context_can_be_set_again_and_entered_again(unet: UNet2DConditionModel
         with time:
             for index, wanted in zip(maps, expected, strict=True):
                 time.set(index)
-                assert torch.allclose(unet(x, 0, text).sample, wanted, rtol=0, atol=1e-6)
+                assert_same(unet(x, 0, text).sample, wanted)
             time.set(torch.zeros_like(maps[0]), torch.tensor([500]))
-            assert torch.allclose(unet(x, 0, text).sample, expected[1], rtol=0, atol=1e-6)
+            assert_same(unet(x, 0, text).sample, expected[1])
             time.set(maps[0])
-            assert torch.allclose(unet(x, 0, text).sample, expected[0], rtol=0, atol=1e-6)
+            assert_same(unet(x, 0, text).sample, expected[0])
 
 
 def test_explicit_rows_carry_gradients_as_a_scalar_timestep_does(unet: UNet2DConditionModel) -> None:
