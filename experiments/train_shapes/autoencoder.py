@@ -1,0 +1,86 @@
+"""First stage: the autoencoder, on renders of every kind of training prompt."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+from torch.nn import functional as F
+
+from asyndm.shapes.model import build_autoencoder
+from asyndm.shapes.render import render
+from experiments.train_shapes.dataset import draw_specs
+
+
+def reconstruction_loss(output: Tensor, target: Tensor) -> Tensor:
+    """L1 + MSE/2 + L1/4 of the image gradients, on [-1, 1]."""
+    gradients = sum(
+        ((output.diff(dim=dim) - target.diff(dim=dim)).abs().mean() for dim in (-1, -2)), torch.zeros(())
+    )
+    return F.l1_loss(output, target) + 0.5 * F.mse_loss(output, target) + 0.25 * gradients
+
+
+def warm_cosine(step: int, steps: int, warmup: int) -> float:
+    """Learning-rate factor: linear warm-up, then half a cosine down to 0."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))
+
+
+def train_autoencoder(
+    *, steps: int, batch_size: int, learning_rate: float, kl_weight: float, pool: int, seed: int, seconds: float
+) -> tuple[AutoencoderKL, dict[str, Any]]:
+    """Train the autoencoder, then standardise its latents channel by channel.
+
+    Args:
+        pool: number of pictures rendered once, from which batches are drawn.
+        seconds: stop after this long, with the learning rate following the clock if it is the tighter bound.
+
+    Returns:
+        The autoencoder and a record of the training.
+    """
+    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
+    pictures = torch.cat(
+        [render(draw_specs(min(512, pool), generator), generator).images for _ in range(math.ceil(pool / 512))]
+    )
+    vae = build_autoencoder()
+    optimizer = torch.optim.AdamW(vae.parameters(), lr=learning_rate, betas=(0.9, 0.99), weight_decay=1e-4)
+    start, step, average = time.perf_counter(), 0, 1.0
+    while (progress := max(step / steps, (time.perf_counter() - start) / seconds)) < 1:
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate * warm_cosine(int(progress * steps) if step >= 50 else step, steps, 50)
+        rows = torch.randint(0, len(pictures), (batch_size,), generator=generator)
+        target = pictures[rows] * 2 - 1
+        posterior = vae.encode(target).latent_dist
+        output = vae.decode(posterior.sample()).sample
+        loss = reconstruction_loss(output, target) + kl_weight * posterior.kl().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        optimizer.step()
+        average += 0.02 * (F.l1_loss(output, target).item() - average)
+        step += 1
+        if step % 50 == 0:
+            print(f"autoencoder step {step} L1 {average:.4f} {time.perf_counter() - start:.0f} s", flush=True)
+    standardise(vae, pictures[:1024] * 2 - 1)
+    return vae, {"steps": step, "batch_size": batch_size, "seconds": time.perf_counter() - start, "l1": average}
+
+
+@torch.no_grad()
+def standardise(vae: AutoencoderKL, pictures: Tensor) -> None:
+    """Fold a per-channel shift and scale into the 1x1 quantisation layers: latents get mean 0 and deviation 1."""
+    vae.eval()
+    latents = torch.cat([vae.encode(batch).latent_dist.mean for batch in pictures.split(128)])
+    mean, std = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
+    channels = len(mean)
+    before, after = vae.quant_conv, vae.post_quant_conv
+    after.bias += (after.weight[:, :, 0, 0] * mean).sum(1)
+    after.weight *= std[None, :, None, None]
+    before.bias[:channels] = (before.bias[:channels] - mean) / std
+    before.weight[:channels] /= std[:, None, None, None]
+    before.bias[channels:] -= 2 * std.log()
