@@ -25,8 +25,8 @@ SKY, GRASS = (0.74, 0.87, 0.98), (0.60, 0.76, 0.52)
 MOST = 3
 """Largest number of objects in a picture."""
 _CANDIDATES = 256
-_GAP = 4.0
-_RADIUS = {1: (8.0, 13.0), 2: (8.0, 11.5), 3: (7.5, 9.5)}
+_GAP = 3.0
+_RADIUS = {1: (9.0, 13.0), 2: (9.0, 12.0), 3: (7.8, 9.4)}
 _EXTENT = {"circle": 1.0, "square": 1.12, "triangle": 1.32, "star": 1.3}
 
 
@@ -56,7 +56,7 @@ def signed_distance(shape: str, x: Tensor, y: Tensor, radius: Tensor) -> Tensor:
     raise ValueError(f"shape={shape!r}: choose from {', '.join(SHAPES)}")
 
 
-def _star(x: Tensor, y: Tensor, outer: Tensor, inner: float = 0.45) -> Tensor:
+def _star(x: Tensor, y: Tensor, outer: Tensor, inner: float = 0.4) -> Tensor:
     """Five points, one up: fold the plane into a half sector, then the distance to its one edge."""
     sector = math.pi / 5
     angle = torch.remainder(torch.atan2(x, -y), 2 * sector)
@@ -162,7 +162,7 @@ def _layout(
     """Centres (B, 3, 2) as (x, y), radii (B, 3) and horizons (B,), all in pixels."""
     count = len(specs)
     few = torch.tensor([_RADIUS[len(t)] for t in things])
-    small = torch.tensor([8.0 if spec.background == "scene" else 99.0 for spec in specs])
+    small = torch.tensor([8.5 if spec.background == "scene" else 99.0 for spec in specs])
     low, high = torch.minimum(few[:, 0], small), torch.minimum(few[:, 1], small + 1.5)
     stretch = torch.ones(count, MOST)
     for i, objects in enumerate(things):
@@ -170,7 +170,7 @@ def _layout(
             stretch[i, j] = _EXTENT[thing.shape]
     centre, radius, horizon = torch.empty(count, MOST, 2), torch.empty(count, MOST), torch.empty(count)
     todo = torch.arange(count)
-    for _ in range(40):
+    for _ in range(2000):
         shape = (len(todo), _CANDIDATES)
         line = SIZE * (0.42 + 0.16 * torch.rand(len(todo), generator=generator))
         c = SIZE * torch.rand(*shape, MOST, 2, generator=generator)

@@ -1,0 +1,48 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed
+export HF_HUB_OFFLINE ?= 1
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help:  ## what can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+.PHONY: setup
+setup: $(STAMP)  ## create .venv and install everything, pinned (about 3 minutes, 6 GB)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: $(PYTHON) is older than 3.11: name a newer one, as in make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+		{ echo "error: no virtual environment: on Debian, apt install python3-venv"; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[lab,wandb,dev]'
+	@touch $(STAMP)
+
+.PHONY: demo
+demo: $(STAMP)  ## sample the embedded model under DM, DM_concave and AsynDM; print a table (2 minutes)
+	@$(BIN)/python -m experiments.demo
+
+.PHONY: lint
+lint: $(STAMP)  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.PHONY: test
+test: lint  ## lint and all tests (4 minutes)
+	$(BIN)/python -m pytest
+
+.PHONY: benchmark
+benchmark: $(STAMP)  ## what a step costs against the stock network's
+	$(BIN)/python -m experiments.benchmark --size small
+
+.PHONY: train
+train: $(STAMP)  ## train the embedded models from nothing (75 minutes on 2 cores)
+	$(BIN)/python -m experiments.train_shapes
+
+.PHONY: clean
+clean:  ## remove .venv, caches and the demo's runs
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis runs/demo

@@ -1,0 +1,94 @@
+"""The stages of the training, each skipped when its output is there."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from diffusers import AutoencoderKL
+
+from asyndm.shapes.model import build_pipeline
+from experiments.train_shapes.autoencoder import train_autoencoder
+from experiments.train_shapes.dataset import make_dataset
+from experiments.train_shapes.denoiser import Recipe, train_denoiser
+
+Settings = dict[str, Any]
+
+
+def _record(out: Path, name: str, values: dict[str, Any]) -> None:
+    path = out / f"{name}.json"
+    path.write_text(json.dumps({**values, "machine": platform.processor() or platform.machine()}, indent=1))
+    print(f"{name}: {values}", flush=True)
+
+
+def autoencoder(out: Path, cfg: Settings) -> None:
+    """`out`/vae."""
+    torch.set_num_threads(cfg["workers"])
+    vae, record = train_autoencoder(seed=cfg["seed"], **cfg["autoencoder"])
+    vae.save_pretrained(out / "vae")
+    _record(out, "autoencoder", record)
+
+
+def dataset(rank: int, out: Path, cfg: Settings) -> None:
+    """`out`/data_RANK.pt: each worker renders and encodes its own pictures."""
+    torch.set_num_threads(1)
+    generator = torch.Generator().manual_seed(cfg["seed"] + 100 + rank)
+    vae = AutoencoderKL.from_pretrained(out / "vae").eval()
+    tokenizer = build_pipeline(vae).tokenizer
+    torch.save(make_dataset(vae, tokenizer, cfg["pictures"], generator), out / f"data_{rank}.pt")
+
+
+def trunk(rank: int, out: Path, cfg: Settings) -> None:
+    """`out`/trunk.pt: plain training of both networks by all workers together."""
+    torch.set_num_threads(1)
+    workers = cfg["workers"]
+    dist.init_process_group("gloo", init_method=f"file://{out}/rendezvous", rank=rank, world_size=workers)
+    torch.manual_seed(cfg["seed"])
+    pipe = build_pipeline(AutoencoderKL.from_pretrained(out / "vae"))
+    data = torch.load(out / f"data_{rank}.pt", weights_only=True)
+    quiet: Callable[[str], None] = lambda line: print(line, flush=True) if rank == 0 else None  # noqa: E731
+    record = train_denoiser(
+        pipe, data, Recipe(**cfg["trunk"]), seed=cfg["seed"], state=out / "trunk.pt", report=quiet
+    )
+    dist.destroy_process_group()
+    if rank == 0:
+        pipe.save_pretrained(out / "trunk")
+        _record(out, "trunk", record)
+
+
+def branch(rank: int, out: Path, cfg: Settings) -> None:
+    """One checkpoint: the trunk trained on, its own way, by one worker on all the pictures."""
+    torch.set_num_threads(1)
+    name = list(cfg["branches"])[rank]
+    state = out / f"{name}.pt"
+    shutil.copy(out / "trunk.pt", state)
+    pipe = build_pipeline(AutoencoderKL.from_pretrained(out / "vae"))
+    parts = [torch.load(out / f"data_{r}.pt", weights_only=True) for r in range(cfg["workers"])]
+    data = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+    recipe = Recipe(**cfg["branches"][name])
+    record = train_denoiser(
+        pipe, data, recipe, seed=cfg["seed"] + 1, state=state, report=lambda line: print(name, line, flush=True)
+    )
+    pipe.unet.half(), pipe.vae.half()
+    pipe.save_pretrained(out / name)
+    _record(out, f"{name}_branch", record)
+
+
+def train(out: Path, cfg: Settings) -> None:
+    """All the stages, skipping those already done."""
+    out.mkdir(parents=True, exist_ok=True)
+    if not (out / "autoencoder.json").exists():
+        autoencoder(out, cfg)
+    if not all((out / f"data_{rank}.pt").exists() for rank in range(cfg["workers"])):
+        mp.spawn(dataset, (out, cfg), nprocs=cfg["workers"])
+    if not (out / "trunk.json").exists():
+        (out / "rendezvous").unlink(missing_ok=True)
+        mp.spawn(trunk, (out, cfg), nprocs=cfg["workers"])
+    mp.spawn(branch, (out, cfg), nprocs=len(cfg["branches"]))
