@@ -20,6 +20,9 @@ from asyndm.attention import CrossAttentionMaps
 from asyndm.conditioning.unet import PerPixelTime
 from asyndm.shapes.render import MOST
 
+SAVE_EVERY = 1000
+"""Steps between two savings of the state."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -161,6 +164,13 @@ def train_denoiser(
     empty = pipe.tokenizer("", padding="max_length", return_tensors="pt").input_ids
     alphas = pipe.scheduler.alphas_cumprod
     source = batches(data, empty, recipe, generator)
+
+    def save() -> None:
+        if state and (workers == 1 or dist.get_rank() == 0):
+            kept = {"net": net.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict()}
+            torch.save({**kept, "step": step, "samples": samples}, state.with_suffix(".part"))
+            state.with_suffix(".part").rename(state)
+
     start, running, first = time.perf_counter(), torch.tensor([1.0, 1.0]), step
     while (progress := _progress(start, recipe.seconds)) < 1:
         rate = recipe.learning_rate + progress * (recipe.final_learning_rate - recipe.learning_rate)
@@ -181,9 +191,9 @@ def train_denoiser(
             seconds = time.perf_counter() - start
             speed = (step - first) * recipe.batch_size * workers / seconds
             report(f"step {step} loss {running[0]:.4f} grounding {running[1]:.3f} {speed:.0f} pictures/s {seconds:.0f} s")
-    if state and (workers == 1 or dist.get_rank() == 0):
-        kept = {"net": net.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict()}
-        torch.save({**kept, "step": step, "samples": samples}, state)
+        if step % SAVE_EVERY == 0:
+            save()
+    save()
     net.load_state_dict(average.state_dict())
     net.eval()
     return {
