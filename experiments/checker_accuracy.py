@@ -1,7 +1,7 @@
 """How often is the exact checker right? On renders, on their autoencoder round trips, and on wrong prompts.
 
-    python -m experiments.checker_accuracy                     # 640 pictures of each of 8 kinds, about a minute
-    python -m experiments.checker_accuracy --pictures 50 --model shapes_mixed
+python -m experiments.checker_accuracy                     # 640 pictures of each of 8 kinds, about a minute
+python -m experiments.checker_accuracy --pictures 50 --model shapes_mixed
 """
 
 from __future__ import annotations
@@ -46,7 +46,11 @@ def near_miss(spec: Spec, generator: torch.Generator) -> Spec:
     if change == "relation":
         return replace(spec, relation=OPPOSITE[spec.relation])
     if change == "background":
-        same = [b for b in (*PLAIN, *TEXTURES) if b != spec.background and (b in PLAIN) == (spec.background in PLAIN)]
+        same = [
+            b
+            for b in (*PLAIN, *TEXTURES)
+            if b != spec.background and (b in PLAIN) == (spec.background in PLAIN)
+        ]
         return replace(spec, background=same[int(torch.randint(len(same), (), generator=generator))])
     at = int(torch.randint(len(spec.things), (), generator=generator))
     thing = spec.things[at]
@@ -96,7 +100,9 @@ def share_right(verdicts: Sequence[Verdict]) -> float:
 
 def main() -> None:
     """Print one line per kind."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--pictures", type=int, default=640, help="pictures of each kind")
     parser.add_argument("--model", choices=CHECKPOINTS, default="shapes", help="whose autoencoder")
     args = parser.parse_args()
@@ -107,7 +113,9 @@ def main() -> None:
     print("|---|---|---|---|---|")
     for kind in KINDS:
         row = measure(kind, args.pictures, vae)
-        print(f"| {kind} | {row.pictures} | {row.renders:.4f} | {row.round_trips:.4f} | {row.wrong_prompts:.4f} |")
+        print(
+            f"| {kind} | {row.pictures} | {row.renders:.4f} | {row.round_trips:.4f} | {row.wrong_prompts:.4f} |"
+        )
         for reason, times in row.reasons:
             print(f"    {times} x {reason}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,7 +12,6 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.nn import functional as F
 
-from asyndm.shapes.model import build_autoencoder
 from asyndm.shapes.render import render
 from experiments.train_shapes.dataset import draw_specs
 
@@ -32,6 +32,7 @@ def warm_cosine(step: int, steps: int, warmup: int) -> float:
 
 
 def train_autoencoder(
+    vae: AutoencoderKL,
     *,
     steps: int,
     batch_size: int,
@@ -40,50 +41,53 @@ def train_autoencoder(
     pool: int,
     seed: int,
     seconds: float,
-    start_from: str | None = None,
-) -> tuple[AutoencoderKL, dict[str, Any]]:
-    """Train the autoencoder, then standardise its latents channel by channel.
+    shares: Mapping[str, float],
+) -> dict[str, Any]:
+    """Train those parameters of the autoencoder, in place, that want gradients.
 
     Args:
         pool: number of pictures rendered once, from which batches are drawn.
-        start_from: folder of an autoencoder to go on from.
         seconds: stop after this long, with the learning rate following the clock if it is the tighter bound.
+        shares: how often each kind of prompt is drawn.
 
     Returns:
-        The autoencoder and a record of the training.
+        A record of the training.
     """
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    drawn = [render(draw_specs(min(512, pool), generator), generator) for _ in range(math.ceil(pool / 512))]
-    pictures = torch.cat([batch.images for batch in drawn])
+    sizes = [min(512, pool - first) for first in range(0, pool, 512)]
+    drawn = [render(draw_specs(size, generator, shares), generator) for size in sizes]
+    pictures = torch.cat([batch.images for batch in drawn]) * 2 - 1
     objects = torch.cat([batch.regions.amax(1, keepdim=True) for batch in drawn])
-    vae = AutoencoderKL.from_pretrained(start_from) if start_from else build_autoencoder()
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=learning_rate, betas=(0.9, 0.99), weight_decay=1e-4)
+    parameters = [p for p in vae.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, betas=(0.9, 0.99), weight_decay=1e-4)
     start, step, average = time.perf_counter(), 0, 1.0
     while (progress := max(step / steps, (time.perf_counter() - start) / seconds)) < 1:
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate * warm_cosine(int(progress * steps) if step >= 50 else step, steps, 50)
+            group["lr"] = learning_rate * warm_cosine(
+                int(progress * steps) if step >= 50 else step, steps, 50
+            )
         rows = torch.randint(0, len(pictures), (batch_size,), generator=generator)
-        target = pictures[rows] * 2 - 1
+        target = pictures[rows]
         posterior = vae.encode(target).latent_dist
         output = vae.decode(posterior.sample()).sample
         loss = reconstruction_loss(output, target, objects[rows]) + kl_weight * posterior.kl().mean()
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         average += 0.02 * (F.l1_loss(output, target).item() - average)
         step += 1
         if step % 50 == 0:
             print(f"autoencoder step {step} L1 {average:.4f} {time.perf_counter() - start:.0f} s", flush=True)
-    standardise(vae, pictures[:1024] * 2 - 1)
-    return vae, {"steps": step, "batch_size": batch_size, "seconds": time.perf_counter() - start, "l1": average}
+    return {"steps": step, "batch_size": batch_size, "seconds": time.perf_counter() - start, "l1": average}
 
 
 @torch.no_grad()
-def standardise(vae: AutoencoderKL, pictures: Tensor) -> None:
+def standardise(vae: AutoencoderKL, seed: int) -> None:
     """Fold a per-channel shift and scale into the 1x1 quantisation layers: latents get mean 0 and deviation 1."""
-    vae.eval()
+    generator = torch.Generator().manual_seed(seed)
+    pictures = render(draw_specs(1024, generator), generator).images * 2 - 1
     latents = torch.cat([vae.encode(batch).latent_dist.mean for batch in pictures.split(128)])
     mean, std = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
     channels = len(mean)

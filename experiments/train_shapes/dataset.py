@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
@@ -19,10 +21,10 @@ SHARES: dict[str, float] = {
 """How often each kind of prompt is drawn in training."""
 
 
-def draw_specs(count: int, generator: torch.Generator) -> list[Spec]:
+def draw_specs(count: int, generator: torch.Generator, shares: Mapping[str, float] = SHARES) -> list[Spec]:
     """Training specs: a kind by its share, then any of its training combinations, in either word order."""
-    kinds = list(SHARES)
-    picked = torch.multinomial(torch.tensor(list(SHARES.values())), count, True, generator=generator)
+    kinds = list(shares)
+    picked = torch.multinomial(torch.tensor(list(shares.values())), count, True, generator=generator)
     where = torch.rand(count, generator=generator)
     flip = torch.rand(count, generator=generator)
     specs = []
@@ -59,7 +61,9 @@ def make_dataset(
     for first in range(0, count, 512):
         specs = draw_specs(min(512, count - first), generator)
         picture = render(specs, generator)
-        encoded = torch.cat([vae.encode(batch * 2 - 1).latent_dist.mean for batch in picture.images.split(64)])
+        encoded = torch.cat(
+            [vae.encode(batch * 2 - 1).latent_dist.mean for batch in picture.images.split(64)]
+        )
         things = torch.zeros(len(specs), MOST, 64, 64)
         words = torch.zeros(len(specs), LENGTH, dtype=torch.uint8)
         for i, spec in enumerate(specs):

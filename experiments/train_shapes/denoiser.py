@@ -114,7 +114,8 @@ def batches(
                 "regions": data["regions"][rows].float() / 255,
                 "tokens": torch.where(drop[:, None], empty, data["tokens"][rows]),
                 "positions": [
-                    nothing if gone else positions[i] for i, gone in zip(rows.tolist(), drop.tolist(), strict=True)
+                    nothing if gone else positions[i]
+                    for i, gone in zip(rows.tolist(), drop.tolist(), strict=True)
                 ],
             }
 
@@ -167,7 +168,11 @@ def train_denoiser(
 
     def save() -> None:
         if state and (workers == 1 or dist.get_rank() == 0):
-            kept = {"net": net.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict()}
+            kept = {
+                "net": net.state_dict(),
+                "average": average.state_dict(),
+                "optimizer": optimizer.state_dict(),
+            }
             torch.save({**kept, "step": step, "samples": samples}, state.with_suffix(".part"))
             state.with_suffix(".part").rename(state)
 
@@ -190,7 +195,9 @@ def train_denoiser(
         if step % 100 == 0:
             seconds = time.perf_counter() - start
             speed = (step - first) * recipe.batch_size * workers / seconds
-            report(f"step {step} loss {running[0]:.4f} grounding {running[1]:.3f} {speed:.0f} pictures/s {seconds:.0f} s")
+            report(
+                f"step {step} loss {running[0]:.4f} grounding {running[1]:.3f} {speed:.0f} pictures/s {seconds:.0f} s"
+            )
         if step % SAVE_EVERY == 0:
             save()
     save()

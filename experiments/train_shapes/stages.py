@@ -14,8 +14,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from diffusers import AutoencoderKL
 
-from asyndm.shapes.model import build_pipeline
-from experiments.train_shapes.autoencoder import train_autoencoder
+from asyndm.shapes.model import build_autoencoder, build_pipeline
+from experiments.train_shapes.autoencoder import standardise, train_autoencoder
 from experiments.train_shapes.dataset import make_dataset
 from experiments.train_shapes.denoiser import Recipe, train_denoiser
 
@@ -29,11 +29,25 @@ def _record(out: Path, name: str, values: dict[str, Any]) -> None:
 
 
 def autoencoder(out: Path, cfg: Settings) -> None:
-    """`out`/vae."""
+    """`out`/vae, whose latents have mean 0 and deviation 1 in every channel."""
     torch.set_num_threads(cfg["workers"])
-    vae, record = train_autoencoder(seed=cfg["seed"], **cfg["autoencoder"])
+    torch.manual_seed(cfg["seed"])
+    vae = build_autoencoder()
+    record = train_autoencoder(vae, seed=cfg["seed"], **cfg["autoencoder"])
+    standardise(vae, cfg["seed"])
     vae.save_pretrained(out / "vae")
     _record(out, "autoencoder", record)
+
+
+def polish(out: Path, cfg: Settings) -> None:
+    """`out`/vae_polished: the decoder alone trained on, so that the latents stay what the denoisers know."""
+    torch.set_num_threads(cfg["workers"])
+    vae = AutoencoderKL.from_pretrained(out / "vae")
+    vae.encoder.requires_grad_(False)
+    vae.quant_conv.requires_grad_(False)
+    record = train_autoencoder(vae, seed=cfg["seed"] + 3, **cfg["polish"])
+    vae.save_pretrained(out / "vae_polished")
+    _record(out, "polish", record)
 
 
 def dataset(rank: int, out: Path, cfg: Settings) -> None:
@@ -74,9 +88,16 @@ def branch(rank: int, out: Path, cfg: Settings) -> None:
     data = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
     recipe = Recipe(**cfg["branches"][name])
     record = train_denoiser(
-        pipe, data, recipe, seed=cfg["seed"] + 1, state=state, report=lambda line: print(name, line, flush=True)
+        pipe,
+        data,
+        recipe,
+        seed=cfg["seed"] + 1,
+        state=state,
+        report=lambda line: print(name, line, flush=True),
     )
-    pipe.unet.half(), pipe.vae.half()
+    pipe.vae = AutoencoderKL.from_pretrained(out / "vae_polished")
+    pipe.unet.half()
+    pipe.vae.half()
     pipe.save_pretrained(out / name)
     _record(out, f"{name}_branch", record)
 
@@ -91,4 +112,6 @@ def train(out: Path, cfg: Settings) -> None:
     if not (out / "trunk.json").exists():
         (out / "rendezvous").unlink(missing_ok=True)
         mp.spawn(trunk, (out, cfg), nprocs=cfg["workers"])
+    if not (out / "polish.json").exists():
+        polish(out, cfg)
     mp.spawn(branch, (out, cfg), nprocs=len(cfg["branches"]))

@@ -142,4 +142,4 @@ def ddim_scheduler(scheduler: Any) -> Any:
             f"{type(scheduler).__name__} has no noise levels of a diffusion model (no beta_schedule)"
         )
     config.setdefault("clip_sample", False)
-    return DDIMScheduler.from_config(config)  # type: ignore[no-untyped-call]
+    return DDIMScheduler.from_config(config)

@@ -46,7 +46,7 @@ def load(
     try:
         with warnings.catch_warnings():  # "dtype" is not yet known to every diffusers that is supported
             warnings.filterwarnings("ignore", message=".*torch_dtype.*", category=FutureWarning)
-            pipe: Any = StableDiffusionPipeline.from_pretrained(  # type: ignore[no-untyped-call]
+            pipe: Any = StableDiffusionPipeline.from_pretrained(
                 source,
                 torch_dtype=kind,
                 revision=revision,

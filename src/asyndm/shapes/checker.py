@@ -122,14 +122,16 @@ def find_objects(picture: Array) -> list[Found]:
 def _hue(rgb: Array) -> Array:
     """The hue angle in radians, of (3, ...)."""
     r, g, b = rgb
-    return np.arctan2(np.sqrt(3) * (g - b), 2 * r - g - b)
+    angle: Array = np.arctan2(np.sqrt(3) * (g - b), 2 * r - g - b)
+    return angle
 
 
 def _nearest_colour(picture: Array) -> npt.NDArray[np.int64]:
     """For every pixel, the index of the colour of nearest hue."""
     named = _hue(np.array(list(COLOURS.values())).T)
     away = np.abs(np.angle(np.exp(1j * (_hue(picture)[None] - named[:, None, None]))))
-    return away.argmin(0)
+    nearest: npt.NDArray[np.int64] = away.argmin(0)
+    return nearest
 
 
 @cache
@@ -181,7 +183,9 @@ def _objects_wrong(objects: Sequence[Found], things: Sequence[Thing]) -> list[st
 
 
 def _relation_wrong(objects: Sequence[Found], spec: Spec) -> list[str]:
-    first, second = (next(o for o in objects if (o.colour, o.shape) == (t.colour, t.shape)) for t in spec.things)
+    first, second = (
+        next(o for o in objects if (o.colour, o.shape) == (t.colour, t.shape)) for t in spec.things
+    )
     right, down = second.x - first.x, second.y - first.y
     along, across = {
         "above": (down, right), "below": (-down, right), "left of": (right, down), "right of": (-right, down)
@@ -196,7 +200,9 @@ def _places_wrong(objects: Sequence[Found], things: Sequence[Thing], line: float
     for thing in things:
         found = next(o for o in objects if (o.colour, o.shape) == (thing.colour, thing.shape))
         if (found.y < line) != (thing.place == "sky"):
-            reasons.append(f"the {found.name} is not {'in the sky' if thing.place == 'sky' else 'on the grass'}")
+            reasons.append(
+                f"the {found.name} is not {'in the sky' if thing.place == 'sky' else 'on the grass'}"
+            )
     return reasons
 
 

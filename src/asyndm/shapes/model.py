@@ -69,7 +69,7 @@ def build_tokenizer() -> CLIPTokenizer:
 
     letters = list(bytes_to_unicode().values())
     vocabulary = [*letters, *(f"{letter}</w>" for letter in letters)]
-    merges: list[tuple[str, str]] = []
+    merges: list[Any] = []
     for word in WORDS:
         pieces = _apply([*word[:-1], f"{word[-1]}</w>"], merges)
         while len(pieces) > 1:
@@ -106,7 +106,7 @@ def build_pipeline(autoencoder: AutoencoderKL | None = None) -> StableDiffusionP
     from transformers import CLIPTextConfig, CLIPTextModel
 
     tokenizer = build_tokenizer()
-    text = CLIPTextConfig(
+    text: Any = CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=WIDTH,
         intermediate_size=256,
@@ -116,7 +116,6 @@ def build_pipeline(autoencoder: AutoencoderKL | None = None) -> StableDiffusionP
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        attn_implementation="sdpa",
     )
     return StableDiffusionPipeline(
         vae=autoencoder or build_autoencoder(),
@@ -144,4 +143,5 @@ def load_pipeline(name: str = "shapes") -> StableDiffusionPipeline:
 
     if name not in CHECKPOINTS:
         raise UserError(f"model={name!r}: choose from {', '.join(CHECKPOINTS)}")
-    return load(WEIGHTS / name)
+    pipe: StableDiffusionPipeline = load(WEIGHTS / name)
+    return pipe

@@ -132,7 +132,9 @@ def _backgrounds(specs: Sequence[Spec], horizon: Tensor, generator: torch.Genera
     return out
 
 
-def _fits(specs: Sequence[Spec], things: list[list[Thing]], centre: Tensor, radius: Tensor, horizon: Tensor) -> Tensor:
+def _fits(
+    specs: Sequence[Spec], things: list[list[Thing]], centre: Tensor, radius: Tensor, horizon: Tensor
+) -> Tensor:
     """Which candidate layouts (B, K) are lawful. `centre` (B, K, 3, 2), `radius` (B, K, 3) the extents."""
     ok = torch.ones(centre.shape[:2], dtype=torch.bool)
     for i, spec in enumerate(specs):

@@ -106,7 +106,14 @@ class Spec:
             things, relation = things[::-1], OPPOSITE[relation]
         elif not relation:
             things = tuple(sorted(things))
-        return repr((self.kind, tuple((t.colour, t.shape, t.count, t.place) for t in things), relation, self.background))
+        return repr(
+            (
+                self.kind,
+                tuple((t.colour, t.shape, t.count, t.place) for t in things),
+                relation,
+                self.background,
+            )
+        )
 
     @cached_property
     def digest(self) -> str:
@@ -132,7 +139,9 @@ def _all_of(kind: str) -> Iterator[Spec]:
     elif kind == "count":
         yield from (Spec(kind, (Thing(o.colour, o.shape, n),)) for o, n in product(objects, COUNTS.values()))
     elif kind == "relation":
-        yield from (Spec(kind, pair, rel) for pair, rel in product(permutations(objects, 2), ("above", "left of")))
+        yield from (
+            Spec(kind, pair, rel) for pair, rel in product(permutations(objects, 2), ("above", "left of"))
+        )
     elif kind in ("background", "texture"):
         surroundings: Iterable[str] = PLAIN if kind == "background" else TEXTURES
         yield from (Spec(kind, things, "", shade) for things, shade in product(few, surroundings))
