@@ -130,7 +130,7 @@ def build_pipeline(autoencoder: AutoencoderKL | None = None) -> StableDiffusionP
 
 
 def load_pipeline(name: str = "shapes") -> StableDiffusionPipeline:
-    """Load an embedded checkpoint.
+    """Load an embedded checkpoint, on the CPU in float32.
 
     Args:
         name: "shapes" (trained plainly) or "shapes_mixed" (also trained on mixed noise levels).
@@ -143,5 +143,5 @@ def load_pipeline(name: str = "shapes") -> StableDiffusionPipeline:
 
     if name not in CHECKPOINTS:
         raise UserError(f"model={name!r}: choose from {', '.join(CHECKPOINTS)}")
-    pipe: StableDiffusionPipeline = load(WEIGHTS / name)
+    pipe: StableDiffusionPipeline = load(WEIGHTS / name, device="cpu", dtype="float32")
     return pipe
