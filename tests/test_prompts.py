@@ -10,7 +10,15 @@ from pathlib import Path
 import pytest
 
 from asyndm.errors import UserError
-from asyndm.prompts import AnimalActivity, FilePrompts, Prompt, ReferencePrompts, ShapesPrompts, text_id
+from asyndm.prompts import (
+    AnimalActivity,
+    FilePrompts,
+    Prompt,
+    PromptSet,
+    ReferencePrompts,
+    ShapesPrompts,
+    text_id,
+)
 from asyndm.subjects import Subject
 
 YAML = """\
@@ -94,7 +102,7 @@ def test_limit_takes_the_first(tmp_path: Path) -> None:
         ("p.yaml", "- a cat\n- {text: a dog, subject: [dog]}\n", "line 2: unknown key 'subject'"),
         ("p.yaml", "- a cat\n- {subjects: [dog]}\n", "line 2: text is missing"),
         ("p.yaml", "- a cat\n- 7\n", "line 2: expected a text or a mapping"),
-        ("p.yaml", "- a cat\n- a cat\n", "line 2: same id as line 1"),
+        ("p.yaml", "- a cat\n- a cat\n", "line 2: same id as .*line 1 "),
         ("p.yaml", "- a cat\n- {text: a dog, id: a/b}\n", "line 2: id 'a/b'"),
         (
             "p.yaml",
@@ -149,6 +157,20 @@ def test_animal_activity_pairs_every_animal_with_every_activity() -> None:
         AnimalActivity(["dog"], {"riding a bike": "car"}).load()
 
 
+@pytest.mark.parametrize(
+    ("repeated", "message"),
+    [
+        (ShapesPrompts(kinds=["one", "one"]), "kind 'one', prompt .*: same id as kind 'one'"),
+        (AnimalActivity(["dog", "ape", "dog"], {"singing": "singing"}), "prompt 'a dog singing': same id"),
+        (ShapesPrompts(kinds=["one", "one"], limit=1), "same id"),
+    ],
+)
+def test_the_same_prompt_twice_is_refused(repeated: PromptSet, message: str) -> None:
+    with pytest.raises(UserError, match=message) as raised:
+        repeated.load()
+    assert "\n" not in str(raised.value)
+
+
 def reference(folder: Path, items: object, texts: object) -> ReferencePrompts:
     return ReferencePrompts(
         written(folder, "prompts.json", json.dumps(texts)),
@@ -171,6 +193,13 @@ def test_reference_files_are_read_as_words(tmp_path: Path) -> None:
     assert prompts[0].text == "a cat and a cat"
     plain = ReferencePrompts(given.prompts_path, given.items_path).load()
     assert {subject.concavity for prompt in plain for subject in prompt.subjects} == {None}
+
+
+def test_reference_prompts_that_differ_in_outer_blanks_are_refused(tmp_path: Path) -> None:
+    items = {"item_idx": {"a cat": [1], "a cat ": [1]}, "item_k": {"a cat": [0.5], "a cat ": [0.5]}}
+    with pytest.raises(UserError, match="prompt 'a cat ': same id as .*prompt 'a cat' "):
+        reference(tmp_path, items, ["a cat", "a cat "]).load()
+    assert len(reference(tmp_path, items, ["a cat", "a cat"]).load()) == 1
 
 
 @pytest.mark.parametrize(

@@ -79,18 +79,26 @@ class PromptSet(ABC):
         """The prompts, the first `limit` of them where a limit is set; ids are unique.
 
         Raises:
-            UserError: a file that is missing or malformed (with its line), nothing selected.
+            UserError: a file that is missing or malformed (with its line), two prompts of one id, nothing selected.
         """
         if self.limit is not None and self.limit < 1:
             raise UserError(f"limit={self.limit}: must be at least 1, or null for all prompts")
-        prompts = list(self._all())[: self.limit]
+        prompts: dict[str, Prompt] = {}
+        places: dict[str, str] = {}
+        for place, prompt in self._all():
+            key = prompt.prompt_id
+            if key in prompts:
+                raise UserError(
+                    f"{place}: same id as {places[key]} ({key}): leave one of the two out, or give it its own id"
+                )
+            prompts[key], places[key] = prompt, place
         if not prompts:
             raise UserError(f"{self}: no prompts")
-        return prompts
+        return list(prompts.values())[: self.limit]
 
     @abstractmethod
-    def _all(self) -> Iterator[Prompt]:
-        """All prompts, in a fixed order."""
+    def _all(self) -> Iterator[tuple[str, Prompt]]:
+        """All prompts, in a fixed order, each after the place it comes from (for messages)."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +114,7 @@ class ShapesPrompts(PromptSet):
     kinds: Sequence[str] | None = None
     limit: int | None = None
 
-    def _all(self) -> Iterator[Prompt]:
+    def _all(self) -> Iterator[tuple[str, Prompt]]:
         from asyndm.shapes import world
 
         try:
@@ -117,9 +125,9 @@ class ShapesPrompts(PromptSet):
             for spec in row:
                 if spec is not None:
                     subjects = tuple(Subject(text) for text in spec.subjects)
-                    yield Prompt(
-                        f"{spec.kind}-{spec.digest[:12]}", spec.text, subjects, spec.kind, spec.phrases
-                    )
+                    prompt_id = f"{spec.kind}-{spec.digest[:12]}"
+                    prompt = Prompt(prompt_id, spec.text, subjects, spec.kind, spec.phrases)
+                    yield f"kind {spec.kind!r}, prompt {spec.text!r}", prompt
 
 
 @dataclass(frozen=True)
@@ -136,13 +144,14 @@ class AnimalActivity(PromptSet):
     activities: Mapping[str, str]
     limit: int | None = None
 
-    def _all(self) -> Iterator[Prompt]:
+    def _all(self) -> Iterator[tuple[str, Prompt]]:
         prompts = []
         for animal, (activity, thing) in product(self.animals, self.activities.items()):
             article = "an" if animal[:1].lower() in tuple("aeiou") else "a"
             text = f"{article} {animal} {activity}"
             prompts.append(Prompt(text_id(text), text, (Subject(animal), Subject(thing)), activity))
-        return iter(sorted(prompts, key=lambda prompt: hashlib.sha256(prompt.text.encode()).digest()))
+        prompts.sort(key=lambda prompt: hashlib.sha256(prompt.text.encode()).digest())
+        return ((f"animals and activities, prompt {prompt.text!r}", prompt) for prompt in prompts)
 
 
 @dataclass(frozen=True)
@@ -162,7 +171,7 @@ class FilePrompts(PromptSet):
 
     KEYS: ClassVar[frozenset[str]] = frozenset({"id", "text", "subjects", "concavities", "kind", "phrases"})
 
-    def _all(self) -> Iterator[Prompt]:
+    def _all(self) -> Iterator[tuple[str, Prompt]]:
         path = _existing(self.path, "prompt file")
         readers = {
             ".yaml": _yaml_rows,
@@ -173,19 +182,13 @@ class FilePrompts(PromptSet):
         }
         if path.suffix.lower() not in readers:
             raise UserError(f"{path}: a prompt file ends in {', '.join(readers)}")
-        seen: dict[str, int] = {}
         for line, row in readers[path.suffix.lower()](path, _text(path)):
+            place = f"{path}, line {line}"
             try:
                 prompt = self._prompt({"text": row} if isinstance(row, str) else row)
             except UserError as error:
-                raise UserError(f"{path}, line {line}: {error}") from error
-            if prompt.prompt_id in seen:
-                raise UserError(
-                    f"{path}, line {line}: same id as line {seen[prompt.prompt_id]} ({prompt.prompt_id}); "
-                    "give each its own id"
-                )
-            seen[prompt.prompt_id] = line
-            yield prompt
+                raise UserError(f"{place}: {error}") from error
+            yield place, prompt
 
     def _prompt(self, row: Any) -> Prompt:
         if not isinstance(row, Mapping):
@@ -225,7 +228,7 @@ class ReferencePrompts(PromptSet):
     concavities: bool = False
     limit: int | None = None
 
-    def _all(self) -> Iterator[Prompt]:
+    def _all(self) -> Iterator[tuple[str, Prompt]]:
         texts = _json(_existing(self.prompts_path, "prompt file"))
         items = _json(_existing(self.items_path, "item file"))
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
@@ -240,7 +243,10 @@ class ReferencePrompts(PromptSet):
             subjects = [self._subject(text, place) for place in places[text]]
             if self.concavities:
                 subjects = self._with_concavities(subjects, text, concavities.get(text))
-            yield Prompt(text_id(text), text.strip(), tuple(subjects))
+            yield (
+                f"{self.prompts_path}, prompt {text!r}",
+                Prompt(text_id(text), text.strip(), tuple(subjects)),
+            )
 
     def _subject(self, text: str, place: Any) -> Subject:
         words = WORD.findall(text)
