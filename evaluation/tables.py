@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
+import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
-from evaluation.results import Run
+from evaluation.results import PROMPTS_FILE, Run, read_prompts
 from evaluation.statistics import Interval, mean_interval, paired
 
 METHODS = {
@@ -25,8 +28,9 @@ METHODS = {
 Key = tuple[str, str, int]
 """An image across runs: prompt id, prompt, seed."""
 
-CONDITIONS = ("model", "prompt_set", "steps", "eta", "guidance", "height", "width")
-"""What two methods must share to be compared."""
+CONDITIONS = ("model", "prompt_set", "steps", "eta", "guidance", "height", "width", "recipe")
+PAIRING = tuple(name for name in CONDITIONS if name != "prompt_set")
+"""What two methods must share to be compared, beside the prompt and the seed of each image."""
 METHOD = ("method", "curve", "concavity", "settings")
 ALWAYS = ("method", "curve", "concavity", "steps")
 Row = dict[str, Any]
@@ -39,10 +43,20 @@ class Cell:
     labels: dict[str, Any]
     images: dict[Key, str] = field(default_factory=dict)
     scores: dict[str, dict[Key, float]] = field(default_factory=dict)
+    subjects: dict[tuple[str, str], str] = field(default_factory=dict)
 
     @property
-    def conditions(self) -> tuple[Any, ...]:
-        return tuple(self.labels[name] for name in CONDITIONS)
+    def pairing(self) -> tuple[Any, ...]:
+        return tuple(self.labels[name] for name in PAIRING)
+
+    def add(self, run: Run, subjects: Mapping[tuple[str, str], str]) -> None:
+        """Takes in the images, scores and subjects of a run."""
+        self.subjects |= subjects
+        keys = {image.key: (image.prompt_id, image.prompt, image.seed) for image in run.images}
+        self.images |= {keys[image.key]: image.kind for image in run.images}
+        for score in run.scores:
+            if score.value is not None and score.key in keys:
+                self.scores.setdefault(score.metric, {})[keys[score.key]] = score.value
 
 
 def method_name(mask: str) -> str:
@@ -67,7 +81,7 @@ def labels(run: Run) -> dict[str, Any]:
     version = model.get("weights") or model.get("revision") or ""
     return {
         "model": (config["model"]["name"], version, model["dtype"]),
-        "prompt_set": config["prompt_set"]["name"],
+        "prompt_set": _prompt_set(config["prompt_set"]),
         "method": method,
         "curve": "" if method == "DM" else curve_name(curve["_target_"]),
         "concavity": curve.get("concavity", ""),
@@ -77,57 +91,89 @@ def labels(run: Run) -> dict[str, Any]:
         "guidance": _guidance(identity["guidance"]),
         "height": identity["height"],
         "width": identity["width"],
+        "recipe": identity["recipe"],
+    }
+
+
+def _prompt_set(choice: Mapping[str, Any]) -> str:
+    """The set with the part of it that was drawn: "shapes/test", "file/mine"."""
+    path = choice.get("path") or choice.get("prompts_path")
+    part = choice.get("split") or (Path(path).stem if path else "")
+    return f"{choice['name']}/{part}" if part else str(choice["name"])
+
+
+def _subjects(run: Run) -> dict[tuple[str, str], str]:
+    """Prompt -> its subjects and their concavities, as text; DM has no use for them."""
+    path = run.folder / PROMPTS_FILE
+    if method_name(run.identity["mask"]["_target_"]) == "DM" or not path.exists():
+        return {}
+    return {
+        (prompt.prompt_id, prompt.text): json.dumps([asdict(subject) for subject in prompt.subjects])
+        for prompt in read_prompts(path).values()
     }
 
 
 def collect(runs: Iterable[Run]) -> list[Cell]:
-    """Runs gathered into cells; an image that several of them hold counts once."""
-    cells: dict[tuple[Any, ...], Cell] = {}
+    """Runs gathered into cells; an image that several of them hold counts once.
+
+    Runs that give a prompt other subjects or concavities are other cells, told apart by a digest of these.
+    """
+    groups: dict[tuple[Any, ...], list[Cell]] = {}
     for run in runs:
-        of = labels(run)
-        cell = cells.setdefault(tuple(of.values()), Cell(of))
-        keys = {image.key: (image.prompt_id, image.prompt, image.seed) for image in run.images}
-        cell.images |= {keys[image.key]: image.kind for image in run.images}
-        for score in run.scores:
-            if score.value is not None and score.key in keys:
-                cell.scores.setdefault(score.metric, {})[keys[score.key]] = score.value
+        of, subjects = labels(run), _subjects(run)
+        group = groups.setdefault(tuple(of.values()), [])
+        agreeing = [c for c in group if all(c.subjects.get(p, text) == text for p, text in subjects.items())]
+        if not agreeing:
+            agreeing.append(Cell(of))
+            group += agreeing
+        cell = max(agreeing, key=lambda c: len(c.subjects.keys() & subjects.keys()))
+        cell.add(run, subjects)
+    for group in groups.values():
+        if len(group) > 1:
+            for cell in group:
+                digest = hashlib.sha256(json.dumps(sorted(cell.subjects.items())).encode()).hexdigest()[:6]
+                cell.labels["settings"] = f"{cell.labels['settings']} subjects={digest}".strip()
     rank = list(METHODS.values())
 
     def order(cell: Cell) -> tuple[Any, ...]:
         method = cell.labels["method"]
         place = rank.index(method) if method in rank else len(rank)
         return (
-            *map(str, cell.conditions[:2]),
+            *(str(cell.labels[name]) for name in CONDITIONS[:2]),
             cell.labels["steps"],
-            *map(str, cell.conditions[3:]),
+            *(str(cell.labels[name]) for name in CONDITIONS[3:]),
             place,
             *(str(cell.labels[name]) for name in METHOD),
         )
 
-    return sorted(cells.values(), key=order)
+    return sorted((cell for group in groups.values() for cell in group), key=order)
 
 
 def table(runs: Iterable[Run], metric: str | None = None, by_kind: bool = False) -> list[Row]:
     """One row a cell and metric (and prompt kind): n, mean with 95 % interval, paired difference from DM.
 
-    The difference is over the images both have under the same model, prompts, seeds, steps, eta and guidance;
-    it is empty where there is no such DM.
+    The difference is over the images both have under the same model, prompts, seeds, steps, eta and guidance,
+    wherever the prompts were drawn from; it is empty where there is no such DM.
 
     Args:
         metric: only this one.
         by_kind: one row for each prompt kind as well as for all.
     """
     cells = collect(runs)
-    plain = {cell.conditions: cell for cell in cells if cell.labels["method"] == "DM"}
+    plain: dict[tuple[Any, ...], dict[Key, float]] = {}
+    for cell in cells:
+        if cell.labels["method"] == "DM":
+            for name, scores in cell.scores.items():
+                plain.setdefault((*cell.pairing, name), {}).update(scores)
     rows: list[Row] = []
     for cell in cells:
-        base = plain.get(cell.conditions)
         names = [name for name in sorted(cell.scores) if metric in (None, name)]
         for name in names:
             for kind in ["", *sorted(set(cell.images.values()))] if by_kind else [""]:
                 own = _of_kind(cell, name, kind)
                 if own:
-                    other = _of_kind(base, name, kind) if base and base is not cell else {}
+                    is_plain = cell.labels["method"] == "DM"
+                    other = {} if is_plain else plain.get((*cell.pairing, name), {})
                     rows.append(_row(cell, name, kind, own, other))
         if not names and metric is None:
             rows.append(_row(cell, "", "", {}, {}))
@@ -171,6 +217,7 @@ def _only_what_differs(rows: list[Row], by_kind: bool) -> list[Row]:
         "guidance",
         "height",
         "width",
+        "recipe",
         "settings",
         "metric",
     )
@@ -188,6 +235,7 @@ def _only_what_differs(rows: list[Row], by_kind: bool) -> list[Row]:
         "guidance",
         "height",
         "width",
+        "recipe",
         "kind",
         "metric",
     )
@@ -209,9 +257,14 @@ def to_csv(rows: Sequence[Row]) -> str:
 
 
 def to_markdown(rows: Sequence[Row]) -> str:
-    """The table to read: intervals in brackets, differences with their sign, no empty column."""
+    """The table to read: intervals in brackets, differences with their sign, no empty column.
+
+    The number of pairs is shown where it is not that of the images.
+    """
     intervals = {"score": "score [95 %]", "difference": "difference from DM [95 %]"}
-    hidden = {f"{name}_{end}" for name in intervals for end in ("low", "high")} | {"pairs", "losses"}
+    hidden = {f"{name}_{end}" for name in intervals for end in ("low", "high")} | {"losses"}
+    if all(row["pairs"] in (None, row["n"]) for row in rows):
+        hidden.add("pairs")
     names = [
         name for name in rows[0] if name not in hidden and any(row[name] not in (None, "") for row in rows)
     ]

@@ -8,9 +8,21 @@ from typing import Any
 
 import pytest
 
-from evaluation.results import IMAGES_FILE, SCORES_FILE, ImageRow, ScoreRow, find_runs, write_json, write_rows
+from asyndm.prompts import Prompt
+from asyndm.subjects import Subject
+from evaluation.results import (
+    IMAGES_FILE,
+    PROMPTS_FILE,
+    SCORES_FILE,
+    ImageRow,
+    ScoreRow,
+    find_runs,
+    write_json,
+    write_prompts,
+    write_rows,
+)
 from evaluation.statistics import clustered_bootstrap, wilson
-from evaluation.tables import Row, table
+from evaluation.tables import Row, table, to_markdown
 from experiments.report import main
 from tests.lab.conftest import Lab
 
@@ -25,10 +37,18 @@ ASYNDM: dict[str, Any] = {
 
 
 def made(
-    root: Path, name: str, right: list[float | None], method: dict[str, Any], first: int = 0, **changes: Any
+    root: Path,
+    name: str,
+    right: list[float | None],
+    method: dict[str, Any],
+    first: int = 0,
+    prompt_set: dict[str, Any] | None = None,
+    own_concavity: float | None = None,
+    **changes: Any,
 ) -> None:
     """A run of prompts `first`, `first` + 1, ... with these scores; every other one of kind "two"."""
     identity = {
+        "recipe": 1,
         "model": {"weights": "w", "dtype": "float32"},
         "guidance": {"guidance_scale": 5.0, "negative_prompt": None},
         "num_inference_steps": 10,
@@ -39,12 +59,14 @@ def made(
         **method,
         **changes,
     }
-    config = {"model": {"name": "tiny"}, "prompt_set": {"name": "shapes"}}
+    config = {"model": {"name": "tiny"}, "prompt_set": prompt_set or {"name": "shapes"}}
     folder, seed = root / name, identity["seed"]
     write_json(folder / "run.json", {"schema_version": 1, "config": config, "identity": identity})
     write_json(folder / "state.json", {"state": "done" if None not in right else "running"})
     ids = [f"p{first + i}" for i in range(len(right))]
     kinds = ["two" if (first + i) % 2 else "one" for i in range(len(right))]
+    subject = Subject("a", own_concavity)
+    write_prompts(folder / PROMPTS_FILE, [Prompt(i, f"a {i}", (subject,)) for i in ids])
     images = [
         ImageRow(name, i, f"a {i}", (), kind, 0, seed, f"images/{i}.png", "")
         for i, kind in zip(ids, kinds, strict=True)
@@ -90,6 +112,7 @@ def test_methods_are_compared_with_dm_on_the_images_both_have(tmp_path: Path) ->
         {"model": {"weights": "v", "dtype": "float32"}},
         {"guidance": {"guidance_scale": 3.0, "negative_prompt": None}},
         {"height": 32},
+        {"recipe": 2},
     ],
 )
 def test_other_conditions_are_not_compared(tmp_path: Path, changes: dict[str, Any]) -> None:
@@ -104,6 +127,56 @@ def test_runs_of_one_method_are_pooled_and_no_image_counts_twice(tmp_path: Path)
     made(tmp_path, "c", [0, 0], DM, seed=1)
     (row,) = table(find_runs([tmp_path]))
     assert row["n"] == 6 and row["score"] == 3 / 6
+
+
+def test_runs_that_differ_in_concavities_only_have_rows_of_their_own(tmp_path: Path) -> None:
+    made(tmp_path, "dm", [1, 0, 1], DM)
+    made(tmp_path, "curve's own", [1, 1, 1], ASYNDM)
+    made(tmp_path, "other", [0, 0, 0], ASYNDM, own_concavity=0.3)
+    made(tmp_path, "other again", [0, 0], ASYNDM, own_concavity=0.3, first=2)
+    dm, *asyn = table(find_runs([tmp_path]))
+    assert dm["settings"] == "" and dm["n"] == 3
+    assert sorted((row["n"], row["score"], row["difference"]) for row in asyn) == [
+        (3, 1.0, pytest.approx(1 / 3)),
+        (4, 0.0, pytest.approx(-2 / 3)),
+    ]
+    assert asyn[0]["settings"] != asyn[1]["settings"]
+    assert all(row["settings"].startswith("subjects=") for row in asyn)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"name": "shapes", "split": "test"}, {"name": "shapes", "split": "val"}),
+        ({"name": "file", "path": "a/mine.yaml"}, {"name": "file", "path": "a/other.yaml"}),
+        (
+            {"name": "reference", "prompts_path": "a.json", "items_path": "i.json"},
+            {"name": "reference", "prompts_path": "b.json", "items_path": "i.json"},
+        ),
+    ],
+)
+def test_prompts_of_other_splits_and_files_never_pool(
+    tmp_path: Path, first: dict[str, Any], second: dict[str, Any]
+) -> None:
+    made(tmp_path, "a", [1, 0], DM, prompt_set=first)
+    made(tmp_path, "b", [1], DM, prompt_set=second, first=2)
+    rows = table(find_runs([tmp_path]))
+    assert sorted(row["n"] for row in rows) == [1, 2]
+    assert len({row["prompt_set"] for row in rows}) == 2
+
+
+def test_the_dm_of_a_prompt_is_found_whatever_file_it_came_from(tmp_path: Path) -> None:
+    made(tmp_path, "dm", [1, 0], DM, prompt_set={"name": "file", "path": "plain.yaml"})
+    made(tmp_path, "asyn", [1, 1], ASYNDM, prompt_set={"name": "file", "path": "own.yaml"}, own_concavity=0.3)
+    assert row_of(table(find_runs([tmp_path])), method="AsynDM")["difference"] == 0.5
+
+
+def test_the_number_of_pairs_is_shown_where_it_is_not_that_of_the_images(tmp_path: Path) -> None:
+    made(tmp_path, "dm", [1, 0], DM)
+    made(tmp_path, "asyn", [1, 1], ASYNDM)
+    assert "pairs" not in to_markdown(table(find_runs([tmp_path])))
+    made(tmp_path, "more", [1], ASYNDM, first=2)
+    assert "| pairs |" in to_markdown(table(find_runs([tmp_path])))
 
 
 def test_kinds_have_rows_of_their_own(tmp_path: Path) -> None:
