@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -19,7 +19,7 @@ from asyndm.curves import Curve, Horizon, Linear, Quadratic
 from asyndm.errors import UserError, check_fraction
 from asyndm.masks import DynamicMask, Mask, NoMask, Scene
 from asyndm.steps import AlphaTable, Prediction, ddim_step
-from asyndm.subjects import locate
+from asyndm.subjects import Subject, locate
 
 OUTPUT_TYPES = ("pil", "pt", "np", "latent")
 DEFAULT_CURVE = Quadratic(0.5)
@@ -258,8 +258,7 @@ def sample(
     negatives = inputs.negative_list(negative_prompt, len(prompts))
     chosen = inputs.subject_lists(subjects, len(prompts))
     inputs.check_subjects(chosen, mask)
-    prompts = pipe.maybe_convert_prompt(prompts, pipe.tokenizer)
-    tokens = [locate(pipe.tokenizer, *pair) for pair in zip(prompts, chosen, strict=True)]
+    tokens = [_tokens(pipe, *pair) for pair in zip(prompts, chosen, strict=True)]
     size = inputs.latent_size(pipe, height, width)
     scheduler = inputs.ddim_scheduler(pipe.scheduler)
     horizon = Horizon(
@@ -354,6 +353,23 @@ class Batch:
 
         self.run(NoMask(), self.scene.weights(0.0), keep, read_attention=True)
         return torch.stack(maps).mean(0)
+
+
+def _tokens(pipe: Any, prompt: str, subjects: Sequence[Subject]) -> list[list[int]]:
+    """The token positions of each subject, in the prompt as the pipeline will spell it.
+
+    A textual inversion of n vectors is n words there ("<toy> <toy>_1"), in the prompt as in a subject.
+    """
+
+    def spelled(text: str) -> str:
+        words: str = pipe.maybe_convert_prompt(text, pipe.tokenizer)
+        return words
+
+    return locate(
+        pipe.tokenizer,
+        spelled(prompt),
+        [replace(subject, text=spelled(subject.text)) for subject in subjects],
+    )
 
 
 def _encode(

@@ -20,7 +20,9 @@ from asyndm import (
     StaticMask,
     Subject,
     UserError,
+    sampler,
 )
+from asyndm.attention import CrossAttentionMaps
 from asyndm.sampler import StepRecord
 from tests.conftest import SD_SCHEDULER, make_pipeline
 from tests.library.traces import traces
@@ -91,6 +93,36 @@ def test_pictures_are_the_stock_pipelines(pipe: StableDiffusionPipeline) -> None
     ours = asyndm.sample(pipe, "a red dog", mask=NoMask(), seed=4, eta=1.0, **settings)[0]
     assert isinstance(ours, Image.Image) and ours.size == (32, 32)
     assert np.abs(np.asarray(ours, int) - np.asarray(stock, int)).max() <= 1
+
+
+def test_a_textual_inversion_of_two_vectors_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = make_pipeline()
+    pipe.load_textual_inversion({"<toy>": torch.randn(2, 16, generator=torch.Generator().manual_seed(0))})
+    prompts = ["a <toy> and a dog", "a dog"]
+    stock = pipe(
+        prompts,
+        negative_prompt=["<toy>"] * 2,
+        num_inference_steps=2,
+        eta=1.0,
+        guidance_scale=5.0,
+        generator=[torch.Generator().manual_seed(3) for _ in prompts],
+        output_type="latent",
+    ).images
+    settings: dict[str, Any] = {"num_inference_steps": 2, "negative_prompt": "<toy>"}
+    assert distance(latents(pipe, prompts, None, mask=NoMask(), **settings), stock) < STOCK
+
+    read: list[Any] = []
+    attention = sampler.CrossAttentionMaps
+
+    def watched(unet: Any, tokens: Any, *rest: Any) -> CrossAttentionMaps:
+        read.extend(tokens)
+        return attention(unet, tokens, *rest)
+
+    monkeypatch.setattr(sampler, "CrossAttentionMaps", watched)
+    latents(pipe, prompts, [["<toy>", "dog"], ["dog"]], batch_invariant=False, **settings)
+    ids = pipe.tokenizer(pipe.maybe_convert_prompt(prompts[0], pipe.tokenizer))["input_ids"]
+    words = [[pipe.tokenizer.convert_ids_to_tokens(ids[i]) for i in positions] for positions in read[0]]
+    assert words == [["<toy>", "<toy>_1"], ["dog</w>"]]
 
 
 def test_output_types(pipe: StableDiffusionPipeline) -> None:
