@@ -63,7 +63,7 @@ def begin_record(plan: Plan, pipe: Any) -> dict[str, Any]:
 
 
 def add_timings(plan: Plan, **seconds: float) -> None:
-    """Adds to the run's timings; an interrupted run took the sum of its parts."""
+    """Adds to the run's timings; an interrupted run took the sum of its parts (a killed one not the last)."""
     record = read_run(plan.folder).record
     for key, value in seconds.items():
         record["timings"][key] = round(record["timings"][key] + value, 3)

@@ -13,7 +13,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 
 import hydra
@@ -52,6 +52,10 @@ GRID_SIZE = 64
 """Pictures in the grid."""
 KEEP_EVERY = 20.0
 """Seconds between two writings of images.csv while sampling."""
+
+
+Key = tuple[str, int]
+"""An image within a run: its prompt's id, and its place among the images of that prompt."""
 
 
 class JobFailed(Exception):
@@ -94,14 +98,20 @@ def make(plan: Plan) -> None:
 
 
 def make_images(plan: Plan, tracker: Tracker) -> None:
-    """Samples the missing images and brings ``images.csv`` up to date; scores of pictures that changed go."""
-    before = {row.key: row for row in read_rows(plan.folder / IMAGES_FILE, ImageRow)}
-    rows = {item.key: before[item.key] for item in plan.items if item.key in before}
+    """Samples the missing images and brings ``images.csv`` up to date.
+
+    The scores of pictures that changed go first, so that an interruption leaves no score of another picture.
+    """
+    listed = {row.key: row for row in read_rows(plan.folder / IMAGES_FILE, ImageRow)}
+    before = {item.key: listed[item.key] for item in plan.items if item.key in listed}
+    rows = dict(before)
     missing = missing_items(plan)
-    last = time.monotonic()
+    rows |= {item.key: image_row(plan, item) for item in plan.items if item not in missing}
+    made, last = 0, time.monotonic()
 
     def saved(item: Item) -> None:
-        nonlocal last
+        nonlocal made, last
+        made += 1
         rows[item.key] = image_row(plan, item)
         if time.monotonic() - last > KEEP_EVERY:
             keep()
@@ -109,28 +119,34 @@ def make_images(plan: Plan, tracker: Tracker) -> None:
             last = time.monotonic()
 
     def keep() -> None:
+        drop_scores(plan, {key for key, row in before.items() if rows[key].sha256 != row.sha256})
         present = [rows[item.key] for item in plan.items if item.key in rows]
         write_rows(plan.folder / IMAGES_FILE, ImageRow, present)
 
-    for item in plan.items:
-        if item not in missing and item.key not in rows:
-            rows[item.key] = image_row(plan, item)
     try:
         if missing or wants_strip(plan) or not (plan.folder / RUN_FILE).exists():
             pipe = load_model(plan)
             record = begin_record(plan, pipe)
-            seconds = sample_missing(plan, record["batch_size"], pipe, saved)
-            add_timings(plan, sampling_seconds=seconds, images_sampled=len(missing))
+            started = time.perf_counter()
+            try:
+                sample_missing(plan, record["batch_size"], pipe, saved)
+            finally:
+                add_timings(plan, sampling_seconds=time.perf_counter() - started, images_sampled=made)
     finally:
         keep()
-    changed = {key for key, row in before.items() if key in rows and rows[key].sha256 != row.sha256}
-    if changed:
+    if changed := sum(rows[key].sha256 != row.sha256 for key, row in before.items()):
         print(
-            f"warning: {plan.folder.name}: {len(changed)} images came back different (machine, libraries?)",
+            f"warning: {plan.folder.name}: {changed} images came back different (machine, libraries?)",
             file=sys.stderr,
         )
-        scores = [row for row in read_rows(plan.folder / SCORES_FILE, ScoreRow) if row.key not in changed]
-        write_rows(plan.folder / SCORES_FILE, ScoreRow, scores)
+
+
+def drop_scores(plan: Plan, changed: Set[Key]) -> None:
+    """Takes the scores of these pictures out of ``scores.csv``."""
+    scores = read_rows(plan.folder / SCORES_FILE, ScoreRow) if changed else []
+    kept = [row for row in scores if row.key not in changed]
+    if len(kept) < len(scores):
+        write_rows(plan.folder / SCORES_FILE, ScoreRow, kept)
 
 
 def image_row(plan: Plan, item: Item) -> ImageRow:
@@ -172,10 +188,14 @@ def make_scores(plan: Plan) -> None:
 
 
 def draw_grid(result: Run) -> Image:
-    """The first images, framed by whether they are right where the metric says so."""
-    right = {row.key: row.value for row in result.scores if row.metric == "exact"}
+    """The first images, framed by whether they are right where a metric says so."""
+    values: dict[str, dict[Key, float]] = {}
+    for row in result.scores:
+        if row.value is not None:
+            values.setdefault(row.metric, {})[row.key] = row.value
+    right: dict[Key, float] = next((of for of in values.values() if {*of.values()} <= {0, 1}), {})
     shown = result.images[:GRID_SIZE]
-    marks = [None if right.get(row.key) is None else right[row.key] == 1 for row in shown]
+    marks = [right[row.key] == 1 if row.key in right else None for row in shown]
     return pictures.grid(
         [open_image(result.folder / row.file) for row in shown], [row.prompt for row in shown], marks
     )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import json
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -55,15 +54,14 @@ def pending_batches(plan: Plan, batch_size: int, missing: set[Item]) -> list[tup
     return [b for i, b in enumerate(batches) if not missing.isdisjoint(b) or (i == 0 and wants_strip(plan))]
 
 
-def sample_missing(plan: Plan, batch_size: int, pipe: Any, saved: Callable[[Item], None]) -> float:
-    """Makes and writes the missing images, telling of each by `saved`. Returns the seconds it took.
+def sample_missing(plan: Plan, batch_size: int, pipe: Any, saved: Callable[[Item], None]) -> None:
+    """Makes and writes the missing images, telling of each by `saved`.
 
     Raises:
         UserError: a subject the model's tokenizer loses, or what the sampler refuses; before the first image.
     """
     mask, missing = build_mask(plan), missing_items(plan)
     check_tokens(plan, pipe)
-    started = time.perf_counter()
     done = len(plan.items) - len(missing)
     with tqdm(total=len(plan.items), initial=done, unit="img", desc=plan.label, mininterval=0.5) as progress:
         for batch in pending_batches(plan, batch_size, missing):
@@ -77,7 +75,6 @@ def sample_missing(plan: Plan, batch_size: int, pipe: Any, saved: Callable[[Item
                     progress.update()
             if recorder is not None:
                 write_bytes(plan.folder / STRIP_FILE, png(recorder.draw(images, batch)))
-    return time.perf_counter() - started
 
 
 def _sample(

@@ -8,18 +8,22 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from evaluation.results import (
     IMAGES_FILE,
     PROMPTS_FILE,
     SCORES_FILE,
     ImageRow,
+    Run,
     ScoreRow,
     read_prompts,
     read_rows,
     read_run,
     sha256,
+    write_bytes,
 )
+from experiments.run import draw_grid
 from tests.lab.conftest import Lab
 
 BRIGHTNESS = "+metric.brightness._target_=tests.lab.metrics.Brightness"
@@ -115,6 +119,61 @@ def test_a_changed_image_loses_its_score(lab: Lab) -> None:
     result = lab(BRIGHTNESS)
     assert result.status == 0 and "1 images came back different" in result.error
     assert all(row.value is None or row.value < 1 for row in read_rows(folder / SCORES_FILE, ScoreRow))
+
+
+def test_an_interruption_leaves_no_score_of_another_picture(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab(BRIGHTNESS)
+    folder = lab.only_run()
+    rows = read_rows(folder / IMAGES_FILE, ImageRow)
+    listed = (folder / IMAGES_FILE).read_text()
+    for row in rows[:2]:
+        listed = listed.replace(row.sha256, "0" * 64)
+        (folder / row.file).unlink()
+    (folder / IMAGES_FILE).write_text(listed)
+    written: list[Path] = []
+
+    def write_one(path: Path, content: bytes, durable: bool = True) -> None:
+        if written:
+            raise OSError(28, "No space left on device", str(path))
+        written.append(path)
+        write_bytes(path, content, durable)
+
+    monkeypatch.setattr("experiments.sampling.write_bytes", write_one)
+    assert lab(BRIGHTNESS).status == 1
+    assert [row.sha256 for row in read_rows(folder / IMAGES_FILE, ImageRow)] == [
+        rows[0].sha256,
+        "0" * 64,
+        rows[2].sha256,
+    ]
+    assert {row.key for row in read_rows(folder / SCORES_FILE, ScoreRow)} == {rows[1].key, rows[2].key}
+    assert read_run(folder).record["timings"]["images_sampled"] == 3 + 1
+    monkeypatch.undo()
+    assert lab(BRIGHTNESS).status == 0
+    assert read_rows(folder / IMAGES_FILE, ImageRow) == rows
+    assert {row.key for row in read_rows(folder / SCORES_FILE, ScoreRow)} == {row.key for row in rows}
+    assert read_run(folder).record["timings"]["images_sampled"] == 3 + 2
+
+
+def test_the_grid_is_framed_by_any_right_or_wrong_metric(tmp_path: Path) -> None:
+    keys = [("a", 0), ("b", 0), ("c", 0)]
+    images = []
+    for prompt_id, _ in keys:
+        Image.new("RGB", (16, 16), "grey").save(tmp_path / f"{prompt_id}.png")
+        images.append(ImageRow("r", prompt_id, "a cat", (), "", 0, 0, f"{prompt_id}.png", ""))
+
+    def grid_of(**metrics: list[float | None]) -> bytes:
+        scores = [
+            ScoreRow("r", *key, name, value)
+            for name, values in metrics.items()
+            for key, value in zip(keys, values, strict=True)
+        ]
+        return draw_grid(Run(tmp_path, {}, "done", images, scores)).tobytes()
+
+    framed = grid_of(exact=[1, 0, None])
+    assert framed == grid_of(distance=[0.5, 1, 0], judge=[1, 0, None])
+    assert len({framed, grid_of(), grid_of(judge=[0, 1, None]), grid_of(judge=[1, 0, 0])}) == 4
 
 
 def test_another_metric_is_added_without_sampling(lab: Lab) -> None:
@@ -218,7 +277,6 @@ def test_a_run_is_not_continued_in_another_precision(lab: Lab) -> None:
 
 def test_an_external_mask_and_other_sizes_run(lab: Lab) -> None:
     import numpy as np
-    from PIL import Image
 
     Image.fromarray(np.eye(8, dtype=np.uint8) * 255).save(lab.folder / "mask.png")
     result = lab(
