@@ -4,40 +4,65 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
+from torch._dynamo import OptimizedModule
+from torch.nn import Module
 from torch.nn.utils.rnn import pad_sequence
 
+from asyndm.conditioning.unet import PerPixelTime
 from asyndm.curves import Curve
 from asyndm.errors import UserError
 from asyndm.masks import Mask
 from asyndm.subjects import Subject, as_subject
 
 Subjects = Sequence[str | Subject]
+PIPELINE_PARTS = (
+    "vae",
+    "tokenizer",
+    "encode_prompt",
+    "maybe_convert_prompt",
+    "run_safety_checker",
+    "image_processor",
+    "maybe_free_model_hooks",
+)
+"""What sampling uses of a pipeline beside its network."""
 
 
 def check_pipeline(pipe: Any) -> None:
-    """Refuse anything but a text-to-image pipeline around a ``UNet2DConditionModel``."""
-    if not isinstance(getattr(pipe, "unet", None), UNet2DConditionModel) or not hasattr(
-        pipe, "encode_prompt"
-    ):
+    """Refuse anything but a text-to-image pipeline around an uncompiled ``UNet2DConditionModel`` with plain time."""
+    unet = getattr(pipe, "unet", None)
+    if isinstance(unet, Module) and any(_is_compiled(module) for module in unet.modules()):
+        raise UserError(
+            "pipe.unet is compiled by torch.compile, which leaves out hooks: give the network as it was loaded "
+            "(after pipe.unet = torch.compile(pipe.unet) that is pipe.unet._orig_mod)"
+        )
+    if not isinstance(unet, UNet2DConditionModel) or not all(hasattr(pipe, name) for name in PIPELINE_PARTS):
         raise UserError(f"pipe must be a StableDiffusionPipeline, got {type(pipe).__name__}")
-    channels, latent = pipe.unet.config.in_channels, pipe.vae.config.latent_channels
+    channels, latent = unet.config.in_channels, pipe.vae.config.latent_channels
     if channels != latent:
         raise UserError(
             f"the network takes {channels} channels but the autoencoder has {latent}: "
             "only text-to-image models are supported (no inpainting, no upscaling)"
         )
+    PerPixelTime(unet)  # refuses a network that uses time in another way
+
+
+def _is_compiled(module: Module) -> bool:
+    """Compiled as a wrapper (``torch.compile(module)``) or in place (``module.compile()``)."""
+    return isinstance(module, OptimizedModule) or module._compiled_call_impl is not None
 
 
 def prompt_list(prompt: str | Sequence[str]) -> list[str]:
     """One prompt or several, as a list."""
-    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    wrong = f"prompt must be a text or a non-empty list of texts, got {prompt!r}"
+    prompts = [prompt] if isinstance(prompt, str) else _listed(prompt, wrong)
     if not prompts or not all(isinstance(text, str) for text in prompts):
-        raise UserError(f"prompt must be a text or a non-empty list of texts, got {prompt!r}")
+        raise UserError(wrong)
     return prompts
 
 
@@ -45,29 +70,32 @@ def negative_list(negative_prompt: str | Sequence[str] | None, count: int) -> li
     """One negative prompt for each image."""
     if negative_prompt is None or isinstance(negative_prompt, str):
         return [negative_prompt or ""] * count
-    if len(negative_prompt) != count:
+    wrong = f"negative_prompt must be a text or a list of texts, got {negative_prompt!r}"
+    negatives = _listed(negative_prompt, wrong)
+    if not all(isinstance(text, str) for text in negatives):
+        raise UserError(wrong)
+    if len(negatives) != count:
         raise UserError(
-            f"negative_prompt has {len(negative_prompt)} entries for {count} prompts: give one, or one each"
+            f"negative_prompt has {len(negatives)} entries for {count} prompts: give one, or one each"
         )
-    return list(negative_prompt)
+    return negatives
 
 
 def subject_lists(subjects: Subjects | Sequence[Subjects] | None, count: int) -> list[list[Subject]]:
     """One list of subjects for each image; a flat list holds for every image."""
     if subjects is None:
         return [[] for _ in range(count)]
-    if isinstance(subjects, (str, Subject)):
-        subjects = [subjects]
-    flat = [isinstance(entry, (str, Subject)) for entry in subjects]
-    if all(flat):
-        return [[as_subject(entry) for entry in subjects] for _ in range(count)]  # type: ignore[arg-type]
-    if any(flat):
+    wrong = f"subjects must be words of the prompt, or a list of them for each prompt, got {subjects!r}"
+    entries = [subjects] if _is_subject(subjects) else _listed(subjects, wrong)
+    flat = [_is_subject(entry) for entry in entries]
+    if any(flat) and not all(flat):
         raise UserError("subjects must be one list of words, or one list for each prompt, not a mixture")
-    if len(subjects) != count:
-        raise UserError(
-            f"subjects has {len(subjects)} lists for {count} prompts: give one list for each prompt"
-        )
-    return [[as_subject(entry) for entry in entries] for entries in subjects]  # type: ignore[union-attr]
+    lists = [entries] * count if all(flat) else [_listed(entry, wrong) for entry in entries]
+    if not all(_is_subject(word) for words in lists for word in words):
+        raise UserError(wrong)
+    if len(lists) != count:
+        raise UserError(f"subjects has {len(lists)} lists for {count} prompts: give one list for each prompt")
+    return [[as_subject(word) for word in words] for words in lists]
 
 
 def check_subjects(subjects: Sequence[Sequence[Subject]], mask: Mask) -> None:
@@ -91,17 +119,15 @@ def concavities(subjects: Sequence[Sequence[Subject]], curve: Curve) -> Tensor:
 
 def seed_list(seed: int | Sequence[int], prompts: Sequence[str]) -> list[int]:
     """One seed for each image: a single seed counts up over the images of the same prompt."""
-    if isinstance(seed, int):
-        seeds = [seed + prompts[:i].count(text) for i, text in enumerate(prompts)]
-    else:
-        seeds = list(seed)
-        if len(seeds) != len(prompts):
-            raise UserError(
-                f"seed has {len(seeds)} entries for {len(prompts)} prompts: give one, or one each"
-            )
-    if not all(isinstance(s, int) and not isinstance(s, bool) and 0 <= s < 2**63 for s in seeds):
-        raise UserError(f"seed must be a whole number of at least 0, got {seed!r}")
-    return seeds
+    wrong = f"seed must be a whole number from 0 to 2^63 - 1, or a list of them, got {seed!r}"
+    seeds = [seed] if isinstance(seed, Integral) else _listed(seed, wrong)
+    if not all(_is_whole(s) and 0 <= s < 2**63 for s in seeds):
+        raise UserError(wrong)
+    if isinstance(seed, Integral):
+        return [int(seed) + prompts[:i].count(text) for i, text in enumerate(prompts)]
+    if len(seeds) != len(prompts):
+        raise UserError(f"seed has {len(seeds)} entries for {len(prompts)} prompts: give one, or one each")
+    return [int(s) for s in seeds]
 
 
 def latent_size(pipe: Any, height: int | None, width: int | None) -> tuple[int, int]:
@@ -113,7 +139,7 @@ def latent_size(pipe: Any, height: int | None, width: int | None) -> tuple[int, 
     size = []
     for name, value, default in zip(("height", "width"), (height, width), native, strict=True):
         value = default * scale if value is None else value
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1 or value % (scale * factor):
+        if not _is_whole(value) or value < 1 or value % (scale * factor):
             raise UserError(
                 f"{name} must be a positive multiple of {scale * factor} for this model, got {value!r}"
             )
@@ -143,3 +169,19 @@ def ddim_scheduler(scheduler: Any) -> Any:
         )
     config.setdefault("clip_sample", False)
     return DDIMScheduler.from_config(config)
+
+
+def _is_subject(value: Any) -> bool:
+    return isinstance(value, str | Subject)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _listed(value: Any, wrong: str) -> list[Any]:
+    """Anything that can be iterated as a list; else an error of these words."""
+    try:
+        return list(value)
+    except TypeError:
+        raise UserError(wrong) from None

@@ -5,7 +5,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler, PNDMScheduler, StableDiffusionPipeline
+from diffusers import (
+    DDIMScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    PNDMScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+)
 from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -20,11 +26,12 @@ from asyndm import (
     StaticMask,
     Subject,
     UserError,
+    inputs,
     sampler,
 )
 from asyndm.attention import CrossAttentionMaps
 from asyndm.sampler import StepRecord
-from tests.conftest import SD_SCHEDULER, make_pipeline
+from tests.conftest import SD_SCHEDULER, make_pipeline, make_unet
 from tests.library.traces import traces
 
 STOCK = 2e-6
@@ -163,6 +170,8 @@ def test_a_single_seed_counts_over_the_images_of_one_prompt(pipe: StableDiffusio
     prompts = ["a dog", "a cat", "a dog"]
     counted = latents(pipe, prompts, None, mask=NoMask(), seed=10)
     assert torch.equal(counted, latents(pipe, prompts, None, mask=NoMask(), seed=[10, 10, 11]))
+    assert torch.equal(counted, latents(pipe, prompts, None, mask=NoMask(), seed=np.int64(10)))
+    assert torch.equal(counted, latents(pipe, prompts, None, mask=NoMask(), seed=np.array([10, 10, 11])))
     assert not torch.allclose(counted[0], counted[2])
 
 
@@ -284,6 +293,11 @@ BAD = {
     "height must be a positive multiple of 8": {"height": 36},
     "width must be a positive multiple of 8": {"width": 0},
     "seed must be a whole number": {"seed": -1},
+    "seed must be a whole number from 0 to 2^63 - 1, or a list of them, got 1.5": {"seed": 1.5},
+    "or a list of them, got None": {"seed": None},
+    "or a list of them, got True": {"seed": True},
+    "or a list of them, got [1, 2, 3.0]": {"seed": [1, 2, 3.0]},
+    "or a list of them, got 9223372036854775808": {"seed": 2**63},
     "seed has 2 entries for 3 prompts": {"seed": [1, 2]},
     "output_type must be one of": {"output_type": "jpeg"},
     "attention_factor=8": {"attention_factor": 8},
@@ -295,6 +309,14 @@ BAD = {
     },
     "'bird' is not in the prompt": {"subjects": [["bird"], ["cat"], ["cat"]]},
     "subjects has 2 lists for 3 prompts": {"subjects": [["dog"], ["cat"]]},
+    "a list of them for each prompt, got [3]": {"subjects": [3]},
+    "a list of them for each prompt, got 3": {"subjects": 3},
+    "a list of them for each prompt, got [['dog', 3], ['cat'], ['cat']]": {
+        "subjects": [["dog", 3], ["cat"], ["cat"]]
+    },
+    "prompt must be a text or a non-empty list of texts, got 3": {"prompt": 3},
+    "negative_prompt must be a text or a list of texts, got 3": {"negative_prompt": 3},
+    "negative_prompt must be a text or a list of texts, got [3]": {"negative_prompt": [3]},
     "not a mixture": {"subjects": [["dog"], "cat", ["cat"]]},
     "prompt must be a text": {"prompt": []},
     "negative_prompt has 2 entries for 3": {"negative_prompt": ["", ""]},
@@ -318,6 +340,48 @@ def test_other_pipelines_and_schedulers_are_refused() -> None:
     with pytest.raises(UserError, match="must be a StableDiffusionPipeline"):
         asyndm.sample(object(), "a dog")
     pipe = make_pipeline()
+    larger = StableDiffusionXLPipeline(
+        **{name: pipe.components[name] for name in ("vae", "text_encoder", "tokenizer", "unet", "scheduler")},
+        text_encoder_2=None,
+        tokenizer_2=None,
+    )
+    with pytest.raises(UserError, match="must be a StableDiffusionPipeline, got StableDiffusionXLPipeline"):
+        latents(larger)
     pipe.scheduler = FlowMatchEulerDiscreteScheduler()
     with pytest.raises(UserError, match="no noise levels of a diffusion model"):
+        latents(pipe)
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (
+            {
+                "addition_embed_type": "text_time",
+                "addition_time_embed_dim": 8,
+                "projection_class_embeddings_input_dim": 64,
+            },
+            "added embeddings \\(as in SDXL\\)",
+        ),
+        ({"resnet_time_scale_shift": "scale_shift"}, "time_embedding_norm='scale_shift'"),
+        ({"in_channels": 9}, "takes 9 channels"),
+    ],
+)
+def test_networks_that_use_time_in_another_way_are_refused(network: dict[str, Any], message: str) -> None:
+    pipe = make_pipeline()
+    pipe.unet = make_unet(**network)
+    with pytest.raises(UserError, match=message):
+        inputs.check_pipeline(pipe)
+
+
+def test_compiled_networks_are_refused_with_the_remedy() -> None:
+    pipe = make_pipeline()
+    plain = pipe.unet
+    pipe.unet = torch.compile(plain, backend="eager")
+    with pytest.raises(UserError, match=r"pipe.unet is compiled by torch.compile.*pipe.unet._orig_mod"):
+        latents(pipe)
+    pipe.unet = pipe.unet._orig_mod
+    inputs.check_pipeline(pipe)
+    plain.mid_block.compile(backend="eager")
+    with pytest.raises(UserError, match="pipe.unet is compiled"):
         latents(pipe)
