@@ -26,7 +26,7 @@ def check(plan: Plan) -> None:
     """
     pixels = (plan.config["height"] or SMALLEST) * (plan.config["width"] or SMALLEST)
     check_writable(plan.output_dir, len(plan.items) * pixels)
-    check_device(plan.config["device"])
+    check_device(plan.device, plan.identity["model"]["dtype"])
     check_model(plan.config["model"])
     build(plan.identity["curve"])
     mask = build_mask(plan)
@@ -59,8 +59,10 @@ def check_writable(output_dir: Path, expected_bytes: int) -> None:
         raise UserError(f"output_dir={output_dir}: {free / 2**20:.0f} MB free, about {needed:.0f} MB needed")
 
 
-def check_device(device: str) -> None:
-    """Refuses a GPU that is not there."""
+def check_device(device: str, dtype: str) -> None:
+    """Refuses a GPU that is not there, and half precision without one."""
+    if device == "cpu" and dtype != "float32":
+        raise UserError(f"model.dtype={dtype} needs a GPU: on the CPU choose float32 or auto")
     if device.startswith("cuda"):
         import torch
 

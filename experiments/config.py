@@ -23,10 +23,12 @@ class Choice:
 
 @dataclass
 class Model(Choice):
-    """`path`: hub id or folder. `dtype`: float32, float16, bfloat16, or auto (half on a GPU)."""
+    """`path`: hub id or folder. `dtype`: float32, float16, bfloat16, or auto (half on a GPU).
+    `device`: where it runs unless the top-level `device` says otherwise."""
 
     path: str = MISSING
     dtype: str = "auto"
+    device: str = "auto"
     revision: str | None = None
 
 
@@ -96,7 +98,8 @@ class WandbTracker(Tracker):
 
 @dataclass
 class Config:
-    """Everything one run is made of. The second block can change no pixel and no score."""
+    """Everything one run is made of. The second block can change no pixel and no score, but for the device
+    of a model whose dtype depends on it."""
 
     model: Any = MISSING
     curve: Any = MISSING
@@ -113,7 +116,7 @@ class Config:
 
     metric: dict[str, Any] = field(default_factory=dict)
     tracker: Any = MISSING
-    device: str = "auto"
+    device: str | None = None
     batch_size: int = 16
     pictures: int = 4
     output_dir: str = "runs"

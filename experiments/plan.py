@@ -86,6 +86,10 @@ class Plan:
         return Path(self.config["output_dir"]).expanduser().resolve()
 
     @property
+    def device(self) -> str:
+        return chosen_device(self.config)
+
+    @property
     def label(self) -> str:
         """The run in a few words: "shapes-AsynDM-quadratic-0.5-20"."""
         mask, curve = self.identity["mask"], self.identity["curve"]
@@ -167,6 +171,25 @@ def local_folder(model: Mapping[str, Any]) -> Path | None:
     return None
 
 
+def chosen_device(config: Mapping[str, Any]) -> str:
+    """The device asked for, else the model's own."""
+    device: str = config["model"]["device"] if config["device"] is None else config["device"]
+    return device
+
+
+def _dtype(config: Mapping[str, Any]) -> str:
+    """The dtype that "auto" comes to; torch is asked only where the device is "auto" as well."""
+    dtype: str = config["model"]["dtype"]
+    if dtype != "auto":
+        return dtype
+    device = chosen_device(config)
+    if device == "auto":
+        from asyndm.models import choose_device
+
+        device = choose_device(device).type
+    return "float32" if device == "cpu" else "float16"
+
+
 def _check_ranges(config: Mapping[str, Any]) -> None:
     for key, (low, high) in RANGES.items():
         group, _, name = key.rpartition(".")
@@ -175,8 +198,9 @@ def _check_ranges(config: Mapping[str, Any]) -> None:
             raise UserError(f"{key}={value}: must be between {low:g} and {high:g}")
     if config["model"]["dtype"] not in DTYPES:
         raise UserError(f"model.dtype={config['model']['dtype']}: choose from {', '.join(DTYPES)}")
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", config["device"]):
-        raise UserError(f"device={config['device']}: choose from auto, cpu, cuda, cuda:N")
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device := chosen_device(config)):
+        setting = "model.device" if config["device"] is None else "device"
+        raise UserError(f"{setting}={device}: choose from auto, cpu, cuda, cuda:N")
 
 
 def _identity(config: Mapping[str, Any], prompts: tuple[Prompt, ...]) -> dict[str, Any]:
@@ -194,7 +218,7 @@ def _identity(config: Mapping[str, Any], prompts: tuple[Prompt, ...]) -> dict[st
     scalars = ("num_inference_steps", "eta", "seed", "images_per_prompt", "height", "width")
     return {
         "recipe": RECIPE,
-        "model": _model_content(config["model"]),
+        "model": {**_model_content(config["model"]), "dtype": _dtype(config)},
         "mask": mask,
         "curve": curve,
         "guidance": {key: value for key, value in guidance.items() if key != "_target_"},
@@ -217,7 +241,7 @@ def _content(choice: Mapping[str, Any]) -> dict[str, Any]:
 
 def _model_content(model: Mapping[str, Any]) -> dict[str, Any]:
     folder = local_folder(model)
-    rest = {key: value for key, value in settings(model).items() if key not in ("path", "revision")}
+    rest = {key: value for key, value in settings(model).items() if key not in ("path", "revision", "device")}
     if folder is None:
         return {"hub": model["path"], "revision": model["revision"], **rest}
     return {"weights": weights_digest(folder), **rest}

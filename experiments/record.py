@@ -11,7 +11,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from asyndm.errors import UserError
 from evaluation.results import RUN_FILE, SCHEMA_VERSION, read_run, sha256, write_json
 from experiments.folder import missing_items
 from experiments.plan import Plan, local_folder, model_files
@@ -20,19 +19,9 @@ PACKAGES = ("asyndm", "torch", "diffusers", "transformers", "numpy", "pillow")
 
 
 def begin_record(plan: Plan, pipe: Any) -> dict[str, Any]:
-    """The run's record: the one its images were begun with, else a new one, written.
-
-    Raises:
-        UserError: the images were begun in another dtype; the two must not be mixed.
-    """
-    dtype = str(pipe.unet.dtype).removeprefix("torch.")
+    """The run's record: the one its images were begun with, else a new one, written."""
     if (plan.folder / RUN_FILE).exists() and len(missing_items(plan)) < len(plan.items):
         record = read_run(plan.folder).record
-        if record["device"]["dtype"] != dtype:
-            raise UserError(
-                f"{plan.folder}: begun in {record['device']['dtype']}, now {dtype}; "
-                "set device or model.dtype as before, or delete the folder"
-            )
         if record["batch_size"] != plan.config["batch_size"]:
             print(
                 f"{plan.label}: goes on with batch_size={record['batch_size']}, as begun, so that "
@@ -54,7 +43,7 @@ def begin_record(plan: Plan, pipe: Any) -> dict[str, Any]:
         "git_commit": git_commit(),
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "model": _model(plan),
-        "device": _device(pipe, dtype),
+        "device": _device(pipe),
         "command": sys.argv,
         "timings": {"sampling_seconds": 0.0, "images_sampled": 0, "scoring_seconds": 0.0},
     }
@@ -112,14 +101,14 @@ def _cached_commit(model: dict[str, Any]) -> str | None:
     return Path(index).parent.name if isinstance(index, str) else None
 
 
-def _device(pipe: Any, dtype: str) -> dict[str, Any]:
+def _device(pipe: Any) -> dict[str, Any]:
     import torch
 
     name = torch.cuda.get_device_name(pipe.device) if pipe.device.type == "cuda" else platform.processor()
     return {
         "type": pipe.device.type,
         "name": name or platform.machine(),
-        "dtype": dtype,
+        "dtype": str(pipe.unet.dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
     }

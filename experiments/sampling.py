@@ -102,18 +102,20 @@ def _sample(
 
 def load_model(plan: Plan) -> Any:
     """The run's pipeline; the last one loaded stays at hand for the next job of a sweep."""
-    return _load(json.dumps(plan.config["model"]), json.dumps(plan.identity["model"]), plan.config["device"])
+    content = plan.identity["model"]
+    model = {**plan.config["model"], "dtype": content["dtype"], "device": plan.device}
+    return _load(json.dumps(model), json.dumps(content))
 
 
 @lru_cache(maxsize=1)
-def _load(model: str, content: str, device: str) -> Any:
+def _load(model: str, content: str) -> Any:
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
     warnings.filterwarnings("ignore", category=FutureWarning, module="diffusers")
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    pipe: Any = build(json.loads(model), device=device)
+    pipe: Any = build(json.loads(model))
     return pipe
 
 

@@ -36,7 +36,8 @@ BAD = [
     (["seed=-1"], "seed=-1: must be between 0"),
     (["model.dtype=float8"], "model.dtype=float8: choose from auto, float32"),
     (["model.dtype=float16"], "float16 needs a GPU"),
-    (["device=tpu"], "device=tpu: choose from auto, cpu"),
+    (["device=tpu"], "error: device=tpu: choose from auto, cpu"),
+    (["device=null", "model.device=tpu"], "error: model.device=tpu: choose from auto, cpu"),
     (["device=cuda:63"], "device=cuda:63: this machine has"),
     (["prompt_set.path=none.yaml"], "none.yaml: no such prompt file"),
     (["prompt_set=shapes", "prompt_set.split=tests"], "split='tests': choose from train, val, test"),
@@ -51,7 +52,7 @@ BAD = [
     (["model.path=/no/such/folder"], "model.path=/no/such/folder: no such folder"),
     (["model.path={folder}"], "not a diffusers pipeline"),
     (
-        ["model=sd15", "model.path=stable-diffusion-v1-5/stable-diffusion-v1-5"],
+        ["model=sd15", "model.path=nobody/no-such-model"],
         "is not in the local cache and the hub",
     ),
     (["output_dir={folder}/bare.yaml/runs"], "bare.yaml/runs: cannot be written to (Not a directory)"),
@@ -94,6 +95,7 @@ def test_bad_input_is_refused_in_one_line(filled: Lab, overrides: list[str], mes
     [
         (["num_inference_steps=2,3,0"], "num_inference_steps=0: must be between 1 and 1000"),
         (["num_inference_steps=2,ten"], "num_inference_steps=ten: Value 'ten'"),
+        (["model.dtype=float32,float16"], "model.dtype=float16 needs a GPU"),
         (["curve=quadratic,round"], "curve=round: no such choice"),
         (
             ["mask=none,dynamic", "prompt_set.path={folder}/bare.yaml"],

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from asyndm.errors import UserError
-from experiments.plan import Plan, make_plan
+from experiments.plan import Plan, chosen_device, make_plan
 from tests.lab.conftest import Lab
 from tests.lab.test_config import composed
 
@@ -30,7 +31,11 @@ def same(lab: Lab, first: str, second: str) -> bool:
         ("mask=none", "mask=dynamic curve=linear"),
         ("mask=none", "mask=dynamic mask.threshold=2 curve.concavity=0"),
         ("mask=none", "mask=global curve=piecewise_linear curve.concavity=0"),
-        ("mask=global", "mask=global batch_size=3 device=auto tracker=wandb tracker.images=2 pictures=0"),
+        ("mask=global", "mask=global batch_size=3 tracker=wandb tracker.images=2 pictures=0"),
+        ("model.dtype=auto", "model.dtype=float32"),
+        ("model.dtype=auto", "device=null model.device=cpu"),
+        ("device=cuda", "device=cuda:1 model.dtype=float16"),
+        ("model.dtype=float32", "device=cuda model.dtype=float32"),
         ("guidance=none", "guidance=cfg guidance.guidance_scale=1 guidance.negative_prompt=blur"),
         ("metric=none", "metric=exact"),
         ("prompt_set.limit=3", "limit=null"),
@@ -58,11 +63,35 @@ def test_what_cannot_matter_makes_no_other_run(lab: Lab, first: str, second: str
         "width=64",
         "guidance.guidance_scale=3",
         "guidance.negative_prompt=blur",
-        "model.dtype=float32",
+        "model.dtype=float16",
+        "device=cuda",
+        "device=null model.device=cuda",
     ],
 )
 def test_what_can_matter_makes_another_run(lab: Lab, override: str) -> None:
     assert not same(lab, "", override)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "device"),
+    [
+        ("model=shapes device=null", "cpu"),
+        ("model=shapes_mixed device=null", "cpu"),
+        ("model=sd15 device=null", "auto"),
+        ("model=shapes device=cuda:1", "cuda:1"),
+        ("model=sd15 device=cpu", "cpu"),
+    ],
+)
+def test_a_model_runs_on_its_own_device_unless_told_otherwise(overrides: str, device: str) -> None:
+    assert chosen_device(composed(*overrides.split())) == device
+
+
+@pytest.mark.parametrize(("gpu", "dtype"), [("cuda", "float16"), ("cpu", "float32")])
+def test_on_any_device_the_dtype_is_that_of_the_device_found(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, gpu: str, dtype: str
+) -> None:
+    monkeypatch.setattr("asyndm.models.choose_device", lambda _: torch.device(gpu))
+    assert plan(lab, "device=auto").identity["model"]["dtype"] == dtype
 
 
 def test_files_are_known_by_their_content(lab: Lab) -> None:

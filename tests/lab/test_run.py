@@ -264,15 +264,11 @@ def test_a_failing_job_does_not_stop_the_others(lab: Lab) -> None:
     assert not list(lab.runs.rglob("images/*rabbit-rabbit*"))
 
 
-def test_a_run_is_not_continued_in_another_precision(lab: Lab) -> None:
-    lab()
-    folder = lab.only_run()
-    record = json.loads((folder / "run.json").read_text())
-    record["device"]["dtype"] = "float16"
-    (folder / "run.json").write_text(json.dumps(record))
-    next((folder / "images").iterdir()).unlink()
-    result = lab()
-    assert result.status == 1 and "begun in float16, now float32" in result.lines[0]
+def test_the_record_says_where_and_in_what_precision_a_run_was_made(lab: Lab) -> None:
+    lab("device=null", "model.device=cpu")
+    record = read_run(lab.only_run()).record
+    assert (record["device"]["type"], record["device"]["dtype"]) == ("cpu", "float32")
+    assert record["identity"]["model"]["dtype"] == "float32"
 
 
 def test_an_external_mask_and_other_sizes_run(lab: Lab) -> None:
