@@ -43,7 +43,7 @@ def check_pipeline(pipe: Any) -> None:
         )
     if not isinstance(unet, UNet2DConditionModel) or not all(hasattr(pipe, name) for name in PIPELINE_PARTS):
         raise UserError(f"pipe must be a StableDiffusionPipeline, got {type(pipe).__name__}")
-    channels, latent = unet.config.in_channels, pipe.vae.config.latent_channels
+    channels, latent = pipe.unet.config.in_channels, pipe.vae.config.latent_channels
     if channels != latent:
         raise UserError(
             f"the network takes {channels} channels but the autoencoder has {latent}: "
@@ -86,7 +86,7 @@ def subject_lists(subjects: Subjects | Sequence[Subjects] | None, count: int) ->
     if subjects is None:
         return [[] for _ in range(count)]
     wrong = f"subjects must be words of the prompt, or a list of them for each prompt, got {subjects!r}"
-    entries = [subjects] if _is_subject(subjects) else _listed(subjects, wrong)
+    entries: list[Any] = [subjects] if _is_subject(subjects) else _listed(subjects, wrong)
     flat = [_is_subject(entry) for entry in entries]
     if any(flat) and not all(flat):
         raise UserError("subjects must be one list of words, or one list for each prompt, not a mixture")
@@ -120,7 +120,7 @@ def concavities(subjects: Sequence[Sequence[Subject]], curve: Curve) -> Tensor:
 def seed_list(seed: int | Sequence[int], prompts: Sequence[str]) -> list[int]:
     """One seed for each image: a single seed counts up over the images of the same prompt."""
     wrong = f"seed must be a whole number from 0 to 2^63 - 1, or a list of them, got {seed!r}"
-    seeds = [seed] if isinstance(seed, Integral) else _listed(seed, wrong)
+    seeds: list[Any] = [seed] if isinstance(seed, Integral) else _listed(seed, wrong)
     if not all(_is_whole(s) and 0 <= s < 2**63 for s in seeds):
         raise UserError(wrong)
     if isinstance(seed, Integral):

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from asyndm.errors import UserError
@@ -181,8 +181,9 @@ def read_grey(source: ImageSource) -> Tensor:
                 source = opened.copy()
         except FileNotFoundError:
             raise UserError(f"mask: there is no file {str(source)!r}") from None
-        except (UnidentifiedImageError, OSError) as error:
-            raise UserError(f"mask: {str(source)!r} is not a readable image ({error})") from None
+        except Exception as error:  # Pillow has some six kinds for a broken file, TypeError among them
+            reason = str(error).partition("\n")[0]
+            raise UserError(f"mask: {str(source)!r} is not a readable image ({reason})") from None
     if isinstance(source, Image.Image):
         wide = source.mode.startswith("I")
         source = np.asarray(source if wide else source.convert("L"))

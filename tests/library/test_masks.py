@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -99,14 +101,32 @@ def test_external_arrays_images_and_one_mask_for_each_image() -> None:
 
 def test_wrong_external_masks_are_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("not an image")
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)).save(
+        tmp_path / "whole.png"
+    )
+    whole = (tmp_path / "whole.png").read_bytes()
+    damaged = whole[:100] + bytes([whole[100] ^ 255]) + whole[101:]
+    header = whole[:11] + bytes([whole[11] ^ 1]) + whole[12:]
+    huge = struct.pack(">II", 40000, 40000) + whole[24:29]
+    broken = {
+        "short": whole[: len(whole) // 2],
+        "head": whole[:20],
+        "damaged": damaged,
+        "header": header,
+        "huge": whole[:16] + huge + struct.pack(">I", zlib.crc32(b"IHDR" + huge)) + whole[33:],
+    }
+    for name, content in broken.items():
+        (tmp_path / f"{name}.png").write_bytes(content)
     wrong = {
+        **{str(tmp_path / f"{name}.png"): "not a readable image" for name in broken},
         str(tmp_path / "none.png"): "there is no file",
         str(tmp_path / "text.png"): "not a readable image",
         str(tmp_path): "not a readable image",
     }
     for source, message in wrong.items():
-        with pytest.raises(UserError, match=message):
+        with pytest.raises(UserError, match=message) as caught:
             ExternalMask(source).initial(TWO, never)
+        assert "\n" not in str(caught.value)
     for array in (np.full((2, 2), 1.5), np.zeros((2, 2, 3)), np.array([[np.nan]]), np.zeros((0, 4))):
         with pytest.raises(UserError, match="values in \\[0, 1\\]"):
             ExternalMask(array).initial(TWO, never)
