@@ -88,6 +88,18 @@ def test_yaml_json_jsonl_and_csv_say_the_same(tmp_path: Path) -> None:
         assert second == Prompt("two-dogs", "a dog and a dog", subjects, "pair", ("a dog", "a dog")), name
 
 
+def test_json_may_be_indented_with_tabs(tmp_path: Path) -> None:
+    text = json.dumps(["a cat", {"text": "a dog", "subjects": ["dog"]}], indent="\t")
+    prompts = FilePrompts(written(tmp_path, "p.json", text)).load()
+    assert [(prompt.text, len(prompt.subjects)) for prompt in prompts] == [("a cat", 0), ("a dog", 1)]
+
+
+def test_a_line_of_jsonl_ends_at_a_newline_only(tmp_path: Path) -> None:
+    text = '"a cat\u2028on a mat"\n"a dog"\n'
+    prompts = FilePrompts(written(tmp_path, "p.jsonl", text)).load()
+    assert [prompt.text for prompt in prompts] == ["a cat\u2028on a mat", "a dog"]
+
+
 def test_limit_takes_the_first(tmp_path: Path) -> None:
     path = written(tmp_path, "p.yaml", YAML)
     assert [prompt.text for prompt in FilePrompts(path, limit=1).load()] == ["a cat on a mat"]
@@ -113,7 +125,15 @@ def test_limit_takes_the_first(tmp_path: Path) -> None:
         ("p.yaml", "- {text: a dog, subjects: [dog], concavities: [much]}\n", "line 1: concavities must be"),
         ("p.yaml", "- {text: a dog, subjects: [1]}\n", "line 1: subjects must be"),
         ("p.yaml", "- a cat\n- {text: [\n", "line 3: not YAML"),
+        ("p.yaml", "- a cat\n- a\a dog\n", r"line 2: not YAML \(the control character '\\x07'\)"),
+        ("p.yaml", "- a cat\n- text: 2024-02-31\n", "line 2: not YAML"),
+        ("p.yaml", "- a cat\n- {[a]: b}\n", "line 2: not YAML"),
         ("p.yaml", "text: a cat\n", "line 1: expected a list"),
+        ("p.json", '[\n\t"a cat",\n\t{"text":\n"a dog"},\n\t7]', "line 5: expected a text or a mapping"),
+        ("p.json", '[\n"a cat",\n"a\adog"]', "line 3: not JSON .Invalid control character"),
+        ("p.json", '[\n"a cat",\n', "line 3: not JSON"),
+        ("p.json", '{"text": "a cat"}', "line 1: expected a list"),
+        ("p.json", " [ ]", "no prompts"),
         ("p.yaml", "", "line 1: expected a list"),
         ("p.yaml", "[]", "no prompts"),
         ("p.jsonl", '"a cat"\n{"text": \n', "line 2: not JSON"),

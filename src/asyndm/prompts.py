@@ -176,7 +176,7 @@ class FilePrompts(PromptSet):
         readers = {
             ".yaml": _yaml_rows,
             ".yml": _yaml_rows,
-            ".json": _yaml_rows,
+            ".json": _json_rows,
             ".jsonl": _jsonl_rows,
             ".csv": _csv_rows,
         }
@@ -288,36 +288,65 @@ def _text(path: Path) -> str:
 
 
 def _json(path: Path) -> Any:
+    return _parsed(path, _text(path))
+
+
+def _parsed(path: Path, text: str, first_line: int = 1) -> Any:
     try:
-        return json.loads(_text(path))
+        return json.loads(text)
     except json.JSONDecodeError as error:
-        raise UserError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from error
+        line = first_line + error.lineno - 1
+        raise UserError(f"{path}, line {line}: not JSON ({error.msg})") from error
+
+
+def _json_rows(path: Path, text: str) -> Iterator[tuple[int, Any]]:
+    """The entries of a JSON list, each with the line it begins on."""
+    entries = _parsed(path, text)
+    if not isinstance(entries, list):
+        raise UserError(f"{path}, line 1: expected a list of prompts")
+    line, counted, start = 1, 0, text.index("[") + 1
+    for entry in entries:
+        while text[start] in " \t\r\n,":
+            start += 1
+        line += text.count("\n", counted, start)
+        yield line, entry
+        counted, start = start, json.JSONDecoder().raw_decode(text, start)[1]
 
 
 def _yaml_rows(path: Path, text: str) -> Iterator[tuple[int, Any]]:
-    """The entries of a YAML (or JSON) list, each with the line it begins on."""
+    """The entries of a YAML list, each with the line it begins on."""
     import yaml
 
-    loader = yaml.SafeLoader(text)
+    line = 1
     try:
+        loader = yaml.SafeLoader(text)
         root = loader.get_single_node()
         if not isinstance(root, yaml.SequenceNode):
             raise UserError(f"{path}, line 1: expected a list of prompts")
         for node in root.value:
-            yield node.start_mark.line + 1, loader.construct_document(node)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = mark.line + 1 if mark else 1
-        raise UserError(f"{path}, line {line}: not YAML ({getattr(error, 'problem', error)})") from error
+            line = node.start_mark.line + 1
+            yield line, _constructed(loader, node, f"{path}, line {line}")
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise UserError(
+            f"{path}, line {line}: not YAML (the control character {chr(error.character)!r})"
+        ) from error
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else line
+        raise UserError(f"{path}, line {line}: not YAML ({error.problem})") from error
+
+
+def _constructed(loader: Any, node: Any, place: str) -> Any:
+    try:
+        return loader.construct_document(node)
+    except ValueError as error:
+        raise UserError(f"{place}: not YAML ({error})") from error
 
 
 def _jsonl_rows(path: Path, text: str) -> Iterator[tuple[int, Any]]:
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
-            try:
-                yield number, json.loads(line)
-            except json.JSONDecodeError as error:
-                raise UserError(f"{path}, line {number}: not JSON ({error.msg})") from error
+            yield number, _parsed(path, line, number)
 
 
 def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, Any]]:
