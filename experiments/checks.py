@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import json
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from experiments.plan import Plan, build, build_mask, local_folder, metrics
 FREE_BYTES = 32 * 2**20
 """What must stay free on the disk beside the pictures."""
 SMALLEST = 64
-"""Pixels a side, where the model decides: what a run needs on the disk at the very least."""
+"""Pixels a side, where the model decides and is not on this disk yet."""
 
 
 def check(plan: Plan) -> None:
@@ -24,12 +24,15 @@ def check(plan: Plan) -> None:
     Raises:
         UserError: the first thing that is wrong.
     """
-    pixels = (plan.config["height"] or SMALLEST) * (plan.config["width"] or SMALLEST)
+    height, width = own_size(plan.config["model"])
+    pixels = (plan.config["height"] or height) * (plan.config["width"] or width)
     check_writable(plan.output_dir, len(plan.items) * pixels)
     check_device(plan.device, plan.identity["model"]["dtype"])
     check_model(plan.config["model"])
     build(plan.identity["curve"])
     mask = build_mask(plan)
+    if "sha256" in plan.identity["mask"]:
+        check_mask_image(plan.config["mask"]["image"])
     for prompt in plan.prompts:
         if mask.needs_subjects and not prompt.subjects:
             raise UserError(
@@ -37,6 +40,28 @@ def check(plan: Plan) -> None:
             )
     for metric in metrics(plan).values():
         metric.check(plan.prompts)
+
+
+def own_size(model: Mapping[str, Any]) -> tuple[int, int]:
+    """Height and width in pixels of the pictures that a model makes unless told otherwise."""
+    folder = local_folder(model)
+    if folder is None:
+        return SMALLEST, SMALLEST
+    try:
+        size = json.loads((folder / "unet" / "config.json").read_text())["sample_size"]
+        levels = json.loads((folder / "vae" / "config.json").read_text())["block_out_channels"]
+    except (OSError, ValueError, KeyError):
+        return SMALLEST, SMALLEST
+    height, width = (size, size) if isinstance(size, int) else size
+    factor: int = 2 ** (len(levels) - 1)
+    return height * factor, width * factor
+
+
+def check_mask_image(path: str) -> None:
+    """Refuses a mask that cannot be read as a picture."""
+    from asyndm.masks import read_grey
+
+    read_grey(path)
 
 
 def check_writable(output_dir: Path, expected_bytes: int) -> None:
@@ -81,11 +106,10 @@ def check_model(model: Mapping[str, Any]) -> None:
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
     disable_progress_bars()
-    os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", "10")
     try:
         hf_hub_download(model["path"], "model_index.json", revision=model["revision"])
     except Exception as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = (str(error).strip() or "no reason given").splitlines()[0]
         raise UserError(
             f"model={model['name']}: {model['path']} is not in the local cache and the hub cannot be reached "
             f"({type(error).__name__}: {reason}); give model=folder model.path=DIR"

@@ -7,6 +7,7 @@ A choice with settings of its own needs a dataclass here only if it wants them t
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -87,10 +88,17 @@ class Tracker(Choice):
     pass
 
 
+class WandbMode(Enum):
+    """Written to files in the run's folder, or sent at once."""
+
+    offline = "offline"
+    online = "online"
+
+
 @dataclass
 class WandbTracker(Tracker):
     project: str = "asyndm"
-    mode: str = "offline"
+    mode: WandbMode = WandbMode.offline
     entity: str | None = None
     group: str | None = None
     images: int = 16

@@ -121,7 +121,7 @@ def make_plan(config: DictConfig) -> Plan:
         UserError: a setting out of its range or missing, a bad prompt, a missing file.
     """
     try:
-        resolved: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        resolved: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True, enum_to_str=True)
     except MissingMandatoryValue as error:
         key = error.full_key or str(error).rpartition(": ")[2]
         raise UserError(f"{key} is missing: give {key}=...") from error

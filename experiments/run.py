@@ -78,6 +78,8 @@ def run(config: DictConfig) -> Run:
                 with stated(plan.folder):
                     make(plan)
     result = read_run(plan.folder)
+    if found:
+        track_found(plan, result)
     print(summary(plan, result, found), flush=True)
     return result
 
@@ -95,6 +97,17 @@ def make(plan: Plan) -> None:
         tracker.finish(plan, result, means(result))
     finally:
         tracker.close()
+
+
+def track_found(plan: Plan, result: Run) -> None:
+    """Tells the tracker of a run that was made without it."""
+    tracker = Forgiving(build(plan.config["tracker"]))
+    if not tracker.has(plan):
+        try:
+            tracker.start(plan)
+            tracker.finish(plan, result, means(result))
+        finally:
+            tracker.close()
 
 
 def make_images(plan: Plan, tracker: Tracker) -> None:

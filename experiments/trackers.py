@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from evaluation.results import Run
 from experiments.plan import Plan
@@ -16,6 +16,10 @@ SWEEP_VARIABLE = "ASYNDM_SWEEP"
 
 class Tracker:
     """Adds nothing to the files. A subclass is one class and one YAML in ``conf/tracker``."""
+
+    def has(self, plan: Plan) -> bool:
+        """Whether it was given this run before; a finished run that it was not given is told to it."""
+        return False
 
     def start(self, plan: Plan) -> None:
         """The run begins."""
@@ -44,13 +48,17 @@ class WandbTracker(Tracker):
     def __init__(
         self,
         project: str = "asyndm",
-        mode: str = "offline",
+        mode: Literal["offline", "online"] = "offline",
         entity: str | None = None,
         group: str | None = None,
         images: int = 16,
     ) -> None:
         self.project, self.mode, self.entity, self.group, self.images = project, mode, entity, group, images
         self.run: Any = None
+
+    def has(self, plan: Plan) -> bool:
+        begins = "run" if self.mode == "online" else "offline-run"
+        return any((plan.folder / "wandb").glob(f"{begins}-*-{plan.run_id}"))
 
     def start(self, plan: Plan) -> None:
         import wandb
@@ -62,7 +70,7 @@ class WandbTracker(Tracker):
             name=plan.label,
             id=plan.run_id,
             resume="allow",
-            mode="online" if self.mode == "online" else "offline",
+            mode=self.mode,
             dir=str(plan.folder),
             config={"run_id": plan.run_id, **plan.config, "identity": plan.identity},
             settings=wandb.Settings(init_timeout=30, silent=True, console="off"),
@@ -101,6 +109,9 @@ class Forgiving(Tracker):
     def __init__(self, tracker: Tracker) -> None:
         self._tracker: Tracker | None = tracker
 
+    def has(self, plan: Plan) -> bool:
+        return bool(self._try("has", plan))
+
     def start(self, plan: Plan) -> None:
         self._try("start", plan)
 
@@ -113,11 +124,11 @@ class Forgiving(Tracker):
     def close(self) -> None:
         self._try("close")
 
-    def _try(self, method: str, *arguments: Any) -> None:
+    def _try(self, method: str, *arguments: Any) -> Any:
         if self._tracker is None:
-            return
+            return None
         try:
-            getattr(self._tracker, method)(*arguments)
+            return getattr(self._tracker, method)(*arguments)
         except (Exception, SystemExit) as error:
             first: Sequence[str] = str(error).strip().splitlines() or [""]
             name = type(self._tracker).__name__
@@ -126,3 +137,4 @@ class Forgiving(Tracker):
                 file=sys.stderr,
             )
             self._tracker = None
+            return None

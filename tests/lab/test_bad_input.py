@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from experiments.checks import own_size
 from experiments.report import main as report
 from tests.lab.conftest import Lab
 
@@ -57,6 +61,7 @@ BAD = [
     ),
     (["output_dir={folder}/bare.yaml/runs"], "bare.yaml/runs: cannot be written to (Not a directory)"),
     (["output_dir=/proc/runs"], "output_dir=/proc/runs: cannot be written to"),
+    (["tracker=wandb", "tracker.mode=onlin"], "tracker.mode=onlin: "),
     (["mask=[none"], "mask=[none"),
 ]
 
@@ -65,6 +70,7 @@ BAD = [
 def filled(lab: Lab) -> Lab:
     (lab.folder / "malformed.csv").write_text("text,subjects\na cat,cat\na dog\n")
     (lab.folder / "absent.yaml").write_text("- a cat\n- {text: a dog, subjects: [bird]}\n")
+    Image.new("L", (8, 8)).save(lab.folder / "good.png")
     (lab.folder / "bare.yaml").write_text("- a cat\n")
     (lab.folder / "long.yaml").write_text(
         f"- a cat\n- {{text: '{'rabbit ' * 13} and a dog', subjects: [dog]}}\n"
@@ -78,7 +84,7 @@ def refused(lab: Lab, overrides: list[str], message: str) -> None:
     assert len(result.lines) == 1 and result.lines[0].startswith("error: ") and message in result.lines[0], (
         result.error
     )
-    assert result.out == "" and not list(lab.folder.rglob("*.png"))
+    assert result.out == "" and not list(lab.runs.rglob("*.png"))
 
 
 @pytest.mark.parametrize(
@@ -95,6 +101,7 @@ def test_bad_input_is_refused_in_one_line(filled: Lab, overrides: list[str], mes
     [
         (["num_inference_steps=2,3,0"], "num_inference_steps=0: must be between 1 and 1000"),
         (["num_inference_steps=2,ten"], "num_inference_steps=ten: Value 'ten'"),
+        (["mask.image={folder}/good.png,{folder}/bare.yaml", "mask=external"], "is not a readable image"),
         (["model.dtype=float32,float16"], "model.dtype=float16 needs a GPU"),
         (["curve=quadratic,round"], "curve=round: no such choice"),
         (
@@ -134,6 +141,28 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("mounting needs rights this machine does not give")
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_the_models_own_size_is_what_it_makes(lab: Lab) -> None:
+    assert lab("limit=1").status == 0
+    with Image.open(next((lab.only_run() / "images").iterdir())) as image:
+        assert own_size({"path": str(lab.pipeline)}) == (image.height, image.width)
+
+
+def test_pictures_of_the_models_own_size_must_fit_on_the_disk(lab: Lab) -> None:
+    model = lab.folder / "large"
+    shutil.copytree(lab.pipeline, model)
+    config = model / "unet" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "sample_size": [2**30, 2**20]}))
+    refused(lab, [f"model.path={model}"], "MB needed")
+
+
+def test_a_hub_that_gives_no_reason_is_refused_in_one_line(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ConnectionError
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", fail)
+    refused(lab, ["model=sd15"], "(ConnectionError: no reason given)")
 
 
 def test_a_full_disk_is_refused(lab: Lab, small_disk: Path) -> None:

@@ -57,6 +57,17 @@ def test_wandb_offline_holds_config_group_metrics_and_pictures(lab: Lab) -> None
     assert len(groups) == 1 and groups.pop().startswith("sweep-")
 
 
+def test_a_found_run_is_told_to_a_tracker_that_has_not_had_it(lab: Lab) -> None:
+    lab(BRIGHTNESS)
+    for _ in range(2):
+        result = lab(BRIGHTNESS, "tracker=wandb")
+        assert result.status == 0 and result.lines == [] and "  found  " in result.out
+    (path,) = lab.runs.rglob("*.wandb")
+    histories = [r.history for r in wandb_records(path) if r.WhichOneof("record_type") == "history"]
+    keys = {item.key or ".".join(item.nested_key) for history in histories for item in history.item}
+    assert {"brightness", "scores", "samples"} <= {key.split(".")[0] for key in keys}
+
+
 def test_a_missing_package_is_a_warning(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
     result = lab("tracker=wandb")
