@@ -239,13 +239,50 @@ class HostReads(TorchDispatchMode):
 
 
 @by_name
-def test_no_step_waits_for_the_device(pipe: StableDiffusionPipeline, mask: Mask) -> None:
+def test_no_step_waits_for_the_device(
+    pipe: StableDiffusionPipeline, mask: Mask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In no step of any loop, the rehearsal of the static mask among them."""
+    loop, loops = sampler.denoise, 0
     with HostReads() as reads:
-        latents(pipe, mask=mask, callback=lambda record: setattr(reads, "on", record.remaining > 0))
+
+        def watched(*args: Any, **settings: Any) -> torch.Tensor:
+            nonlocal loops
+            loops, reads.on = loops + 1, True
+            try:
+                return loop(*args, **settings)
+            finally:
+                reads.on = False
+
+        monkeypatch.setattr(sampler, "denoise", watched)
+        latents(pipe, mask=mask)
+        assert loops == (2 if mask.name == "static" else 1)
         assert reads.seen == []
         reads.on = True
         torch.ones(()).item()
         assert reads.seen != []
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_no_step_waits_for_a_gpu() -> None:
+    """Set-up and the first step, which caches what the others use, may wait; no step after it does."""
+    pipe = make_pipeline().to("cuda")
+    steps = 0
+
+    def watch(record: StepRecord) -> None:
+        nonlocal steps
+        steps += 1
+        torch.cuda.set_sync_debug_mode("error" if record.remaining else "default")
+
+    latents(pipe, mask=DynamicMask())
+    try:
+        latents(pipe, mask=DynamicMask(), callback=watch)
+        torch.cuda.set_sync_debug_mode("error")
+        with pytest.raises(RuntimeError, match="synchroniz"):
+            torch.ones((), device="cuda").item()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert steps == 4
 
 
 def test_the_pipeline_is_untouched_even_by_an_exception() -> None:
