@@ -15,14 +15,10 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from evaluation.results import (
-    IMAGES_FILE,
     RUN_FILE,
-    SCORES_FILE,
     STATE_FILE,
-    ImageRow,
-    ScoreRow,
     is_whole_png,
-    read_rows,
+    read_run,
     read_state,
     write_json,
 )
@@ -100,9 +96,12 @@ def is_complete(plan: Plan) -> bool:
     done = read_state(plan.folder)["state"] == "done" and (plan.folder / RUN_FILE).exists()
     if not done or wants_strip(plan) or missing_items(plan):
         return False
-    listed = {row.key for row in read_rows(plan.folder / IMAGES_FILE, ImageRow)}
-    scored = {(*row.key, row.metric) for row in read_rows(plan.folder / SCORES_FILE, ScoreRow)}
-    names = metrics(plan)
+    run, wanted = read_run(plan.folder), metrics(plan)
+    versions = run.record.get("metrics", {})
+    if any(versions.get(name) != metric.version for name, metric in wanted.items()):
+        return False
+    listed = {row.key for row in run.images}
+    scored = {(*row.key, row.metric) for row in run.scores}
     return is_whole_png(plan.folder / GRID_FILE) and all(
-        item.key in listed and all((*item.key, name) in scored for name in names) for item in plan.items
+        item.key in listed and all((*item.key, name) in scored for name in wanted) for item in plan.items
     )

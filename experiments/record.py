@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from evaluation.metrics import Metric
 from evaluation.results import RUN_FILE, SCHEMA_VERSION, read_run, sha256, write_json
 from experiments.folder import missing_items
 from experiments.plan import Plan, local_folder, model_files
@@ -45,6 +46,7 @@ def begin_record(plan: Plan, pipe: Any) -> dict[str, Any]:
         "model": _model(plan),
         "device": _device(pipe),
         "command": sys.argv,
+        "metrics": {},
         "timings": {"sampling_seconds": 0.0, "images_sampled": 0, "scoring_seconds": 0.0},
     }
     write_json(plan.folder / RUN_FILE, record)
@@ -56,6 +58,13 @@ def add_timings(plan: Plan, **seconds: float) -> None:
     record = read_run(plan.folder).record
     for key, value in seconds.items():
         record["timings"][key] = round(record["timings"][key] + value, 3)
+    write_json(plan.folder / RUN_FILE, record)
+
+
+def add_metric(plan: Plan, metric: Metric) -> None:
+    """Notes that all scores of this metric are of this version of it."""
+    record = read_run(plan.folder).record
+    record["metrics"] = {**record.get("metrics", {}), metric.name: metric.version}
     write_json(plan.folder / RUN_FILE, record)
 
 

@@ -42,7 +42,7 @@ from experiments import config as schema
 from experiments.checks import check
 from experiments.folder import GRID_FILE, is_complete, locked, missing_items, stated, wants_strip
 from experiments.plan import Item, Plan, build, make_plan, metrics
-from experiments.record import add_timings, begin_record
+from experiments.record import add_metric, add_timings, begin_record
 from experiments.sampling import load_model, open_image, png, sample_missing
 from experiments.sweep import describe
 from experiments.trackers import Forgiving, Tracker
@@ -180,11 +180,17 @@ def image_row(plan: Plan, item: Item) -> ImageRow:
 
 
 def make_scores(plan: Plan) -> None:
-    """Scores what has no score yet. The pictures are read from their files: a score is of what was kept."""
+    """Scores what has no score yet, or one by another version of its metric.
+
+    The pictures are read from their files: a score is of what was kept.
+    """
     path, size = plan.folder / SCORES_FILE, plan.config["batch_size"]
     rows = read_rows(path, ScoreRow)
+    versions = read_run(plan.folder).record.get("metrics", {})
     started = time.perf_counter()
     for name, metric in metrics(plan).items():
+        if versions.get(name) != metric.version:
+            rows = [row for row in rows if row.metric != name]
         scored = {row.key for row in rows if row.metric == name}
         todo = [item for item in plan.items if item.key not in scored]
         for start in range(0, len(todo), size):
@@ -197,6 +203,7 @@ def make_scores(plan: Plan) -> None:
             ]
         if todo:
             write_rows(path, ScoreRow, rows)
+        add_metric(plan, metric)
     add_timings(plan, scoring_seconds=time.perf_counter() - started)
 
 

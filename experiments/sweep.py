@@ -11,7 +11,7 @@ from typing import Any
 
 from hydra.errors import HydraException, OverrideParseException
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict, read_write
 
 from experiments.checks import check, check_writable
 from experiments.folder import is_complete
@@ -30,6 +30,8 @@ class CheckAll(Callback):
         _exit_on_error(lambda: check_writable(Path(config.output_dir).expanduser(), 0))
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        if config.hydra.sweeper._target_.endswith(".BasicSweeper"):
+            _exit_on_error(lambda: _replace_params(config))
         os.environ[SWEEP_VARIABLE] = config.hydra.runtime.choices.get("experiment") or _name(config)
         if config.hydra.sweeper._target_.endswith(".BasicSweeper"):
             _exit_on_error(lambda: _check_jobs(config))
@@ -46,6 +48,18 @@ def _exit_on_error(checks: Callable[[], None]) -> None:
 def _name(config: DictConfig) -> str:
     text = " ".join([*config.hydra.overrides.task, str(config.hydra.sweeper.params)])
     return f"sweep-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def _replace_params(config: DictConfig) -> None:
+    """Takes out of an experiment's sweep what the command line sets: Hydra would run their product, each job
+    as often as the experiment has values."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    overrides = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
+    given = {override.key_or_group for override in overrides}
+    with read_write(config.hydra.sweeper), open_dict(config.hydra.sweeper):
+        params = config.hydra.sweeper.params or {}
+        config.hydra.sweeper.params = {key: value for key, value in params.items() if key not in given}
 
 
 def _check_jobs(config: DictConfig) -> None:

@@ -24,10 +24,12 @@ class Metric(ABC):
 
     Attributes:
         name: its name in ``scores.csv``; two conventions of one metric have two names.
+        version: raised when it begins to give the same pictures other scores; the old ones are then replaced.
         higher_is_better: False for distances.
     """
 
     name: str
+    version: int = 1
     higher_is_better: bool = True
 
     def check(self, prompts: Sequence[Prompt]) -> None:

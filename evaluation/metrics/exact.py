@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cache
+from itertools import permutations
 from typing import TYPE_CHECKING
 
 from PIL.Image import Image
@@ -63,12 +65,16 @@ def _obstacle(image: Image, prompt: Prompt) -> str:
 
 @cache
 def _meanings() -> dict[str, Spec]:
-    """Every prompt the world can say, in both word orders, with its meaning."""
+    """Every prompt the world can say, in every order of its things, with its meaning."""
     from asyndm.shapes.world import KINDS, SPLITS, prompts
 
     specs = [spec for split in SPLITS for kind in KINDS for spec in prompts(split, kind)]
-    return {
-        text: meaning
-        for spec in specs
-        for text, meaning in ((spec.text, spec), (spec.reordered().text, spec))
-    }
+    return {said.text: spec for spec in specs for said in _orders(spec)}
+
+
+def _orders(spec: Spec) -> Iterator[Spec]:
+    """All ways to say it: related things in both directions, others in any order."""
+    if spec.relation:
+        yield from (spec, spec.reordered())
+    else:
+        yield from (replace(spec, things=things) for things in permutations(spec.things))

@@ -58,6 +58,13 @@ def test_an_experiment_composes_and_says_its_command(path: Path) -> None:
     assert set(config) == set(composed())
 
 
+def test_the_training_of_the_embedded_models_composes() -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("train_shapes", ["trunk.seconds=300"])
+    assert config.trunk.seconds == 300 and not OmegaConf.missing_keys(config)
+    assert set(config.branches) == {"shapes", "shapes_mixed"}
+
+
 @pytest.mark.parametrize(
     "arguments", [["--help"], ["--cfg", "job"], ["--cfg", "job", "experiment=shapes_grid"]]
 )

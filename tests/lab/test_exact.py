@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import permutations
 from pathlib import Path
 
 import pytest
@@ -33,9 +34,17 @@ def test_prompts_of_ones_own_are_checked_if_the_world_knows_them(tmp_path: Path)
         Exact().check(own[:1])
 
 
+def test_things_may_be_said_in_any_order(tmp_path: Path) -> None:
+    three = next(p for p in ShapesPrompts(kinds=["three"]).load() if "background" not in p.text)
+    first, second, third = (subject.text for subject in three.subjects)
+    for order in permutations((first, second, third)):
+        phrases = [f"{'an' if words[0] in 'aeiou' else 'a'} {words}" for words in order]
+        Exact().check([Prompt("own", f"{phrases[0]}, {phrases[1]} and {phrases[2]}")])
+
+
 def test_true_pictures_are_right_and_others_wrong() -> None:
-    torch = pytest.importorskip("torch")
-    pytest.importorskip("asyndm.shapes.checker")
+    import torch
+
     from asyndm.shapes.render import render
     from asyndm.shapes.world import KINDS
     from asyndm.shapes.world import prompts as specs_of

@@ -25,6 +25,7 @@ from evaluation.results import (
 )
 from experiments.run import draw_grid
 from tests.lab.conftest import Lab
+from tests.lab.metrics import Brightness
 
 BRIGHTNESS = "+metric.brightness._target_=tests.lab.metrics.Brightness"
 
@@ -186,6 +187,20 @@ def test_another_metric_is_added_without_sampling(lab: Lab) -> None:
     assert [row.metric for row in rows] == ["brightness"] * 3
 
 
+def test_scores_of_another_version_of_a_metric_are_replaced(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab(BRIGHTNESS)
+    path = lab.only_run() / SCORES_FILE
+    right = path.read_text()
+    path.write_text(right.replace("0.", "7.", 1))
+    assert "  found  " in lab(BRIGHTNESS).out and path.read_text() != right
+    monkeypatch.setattr(Brightness, "version", 2)
+    assert "  found  " not in lab(BRIGHTNESS).out and path.read_text() == right
+    assert read_run(path.parent).record["metrics"] == {"brightness": 2}
+    assert "  found  " in lab(BRIGHTNESS).out
+
+
 def test_pictures_that_cannot_be_scored_say_why(lab: Lab) -> None:
     (lab.folder / "prompts.yaml").write_text(
         "- {text: a cat, subjects: [cat]}\n- {text: a dog, subjects: [dog], kind: x}\n"
@@ -239,6 +254,13 @@ def test_a_sweep_makes_each_run_once(lab: Lab) -> None:
     folders = {path.name for path in lab.runs.iterdir()} - {".hydra"}
     assert len(folders) == 2 * (1 + 2 + 2)
     assert not [path for path in lab.folder.iterdir() if path.name not in ("prompts.yaml", "runs")]
+
+
+def test_the_command_line_replaces_what_an_experiment_sweeps(lab: Lab) -> None:
+    result = lab("experiment=demo", "mask=none,global", "curve=exponential", "limit=1", "pictures=0")
+    assert result.status == 0, result.error
+    labels = [line.split()[0] for line in result.out.splitlines()]
+    assert labels == ["folder-DM-2", "folder-DM_concave-exponential-0.5-2"]
 
 
 def test_concavities_are_swept(lab: Lab) -> None:
