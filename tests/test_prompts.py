@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from asyndm import inputs
+from asyndm.curves import Quadratic
 from asyndm.errors import UserError
 from asyndm.prompts import (
     AnimalActivity,
@@ -19,7 +21,8 @@ from asyndm.prompts import (
     ShapesPrompts,
     text_id,
 )
-from asyndm.subjects import Subject
+from asyndm.subjects import Subject, locate
+from tests.conftest import make_tokenizer
 
 YAML = """\
 - a cat on a mat
@@ -86,6 +89,34 @@ def test_yaml_json_jsonl_and_csv_say_the_same(tmp_path: Path) -> None:
         assert first == Prompt(text_id("a cat on a mat"), "a cat on a mat"), name
         subjects = (Subject("dog", 0.3, 1), Subject("dog", 0.7, 2))
         assert second == Prompt("two-dogs", "a dog and a dog", subjects, "pair", ("a dog", "a dog")), name
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (
+            "p.yaml",
+            '- {text: a dog and a dog, subjects: ["dog#1", "dog#2"], concavities: [0.3, 0.7]}\n',
+        ),
+        (
+            "p.json",
+            '[{"text": "a dog and a dog", "subjects": ["dog#1", "dog#2"], "concavities": [0.3, 0.7]}]',
+        ),
+        (
+            "p.jsonl",
+            '{"text": "a dog and a dog", "subjects": ["dog#1", "dog#2"], "concavities": [0.3, 0.7]}',
+        ),
+        ("p.csv", "text,subjects,concavities\na dog and a dog,dog#1;dog#2,0.3;0.7\n"),
+    ],
+)
+def test_two_equal_words_are_two_subjects_each_with_its_concavity(
+    tmp_path: Path, name: str, text: str
+) -> None:
+    """From the file to what the sampler makes of it: the token of each dog, and its ω."""
+    (prompt,) = FilePrompts(written(tmp_path, name, text)).load()
+    chosen = inputs.subject_lists(prompt.subjects, 1)
+    assert locate(make_tokenizer(), prompt.text, chosen[0]) == [[2], [7]]
+    assert inputs.concavities(chosen, Quadratic(0.5)).tolist() == [[0.3, 0.7]]
 
 
 def test_json_may_be_indented_with_tabs(tmp_path: Path) -> None:
