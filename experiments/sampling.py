@@ -114,7 +114,7 @@ def _load(model: str, content: str) -> Any:
 
     warnings.filterwarnings("ignore", category=FutureWarning, module="diffusers")
     diffusers_logging.disable_progress_bar()
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers_logging.disable_progress_bar()
     pipe: Any = build(json.loads(model))
     return pipe
 
