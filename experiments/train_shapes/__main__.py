@@ -4,7 +4,7 @@
     python -m experiments.train_shapes trunk.seconds=300  # quicker and worse
 
 Stages whose output is in `out` are not repeated, so an interrupted training goes on. The results are diffusers
-folders, `out`/shapes and `out`/shapes_mixed, with the record of their making in training.json.
+folders, `out`/shapes and `out`/shapes_mixed, with a record of each stage in a JSON file beside them.
 """
 
 from __future__ import annotations

@@ -56,7 +56,9 @@ def dataset(rank: int, out: Path, cfg: Settings) -> None:
     generator = torch.Generator().manual_seed(cfg["seed"] + 100 + rank)
     vae = AutoencoderKL.from_pretrained(out / "vae").eval()
     tokenizer = build_pipeline(vae).tokenizer
-    torch.save(make_dataset(vae, tokenizer, cfg["pictures"], generator), out / f"data_{rank}.pt")
+    data = make_dataset(vae, tokenizer, cfg["pictures"], generator)
+    torch.save(data, out / f"data_{rank}.part")
+    (out / f"data_{rank}.part").rename(out / f"data_{rank}.pt")
 
 
 def trunk(rank: int, out: Path, cfg: Settings) -> None:
@@ -77,10 +79,10 @@ def trunk(rank: int, out: Path, cfg: Settings) -> None:
         _record(out, "trunk", record)
 
 
-def branch(rank: int, out: Path, cfg: Settings) -> None:
+def branch(rank: int, out: Path, cfg: Settings, names: list[str]) -> None:
     """One checkpoint: the trunk trained on, its own way, by one worker on all the pictures."""
     torch.set_num_threads(1)
-    name = list(cfg["branches"])[rank]
+    name = names[rank]
     state = out / f"{name}.pt"
     shutil.copy(out / "trunk.pt", state)
     pipe = build_pipeline(AutoencoderKL.from_pretrained(out / "vae"))
@@ -114,4 +116,6 @@ def train(out: Path, cfg: Settings) -> None:
         mp.spawn(trunk, (out, cfg), nprocs=cfg["workers"])
     if not (out / "polish.json").exists():
         polish(out, cfg)
-    mp.spawn(branch, (out, cfg), nprocs=len(cfg["branches"]))
+    names = [name for name in cfg["branches"] if not (out / f"{name}_branch.json").exists()]
+    if names:
+        mp.spawn(branch, (out, cfg, names), nprocs=len(names))
