@@ -47,6 +47,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "mask.threshold": (0, 1000),
     "guidance.guidance_scale": (0, 1000),
 }
+NOT_BUILT_WITH = ("_target_", "name", "suited_guidance_scale")
 DTYPES = ("auto", "float32", "float16", "bfloat16")
 
 
@@ -131,8 +132,8 @@ def make_plan(config: DictConfig) -> Plan:
 
 
 def settings(choice: Mapping[str, Any]) -> dict[str, Any]:
-    """A choice's own settings: what its class is built with."""
-    return {key: value for key, value in choice.items() if key not in ("_target_", "name")}
+    """What a choice's class is built with."""
+    return {key: value for key, value in choice.items() if key not in NOT_BUILT_WITH}
 
 
 def build(choice: Mapping[str, Any], **more: Any) -> Any:
