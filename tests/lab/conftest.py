@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -20,6 +21,11 @@ PROMPTS = """\
 - {text: a dog above a red cat, subjects: [dog, red cat], kind: pair}
 - {text: a rabbit, subjects: [rabbit], kind: single}
 """
+
+
+def _hear_interrupts() -> None:
+    """A shell's background jobs ignore Ctrl-C, and so would the processes they start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
@@ -91,6 +97,7 @@ class Lab:
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            preexec_fn=_hear_interrupts,
         )
 
     def only_run(self) -> Path:
