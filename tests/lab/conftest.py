@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -44,7 +45,11 @@ class Result:
     @property
     def lines(self) -> list[str]:
         """What was said on standard error, without progress bars."""
-        return [line for line in self.error.splitlines() if line.strip() and "img/s" not in line]
+        return [
+            line
+            for line in self.error.splitlines()
+            if line.strip() and not re.search(r"(img/s|s/img)\b|\d+%\|", line)
+        ]
 
 
 @dataclass
