@@ -2,6 +2,7 @@
 
     python -m experiments.train_shapes                    # about 75 minutes on two CPU cores
     python -m experiments.train_shapes trunk.seconds=300  # quicker and worse
+    python -m experiments.train_shapes start_from=src/asyndm/shapes/weights/shapes  # longer and better
 
 Stages whose output is in `out` are not repeated, so an interrupted training goes on. The results are diffusers
 folders, `out`/shapes and `out`/shapes_mixed, with a record of each stage in a JSON file beside them.

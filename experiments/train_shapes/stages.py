@@ -14,6 +14,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from diffusers import AutoencoderKL
 
+from asyndm.models import load
 from asyndm.shapes.model import build_autoencoder, build_pipeline
 from experiments.train_shapes.autoencoder import standardise, train_autoencoder
 from experiments.train_shapes.dataset import make_dataset
@@ -61,6 +62,14 @@ def dataset(rank: int, out: Path, cfg: Settings) -> None:
     (out / f"data_{rank}.part").rename(out / f"data_{rank}.pt")
 
 
+def adopt(out: Path, cfg: Settings) -> None:
+    """The autoencoder of `start_from` as `out`/vae: latents must stay what its denoiser knows."""
+    vae = AutoencoderKL.from_pretrained(cfg["start_from"], subfolder="vae").float()
+    for stage, folder in (("autoencoder", "vae"), ("polish", "vae_polished")):
+        vae.save_pretrained(out / folder)
+        _record(out, stage, {"from": cfg["start_from"]})
+
+
 def trunk(rank: int, out: Path, cfg: Settings) -> None:
     """`out`/trunk.pt: plain training of both networks by all workers together."""
     torch.set_num_threads(1)
@@ -68,6 +77,10 @@ def trunk(rank: int, out: Path, cfg: Settings) -> None:
     dist.init_process_group("gloo", init_method=f"file://{out}/rendezvous", rank=rank, world_size=workers)
     torch.manual_seed(cfg["seed"])
     pipe = build_pipeline(AutoencoderKL.from_pretrained(out / "vae"))
+    if cfg["start_from"]:
+        earlier = load(cfg["start_from"], device="cpu", dtype="float32")
+        pipe.unet.load_state_dict(earlier.unet.state_dict())
+        pipe.text_encoder.load_state_dict(earlier.text_encoder.state_dict())
     data = torch.load(out / f"data_{rank}.pt", weights_only=True)
     quiet: Callable[[str], None] = lambda line: print(line, flush=True) if rank == 0 else None  # noqa: E731
     record = train_denoiser(
@@ -107,6 +120,8 @@ def branch(rank: int, out: Path, cfg: Settings, names: list[str]) -> None:
 def train(out: Path, cfg: Settings) -> None:
     """All the stages, skipping those already done."""
     out.mkdir(parents=True, exist_ok=True)
+    if cfg["start_from"] and not (out / "autoencoder.json").exists():
+        adopt(out, cfg)
     if not (out / "autoencoder.json").exists():
         autoencoder(out, cfg)
     if not all((out / f"data_{rank}.pt").exists() for rank in range(cfg["workers"])):
