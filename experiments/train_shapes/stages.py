@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import platform
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -82,9 +81,13 @@ def trunk(rank: int, out: Path, cfg: Settings) -> None:
         pipe.unet.load_state_dict(earlier.unet.state_dict())
         pipe.text_encoder.load_state_dict(earlier.text_encoder.state_dict())
     data = torch.load(out / f"data_{rank}.pt", weights_only=True)
-    quiet: Callable[[str], None] = lambda line: print(line, flush=True) if rank == 0 else None  # noqa: E731
+
+    def report(line: str) -> None:
+        if rank == 0:
+            print(line, flush=True)
+
     record = train_denoiser(
-        pipe, data, Recipe(**cfg["trunk"]), seed=cfg["seed"], state=out / "trunk.pt", report=quiet
+        pipe, data, Recipe(**cfg["trunk"]), seed=cfg["seed"], state=out / "trunk.pt", report=report
     )
     dist.destroy_process_group()
     if rank == 0:

@@ -79,13 +79,12 @@ def check(images: Tensor, specs: Sequence[Spec]) -> list[Verdict]:
 
 
 def _judge(picture: Array, spec: Spec) -> Verdict:
-    saturated = np.ptp(picture, axis=0) > SATURATED
     objects = find_objects(picture)
     reasons = _objects_wrong(objects, spec.things)
     if not reasons and spec.relation:
         reasons += _relation_wrong(objects, spec)
     if spec.background:
-        free = ~ndimage.binary_dilation(saturated, _AROUND, iterations=2)
+        free = ~ndimage.binary_dilation(_saturated(picture), _AROUND, iterations=2)
         reasons += _background_wrong(picture, free, spec.background)
         if spec.background == "scene" and not reasons:
             reasons += _places_wrong(objects, spec.things, horizon(picture, free)[0])
@@ -94,12 +93,11 @@ def _judge(picture: Array, spec: Spec) -> Verdict:
 
 def find_objects(picture: Array) -> list[Found]:
     """All objects of a picture (3, 64, 64)."""
-    saturated = np.ptp(picture, axis=0) > SATURATED
     hues = _nearest_colour(picture)
-    labels, count = ndimage.label(saturated, _AROUND)
+    labels, count = ndimage.label(_saturated(picture), _AROUND)
     found = []
     for component in range(1, count + 1):
-        inside = labels == component
+        inside: Mask = labels == component
         if inside.sum() < SMALLEST:
             continue
         cores = [
@@ -117,6 +115,12 @@ def find_objects(picture: Array) -> list[Found]:
                 if (parts == part).sum() >= SMALLEST:
                     found.append(_recognise(parts == part, list(COLOURS)[index]))
     return found
+
+
+def _saturated(picture: Array) -> Mask:
+    """The pixels of objects."""
+    mask: Mask = np.ptp(picture, axis=0) > SATURATED
+    return mask
 
 
 def _hue(rgb: Array) -> Array:
