@@ -23,11 +23,13 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 import asyndm
+from asyndm.algorithm import Schedule, StepRecord
 from asyndm.curves import Horizon, Quadratic
 from asyndm.errors import UserError
+from asyndm.guided import GuidedNetwork
 from asyndm.masks import DynamicMask, Scene
 from asyndm.models import choose_device, choose_dtype
-from asyndm.sampler import Batch, GuidedNetwork, Schedule, StepRecord
+from asyndm.sampler import Batch
 from asyndm.steps import AlphaTable, Prediction
 
 LATENT, TEXT_LENGTH, GUIDANCE = 64, 77, 5.0
@@ -49,7 +51,7 @@ SIZES: dict[str, dict[str, Any]] = {
         "cross_attention_dim": 1024,
     },
 }
-SCHEDULER = {
+SCHEDULER: dict[str, Any] = {
     "beta_start": 0.00085,
     "beta_end": 0.012,
     "beta_schedule": "scaled_linear",

@@ -26,8 +26,8 @@ from experiments.folder import STRIP_FILE, missing_items, wants_strip
 from experiments.plan import Item, Plan, build, build_mask
 
 if TYPE_CHECKING:
+    from asyndm.algorithm import StepRecord
     from asyndm.masks import Mask
-    from asyndm.sampler import StepRecord
 
 
 class Strip:

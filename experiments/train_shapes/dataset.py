@@ -15,8 +15,8 @@ from asyndm.shapes.render import MOST, render
 from asyndm.shapes.world import Spec, prompts
 
 SHARES: dict[str, float] = {
-    "one": 0.16, "two": 0.20, "three": 0.14, "count": 0.15, "relation": 0.14, "background": 0.05, "texture": 0.08,
-    "scene": 0.08,
+    "one": 0.07, "two": 0.16, "three": 0.19, "count": 0.13, "relation": 0.25, "background": 0.05, "texture": 0.09,
+    "scene": 0.06,
 }  # fmt: skip
 """How often each kind of prompt is drawn in training."""
 

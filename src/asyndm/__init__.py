@@ -11,17 +11,19 @@ from typing import TYPE_CHECKING, Any
 from asyndm.errors import UserError
 
 if TYPE_CHECKING:
+    from asyndm.algorithm import StepRecord
     from asyndm.curves import Curve, Exponential, Horizon, Linear, PiecewiseLinear, Quadratic
     from asyndm.masks import DynamicMask, ExternalMask, GlobalMask, Mask, NoMask, StaticMask
     from asyndm.models import load
-    from asyndm.sampler import StepRecord, sample
+    from asyndm.sampler import sample
     from asyndm.subjects import Subject
 
 _HOMES = {
+    "algorithm": ("StepRecord",),
     "curves": ("Curve", "Exponential", "Horizon", "Linear", "PiecewiseLinear", "Quadratic"),
     "masks": ("DynamicMask", "ExternalMask", "GlobalMask", "Mask", "NoMask", "StaticMask"),
     "models": ("load",),
-    "sampler": ("StepRecord", "sample"),
+    "sampler": ("sample",),
     "subjects": ("Subject",),
 }
 

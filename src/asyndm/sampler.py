@@ -1,24 +1,22 @@
-"""Asynchronous sampling: the algorithm on a page, and its use on a stock Stable Diffusion pipeline."""
+"""Sampling with a stock Stable Diffusion pipeline: from what the user asks to images."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from asyndm import inputs
-from asyndm.attention import CrossAttentionMaps
-from asyndm.conditioning.unet import PerPixelTime
-from asyndm.curves import Curve, Horizon, Linear, Quadratic
+from asyndm.algorithm import NextTimesteps, Schedule, StepRecord, denoise
+from asyndm.curves import Curve, Horizon, Quadratic
 from asyndm.errors import UserError, check_fraction
+from asyndm.guided import GuidedNetwork
 from asyndm.masks import DynamicMask, Mask, NoMask, Scene
-from asyndm.steps import AlphaTable, Prediction, ddim_step
+from asyndm.steps import AlphaTable, Prediction
 from asyndm.subjects import Subject, locate
 
 OUTPUT_TYPES = ("pil", "pt", "np", "latent")
@@ -26,178 +24,63 @@ DEFAULT_CURVE = Quadratic(0.5)
 DEFAULT_MASK = DynamicMask()
 
 
-class Network(Protocol):
-    """A denoising network with a timestep per pixel: (x, whole timesteps (B, H, W)) -> (output, attention maps)."""
-
-    def __call__(self, x: Tensor, index: Tensor, /) -> tuple[Tensor, Tensor | None]: ...
-
-
-class NextTimesteps(Protocol):
-    """Where every pixel goes from t when r updates remain, given the weights: t, r, (B, S, H, W) -> (B, H, W)."""
-
-    def __call__(self, t: Tensor, remaining: int, weights: Tensor, /) -> Tensor: ...
-
-
 @dataclass(frozen=True)
-class StepRecord:
-    """What one step did; all tensors on the sampling device.
+class Batch:
+    """Everything of a batch of images but its mask: the same noise can be denoised under one mask after another.
 
     Args:
-        step: i = 1 ... N.
-        remaining: N - i.
-        timesteps: (B, H, W) float64, before the step.
-        next_timesteps: (B, H, W) float64, after it.
-        weights: (B, S, H, W), the mask that steered it.
-        output: (B, C, H, W), the network's output, guided.
-        maps: (B, S, h, w) attention maps of this evaluation, if they were read.
-        latents: (B, C, H, W) after the step.
-        sample: (B, C, H, W) the predicted x₀.
-    """
-
-    step: int
-    remaining: int
-    timesteps: Tensor
-    next_timesteps: Tensor
-    weights: Tensor
-    output: Tensor
-    maps: Tensor | None
-    latents: Tensor
-    sample: Tensor
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """t' = w·curve(t) + (1-w)·line(t), per pixel; w and ω are those of the subject that owns the pixel."""
-
-    curve: Curve
-    horizon: Horizon
-    scene: Scene
-
-    def __call__(self, t: Tensor, remaining: int, weights: Tensor) -> Tensor:
-        w, omega = self.scene.owned(weights)
-        curved = self.curve.advance(t, remaining, self.horizon, omega)
-        return w * curved + (1 - w) * Linear().advance(t, remaining, self.horizon)
-
-
-@torch.no_grad()
-def denoise(
-    network: Network,
-    x: Tensor,
-    weights: Tensor,
-    *,
-    horizon: Horizon,
-    schedule: NextTimesteps,
-    mask: Mask,
-    scene: Scene,
-    alphas: AlphaTable,
-    prediction: Prediction,
-    eta: float = 0.0,
-    noise: Tensor | None = None,
-    callback: Callable[[StepRecord], None] | None = None,
-) -> Tensor:
-    """The algorithm: N evaluations, every pixel at its own timestep t.
-
-    Args:
-        network: evaluated at x and the rounded timestep map.
+        network: makes the ``GuidedNetwork``, given ``tokens``.
+        tokens: for each image, for each subject, its token positions.
         x: (B, C, H, W) initial noise.
-        weights: (B, S, H, W) of the mask before the first evaluation.
-        noise: (N, B, C, H, W) standard normal, needed if eta > 0.
-
-    Returns:
-        (B, C, H, W), fully denoised.
-    """
-    N = horizon.num_inference_steps
-    t = torch.full((len(x), *x.shape[-2:]), horizon.t_start, dtype=torch.float64, device=x.device)
-    t = schedule(t, N, weights)
-    for i in range(1, N + 1):
-        t_next = schedule(t, N - i, weights)
-        a, s = alphas.at(t), alphas.at(t_next) if i < N else alphas.clean
-        output, maps = network(x, alphas.index(t))
-        z = None if noise is None else noise[i - 1]
-        x, x0 = ddim_step(x, output, a, s, eta=eta, noise=z, prediction=prediction)
-        if callback is not None:
-            callback(StepRecord(i, N - i, t, t_next, weights, output, maps, x, x0))
-        t, weights = t_next, mask.follow(weights, maps, scene)
-    return x
-
-
-class GuidedNetwork:
-    """A stock UNet with its texts, as a ``Network``: hooked while the context lasts, guided, in one forward.
-
-    output = uncond + g (cond - uncond), in float32; without ``uncond`` the conditional output alone.
-
-    Args:
-        unet: a stock ``UNet2DConditionModel``.
-        cond: (B, L, D) text embeddings.
-        uncond: (B, L, D) for guidance; None: no guidance.
-        guidance_scale: g.
-        tokens: for each image, for each subject, its token positions; None: attention is not read.
-        attention_factor: latent size over map size, see ``CrossAttentionMaps``.
-        num_train_timesteps: T.
-        one_by_one: evaluate one image after another: the same arithmetic, to the bit, in any company.
+        noise: (N, B, C, H, W), needed if eta > 0.
     """
 
-    def __init__(
+    network: Callable[..., GuidedNetwork]
+    tokens: Sequence[Sequence[Sequence[int]]]
+    x: Tensor
+    noise: Tensor | None
+    scene: Scene
+    horizon: Horizon
+    schedule: NextTimesteps
+    alphas: AlphaTable
+    prediction: Prediction
+    eta: float
+
+    def run(
         self,
-        unet: Any,
-        cond: Tensor,
-        uncond: Tensor | None = None,
-        guidance_scale: float = 1.0,
-        tokens: Sequence[Sequence[Sequence[int]]] | None = None,
-        attention_factor: int | None = None,
-        num_train_timesteps: int = 1000,
-        one_by_one: bool = False,
-    ) -> None:
-        self._unet = unet
-        self._guidance_scale = guidance_scale
-        self._guided = uncond is not None
-        self._time = PerPixelTime(unet, num_train_timesteps)
-        self._ignored_timestep = torch.zeros((), dtype=torch.long, device=cond.device)
-        self._groups = [slice(i, i + 1) for i in range(len(cond))] if one_by_one else [slice(0, len(cond))]
-        self._texts = [
-            cond[group] if uncond is None else torch.cat([uncond[group], cond[group]])
-            for group in self._groups
-        ]
-        self._attentions: list[CrossAttentionMaps | None] = [None] * len(self._groups)
-        if tokens is not None:
-            longest = max(map(len, tokens))
-            padded = [[*subjects, *[()] * (longest - len(subjects))] for subjects in tokens]
-            self._attentions = [
-                CrossAttentionMaps(unet, padded[group], attention_factor, self._guided)
-                for group in self._groups
-            ]
+        mask: Mask,
+        weights: Tensor,
+        callback: Callable[[StepRecord], None] | None = None,
+        read_attention: bool = False,
+    ) -> Tensor:
+        """The denoised latents (B, C, H, W), starting with these weights (B, S, H, W)."""
+        tokens = self.tokens if read_attention or mask.follows_attention else None
+        with self.network(tokens=tokens) as network:
+            return denoise(
+                network,
+                self.x,
+                weights,
+                horizon=self.horizon,
+                schedule=self.schedule,
+                mask=mask,
+                scene=self.scene,
+                alphas=self.alphas,
+                prediction=self.prediction,
+                eta=self.eta,
+                noise=self.noise,
+                callback=callback,
+            )
 
-    def __enter__(self) -> Self:
-        self._time.__enter__()
-        return self
+    def rehearse(self) -> Tensor:
+        """The mean of all attention maps (B, S, h, w) of the synchronous method from the same noise."""
+        maps: list[Tensor] = []
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._time.__exit__(kind, error, trace)
+        def keep(record: StepRecord) -> None:
+            if record.maps is not None:
+                maps.append(record.maps)
 
-    def __call__(self, x: Tensor, index: Tensor) -> tuple[Tensor, Tensor | None]:
-        parts = [
-            self._evaluate(x[group], index[group], text, attention)
-            for group, text, attention in zip(self._groups, self._texts, self._attentions, strict=True)
-        ]
-        output = torch.cat([part for part, _ in parts])
-        maps = [part for _, part in parts if part is not None]
-        return output, torch.cat(maps) if maps else None
-
-    def _evaluate(
-        self, x: Tensor, index: Tensor, text: Tensor, attention: CrossAttentionMaps | None
-    ) -> tuple[Tensor, Tensor | None]:
-        self._time.set(index)
-        x = x.to(text.dtype).repeat(2 if self._guided else 1, 1, 1, 1)
-        with attention or nullcontext():
-            output = self._unet(x, self._ignored_timestep, encoder_hidden_states=text, return_dict=False)[
-                0
-            ].float()
-        if self._guided:
-            uncond, cond = output.chunk(2)
-            output = uncond + self._guidance_scale * (cond - uncond)
-        return output, None if attention is None else attention.maps()
+        self.run(NoMask(), self.scene.weights(0.0), keep, read_attention=True)
+        return torch.stack(maps).mean(0)
 
 
 @torch.no_grad()
@@ -294,65 +177,6 @@ def sample(
     images = latents if output_type == "latent" else _decode(pipe, latents, output_type)
     pipe.maybe_free_model_hooks()
     return images
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Everything of a batch of images but its mask: the same noise can be denoised under one mask after another.
-
-    Args:
-        network: makes the ``GuidedNetwork``, given ``tokens``.
-        tokens: for each image, for each subject, its token positions.
-        x: (B, C, H, W) initial noise.
-        noise: (N, B, C, H, W), needed if eta > 0.
-    """
-
-    network: Callable[..., GuidedNetwork]
-    tokens: Sequence[Sequence[Sequence[int]]]
-    x: Tensor
-    noise: Tensor | None
-    scene: Scene
-    horizon: Horizon
-    schedule: NextTimesteps
-    alphas: AlphaTable
-    prediction: Prediction
-    eta: float
-
-    def run(
-        self,
-        mask: Mask,
-        weights: Tensor,
-        callback: Callable[[StepRecord], None] | None = None,
-        read_attention: bool = False,
-    ) -> Tensor:
-        """The denoised latents (B, C, H, W), starting with these weights (B, S, H, W)."""
-        tokens = self.tokens if read_attention or mask.follows_attention else None
-        with self.network(tokens=tokens) as network:
-            return denoise(
-                network,
-                self.x,
-                weights,
-                horizon=self.horizon,
-                schedule=self.schedule,
-                mask=mask,
-                scene=self.scene,
-                alphas=self.alphas,
-                prediction=self.prediction,
-                eta=self.eta,
-                noise=self.noise,
-                callback=callback,
-            )
-
-    def rehearse(self) -> Tensor:
-        """The mean of all attention maps (B, S, h, w) of the synchronous method from the same noise."""
-        maps: list[Tensor] = []
-
-        def keep(record: StepRecord) -> None:
-            if record.maps is not None:
-                maps.append(record.maps)
-
-        self.run(NoMask(), self.scene.weights(0.0), keep, read_attention=True)
-        return torch.stack(maps).mean(0)
 
 
 def _tokens(pipe: Any, prompt: str, subjects: Sequence[Subject]) -> list[list[int]]:

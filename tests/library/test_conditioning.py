@@ -75,7 +75,7 @@ def test_equal_to_a_computation_pixel_by_pixel() -> None:
     assert (uniform - expected).abs().max() > 1e-3 * expected.abs().max()
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(t=st.lists(st.integers(0, 999), min_size=1, max_size=3), copies=st.sampled_from([1, 2]))
 @torch.no_grad()
 def test_a_uniform_map_is_a_scalar_timestep(t: list[int], copies: int) -> None:

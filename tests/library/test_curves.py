@@ -7,17 +7,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from asyndm.algorithm import Schedule
 from asyndm.curves import Curve, Exponential, Horizon, Linear, PiecewiseLinear, Quadratic, trajectory
 from asyndm.errors import UserError
 from asyndm.masks import Scene
-from asyndm.sampler import Schedule
 
 CONCAVE = (Quadratic, PiecewiseLinear, Exponential)
 fractions = st.floats(0, 1)
 horizons = st.builds(Horizon, st.integers(1, 60), st.sampled_from([250, 1000]), st.sampled_from([0, 1]))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     kind=st.sampled_from(CONCAVE),
     horizon=horizons,

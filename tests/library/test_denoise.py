@@ -10,9 +10,9 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
+from asyndm.algorithm import Schedule, StepRecord, denoise
 from asyndm.curves import Curve, Exponential, Horizon, PiecewiseLinear, Quadratic
 from asyndm.masks import GlobalMask, Mask, NoMask, Scene
-from asyndm.sampler import Schedule, StepRecord, denoise
 from asyndm.steps import PREDICTION_TYPES, AlphaTable, Prediction
 from tests.conftest import SD_SCHEDULER
 

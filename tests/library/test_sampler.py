@@ -29,8 +29,8 @@ from asyndm import (
     inputs,
     sampler,
 )
+from asyndm.algorithm import StepRecord
 from asyndm.attention import CrossAttentionMaps
-from asyndm.sampler import StepRecord
 from tests.conftest import SD_SCHEDULER, make_pipeline, make_unet
 from tests.library.traces import traces
 

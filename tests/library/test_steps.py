@@ -48,7 +48,7 @@ def test_one_level_everywhere_is_the_schedulers_own_step(
         assert torch.allclose(x0, theirs.pred_original_sample, rtol=1e-5, atol=2e-6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     prediction=st.builds(
         Prediction,

@@ -15,9 +15,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from asyndm.algorithm import NextTimesteps, Schedule, StepRecord
 from asyndm.curves import Horizon
+from asyndm.guided import GuidedNetwork
 from asyndm.masks import DynamicMask, GlobalMask, Mask, NoMask, Scene, StaticMask
-from asyndm.sampler import Batch, GuidedNetwork, NextTimesteps, Schedule, StepRecord
+from asyndm.sampler import Batch
 from asyndm.steps import AlphaTable, Prediction
 
 from .reference import DRIFT, TIMESTEPS, Case, Reference, near_half, relative, to_blocks, to_pixels
