@@ -64,9 +64,8 @@ def dataset(rank: int, out: Path, cfg: Settings) -> None:
 def adopt(out: Path, cfg: Settings) -> None:
     """The autoencoder of `start_from` as `out`/vae: latents must stay what its denoiser knows."""
     vae = AutoencoderKL.from_pretrained(cfg["start_from"], subfolder="vae").float()
-    for stage, folder in (("autoencoder", "vae"), ("polish", "vae_polished")):
-        vae.save_pretrained(out / folder)
-        _record(out, stage, {"from": cfg["start_from"]})
+    vae.save_pretrained(out / "vae")
+    _record(out, "autoencoder", {"from": cfg["start_from"]})
 
 
 def trunk(rank: int, out: Path, cfg: Settings) -> None:
