@@ -1,0 +1,124 @@
+"""What cannot be sampled is refused in one line, before the network runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from diffusers import (
+    FlowMatchEulerDiscreteScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+)
+
+import asyndm
+from asyndm import (
+    ExternalMask,
+    StaticMask,
+    UserError,
+    inputs,
+)
+from tests.conftest import make_pipeline, make_unet
+from tests.library.test_sampler import latents
+
+BAD = {
+    "num_inference_steps must be": {"num_inference_steps": 0},
+    "from 1 to 1000": {"num_inference_steps": 1001},
+    "eta must be a number in": {"eta": 1.5},
+    "guidance_scale must be": {"guidance_scale": float("nan")},
+    "height must be a positive multiple of 8": {"height": 36},
+    "width must be a positive multiple of 8": {"width": 0},
+    "seed must be a whole number": {"seed": -1},
+    "seed must be a whole number from 0 to 2^63 - 1, or a list of them, got 1.5": {"seed": 1.5},
+    "or a list of them, got None": {"seed": None},
+    "or a list of them, got True": {"seed": True},
+    "or a list of them, got [1, 2, 3.0]": {"seed": [1, 2, 3.0]},
+    "or a list of them, got 9223372036854775808": {"seed": 2**63},
+    "seed has 2 entries for 3 prompts": {"seed": [1, 2]},
+    "output_type must be one of": {"output_type": "jpeg"},
+    "attention_factor=8": {"attention_factor": 8},
+    "there is no file": {"mask": ExternalMask("nowhere.png")},
+    "mask 'dynamic' needs subjects, but prompt 1 has none": {"subjects": None},
+    "mask 'static' needs subjects, but prompt 2 has none": {
+        "subjects": [["dog"], [], ["cat"]],
+        "mask": StaticMask(),
+    },
+    "'bird' is not in the prompt": {"subjects": [["bird"], ["cat"], ["cat"]]},
+    "subjects has 2 lists for 3 prompts": {"subjects": [["dog"], ["cat"]]},
+    "a list of them for each prompt, got [3]": {"subjects": [3]},
+    "a list of them for each prompt, got 3": {"subjects": 3},
+    "a list of them for each prompt, got [['dog', 3], ['cat'], ['cat']]": {
+        "subjects": [["dog", 3], ["cat"], ["cat"]]
+    },
+    "prompt must be a text or a non-empty list of texts, got 3": {"prompt": 3},
+    "negative_prompt must be a text or a list of texts, got 3": {"negative_prompt": 3},
+    "negative_prompt must be a text or a list of texts, got [3]": {"negative_prompt": [3]},
+    "not a mixture": {"subjects": [["dog"], "cat", ["cat"]]},
+    "prompt must be a text": {"prompt": []},
+    "negative_prompt has 2 entries for 3": {"negative_prompt": ["", ""]},
+}
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_bad_input_is_refused_before_the_network_runs(pipe: StableDiffusionPipeline, message: str) -> None:
+    evaluations: list[int] = []
+    handle = pipe.unet.register_forward_pre_hook(lambda module, args: evaluations.append(1))
+    try:
+        with pytest.raises(UserError) as caught:
+            latents(pipe, **BAD[message])
+    finally:
+        handle.remove()
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+    assert evaluations == []
+
+
+def test_other_pipelines_and_schedulers_are_refused() -> None:
+    with pytest.raises(UserError, match="must be a StableDiffusionPipeline"):
+        asyndm.sample(object(), "a dog")
+    pipe = make_pipeline()
+    larger = StableDiffusionXLPipeline(
+        **{name: pipe.components[name] for name in ("vae", "text_encoder", "tokenizer", "unet", "scheduler")},
+        text_encoder_2=None,
+        tokenizer_2=None,
+    )
+    with pytest.raises(UserError, match="must be a StableDiffusionPipeline, got StableDiffusionXLPipeline"):
+        latents(larger)
+    pipe.scheduler = FlowMatchEulerDiscreteScheduler()
+    with pytest.raises(UserError, match="no noise levels of a diffusion model"):
+        latents(pipe)
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (
+            {
+                "addition_embed_type": "text_time",
+                "addition_time_embed_dim": 8,
+                "projection_class_embeddings_input_dim": 64,
+            },
+            "added embeddings \\(as in SDXL\\)",
+        ),
+        ({"resnet_time_scale_shift": "scale_shift"}, "time_embedding_norm='scale_shift'"),
+        ({"in_channels": 9}, "takes 9 channels"),
+    ],
+)
+def test_networks_that_use_time_in_another_way_are_refused(network: dict[str, Any], message: str) -> None:
+    pipe = make_pipeline()
+    pipe.unet = make_unet(**network)
+    with pytest.raises(UserError, match=message):
+        inputs.check_pipeline(pipe)
+
+
+def test_compiled_networks_are_refused_with_the_remedy() -> None:
+    pipe = make_pipeline()
+    plain = pipe.unet
+    pipe.unet = torch.compile(plain, backend="eager")
+    with pytest.raises(UserError, match=r"pipe.unet is compiled by torch.compile.*pipe.unet._orig_mod"):
+        latents(pipe)
+    pipe.unet = pipe.unet._orig_mod
+    inputs.check_pipeline(pipe)
+    plain.mid_block.compile(backend="eager")
+    with pytest.raises(UserError, match="pipe.unet is compiled"):
+        latents(pipe)
