@@ -131,6 +131,54 @@ def _average_gradients(parameters: list[nn.Parameter]) -> None:
         grad.copy_(part.view_as(grad))
 
 
+class Training:
+    """The state of a training: networks, their average, optimiser, counts. One step, saving and resuming.
+
+    Args:
+        pipe: whose UNet and text encoder are trained in place.
+        path: where the state is saved by the first worker, and found if an earlier training left it.
+    """
+
+    def __init__(self, pipe: StableDiffusionPipeline, recipe: Recipe, path: Path | None) -> None:
+        self.recipe, self.path = recipe, path
+        self.net = Denoiser(pipe).train()
+        self.parameters = list(self.net.parameters())
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=recipe.learning_rate, betas=(0.9, 0.99), weight_decay=0.01
+        )
+        self.average = copy.deepcopy(self.net).eval().requires_grad_(False)
+        self.step = self.samples = 0
+        if path and path.exists():
+            saved = torch.load(path, weights_only=True)
+            for name, part in self._parts().items():
+                part.load_state_dict(saved[name])
+            self.step, self.samples = saved["step"], saved["samples"]
+
+    def _parts(self) -> dict[str, Any]:
+        return {"net": self.net, "average": self.average, "optimizer": self.optimizer}
+
+    def save(self) -> None:
+        """Write the state, all or nothing."""
+        if self.path and (not dist.is_initialized() or dist.get_rank() == 0):
+            states = {name: part.state_dict() for name, part in self._parts().items()}
+            torch.save({**states, "step": self.step, "samples": self.samples}, self.path.with_suffix(".part"))
+            self.path.with_suffix(".part").rename(self.path)
+
+    def update(self, total: Tensor, rate: float) -> None:
+        """One step of the optimiser and of the average down the gradient of `total`, at this learning rate."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * min(1.0, (self.step + 1) / self.recipe.warmup)
+        self.optimizer.zero_grad()
+        total.backward()
+        if _workers() > 1:
+            _average_gradients(self.parameters)
+        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimizer.step()
+        self.step, self.samples = self.step + 1, self.samples + self.recipe.batch_size * _workers()
+        decay = min(self.recipe.ema, (1 + self.step) / (10 + self.step))
+        torch._foreach_lerp_(list(self.average.parameters()), self.parameters, 1 - decay)
+
+
 def train_denoiser(
     pipe: StableDiffusionPipeline,
     data: dict[str, Tensor],
@@ -144,73 +192,44 @@ def train_denoiser(
 
     Args:
         data: what `make_dataset` returns; each worker its own.
-        state: optimiser, weights and their average of an earlier training to go on from, and to save to.
+        state: file of an earlier training to go on from, and to save to.
 
     Returns:
         A record: steps, samples (all workers), seconds, losses.
     """
     torch.manual_seed(seed)
-    workers = dist.get_world_size() if dist.is_initialized() else 1
-    generator = torch.Generator().manual_seed(seed + 1000 * (dist.get_rank() if workers > 1 else 0))
-    net = Denoiser(pipe).train()
-    parameters = list(net.parameters())
-    optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, betas=(0.9, 0.99), weight_decay=0.01)
-    average = copy.deepcopy(net).eval().requires_grad_(False)
-    step = samples = 0
-    if state and state.exists():
-        saved = torch.load(state, weights_only=True)
-        net.load_state_dict(saved["net"])
-        average.load_state_dict(saved["average"])
-        optimizer.load_state_dict(saved["optimizer"])
-        step, samples = saved["step"], saved["samples"]
+    generator = torch.Generator().manual_seed(seed + 1000 * (dist.get_rank() if _workers() > 1 else 0))
+    training = Training(pipe, recipe, state)
     empty = pipe.tokenizer("", padding="max_length", return_tensors="pt").input_ids
-    alphas = pipe.scheduler.alphas_cumprod
     source = batches(data, empty, recipe, generator)
-
-    def save() -> None:
-        if state and (workers == 1 or dist.get_rank() == 0):
-            kept = {
-                "net": net.state_dict(),
-                "average": average.state_dict(),
-                "optimizer": optimizer.state_dict(),
-            }
-            torch.save({**kept, "step": step, "samples": samples}, state.with_suffix(".part"))
-            state.with_suffix(".part").rename(state)
-
-    start, running, first = time.perf_counter(), torch.tensor([1.0, 1.0]), step
+    start, before, running = time.perf_counter(), training.samples, torch.ones(2)
     while (progress := _progress(start, recipe.seconds)) < 1:
         rate = recipe.learning_rate + progress * (recipe.final_learning_rate - recipe.learning_rate)
-        for group in optimizer.param_groups:
-            group["lr"] = rate * min(1.0, (step + 1) / recipe.warmup)
-        loss, grounding = batch_loss(net, next(source), alphas, recipe, generator)
-        optimizer.zero_grad()
-        (loss + recipe.grounding * grounding).backward()
-        if workers > 1:
-            _average_gradients(parameters)
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        step, samples = step + 1, samples + recipe.batch_size * workers
-        decay = min(recipe.ema, (1 + step) / (10 + step))
-        torch._foreach_lerp_(list(average.parameters()), parameters, 1 - decay)
-        running.lerp_(torch.stack([loss.detach(), grounding.detach()]), 0.01)
-        if step % 100 == 0:
+        losses = batch_loss(training.net, next(source), pipe.scheduler.alphas_cumprod, recipe, generator)
+        training.update(losses[0] + recipe.grounding * losses[1], rate)
+        running.lerp_(torch.stack(losses).detach(), 0.01)
+        if training.step % 100 == 0:
             seconds = time.perf_counter() - start
-            speed = (step - first) * recipe.batch_size * workers / seconds
             report(
-                f"step {step} loss {running[0]:.4f} grounding {running[1]:.3f} {speed:.0f} pictures/s {seconds:.0f} s"
+                f"step {training.step} loss {running[0]:.4f} grounding {running[1]:.3f} "
+                f"{(training.samples - before) / seconds:.0f} pictures/s {seconds:.0f} s"
             )
-        if step % SAVE_EVERY == 0:
-            save()
-    save()
-    net.load_state_dict(average.state_dict())
-    net.eval()
+        if training.step % SAVE_EVERY == 0:
+            training.save()
+    training.save()
+    training.net.load_state_dict(training.average.state_dict())
+    training.net.eval()
     return {
-        "steps": step,
-        "samples": samples,
+        "steps": training.step,
+        "samples": training.samples,
         "seconds": time.perf_counter() - start,
         "loss": float(running[0]),
         "grounding_loss": float(running[1]),
     }
+
+
+def _workers() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def _progress(start: float, seconds: float) -> float:
