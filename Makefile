@@ -43,7 +43,7 @@ benchmark: $(STAMP)  ## what a step costs against the stock network's
 	$(BIN)/python -m experiments.benchmark --size small
 
 .PHONY: train
-train: $(STAMP)  ## train the embedded models from nothing (75 minutes on 2 cores)
+train: $(STAMP)  ## train the embedded models from nothing (110 minutes on 2 cores)
 	$(BIN)/python -m experiments.train_shapes
 
 .PHONY: clean

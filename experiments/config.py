@@ -25,14 +25,12 @@ class Choice:
 @dataclass
 class Model(Choice):
     """`path`: hub id or folder. `dtype`: float32, float16, bfloat16, or auto (half on a GPU).
-    `device`: where it runs unless the top-level `device` says otherwise; `suited_guidance_scale`:
-    what guidance=cfg takes unless told otherwise."""
+    `device`: where it runs unless the top-level `device` says otherwise."""
 
     path: str = MISSING
     dtype: str = "auto"
     device: str = "auto"
     revision: str | None = None
-    suited_guidance_scale: float = 5.0
 
 
 @dataclass

@@ -47,7 +47,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "mask.threshold": (0, 1000),
     "guidance.guidance_scale": (0, 1000),
 }
-NOT_BUILT_WITH = ("_target_", "name", "suited_guidance_scale")
+NOT_BUILT_WITH = ("_target_", "name")
 DTYPES = ("auto", "float32", "float16", "bfloat16")
 
 

@@ -1,6 +1,6 @@
 """Train the embedded models from nothing: autoencoder, pictures, a common trunk, then the two checkpoints.
 
-    python -m experiments.train_shapes                    # about 75 minutes on two CPU cores
+    python -m experiments.train_shapes                    # about 110 minutes on two CPU cores
     python -m experiments.train_shapes trunk.seconds=300  # quicker and worse
     python -m experiments.train_shapes start_from=src/asyndm/shapes/weights/shapes  # longer and better
 
