@@ -25,7 +25,7 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)  ## sample the embedded model under DM, DM_concave and AsynDM; print a table (2 minutes)
 	@$(BIN)/python -m experiments.run experiment=demo
 	@$(BIN)/python -m experiments.report runs/demo
-	@echo "Expect DM right on about half of the 32 prompts, and differences whose intervals contain 0: 32 prompts are few."
+	@echo "Expect DM right on most of the 32 prompts, and differences whose intervals contain 0: 32 prompts are few."
 	@echo "Pictures: runs/demo/*/grid.png; timestep maps and masks: runs/demo/*/strip.png; all numbers: scores.csv beside them."
 
 .PHONY: lint
