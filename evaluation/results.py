@@ -30,6 +30,8 @@ from asyndm.prompts import Prompt
 SCHEMA_VERSION = 1
 RUN_FILE, STATE_FILE, PROMPTS_FILE = "run.json", "state.json", "prompts.json"
 IMAGES_FILE, SCORES_FILE = "images.csv", "scores.csv"
+RECORD_PARTS = ("config", "identity", "timings")
+REMEDY = "delete it and ask for the run again: what is missing is made anew"
 PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 
 
@@ -145,6 +147,18 @@ def write_json(path: Path, content: Any) -> None:
     write_bytes(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
 
 
+def read_json(path: Path) -> Any:
+    """What a JSON file says.
+
+    Raises:
+        UserError: it is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error}); {REMEDY}") from error
+
+
 def write_rows(
     path: Path, kind: type[ImageRow] | type[ScoreRow], rows: Iterable[ImageRow | ScoreRow]
 ) -> None:
@@ -164,17 +178,14 @@ def read_rows(path: Path, kind: type[Row]) -> list[Row]:
     """
     if not path.exists():
         return []
-    rows: list[Row] = []
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
-        for cells in reader:
-            try:
-                rows.append(kind.from_cells(cells))
-            except (KeyError, ValueError, TypeError, AttributeError) as error:
-                raise UserError(
-                    f"{path}, line {reader.line_num}: not a row of {path.name} ({error!r})"
-                ) from error
-    return rows
+        try:
+            return [kind.from_cells(cells) for cells in reader]
+        except (KeyError, ValueError, TypeError, AttributeError, csv.Error) as error:
+            raise UserError(
+                f"{path}, line {reader.line_num}: not a row of {path.name} ({error!r}); {REMEDY}"
+            ) from error
 
 
 def write_prompts(path: Path, prompts: Sequence[Prompt]) -> None:
@@ -183,34 +194,41 @@ def write_prompts(path: Path, prompts: Sequence[Prompt]) -> None:
 
 
 def read_prompts(path: Path) -> dict[str, Prompt]:
-    """The prompts of a run by their id."""
-    prompts = [Prompt.from_dict(entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
+    """The prompts of a run by their id.
+
+    Raises:
+        UserError: not the prompts of a run.
+    """
+    try:
+        prompts = [Prompt.from_dict(entry) for entry in read_json(path)]
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path}: not the prompts of a run ({error!r}); {REMEDY}") from error
     return {prompt.prompt_id: prompt for prompt in prompts}
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """The run's state; ``{"state": "pending"}`` before it began."""
+    """The run's state; ``{"state": "pending"}`` before it began, or where the file says nothing."""
     try:
-        state: dict[str, Any] = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
-        return {"state": "pending"}
-    return state
+        state = read_json(folder / STATE_FILE)
+    except (FileNotFoundError, NotADirectoryError, UserError):
+        state = None
+    return state if isinstance(state, dict) and isinstance(state.get("state"), str) else {"state": "pending"}
 
 
 def read_run(folder: Path) -> Run:
     """Everything a folder says of its run, finished or not.
 
     Raises:
-        UserError: no run there, or one written by a newer version.
+        UserError: no run there, a damaged one, or one written by a newer version.
     """
     path = folder / RUN_FILE
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        version = int(record["schema_version"])
+        record = read_json(path)
     except FileNotFoundError as error:
         raise UserError(f"{folder}: no {RUN_FILE} there") from error
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from error
+    version = record.get("schema_version") if isinstance(record, dict) else None
+    if not isinstance(version, int) or not all(isinstance(record.get(part), dict) for part in RECORD_PARTS):
+        raise UserError(f"{path}: not the record of a run; {REMEDY}")
     if version > SCHEMA_VERSION:
         raise UserError(
             f"{path}: schema version {version} is newer than this program's {SCHEMA_VERSION}; update it"
@@ -219,8 +237,8 @@ def read_run(folder: Path) -> Run:
     return Run(folder, record, read_state(folder)["state"], images, read_rows(folder / SCORES_FILE, ScoreRow))
 
 
-def find_runs(roots: Sequence[Path]) -> list[Run]:
-    """All runs in these folders or below them, each once, ordered by folder.
+def find_runs(roots: Sequence[Path]) -> list[Path]:
+    """The folders of all runs in these folders or below them, each once, in order.
 
     Raises:
         UserError: a folder that does not exist, or no run in any of them.
@@ -233,7 +251,7 @@ def find_runs(roots: Sequence[Path]) -> list[Run]:
     if not folders:
         names = ", ".join(str(root) for root in roots)
         raise UserError(f"{names}: no runs there; make some with python -m experiments.run")
-    return [read_run(folder) for folder in sorted(folders)]
+    return sorted(folders)
 
 
 def is_whole_png(path: Path) -> bool:

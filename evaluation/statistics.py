@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import TypeVar
 
@@ -81,9 +81,11 @@ def clustered_bootstrap(
 
 
 def mean_interval(values: Sequence[float], clusters: Sequence[Hashable]) -> Interval:
-    """95 % interval of a mean: Wilson's for right-or-wrong values of as many prompts, else the bootstrap."""
-    if len(set(clusters)) == len(values) and set(values) <= {0.0, 1.0}:
-        return wilson(sum(values), len(values))
+    """95 % interval of a mean: Wilson's over prompts for right-or-wrong values where each prompt has one or all
+    are alike (resampling equal values would claim certainty), else the bootstrap."""
+    prompts, n = len(set(clusters)), len(values)
+    if set(values) <= {0.0, 1.0} and (prompts == n or len(set(values)) == 1):
+        return replace(wilson(sum(values) * prompts / n, prompts), n=n)
     return clustered_bootstrap(values, clusters)
 
 

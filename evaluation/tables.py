@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from evaluation.results import PROMPTS_FILE, Run, read_prompts
+from asyndm.errors import UserError
+from evaluation.results import PROMPTS_FILE, REMEDY, RUN_FILE, Run, read_prompts
 from evaluation.statistics import Interval, mean_interval, paired
 
 METHODS = {
@@ -71,7 +72,18 @@ def curve_name(curve: str) -> str:
 
 
 def labels(run: Run) -> dict[str, Any]:
-    """What tells a run from others in a table."""
+    """What tells a run from others in a table.
+
+    Raises:
+        UserError: the run's record lacks some of it.
+    """
+    try:
+        return _labels(run)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{run.folder / RUN_FILE}: not the record of a run ({error!r}); {REMEDY}") from error
+
+
+def _labels(run: Run) -> dict[str, Any]:
     identity, config = run.identity, run.record["config"]
     mask, curve, model = identity["mask"], identity["curve"], identity["model"]
     method = method_name(mask["_target_"])
@@ -102,7 +114,7 @@ def _prompt_set(choice: Mapping[str, Any]) -> str:
     return f"{choice['name']}/{part}" if part else str(choice["name"])
 
 
-def _subjects(run: Run) -> dict[tuple[str, str], str]:
+def subjects_of(run: Run) -> dict[tuple[str, str], str]:
     """Prompt -> its subjects and their concavities, as text; DM has no use for them."""
     path = run.folder / PROMPTS_FILE
     if method_name(run.identity["mask"]["_target_"]) == "DM" or not path.exists():
@@ -120,7 +132,7 @@ def collect(runs: Iterable[Run]) -> list[Cell]:
     """
     groups: dict[tuple[Any, ...], list[Cell]] = {}
     for run in runs:
-        of, subjects = labels(run), _subjects(run)
+        of, subjects = labels(run), subjects_of(run)
         group = groups.setdefault(tuple(of.values()), [])
         agreeing = [c for c in group if all(c.subjects.get(p, text) == text for p, text in subjects.items())]
         if not agreeing:

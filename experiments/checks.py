@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from asyndm.errors import UserError
+from asyndm.prompts import Prompt
 from experiments.plan import Plan, build, build_mask, local_folder, metrics
 
 FREE_BYTES = 32 * 2**20
 """What must stay free on the disk beside the pictures."""
-SMALLEST = 64
-"""Pixels a side, where the model decides and is not on this disk yet."""
 
 
 def check(plan: Plan) -> None:
@@ -24,11 +24,12 @@ def check(plan: Plan) -> None:
     Raises:
         UserError: the first thing that is wrong.
     """
-    height, width = own_size(plan.config["model"])
-    pixels = (plan.config["height"] or height) * (plan.config["width"] or width)
-    check_writable(plan.output_dir, len(plan.items) * pixels)
+    model = plan.config["model"]
     check_device(plan.device, plan.identity["model"]["dtype"])
-    check_model(plan.config["model"])
+    check_model(model)
+    parts = read_parts(model["name"], model["path"], model["revision"])
+    height, width = parts.pixels(plan.config["height"], plan.config["width"])
+    check_writable(plan.output_dir, len(plan.items) * height * width)
     build(plan.identity["curve"])
     mask = build_mask(plan)
     if "sha256" in plan.identity["mask"]:
@@ -38,23 +39,51 @@ def check(plan: Plan) -> None:
             raise UserError(
                 f"prompt {prompt.text!r} has no subjects, which mask={mask.name} needs; or choose mask=none"
             )
+    check_tokens(parts, plan.prompts)
     for metric in metrics(plan).values():
         metric.check(plan.prompts)
 
 
-def own_size(model: Mapping[str, Any]) -> tuple[int, int]:
-    """Height and width in pixels of the pictures that a model makes unless told otherwise."""
-    folder = local_folder(model)
-    if folder is None:
-        return SMALLEST, SMALLEST
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """What of a model can be known without its weights: its tokenizer and the configs of its networks."""
+
+    tokenizer: Any
+    unet: Mapping[str, Any]
+    vae: Mapping[str, Any]
+
+    def pixels(self, height: int | None, width: int | None) -> tuple[int, int]:
+        """Height and width of the pictures; None: the model's own.
+
+        Raises:
+            UserError: a size the networks cannot make.
+        """
+        from asyndm.inputs import latent_size
+
+        rows, columns = latent_size(self.unet, self.vae, height, width)
+        scale = 2 ** (len(self.vae["block_out_channels"]) - 1)
+        return rows * scale, columns * scale
+
+
+@lru_cache(maxsize=8)
+def read_parts(name: str, path: str, revision: str | None) -> Parts:
+    """The parts of a model on this disk or the hub, read once.
+
+    Raises:
+        UserError: one of them cannot be read.
+    """
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTokenizer
+
+    path = str(Path(path).expanduser())
     try:
-        size = json.loads((folder / "unet" / "config.json").read_text())["sample_size"]
-        levels = json.loads((folder / "vae" / "config.json").read_text())["block_out_channels"]
-    except (OSError, ValueError, KeyError):
-        return SMALLEST, SMALLEST
-    height, width = (size, size) if isinstance(size, int) else size
-    factor: int = 2 ** (len(levels) - 1)
-    return height * factor, width * factor
+        return Parts(
+            CLIPTokenizer.from_pretrained(path, subfolder="tokenizer", revision=revision),
+            UNet2DConditionModel.load_config(path, subfolder="unet", revision=revision),
+            AutoencoderKL.load_config(path, subfolder="vae", revision=revision),
+        )
+    except Exception as error:  # transformers, diffusers and the hub raise many kinds for a broken folder
+        raise UserError(f"model={name}: {path} cannot be read ({first_line(error)})") from error
 
 
 def check_mask_image(path: str) -> None:
@@ -86,16 +115,18 @@ def check_writable(output_dir: Path, expected_bytes: int) -> None:
 
 def check_device(device: str, dtype: str) -> None:
     """Refuses a GPU that is not there, and half precision without one."""
-    if device == "cpu" and dtype != "float32":
-        raise UserError(f"model.dtype={dtype} needs a GPU: on the CPU choose float32 or auto")
-    if device.startswith("cuda"):
-        import torch
+    from asyndm.models import choose_device, choose_dtype
 
-        count = torch.cuda.device_count()
-        if not torch.cuda.is_available() or int(device.partition(":")[2] or 0) >= count:
-            raise UserError(
-                f"device={device}: this machine has {count} usable GPUs; choose device=cpu or device=auto"
-            )
+    where = choose_device(device)
+    try:
+        choose_dtype(dtype, where)
+    except UserError as error:
+        raise UserError(f"model.{error}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line."""
+    return (str(error).strip() or "no reason given").splitlines()[0]
 
 
 def check_model(model: Mapping[str, Any]) -> None:
@@ -109,19 +140,19 @@ def check_model(model: Mapping[str, Any]) -> None:
     try:
         hf_hub_download(model["path"], "model_index.json", revision=model["revision"])
     except Exception as error:
-        reason = (str(error).strip() or "no reason given").splitlines()[0]
         raise UserError(
             f"model={model['name']}: {model['path']} is not in the local cache and the hub cannot be reached "
-            f"({type(error).__name__}: {reason}); give model=folder model.path=DIR"
+            f"({type(error).__name__}: {first_line(error)}); give model=folder model.path=DIR"
         ) from error
 
 
-def check_tokens(plan: Plan, pipe: Any) -> None:
-    """Refuses, before the first image, a subject of any prompt that the tokenizer loses or cuts off."""
+@lru_cache(maxsize=8)
+def check_tokens(parts: Parts, prompts: tuple[Prompt, ...]) -> None:
+    """Refuses a subject of any prompt that the tokenizer loses or cuts off."""
     from asyndm.subjects import locate
 
-    for prompt in plan.prompts:
+    for prompt in prompts:
         try:
-            locate(pipe.tokenizer, prompt.text, prompt.subjects)
+            locate(parts.tokenizer, prompt.text, prompt.subjects)
         except UserError as error:
             raise UserError(f"prompt {prompt.prompt_id}: {error}") from error

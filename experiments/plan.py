@@ -197,6 +197,11 @@ def _check_ranges(config: Mapping[str, Any]) -> None:
         value = (config[group] if group else config).get(name)
         if value is not None and not low <= value <= high:
             raise UserError(f"{key}={value}: must be between {low:g} and {high:g}")
+    if config["seed"] + config["images_per_prompt"] > 2**63:
+        raise UserError(
+            f"seed={config['seed']}: the last image of a prompt would have a seed beyond 2^63 - 1; "
+            "choose a smaller one"
+        )
     if config["model"]["dtype"] not in DTYPES:
         raise UserError(f"model.dtype={config['model']['dtype']}: choose from {', '.join(DTYPES)}")
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device := chosen_device(config)):

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from asyndm.errors import UserError
-from evaluation.results import find_runs, write_bytes
-from evaluation.tables import table, to_csv, to_markdown
+from evaluation.results import Run, find_runs, read_run, write_bytes
+from evaluation.tables import labels, subjects_of, table, to_csv, to_markdown
+from experiments.sweep import describe
 
 NOTE = (
-    "95 % intervals: of right-or-wrong scores with one image a prompt, Wilson's; otherwise, and of all "
-    "differences, a bootstrap over prompts. Differences are of the same prompts and seeds, all else equal."
+    "95 % intervals: of right-or-wrong scores with one image a prompt, or all alike, Wilson's over prompts; "
+    "otherwise, and of all differences, a bootstrap over prompts. Differences are of the same prompts and seeds, all else equal."
 )
 
 
@@ -40,9 +41,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"error: {error.filename}: cannot be written ({error.strerror})", file=sys.stderr)
+        print(f"error: {describe(error)}", file=sys.stderr)
         return 1
     return 0
+
+
+def readable(folders: Iterable[Path]) -> Iterator[Run]:
+    """The runs of these folders; one that cannot be read is named, and left out."""
+    for folder in folders:
+        try:
+            run = read_run(folder)
+            labels(run), subjects_of(run)
+        except UserError as error:
+            print(f"warning: left out: {error}", file=sys.stderr)
+        else:
+            yield run
 
 
 def report(chosen: argparse.Namespace) -> None:
@@ -51,7 +64,7 @@ def report(chosen: argparse.Namespace) -> None:
     Raises:
         UserError: nothing to report.
     """
-    runs = find_runs(chosen.runs)
+    runs = list(readable(find_runs(chosen.runs)))
     unfinished = [run for run in runs if run.state != "done"]
     runs = [run for run in runs if run.images]
     if not runs:

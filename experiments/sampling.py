@@ -21,7 +21,6 @@ from tqdm import tqdm
 
 from evaluation import pictures
 from evaluation.results import write_bytes
-from experiments.checks import check_tokens
 from experiments.folder import STRIP_FILE, missing_items, wants_strip
 from experiments.plan import Item, Plan, build, build_mask
 
@@ -58,10 +57,9 @@ def sample_missing(plan: Plan, batch_size: int, pipe: Any, saved: Callable[[Item
     """Makes and writes the missing images, telling of each by `saved`.
 
     Raises:
-        UserError: a subject the model's tokenizer loses, or what the sampler refuses; before the first image.
+        UserError: what the sampler refuses.
     """
     mask, missing = build_mask(plan), missing_items(plan)
-    check_tokens(plan, pipe)
     done = len(plan.items) - len(missing)
     with tqdm(total=len(plan.items), initial=done, unit="img", desc=plan.label, mininterval=0.5) as progress:
         for batch in pending_batches(plan, batch_size, missing):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral
 from typing import Any
 
@@ -130,12 +130,17 @@ def seed_list(seed: int | Sequence[int], prompts: Sequence[str]) -> list[int]:
     return [int(s) for s in seeds]
 
 
-def latent_size(pipe: Any, height: int | None, width: int | None) -> tuple[int, int]:
-    """(H, W) of the latents; both must be divisible by the factor between the network's finest and coarsest grids."""
-    native = pipe.unet.config.sample_size
+def latent_size(
+    unet: Mapping[str, Any], vae: Mapping[str, Any], height: int | None, width: int | None
+) -> tuple[int, int]:
+    """(H, W) of the latents for a size in pixels, None: the model's own; from the configs of its two networks.
+
+    Both must be divisible by the factor between the network's finest and coarsest grids.
+    """
+    native = unet["sample_size"]
     native = (native, native) if isinstance(native, int) else tuple(native)
-    scale = pipe.vae_scale_factor
-    factor = 2**pipe.unet.num_upsamplers
+    scale = 2 ** (len(vae["block_out_channels"]) - 1)
+    factor = 2 ** (len(unet["block_out_channels"]) - 1)
     size = []
     for name, value, default in zip(("height", "width"), (height, width), native, strict=True):
         value = default * scale if value is None else value

@@ -142,7 +142,7 @@ def sample(
     chosen = inputs.subject_lists(subjects, len(prompts))
     inputs.check_subjects(chosen, mask)
     tokens = [_tokens(pipe, *pair) for pair in zip(prompts, chosen, strict=True)]
-    size = inputs.latent_size(pipe, height, width)
+    size = inputs.latent_size(pipe.unet.config, pipe.vae.config, height, width)
     scheduler = inputs.ddim_scheduler(pipe.scheduler)
     horizon = Horizon(
         num_inference_steps, scheduler.config.num_train_timesteps, scheduler.config.steps_offset

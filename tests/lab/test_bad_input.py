@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from experiments.checks import own_size
+from experiments.checks import read_parts
 from experiments.report import main as report
 from tests.lab.conftest import Lab
 
@@ -38,6 +38,7 @@ BAD = [
     (["guidance.guidance_scale=-1"], "guidance.guidance_scale=-1.0: must be between 0"),
     (["mask.threshold=-1"], "mask.threshold=-1.0: must be between 0"),
     (["seed=-1"], "seed=-1: must be between 0"),
+    (["seed=9223372036854775807", "images_per_prompt=2"], "seed=9223372036854775807: the last image"),
     (["model.dtype=float8"], "model.dtype=float8: choose from auto, float32"),
     (["model.dtype=float16"], "float16 needs a GPU"),
     (["device=tpu"], "error: device=tpu: choose from auto, cpu"),
@@ -110,6 +111,11 @@ def test_bad_input_is_refused_in_one_line(filled: Lab, overrides: list[str], mes
         ),
         (["model.path={pipeline},/no/such/folder"], "model.path=/no/such/folder: no such folder"),
         (["curve.concavty=0.1,0.2"], "curve.concavty: no such setting"),
+        (["height=16,30"], "height must be a positive multiple of 8"),
+        (
+            ["prompt_set.path={folder}/prompts.yaml,{folder}/long.yaml", "mask=none"],
+            "lies beyond the 77 tokens",
+        ),
         (["mask=none,global", "output_dir=/proc/runs"], "output_dir=/proc/runs: cannot be written to"),
     ],
 )
@@ -146,7 +152,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_the_models_own_size_is_what_it_makes(lab: Lab) -> None:
     assert lab("limit=1").status == 0
     with Image.open(next((lab.only_run() / "images").iterdir())) as image:
-        assert own_size({"path": str(lab.pipeline)}) == (image.height, image.width)
+        parts = read_parts("folder", str(lab.pipeline), None)
+        assert parts.pixels(None, None) == (image.height, image.width)
 
 
 def test_pictures_of_the_models_own_size_must_fit_on_the_disk(lab: Lab) -> None:

@@ -17,6 +17,7 @@ from evaluation.results import (
     ImageRow,
     ScoreRow,
     find_runs,
+    read_run,
     write_json,
     write_prompts,
     write_rows,
@@ -61,7 +62,7 @@ def made(
     }
     config = {"model": {"name": "tiny"}, "prompt_set": prompt_set or {"name": "shapes"}}
     folder, seed = root / name, identity["seed"]
-    write_json(folder / "run.json", {"schema_version": 1, "config": config, "identity": identity})
+    write_json(folder / "run.json", {"schema_version": 1, "config": config, "identity": identity, "timings": {}})
     write_json(folder / "state.json", {"state": "done" if None not in right else "running"})
     ids = [f"p{first + i}" for i in range(len(right))]
     kinds = ["two" if (first + i) % 2 else "one" for i in range(len(right))]
@@ -87,7 +88,7 @@ def row_of(rows: list[Row], **wanted: Any) -> Row:
 def test_methods_are_compared_with_dm_on_the_images_both_have(tmp_path: Path) -> None:
     made(tmp_path, "dm", [1, 0, 1, 0, 1, 1], DM)
     made(tmp_path, "asyn", [1, 1, 0, 1, 0], ASYNDM, first=1)
-    rows = table(find_runs([tmp_path]))
+    rows = table(map(read_run, find_runs([tmp_path])))
     dm, asyn = row_of(rows, method="DM"), row_of(rows, method="AsynDM")
     expected = wilson(4, 6)
     assert (dm["n"], dm["score"], dm["score_low"], dm["score_high"]) == (
@@ -118,14 +119,14 @@ def test_methods_are_compared_with_dm_on_the_images_both_have(tmp_path: Path) ->
 def test_other_conditions_are_not_compared(tmp_path: Path, changes: dict[str, Any]) -> None:
     made(tmp_path, "dm", [1, 0, 1], DM)
     made(tmp_path, "asyn", [1, 1, 1], ASYNDM, **changes)
-    assert row_of(table(find_runs([tmp_path])), method="AsynDM")["difference"] is None
+    assert row_of(table(map(read_run, find_runs([tmp_path]))), method="AsynDM")["difference"] is None
 
 
 def test_runs_of_one_method_are_pooled_and_no_image_counts_twice(tmp_path: Path) -> None:
     made(tmp_path, "a", [1, 0], DM)
     made(tmp_path, "b", [0, 1, 1], DM, first=1)
     made(tmp_path, "c", [0, 0], DM, seed=1)
-    (row,) = table(find_runs([tmp_path]))
+    (row,) = table(map(read_run, find_runs([tmp_path])))
     assert row["n"] == 6 and row["score"] == 3 / 6
 
 
@@ -134,7 +135,7 @@ def test_runs_that_differ_in_concavities_only_have_rows_of_their_own(tmp_path: P
     made(tmp_path, "curve's own", [1, 1, 1], ASYNDM)
     made(tmp_path, "other", [0, 0, 0], ASYNDM, own_concavity=0.3)
     made(tmp_path, "other again", [0, 0], ASYNDM, own_concavity=0.3, first=2)
-    dm, *asyn = table(find_runs([tmp_path]))
+    dm, *asyn = table(map(read_run, find_runs([tmp_path])))
     assert dm["settings"] == "" and dm["n"] == 3
     assert sorted((row["n"], row["score"], row["difference"]) for row in asyn) == [
         (3, 1.0, pytest.approx(1 / 3)),
@@ -160,7 +161,7 @@ def test_prompts_of_other_splits_and_files_never_pool(
 ) -> None:
     made(tmp_path, "a", [1, 0], DM, prompt_set=first)
     made(tmp_path, "b", [1], DM, prompt_set=second, first=2)
-    rows = table(find_runs([tmp_path]))
+    rows = table(map(read_run, find_runs([tmp_path])))
     assert sorted(row["n"] for row in rows) == [1, 2]
     assert len({row["prompt_set"] for row in rows}) == 2
 
@@ -168,21 +169,21 @@ def test_prompts_of_other_splits_and_files_never_pool(
 def test_the_dm_of_a_prompt_is_found_whatever_file_it_came_from(tmp_path: Path) -> None:
     made(tmp_path, "dm", [1, 0], DM, prompt_set={"name": "file", "path": "plain.yaml"})
     made(tmp_path, "asyn", [1, 1], ASYNDM, prompt_set={"name": "file", "path": "own.yaml"}, own_concavity=0.3)
-    assert row_of(table(find_runs([tmp_path])), method="AsynDM")["difference"] == 0.5
+    assert row_of(table(map(read_run, find_runs([tmp_path]))), method="AsynDM")["difference"] == 0.5
 
 
 def test_the_number_of_pairs_is_shown_where_it_is_not_that_of_the_images(tmp_path: Path) -> None:
     made(tmp_path, "dm", [1, 0], DM)
     made(tmp_path, "asyn", [1, 1], ASYNDM)
-    assert "pairs" not in to_markdown(table(find_runs([tmp_path])))
+    assert "pairs" not in to_markdown(table(map(read_run, find_runs([tmp_path]))))
     made(tmp_path, "more", [1], ASYNDM, first=2)
-    assert "| pairs |" in to_markdown(table(find_runs([tmp_path])))
+    assert "| pairs |" in to_markdown(table(map(read_run, find_runs([tmp_path]))))
 
 
 def test_kinds_have_rows_of_their_own(tmp_path: Path) -> None:
     made(tmp_path, "dm", [1, 0, 1, 0], DM)
     made(tmp_path, "asyn", [1, 1, 1, 0], ASYNDM)
-    rows = table(find_runs([tmp_path]), by_kind=True)
+    rows = table(map(read_run, find_runs([tmp_path])), by_kind=True)
     assert [row["kind"] for row in rows] == ["all", "one", "two"] * 2
     two = row_of(rows, method="AsynDM", kind="two")
     assert (two["n"], two["score"], two["difference"], two["wins"]) == (2, 0.5, 0.5, 1)
@@ -190,9 +191,9 @@ def test_kinds_have_rows_of_their_own(tmp_path: Path) -> None:
 
 def test_what_differs_gets_a_column(tmp_path: Path) -> None:
     made(tmp_path, "a", [1], DM)
-    assert not {"eta", "guidance", "weights"} & set(table(find_runs([tmp_path]))[0])
+    assert not {"eta", "guidance", "weights"} & set(table(map(read_run, find_runs([tmp_path])))[0])
     made(tmp_path, "b", [1], DM, eta=0.0)
-    assert {row["eta"] for row in table(find_runs([tmp_path]))} == {0.0, 1.0}
+    assert {row["eta"] for row in table(map(read_run, find_runs([tmp_path])))} == {0.0, 1.0}
 
 
 def test_the_command_prints_and_writes_partial_data(
@@ -214,6 +215,29 @@ def test_the_command_prints_and_writes_partial_data(
     ]
 
 
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("run.json", b"\xff"),
+        ("run.json", b'{"schema_version": 1, "config": {}, "identity": {}, "timings": {}}'),
+        ("images.csv", b"\xff"),
+        ("scores.csv", b"run_id\n1,2,3\n"),
+        ("prompts.json", b"[{}]"),
+    ],
+)
+def test_a_damaged_run_is_named_and_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], file: str, content: bytes
+) -> None:
+    made(tmp_path, "dm", [1], DM)
+    made(tmp_path, "asyn", [1], ASYNDM)
+    (tmp_path / "asyn" / file).write_bytes(content)
+    assert main([str(tmp_path)]) == 0
+    said = capsys.readouterr()
+    assert "| DM " in said.out and "| AsynDM " not in said.out
+    (line,) = said.err.splitlines()
+    assert line.startswith("warning: left out: ") and f"asyn/{file}" in line
+
+
 def test_unknown_metrics_and_unwritable_files_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -226,6 +250,6 @@ def test_unknown_metrics_and_unwritable_files_are_refused(
 
 def test_real_runs_are_reported(lab: Lab) -> None:
     lab("-m", "mask=none,global,dynamic", "+metric.brightness._target_=tests.lab.metrics.Brightness")
-    rows = table(find_runs([lab.runs]))
+    rows = table(map(read_run, find_runs([lab.runs])))
     assert [row["method"] for row in rows] == ["DM", "DM_concave", "AsynDM"]
     assert [row["pairs"] for row in rows] == [None, 3, 3]

@@ -67,6 +67,13 @@ def test_the_mean_of_right_and_wrong_is_wilsons_unless_prompts_repeat() -> None:
     assert mean_interval([0.5, 0.0, 1.0], ["a", "b", "c"]) != wilson(1, 3)
 
 
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_equal_answers_to_a_few_prompts_are_not_certainty(value: float) -> None:
+    interval, of_prompts = mean_interval([value] * 8, list("aabbccdd")), wilson(4 * value, 4)
+    assert (interval.low, interval.high, interval.n) == (of_prompts.low, of_prompts.high, 8)
+    assert interval.high - interval.low > 0.4
+
+
 def test_pairs_are_joined_by_key() -> None:
     first = {("a", 0): 1.0, ("b", 0): 1.0, ("c", 0): 0.0, ("d", 0): 1.0}
     second = {("d", 0): 0.0, ("c", 0): 1.0, ("b", 0): 1.0, ("e", 0): 0.0}
