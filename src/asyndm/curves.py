@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from asyndm.errors import UserError, check_fraction
+from asyndm.errors import UserError, check_fraction, is_whole
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Horizon:
 
     def __post_init__(self) -> None:
         n, limit = self.num_inference_steps, self.num_train_timesteps
-        if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= limit:
+        if not is_whole(n) or not 1 <= n <= limit:
             raise UserError(f"num_inference_steps must be a whole number from 1 to {limit}, got {n!r}")
 
     @property
@@ -140,13 +140,3 @@ class Exponential(Curve):
         b = (omega - 1) * horizon.slope
         n = horizon.num_inference_steps
         return t + b - (t + b * r - horizon.t_end) * (math.expm1(1 / n) / math.expm1(r / n))
-
-
-def trajectory(curve: Curve, horizon: Horizon) -> Tensor:
-    """The N timesteps at which a pixel that never leaves ``curve`` is evaluated, then 0: (N+1,) float64."""
-    t = torch.tensor(horizon.t_start, dtype=torch.float64)
-    levels = []
-    for remaining in range(horizon.num_inference_steps, -1, -1):
-        t = curve.advance(t, remaining, horizon)
-        levels.append(t)
-    return torch.stack(levels)

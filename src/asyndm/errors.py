@@ -1,11 +1,26 @@
 """The one error a user is meant to read, and the check most settings share."""
 
+from __future__ import annotations
+
+from numbers import Integral, Real
+from typing import TypeGuard
+
 
 class UserError(ValueError):
     """Bad input, in one line that names the setting and the remedy; raised before any expensive work."""
 
 
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether this is a real number, of Python or of numpy; True and False are none."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def is_whole(value: object) -> TypeGuard[int]:
+    """Whether this is an integer, of Python or of numpy; True and False are none."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
 def check_fraction(value: object, setting: str) -> None:
     """Refuse a value that is not a number in [0, 1]."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+    if not is_number(value) or not 0 <= value <= 1:
         raise UserError(f"{setting} must be a number in [0, 1], got {value!r}")

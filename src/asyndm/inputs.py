@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from asyndm.conditioning.unet import PerPixelTime
 from asyndm.curves import Curve
-from asyndm.errors import UserError
+from asyndm.errors import UserError, is_number, is_whole
 from asyndm.masks import Mask
 from asyndm.subjects import Subject, as_subject
 
@@ -121,7 +121,7 @@ def seed_list(seed: int | Sequence[int], prompts: Sequence[str]) -> list[int]:
     """One seed for each image: a single seed counts up over the images of the same prompt."""
     wrong = f"seed must be a whole number from 0 to 2^63 - 1, or a list of them, got {seed!r}"
     seeds: list[Any] = [seed] if isinstance(seed, Integral) else _listed(seed, wrong)
-    if not all(_is_whole(s) and 0 <= s < 2**63 for s in seeds):
+    if not all(is_whole(s) and 0 <= s < 2**63 for s in seeds):
         raise UserError(wrong)
     if isinstance(seed, Integral):
         return [int(seed) + prompts[:i].count(text) for i, text in enumerate(prompts)]
@@ -144,7 +144,7 @@ def latent_size(
     size = []
     for name, value, default in zip(("height", "width"), (height, width), native, strict=True):
         value = default * scale if value is None else value
-        if not _is_whole(value) or value < 1 or value % (scale * factor):
+        if not is_whole(value) or value < 1 or value % (scale * factor):
             raise UserError(
                 f"{name} must be a positive multiple of {scale * factor} for this model, got {value!r}"
             )
@@ -152,10 +152,21 @@ def latent_size(
     return size[0], size[1]
 
 
+def check_method(curve: Any, mask: Any, callback: Any) -> None:
+    """Refuse a curve, mask or callback of another kind: a class instead of an object of it, a name."""
+    for setting, value, kind, example in (
+        ("curve", curve, Curve, "asyndm.Quadratic(0.5)"),
+        ("mask", mask, Mask, "asyndm.DynamicMask()"),
+    ):
+        if not isinstance(value, kind):
+            raise UserError(f"{setting} must be a {kind.__name__} such as {example}, got {value!r}")
+    if callback is not None and not callable(callback):
+        raise UserError(f"callback must be a function of a StepRecord, or None, got {callback!r}")
+
+
 def check_guidance(guidance_scale: float) -> None:
     """Refuse a guidance scale that is not a finite number of at least 0."""
-    number = isinstance(guidance_scale, (int, float)) and not isinstance(guidance_scale, bool)
-    if not number or not math.isfinite(guidance_scale) or guidance_scale < 0:
+    if not is_number(guidance_scale) or not math.isfinite(guidance_scale) or guidance_scale < 0:
         raise UserError(
             f"guidance_scale must be a number of at least 0 (1: no guidance), got {guidance_scale!r}"
         )
@@ -178,10 +189,6 @@ def ddim_scheduler(scheduler: Any) -> Any:
 
 def _is_subject(value: Any) -> bool:
     return isinstance(value, str | Subject)
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _listed(value: Any, wrong: str) -> list[Any]:

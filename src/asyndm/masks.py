@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from asyndm.errors import UserError
+from asyndm.errors import UserError, is_number
 
 ImageSource = Any
 """A file name, a PIL image, or an array or tensor (H, W) in [0, 1] or of uint8."""
@@ -185,9 +185,7 @@ def read_grey(source: ImageSource) -> Tensor:
             reason = str(error).partition("\n")[0]
             raise UserError(f"mask: {str(source)!r} is not a readable image ({reason})") from None
     if isinstance(source, Image.Image):
-        wide = source.mode.startswith("I")
-        source = np.asarray(source if wide else source.convert("L"))
-        source = source / 65535 if wide else source
+        source = _grey_array(source)
     array = source.detach().cpu() if isinstance(source, Tensor) else torch.from_numpy(np.array(source))
     scale = 255.0 if array.dtype == torch.uint8 else 1.0
     array = array.double() / scale
@@ -198,10 +196,18 @@ def read_grey(source: ImageSource) -> Tensor:
     return array
 
 
+def _grey_array(image: Image.Image) -> Any:
+    """A picture's grey: 16 bits and floats as they are, all else as 8 bits; what is transparent is black."""
+    if image.mode.startswith("I"):
+        return np.asarray(image) / 65535
+    if image.mode == "F":
+        return np.asarray(image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
+    return np.asarray(image.convert("L"))
+
+
 def _check_threshold(threshold: float) -> None:
-    if (
-        isinstance(threshold, bool)
-        or not isinstance(threshold, (int, float))
-        or not 0 <= threshold < float("inf")
-    ):
+    if not is_number(threshold) or not 0 <= threshold < float("inf"):
         raise UserError(f"mask threshold must be a number of at least 0, got {threshold!r}")

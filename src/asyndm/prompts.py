@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from asyndm.errors import UserError
-from asyndm.subjects import Subject
+from asyndm.subjects import Subject, span
 
 PROMPT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 WORD = re.compile(r"\w+")
@@ -54,14 +54,7 @@ class Prompt:
         if not self.text.strip():
             raise UserError(f"prompt {self.prompt_id}: its text is empty")
         for subject in self.subjects:
-            found = len(re.findall(rf"(?<!\w){re.escape(subject.text)}(?!\w)", self.text, re.IGNORECASE))
-            if not subject.text.strip() or not found:
-                raise UserError(f"subject {subject.text!r} is not in the prompt {self.text!r}")
-            if found < subject.occurrence:
-                raise UserError(
-                    f"subject {subject.text!r} is {found} times in the prompt {self.text!r}, "
-                    f"not {subject.occurrence}"
-                )
+            span(self.text, subject)
 
     @classmethod
     def from_dict(cls, entry: Mapping[str, Any]) -> Self:
@@ -117,8 +110,9 @@ class ShapesPrompts(PromptSet):
     def _all(self) -> Iterator[tuple[str, Prompt]]:
         from asyndm.shapes import world
 
+        kinds = world.KINDS if self.kinds is None else self.kinds
         try:
-            columns = [world.prompts(self.split, kind) for kind in self.kinds or world.KINDS]
+            columns = [world.prompts(self.split, kind) for kind in kinds]
         except ValueError as error:
             raise UserError(str(error)) from error
         for row in zip_longest(*columns):

@@ -132,6 +132,7 @@ def sample(
         UserError: any bad input, before the first network evaluation.
     """
     inputs.check_pipeline(pipe)
+    inputs.check_method(curve, mask, callback)
     inputs.check_guidance(guidance_scale)
     check_fraction(eta, "eta")
     if output_type not in OUTPUT_TYPES:
@@ -221,9 +222,14 @@ def _draw(seeds: Sequence[int], shape: tuple[int, ...], steps: int) -> tuple[Ten
 
 
 def _decode(pipe: Any, latents: Tensor, output_type: str) -> Any:
-    """Latents to images, one at a time so that none depends on its company."""
-    pixels = []
+    """Latents to images, one at a time so that none depends on its company. A flagged picture is black."""
+    pixels: list[Tensor] = []
+    flagged: list[bool] = []
     for latent in latents.to(pipe.vae.dtype):
         decoded = pipe.vae.decode(latent[None] / pipe.vae.config.scaling_factor, return_dict=False)[0]
-        pixels.append(pipe.run_safety_checker(decoded, decoded.device, latent.dtype)[0])
-    return pipe.image_processor.postprocess(torch.cat(pixels), output_type=output_type)
+        decoded, concerns = pipe.run_safety_checker(decoded, decoded.device, latent.dtype)
+        pixels.append(decoded)
+        flagged += concerns or [False]
+    return pipe.image_processor.postprocess(
+        torch.cat(pixels), output_type=output_type, do_denormalize=[not flag for flag in flagged]
+    )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from asyndm.errors import UserError, check_fraction
+from asyndm.errors import UserError, check_fraction, is_whole
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Subject:
             raise UserError(f"a subject must be a word or phrase of the prompt, got {self.text!r}")
         if self.concavity is not None:
             check_fraction(self.concavity, f"concavity of subject {self.text!r}")
-        if isinstance(self.occurrence, bool) or not isinstance(self.occurrence, int) or self.occurrence < 1:
+        if not is_whole(self.occurrence) or self.occurrence < 1:
             raise UserError(f"occurrence of subject {self.text!r} must be 1 or more, got {self.occurrence!r}")
 
     @classmethod
@@ -63,7 +63,7 @@ def locate(tokenizer: Any, prompt: str, subjects: Sequence[str | Subject]) -> li
     seen = tokenizer(prompt, truncation=True, max_length=limit)["input_ids"]
     positions = []
     for subject in map(as_subject, subjects):
-        start, end = _span(prompt, subject)
+        start, end = span(prompt, subject)
         tokens = _tokens_between(tokenizer, prompt, complete, start, end)
         if not tokens:
             raise UserError(
@@ -78,8 +78,12 @@ def locate(tokenizer: Any, prompt: str, subjects: Sequence[str | Subject]) -> li
     return positions
 
 
-def _span(prompt: str, subject: Subject) -> tuple[int, int]:
-    """Where the wanted occurrence of a subject starts and ends, as whole words."""
+def span(prompt: str, subject: Subject) -> tuple[int, int]:
+    """Where the wanted occurrence of a subject starts and ends in the prompt: whole words, any case, any space.
+
+    Raises:
+        UserError: it is not there, or not that often.
+    """
     words = r"\s+".join(re.escape(word) for word in subject.text.split())
     found = list(re.finditer(rf"(?<!\w){words}(?!\w)", prompt, flags=re.IGNORECASE))
     if not found:

@@ -46,6 +46,8 @@ BAD = [
     (["device=cuda:63"], "device=cuda:63: this machine has"),
     (["prompt_set.path=none.yaml"], "none.yaml: no such prompt file"),
     (["prompt_set=shapes", "prompt_set.split=tests"], "split='tests': choose from train, val, test"),
+    (["prompt_set=shapes", "prompt_set.kinds=one"], "prompt_set.kinds=one: give a list, as in [a,b]"),
+    (["prompt_set=shapes", "prompt_set.kinds=[]"], "no prompts"),
     (["prompt_set.path={folder}/malformed.csv"], "malformed.csv, line 3: 2 columns expected"),
     (["prompt_set.path={folder}/absent.yaml"], "absent.yaml, line 2: subject 'bird' is not in the prompt"),
     (["prompt_set.path={folder}/bare.yaml"], "has no subjects, which mask=dynamic needs"),

@@ -62,7 +62,9 @@ def made(
     }
     config = {"model": {"name": "tiny"}, "prompt_set": prompt_set or {"name": "shapes"}}
     folder, seed = root / name, identity["seed"]
-    write_json(folder / "run.json", {"schema_version": 1, "config": config, "identity": identity, "timings": {}})
+    write_json(
+        folder / "run.json", {"schema_version": 1, "config": config, "identity": identity, "timings": {}}
+    )
     write_json(folder / "state.json", {"state": "done" if None not in right else "running"})
     ids = [f"p{first + i}" for i in range(len(right))]
     kinds = ["two" if (first + i) % 2 else "one" for i in range(len(right))]

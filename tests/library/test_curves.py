@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyndm.algorithm import Schedule
-from asyndm.curves import Curve, Exponential, Horizon, Linear, PiecewiseLinear, Quadratic, trajectory
+from asyndm.curves import Curve, Exponential, Horizon, Linear, PiecewiseLinear, Quadratic
 from asyndm.errors import UserError
 from asyndm.masks import Scene
+from tests.trajectory import trajectory
 
 CONCAVE = (Quadratic, PiecewiseLinear, Exponential)
 fractions = st.floats(0, 1)

@@ -96,7 +96,18 @@ def test_external_arrays_images_and_one_mask_for_each_image() -> None:
     assert torch.equal(ExternalMask([exact, 1 - exact]).initial(TWO, never)[1].sum(0), 1 - exact)
     deep = Image.fromarray((grey * 65535).astype(np.uint16))
     assert torch.allclose(read_grey(deep), exact, atol=1e-4)
+    real = Image.fromarray(grey.astype(np.float32))
+    assert real.mode == "F" and torch.allclose(read_grey(real), exact, atol=1e-6)
     assert ExternalMask(np.ones((1, 1))).initial(TWO, never).sum() == 2 * 8 * 12
+
+
+def test_what_a_picture_leaves_transparent_is_not_on_the_curve() -> None:
+    painted = np.full((2, 2, 4), 255, np.uint8)
+    painted[0, :, 3] = 0
+    painted[1, 0, 3] = 51
+    for mode in ("RGBA", "LA"):
+        found = read_grey(Image.fromarray(painted).convert(mode))
+        assert torch.allclose(found, torch.tensor([[0, 0], [0.2, 1]], dtype=torch.float64), atol=0.01)
 
 
 def test_wrong_external_masks_are_one_clear_line(tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ from diffusers import (
 import asyndm
 from asyndm import (
     ExternalMask,
+    NoMask,
+    Quadratic,
     StaticMask,
     UserError,
     inputs,
@@ -37,6 +39,11 @@ BAD = {
     "or a list of them, got 9223372036854775808": {"seed": 2**63},
     "seed has 2 entries for 3 prompts": {"seed": [1, 2]},
     "output_type must be one of": {"output_type": "jpeg"},
+    "curve must be a Curve such as asyndm.Quadratic(0.5), got 'quadratic'": {"curve": "quadratic"},
+    "got <class 'asyndm.curves.Quadratic'>": {"curve": Quadratic},
+    "mask must be a Mask such as asyndm.DynamicMask(), got None": {"mask": None},
+    "got <class 'asyndm.masks.NoMask'>": {"mask": NoMask},
+    "callback must be a function of a StepRecord, or None, got 3": {"callback": 3},
     "attention_factor=8": {"attention_factor": 8},
     "there is no file": {"mask": ExternalMask("nowhere.png")},
     "mask 'dynamic' needs subjects, but prompt 1 has none": {"subjects": None},

@@ -10,8 +10,10 @@ from diffusers import (
     PNDMScheduler,
     StableDiffusionPipeline,
 )
+from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import CLIPConfig, CLIPImageProcessor
 
 import asyndm
 from asyndm import (
@@ -30,6 +32,7 @@ from asyndm.algorithm import StepRecord
 from asyndm.attention import CrossAttentionMaps
 from tests.conftest import SD_SCHEDULER, make_pipeline
 from tests.library.traces import traces
+from tests.trajectory import trajectory
 
 STOCK = 2e-6
 """DM against the stock pipeline: largest difference over the largest latent (7e-7 measured)."""
@@ -97,6 +100,27 @@ def test_pictures_are_the_stock_pipelines(pipe: StableDiffusionPipeline) -> None
     ours = asyndm.sample(pipe, "a red dog", mask=NoMask(), seed=4, eta=1.0, **settings)[0]
     assert isinstance(ours, Image.Image) and ours.size == (32, 32)
     assert np.abs(np.asarray(ours, int) - np.asarray(stock, int)).max() <= 1
+
+
+def test_a_picture_the_safety_checker_flags_is_black_as_in_the_stock_pipeline() -> None:
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    checker = StableDiffusionSafetyChecker(
+        CLIPConfig(
+            text_config=sizes,
+            vision_config={**sizes, "image_size": 8, "patch_size": 4},
+            projection_dim=8,
+        )
+    ).eval()
+    pipe = make_pipeline()
+    pipe.safety_checker, pipe.feature_extractor = checker, CLIPImageProcessor(size=8, crop_size=8)
+    settings: dict[str, Any] = {"num_inference_steps": 2, "guidance_scale": 3.0}
+    for threshold in (2.0, -2.0):  # of a cosine: never exceeded, always
+        checker.concept_embeds_weights.fill_(threshold)
+        stock = pipe("a red dog", generator=torch.Generator().manual_seed(4), eta=1.0, **settings).images[0]
+        ours = asyndm.sample(pipe, "a red dog", mask=NoMask(), seed=4, **settings)[0]
+        assert (np.asarray(stock).max() == 0) == (threshold < 0)
+        assert np.abs(np.asarray(ours, int) - np.asarray(stock, int)).max() <= 1
 
 
 def test_a_textual_inversion_of_two_vectors_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,7 +239,7 @@ def test_an_external_mask_puts_its_own_pixels_on_the_curve(pipe: StableDiffusion
 def test_one_subject_keeps_its_own_concavity(pipe: StableDiffusionPipeline) -> None:
     records: list[StepRecord] = []
     latents(pipe, "a dog", [Subject("dog", 0.25)], mask=GlobalMask(), callback=records.append)
-    expected = asyndm.curves.trajectory(Quadratic(0.25), asyndm.Horizon(4))
+    expected = trajectory(Quadratic(0.25), asyndm.Horizon(4))
     assert [float(record.timesteps.max()) for record in records] == pytest.approx(expected[:-1].tolist())
 
 

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from asyndm.curves import Curve, Horizon, Linear, trajectory
+from asyndm.curves import Curve, Horizon, Linear
+from tests.trajectory import trajectory
 
 from .reference import CURVES, DRIFT, TIMESTEPS, Reference, near_half
 
