@@ -91,7 +91,8 @@ def describe(error: BaseException) -> str:
         return f"{choice[1]}={choice[2]}: no such choice; choose from {', '.join(options)}"
     if key := re.search(r"Could not override '([^']+)'", text):
         return f"{key[1]}: no such setting; see --cfg job for those there are"
-    text = re.sub(r"Invalid value assigned: \w+ is not a ListConfig.*", "give a list, as in [a,b]", text)
     first = text.splitlines()[0].removeprefix("Error merging override ")
     cause = str(error.__cause__ or "").strip().splitlines()
+    if cause and "is not a ListConfig" in cause[0]:
+        return f"{first}: give a list, as in [a,b]"
     return f"{first}: {cause[0]}" if cause and cause[0] not in first else first
