@@ -4,8 +4,9 @@
     python -m experiments.train_shapes trunk.seconds=300  # quicker and worse
     python -m experiments.train_shapes start_from=src/asyndm/shapes/weights/shapes  # longer and better
 
-Stages whose output is in `out` are not repeated, so an interrupted training goes on. The results are diffusers
-folders, `out`/shapes and `out`/shapes_mixed, with a record of each stage in a JSON file beside them.
+Stages whose output is in `out` are not repeated, and one that was interrupted goes on where its state was last
+saved. The results are diffusers folders, `out`/shapes and `out`/shapes_mixed, with a record of each stage in a
+JSON file beside them.
 """
 
 from __future__ import annotations
@@ -15,16 +16,25 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
+from asyndm.errors import UserError
+from experiments.train_shapes.settings import Settings, register
+
+register()
+
 
 @hydra.main(version_base="1.3", config_path="../../conf", config_name="train_shapes")
-def main(cfg: DictConfig) -> None:
+def main(config: DictConfig) -> None:
     """Hydra's entry point."""
-    from experiments.train_shapes.stages import train
+    settings = OmegaConf.to_object(config)
+    assert isinstance(settings, Settings)
+    out = Path(settings.out).resolve()
+    try:
+        settings.check()
+        from experiments.train_shapes.stages import train
 
-    settings = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(settings, dict)
-    out = Path(cfg.out).resolve()
-    train(out, {str(k): v for k, v in settings.items()})
+        train(out, settings)
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from error
     print(f"done: copy {out}/shapes and {out}/shapes_mixed over src/asyndm/shapes/weights/ to ship them")
 
 

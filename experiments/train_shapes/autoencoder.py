@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from torch.nn import functional as F
 
 from asyndm.shapes.render import render
 from experiments.train_shapes.dataset import draw_specs
+from experiments.train_shapes.settings import AutoencoderRecipe
 
 
 def reconstruction_loss(output: Tensor, target: Tensor, objects: Tensor) -> Tensor:
@@ -31,47 +31,31 @@ def warm_cosine(step: int, steps: int, warmup: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))
 
 
-def train_autoencoder(
-    vae: AutoencoderKL,
-    *,
-    steps: int,
-    batch_size: int,
-    learning_rate: float,
-    kl_weight: float,
-    pool: int,
-    seed: int,
-    seconds: float,
-    shares: Mapping[str, float],
-) -> dict[str, Any]:
+def train_autoencoder(vae: AutoencoderKL, recipe: AutoencoderRecipe, seed: int) -> dict[str, Any]:
     """Train those parameters of the autoencoder, in place, that want gradients.
-
-    Args:
-        pool: number of pictures rendered once, from which batches are drawn.
-        seconds: stop after this long, with the learning rate following the clock if it is the tighter bound.
-        shares: how often each kind of prompt is drawn.
 
     Returns:
         A record of the training.
     """
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    sizes = [min(512, pool - first) for first in range(0, pool, 512)]
-    drawn = [render(draw_specs(size, generator, shares), generator) for size in sizes]
+    sizes = [min(512, recipe.pool - first) for first in range(0, recipe.pool, 512)]
+    drawn = [render(draw_specs(size, generator, recipe.shares), generator) for size in sizes]
     pictures = torch.cat([batch.images for batch in drawn]) * 2 - 1
     objects = torch.cat([batch.regions.amax(1, keepdim=True) for batch in drawn])
     parameters = [p for p in vae.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, betas=(0.9, 0.99), weight_decay=1e-4)
-    start, step, average = time.perf_counter(), 0, 1.0
-    while (progress := max(step / steps, (time.perf_counter() - start) / seconds)) < 1:
+    optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4)
+    start, step, steps, average = time.perf_counter(), 0, recipe.steps, 1.0
+    while (progress := max(step / steps, (time.perf_counter() - start) / recipe.seconds)) < 1:
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate * warm_cosine(
+            group["lr"] = recipe.learning_rate * warm_cosine(
                 int(progress * steps) if step >= 50 else step, steps, 50
             )
-        rows = torch.randint(0, len(pictures), (batch_size,), generator=generator)
+        rows = torch.randint(0, len(pictures), (recipe.batch_size,), generator=generator)
         target = pictures[rows]
         posterior = vae.encode(target).latent_dist
         output = vae.decode(posterior.sample()).sample
-        loss = reconstruction_loss(output, target, objects[rows]) + kl_weight * posterior.kl().mean()
+        loss = reconstruction_loss(output, target, objects[rows]) + recipe.kl_weight * posterior.kl().mean()
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -80,7 +64,12 @@ def train_autoencoder(
         step += 1
         if step % 50 == 0:
             print(f"autoencoder step {step} L1 {average:.4f} {time.perf_counter() - start:.0f} s", flush=True)
-    return {"steps": step, "batch_size": batch_size, "seconds": time.perf_counter() - start, "l1": average}
+    return {
+        "steps": step,
+        "batch_size": recipe.batch_size,
+        "seconds": time.perf_counter() - start,
+        "l1": average,
+    }
 
 
 @torch.no_grad()

@@ -6,7 +6,6 @@ import copy
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,32 +18,10 @@ from torch.nn import functional as F
 from asyndm.attention import CrossAttentionMaps
 from asyndm.conditioning.unet import PerPixelTime
 from asyndm.shapes.render import MOST
+from experiments.train_shapes.settings import Recipe
 
 SAVE_EVERY = 1000
 """Steps between two savings of the state."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How long and how to train.
-
-    Attributes:
-        seconds: wall-clock budget; the learning rate follows the clock from `learning_rate` to `final_learning_rate`.
-        batch_size: pictures a step and worker.
-        mixed_share: share of pictures whose objects and background have different noise levels.
-        grounding: weight of the attention loss.
-        dropout: share of prompts replaced by the empty one, for classifier-free guidance.
-    """
-
-    seconds: float
-    batch_size: int = 32
-    learning_rate: float = 1.5e-3
-    final_learning_rate: float = 1.5e-3
-    warmup: int = 200
-    mixed_share: float = 0.0
-    grounding: float = 0.004
-    dropout: float = 0.1
-    ema: float = 0.998
 
 
 class Denoiser(nn.Module):
@@ -136,10 +113,17 @@ class Training:
 
     Args:
         pipe: whose UNet and text encoder are trained in place.
-        path: where the state is saved by the first worker, and found if an earlier training left it.
+        path: where the state is saved by the first worker, and found if this training was interrupted.
+        start: the state of an earlier training to begin with; steps and pictures are counted anew.
     """
 
-    def __init__(self, pipe: StableDiffusionPipeline, recipe: Recipe, path: Path | None) -> None:
+    def __init__(
+        self,
+        pipe: StableDiffusionPipeline,
+        recipe: Recipe,
+        path: Path | None = None,
+        start: Path | None = None,
+    ) -> None:
         self.recipe, self.path = recipe, path
         self.net = Denoiser(pipe).train()
         self.parameters = list(self.net.parameters())
@@ -147,12 +131,14 @@ class Training:
             self.parameters, lr=recipe.learning_rate, betas=(0.9, 0.99), weight_decay=0.01
         )
         self.average = copy.deepcopy(self.net).eval().requires_grad_(False)
-        self.step = self.samples = 0
-        if path and path.exists():
-            saved = torch.load(path, weights_only=True)
+        self.step, self.samples, self.seconds = 0, 0, 0.0
+        own = path is not None and path.exists()
+        if found := path if own else start:
+            saved = torch.load(found, weights_only=True)
             for name, part in self._parts().items():
                 part.load_state_dict(saved[name])
-            self.step, self.samples = saved["step"], saved["samples"]
+            if own:
+                self.step, self.samples, self.seconds = saved["step"], saved["samples"], saved["seconds"]
 
     def _parts(self) -> dict[str, Any]:
         return {"net": self.net, "average": self.average, "optimizer": self.optimizer}
@@ -161,7 +147,8 @@ class Training:
         """Write the state, all or nothing."""
         if self.path and (not dist.is_initialized() or dist.get_rank() == 0):
             states = {name: part.state_dict() for name, part in self._parts().items()}
-            torch.save({**states, "step": self.step, "samples": self.samples}, self.path.with_suffix(".part"))
+            counts = {"step": self.step, "samples": self.samples, "seconds": self.seconds}
+            torch.save({**states, **counts}, self.path.with_suffix(".part"))
             self.path.with_suffix(".part").rename(self.path)
 
     def update(self, total: Tensor, rate: float) -> None:
@@ -186,33 +173,36 @@ def train_denoiser(
     *,
     seed: int,
     state: Path | None = None,
+    start: Path | None = None,
     report: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Train `pipe`'s UNet and text encoder in place; they end with the averaged (EMA) weights.
 
     Args:
         data: what `make_dataset` returns; each worker its own.
-        state: file of an earlier training to go on from, and to save to.
+        state: file to save to, and to go on from after an interruption: the clock goes on as well.
+        start: the state of an earlier training to begin with.
 
     Returns:
         A record: steps, samples (all workers), seconds, losses.
     """
     torch.manual_seed(seed)
-    generator = torch.Generator().manual_seed(seed + 1000 * (dist.get_rank() if _workers() > 1 else 0))
-    training = Training(pipe, recipe, state)
+    training = Training(pipe, recipe, state, start)
+    rank = dist.get_rank() if _workers() > 1 else 0
+    generator = torch.Generator().manual_seed(seed + 1000 * rank + 10_000 * training.step)
     empty = pipe.tokenizer("", padding="max_length", return_tensors="pt").input_ids
     source = batches(data, empty, recipe, generator)
-    start, before, running = time.perf_counter(), training.samples, torch.ones(2)
-    while (progress := _progress(start, recipe.seconds)) < 1:
+    began, running = time.perf_counter() - training.seconds, torch.ones(2)
+    while (progress := _progress(began, recipe.seconds)) < 1:
         rate = recipe.learning_rate + progress * (recipe.final_learning_rate - recipe.learning_rate)
         losses = batch_loss(training.net, next(source), pipe.scheduler.alphas_cumprod, recipe, generator)
         training.update(losses[0] + recipe.grounding * losses[1], rate)
         running.lerp_(torch.stack(losses).detach(), 0.01)
+        training.seconds = time.perf_counter() - began
         if training.step % 100 == 0:
-            seconds = time.perf_counter() - start
             report(
                 f"step {training.step} loss {running[0]:.4f} grounding {running[1]:.3f} "
-                f"{(training.samples - before) / seconds:.0f} pictures/s {seconds:.0f} s"
+                f"{training.samples / training.seconds:.0f} pictures/s {training.seconds:.0f} s"
             )
         if training.step % SAVE_EVERY == 0:
             training.save()
@@ -222,7 +212,7 @@ def train_denoiser(
     return {
         "steps": training.step,
         "samples": training.samples,
-        "seconds": time.perf_counter() - start,
+        "seconds": training.seconds,
         "loss": float(running[0]),
         "grounding_loss": float(running[1]),
     }
@@ -232,9 +222,9 @@ def _workers() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def _progress(start: float, seconds: float) -> float:
+def _progress(began: float, seconds: float) -> float:
     """Share of the time used, the same for all workers (the slowest clock counts)."""
-    share = torch.tensor((time.perf_counter() - start) / seconds, dtype=torch.float64)
+    share = torch.tensor((time.perf_counter() - began) / max(seconds, 1e-9), dtype=torch.float64)
     if dist.is_initialized():
         dist.all_reduce(share, op=dist.ReduceOp.MAX)
     return float(share)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -14,7 +13,8 @@ from diffusers import StableDiffusionPipeline
 
 from asyndm.shapes.model import WEIGHTS, load_pipeline
 from experiments.train_shapes.dataset import SHARES, draw_specs, make_dataset, words_of
-from experiments.train_shapes.denoiser import Recipe, Training, batch_loss, batches, noise_levels
+from experiments.train_shapes.denoiser import Training, batch_loss, batches, noise_levels, train_denoiser
+from experiments.train_shapes.settings import Recipe
 
 ROOT = Path(__file__).parents[2]
 
@@ -77,30 +77,75 @@ def test_training_learns_and_goes_on_where_it_was(tmp_path: Path, data: dict[str
     assert losses(training, pipe, 2) == losses(resumed, other, 2)
 
 
-def test_all_stages_leave_checkpoints_that_load(tmp_path: Path) -> None:
-    short = [
-        "trunk.seconds=1",
-        "branches.shapes.seconds=1",
-        "branches.shapes_mixed.seconds=1",
-        "polish.steps=2",
-    ]
-    command = [
-        sys.executable,
-        "-m",
-        "experiments.train_shapes",
-        f"out={tmp_path}",
-        "workers=1",
-        "pictures=64",
-    ]
-    start = [f"start_from={WEIGHTS / 'shapes'}", "polish.pool=32", "polish.batch_size=8"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
-    done = subprocess.run(
-        [*command, *short, *start], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+def test_a_branch_begins_with_the_trunk_and_counts_for_itself(
+    tmp_path: Path, data: dict[str, torch.Tensor]
+) -> None:
+    trunk, branch, recipe = tmp_path / "trunk.pt", tmp_path / "branch.pt", Recipe(seconds=1.0)
+    pipe = load_pipeline("shapes")
+    first = train_denoiser(pipe, data, recipe, seed=0, state=trunk, report=lambda line: None)
+    other = load_pipeline("shapes_mixed")
+    begun = Training(other, recipe, branch, trunk)
+    assert (begun.step, begun.samples, begun.seconds) == (0, 0, 0)
+    averages = begun.average.unet.state_dict()
+    assert all(torch.equal(averages[name], weight) for name, weight in pipe.unet.state_dict().items())
+    second = train_denoiser(other, data, recipe, seed=1, state=branch, start=trunk, report=lambda line: None)
+    assert second["samples"] == 32 * second["steps"] and 1 <= second["seconds"] < 10
+    resumed = train_denoiser(
+        load_pipeline("shapes"), data, recipe, seed=1, state=branch, start=trunk, report=lambda line: None
     )
+    assert {**resumed, "loss": 0, "grounding_loss": 0} == {**second, "loss": 0, "grounding_loss": 0}
+    assert first["steps"] > 0
+
+
+def command(out: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    """The script, with seconds for hours."""
+    settings = [f"out={out}", "workers=1", "pictures=64", "trunk.seconds=1", "branches.shapes.seconds=1"]
+    settings += ["branches.shapes_mixed.seconds=1", "polish.steps=2", "polish.pool=32", "polish.batch_size=8"]
+    return subprocess.run(
+        [sys.executable, "-m", "experiments.train_shapes", *settings, *more],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_all_stages_leave_checkpoints_that_load(tmp_path: Path) -> None:
+    done = command(tmp_path, f"start_from={WEIGHTS / 'shapes'}")
     assert done.returncode == 0, done.stderr
-    shipped, trained = (StableDiffusionPipeline.from_pretrained(p / "shapes") for p in (WEIGHTS, tmp_path))
+    shipped, trained, mixed, trunk = (
+        StableDiffusionPipeline.from_pretrained(folder)
+        for folder in (WEIGHTS / "shapes", tmp_path / "shapes", tmp_path / "shapes_mixed", tmp_path / "trunk")
+    )
     for kept in ("encoder", "quant_conv"):
         new = getattr(trained.vae, kept).state_dict()
         assert all(torch.equal(new[name], w) for name, w in getattr(shipped.vae, kept).state_dict().items())
-    assert not torch.equal(trained.unet.conv_in.weight, shipped.unet.conv_in.weight)
-    assert json.loads((tmp_path / "shapes_mixed_branch.json").read_text())["steps"] > 0
+    networks = [pipe.unet.conv_in.weight.half() for pipe in (shipped, trunk, trained, mixed)]
+    for i, one in enumerate(networks):
+        assert not any(torch.equal(one, other) for other in networks[:i])
+    again = command(tmp_path, f"start_from={WEIGHTS / 'shapes'}")
+    assert again.returncode == 0 and "branch" not in again.stdout
+    changed = command(tmp_path, f"start_from={WEIGHTS / 'shapes'}", "branches.shapes.seconds=2")
+    assert changed.returncode == 1
+    assert changed.stderr.strip() == (
+        f"error: out={tmp_path}: holds stages made with other settings; choose another, or delete it"
+    )
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("start_from=/no/such/folder", "start_from=/no/such/folder: not a checkpoint"),
+        ("workers=0", "workers=0: must be at least 1"),
+        ("trunk.batch_size=65", "pictures=64: fewer than trunk.batch_size=65"),
+        ("branches.shapes.mixed_share=2", "branches.shapes.mixed_share=2.0: must be between 0 and 1"),
+        ("+polish.shares.four=1", "polish.shares.four: no such kind; choose from one, two"),
+        ("trunk.seconds=long", "Value 'long'"),
+        ("trunk.second=1", "Could not override 'trunk.second'"),
+    ],
+)
+def test_bad_settings_are_refused_before_anything_is_made(tmp_path: Path, setting: str, message: str) -> None:
+    done = command(tmp_path / "out", setting)
+    assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
