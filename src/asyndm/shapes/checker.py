@@ -4,6 +4,8 @@ Saturated pixels are objects: connected components, each of the hue of its core.
 its centroid and scaled by its area, is held against the outline of every shape (intersection over union). The
 rest is background: a shade, a texture by its best correlation, or sky above grass by a horizon. The picture
 is right if objects and counts are those of the prompt, none more, and its relation, places and background hold.
+
+Needs scipy: ``pip install asyndm[checker]``.
 """
 
 from __future__ import annotations
