@@ -77,11 +77,13 @@ def read_parts(name: str, path: str, revision: str | None) -> Parts:
 
     path = str(Path(path).expanduser())
     try:
-        return Parts(
+        parts = Parts(
             CLIPTokenizer.from_pretrained(path, subfolder="tokenizer", revision=revision),
             UNet2DConditionModel.load_config(path, subfolder="unet", revision=revision),
             AutoencoderKL.load_config(path, subfolder="vae", revision=revision),
         )
+        parts.pixels(None, None)
+        return parts
     except Exception as error:  # transformers, diffusers and the hub raise many kinds for a broken folder
         raise UserError(f"model={name}: {path} cannot be read ({first_line(error)})") from error
 

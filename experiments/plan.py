@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -28,6 +29,8 @@ from evaluation.tables import curve_name, method_name
 
 if TYPE_CHECKING:
     from asyndm.masks import Mask
+
+logging.getLogger("hydra").addHandler(logging.NullHandler())
 
 RECIPE = 1
 """Raise it when the sampler or a loader begins to make other pixels of the same settings."""
@@ -137,10 +140,19 @@ def settings(choice: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def build(choice: Mapping[str, Any], **more: Any) -> Any:
-    """An object of the class a choice stands for."""
+    """An object of the class a choice stands for.
+
+    Raises:
+        UserError: there is no such class, or it takes other settings.
+    """
     from hydra.utils import get_object
 
-    return get_object(choice["_target_"])(**settings(choice), **more)
+    target = choice["_target_"]
+    try:
+        kind = get_object(target)
+        return kind(**settings(choice), **more)
+    except (ImportError, TypeError) as error:
+        raise UserError(f"_target_={target}: {' '.join(str(error).split())}") from error
 
 
 def build_mask(plan: Plan) -> Mask:
@@ -152,7 +164,13 @@ def build_mask(plan: Plan) -> Mask:
 
 def metrics(plan: Plan) -> dict[str, Metric]:
     """The metrics asked for, by their name in the scores."""
-    built: list[Metric] = [build(choice) for choice in plan.config["metric"].values()]
+    choices = {name: choice for name, choice in plan.config["metric"].items() if choice is not None}
+    for name, choice in choices.items():
+        if not isinstance(choice, Mapping) or "_target_" not in choice:
+            raise UserError(
+                f"metric.{name}={choice}: not a metric (no _target_); leave it out, or null for none"
+            )
+    built: list[Metric] = [build(choice) for choice in choices.values()]
     return {metric.name: metric for metric in built}
 
 
@@ -202,6 +220,8 @@ def _check_ranges(config: Mapping[str, Any]) -> None:
             f"seed={config['seed']}: the last image of a prompt would have a seed beyond 2^63 - 1; "
             "choose a smaller one"
         )
+    if not config["output_dir"]:
+        raise UserError("output_dir is empty: give a folder, or leave it out")
     if config["model"]["dtype"] not in DTYPES:
         raise UserError(f"model.dtype={config['model']['dtype']}: choose from {', '.join(DTYPES)}")
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device := chosen_device(config)):

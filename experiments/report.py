@@ -69,7 +69,7 @@ def report(chosen: argparse.Namespace) -> None:
     unfinished = [run for run in runs if run.state != "done"]
     runs = [run for run in runs if run.images]
     if not runs:
-        raise UserError(f"{', '.join(map(str, chosen.runs))}: runs, but no images yet")
+        raise UserError(f"{', '.join(map(str, chosen.runs))}: no run with images that can be read")
     rows = table(runs, chosen.metric, chosen.by == "kind")
     if not rows:
         known = sorted({score.metric for run in runs for score in run.scores})

@@ -9,14 +9,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, OverrideParseException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict, read_write
 
+from asyndm.errors import UserError
 from experiments.checks import check, check_writable
+from experiments.config import SCHEMAS
 from experiments.folder import is_complete
 from experiments.plan import make_plan
 from experiments.trackers import SWEEP_VARIABLE
+
+SINGLE = frozenset(SCHEMAS)
+"""Groups of which a run has one choice; of metrics it can have several."""
 
 
 class CheckAll(Callback):
@@ -27,9 +33,11 @@ class CheckAll(Callback):
     """
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        _exit_on_error(lambda: _refuse_lists(config))
         _exit_on_error(lambda: check_writable(Path(config.output_dir).expanduser(), 0))
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        _exit_on_error(lambda: _refuse_lists(config))
         if config.hydra.sweeper._target_.endswith(".BasicSweeper"):
             _exit_on_error(lambda: _replace_params(config))
         os.environ[SWEEP_VARIABLE] = config.hydra.runtime.choices.get("experiment") or _name(config)
@@ -45,6 +53,21 @@ def _exit_on_error(checks: Callable[[], None]) -> None:
         raise SystemExit(describe(error)) from error
 
 
+def _refuse_lists(config: DictConfig) -> None:
+    """Hydra composes a list of choices on top of each other, and the last one wins: never what was meant."""
+    for override in _overrides(config):
+        group, value = override.key_or_group, override.value()
+        if group in SINGLE and isinstance(value, list):
+            names = ",".join(map(str, value))
+            raise UserError(f"{group}=[{names}]: one choice at a time; to sweep, -m {group}={names}")
+
+
+def _overrides(config: DictConfig) -> list[Override]:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    return OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
+
+
 def _name(config: DictConfig) -> str:
     text = " ".join([*config.hydra.overrides.task, str(config.hydra.sweeper.params)])
     return f"sweep-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
@@ -53,10 +76,7 @@ def _name(config: DictConfig) -> str:
 def _replace_params(config: DictConfig) -> None:
     """Takes out of an experiment's sweep what the command line sets: Hydra would run their product, each job
     as often as the experiment has values."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    overrides = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
-    given = {override.key_or_group for override in overrides}
+    given = {override.key_or_group for override in _overrides(config)}
     with read_write(config.hydra.sweeper), open_dict(config.hydra.sweeper):
         params = config.hydra.sweeper.params or {}
         config.hydra.sweeper.params = {key: value for key, value in params.items() if key not in given}

@@ -12,7 +12,7 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from asyndm.errors import UserError
+from asyndm.errors import UserError, is_whole
 
 PREFERRED_FACTOR = 4
 
@@ -147,6 +147,8 @@ def _layers_at(unet: UNet2DConditionModel, factor: int | None) -> tuple[int, lis
         raise UserError(
             "the network has no cross-attention: masks from attention need one (use another mask)"
         )
+    if factor is not None and not is_whole(factor):
+        raise UserError(f"attention_factor must be a whole number or None, got {factor!r}")
     if factor is None:
         factor = PREFERRED_FACTOR if PREFERRED_FACTOR in layers else min(layers)
     if factor not in layers:

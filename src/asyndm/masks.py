@@ -186,10 +186,18 @@ def read_grey(source: ImageSource) -> Tensor:
             raise UserError(f"mask: {str(source)!r} is not a readable image ({reason})") from None
     if isinstance(source, Image.Image):
         source = _grey_array(source)
-    array = source.detach().cpu() if isinstance(source, Tensor) else torch.from_numpy(np.array(source))
+    try:
+        array = source.detach().cpu() if isinstance(source, Tensor) else torch.from_numpy(np.array(source))
+    except TypeError:
+        raise UserError(f"mask: {source!r} is neither a picture nor an array of numbers") from None
     scale = 255.0 if array.dtype == torch.uint8 else 1.0
-    array = array.double() / scale
-    if array.ndim != 2 or not array.numel() or not bool(((array >= 0) & (array <= 1)).all()):
+    array = array if array.is_complex() else array.double() / scale
+    if (
+        array.is_complex()
+        or array.ndim != 2
+        or not array.numel()
+        or not bool(((array >= 0) & (array <= 1)).all())
+    ):
         raise UserError(
             f"mask: an array must be (height, width) with values in [0, 1] or uint8, got shape {tuple(array.shape)}"
         )

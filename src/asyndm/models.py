@@ -20,8 +20,8 @@ DEVICES = ("auto", "cpu", "cuda")
 def load(
     path: str | Path,
     *,
-    dtype: str = "auto",
-    device: str = "auto",
+    dtype: str | torch.dtype = "auto",
+    device: str | torch.device = "auto",
     revision: str | None = None,
     variant: str | None = None,
 ) -> Any:
@@ -65,8 +65,9 @@ def load(
     return pipe.to(where)
 
 
-def choose_device(device: str) -> torch.device:
+def choose_device(device: str | torch.device) -> torch.device:
     """The device asked for, or with "auto" the GPU if there is one."""
+    device = str(device)
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
@@ -79,8 +80,9 @@ def choose_device(device: str) -> torch.device:
     return chosen
 
 
-def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
+def choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
     """The dtype asked for, or with "auto" float16 on a GPU and float32 on the CPU."""
+    dtype = str(dtype).removeprefix("torch.")
     if dtype == "auto":
         return torch.float32 if device.type == "cpu" else torch.float16
     if dtype not in DTYPES:

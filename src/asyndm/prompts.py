@@ -18,7 +18,7 @@ from itertools import product, zip_longest
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from asyndm.errors import UserError
+from asyndm.errors import UserError, is_number, is_whole
 from asyndm.subjects import Subject, span
 
 PROMPT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
@@ -231,6 +231,8 @@ class ReferencePrompts(PromptSet):
         if not isinstance(places, dict):
             raise UserError(f'{self.items_path}: expected {{"item_idx": {{prompt: [places]}}}}')
         concavities = items.get("item_k") or {}
+        if not isinstance(concavities, dict):
+            raise UserError(f'{self.items_path}: expected {{"item_k": {{prompt: [concavities]}}}}')
         for text in dict.fromkeys(texts):
             if not isinstance(places.get(text), list):
                 raise UserError(f"{self.items_path}: item_idx has no list for the prompt {text!r}")
@@ -244,7 +246,7 @@ class ReferencePrompts(PromptSet):
 
     def _subject(self, text: str, place: Any) -> Subject:
         words = WORD.findall(text)
-        if not isinstance(place, int) or not 0 <= place < len(words):
+        if not is_whole(place) or not 0 <= place < len(words):
             raise UserError(
                 f"{self.items_path}: {place!r} is not the place of a word in {text!r} (0 to {len(words) - 1})"
             )
@@ -252,7 +254,7 @@ class ReferencePrompts(PromptSet):
         return Subject(words[place], occurrence=before.count(words[place].lower()) + 1)
 
     def _with_concavities(self, subjects: list[Subject], text: str, values: Any) -> list[Subject]:
-        numbers = isinstance(values, list) and all(isinstance(value, (int, float)) for value in values)
+        numbers = isinstance(values, list) and all(is_number(value) for value in values)
         if not numbers or len(values) != len(subjects):
             raise UserError(
                 f"{self.items_path}: item_k needs {len(subjects)} numbers for the prompt {text!r}"
@@ -291,6 +293,10 @@ def _parsed(path: Path, text: str, first_line: int = 1) -> Any:
     except json.JSONDecodeError as error:
         line = first_line + error.lineno - 1
         raise UserError(f"{path}, line {line}: not JSON ({error.msg})") from error
+    except RecursionError as error:
+        raise UserError(
+            f"{path}, line {first_line}: not a list of prompts (lists in lists in lists)"
+        ) from error
 
 
 def _json_rows(path: Path, text: str) -> Iterator[tuple[int, Any]]:
@@ -345,12 +351,15 @@ def _jsonl_rows(path: Path, text: str) -> Iterator[tuple[int, Any]]:
 
 def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, Any]]:
     reader = csv.DictReader(io.StringIO(text, newline=""))
-    for row in reader:
-        if None in row or None in row.values():
-            raise UserError(
-                f"{path}, line {reader.line_num}: {len(reader.fieldnames or ())} columns expected"
-            )
-        yield reader.line_num, row
+    try:
+        for row in reader:
+            if None in row or None in row.values():
+                raise UserError(
+                    f"{path}, line {reader.line_num}: {len(reader.fieldnames or ())} columns expected"
+                )
+            yield reader.line_num, row
+    except csv.Error as error:
+        raise UserError(f"{path}, line {reader.line_num}: not CSV ({error}; a quote left open?)") from error
 
 
 def _texts(row: Mapping[str, Any], key: str) -> tuple[str, ...]:

@@ -66,6 +66,14 @@ BAD = [
     (["output_dir=/proc/runs"], "output_dir=/proc/runs: cannot be written to"),
     (["tracker=wandb", "tracker.mode=onlin"], "tracker.mode=onlin: "),
     (["mask=[none"], "mask=[none"),
+    (["mask=[none,global]"], "mask=[none,global]: one choice at a time; to sweep, -m mask=none,global"),
+    (["output_dir="], "output_dir is empty"),
+    (["curve._target_=nowhere.Curve"], "_target_=nowhere.Curve: "),
+    (["curve._target_=os.system"], "_target_=os.system: "),
+    (["+metric.foo=3"], "metric.foo=3: not a metric"),
+    (["prompt_set.path={folder}/open.csv"], "open.csv, line 1: not CSV"),
+    (["prompt_set.path={folder}/deep.json"], "deep.json, line 1: not a list of prompts"),
+    (["model.path={folder}/hollow"], "model=folder: {folder}/hollow cannot be read"),
 ]
 
 
@@ -78,12 +86,20 @@ def filled(lab: Lab) -> Lab:
     (lab.folder / "long.yaml").write_text(
         f"- a cat\n- {{text: '{'rabbit ' * 13} and a dog', subjects: [dog]}}\n"
     )
+    (lab.folder / "open.csv").write_text('text\n"a cat\n' + "x" * 200_000)
+    (lab.folder / "deep.json").write_text("[" * 100_000)
+    for part in ("unet", "vae"):
+        (lab.folder / "hollow" / part).mkdir(parents=True)
+        (lab.folder / "hollow" / part / "config.json").write_text("[]")
+    shutil.copytree(lab.pipeline / "tokenizer", lab.folder / "hollow" / "tokenizer")
+    (lab.folder / "hollow" / "model_index.json").write_text("{}")
     return lab
 
 
 def refused(lab: Lab, overrides: list[str], message: str) -> None:
     result = lab(*(override.format(folder=lab.folder) for override in overrides))
     assert result.status == 1
+    message = message.replace("{folder}", str(lab.folder))
     assert len(result.lines) == 1 and result.lines[0].startswith("error: ") and message in result.lines[0], (
         result.error
     )

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from experiments import config as schema
 from experiments.plan import build, settings
 from experiments.run import CONF, main
+from experiments.train_shapes.settings import register
 
 GROUPS = ("model", "curve", "mask", "prompt_set", "guidance", "metric", "tracker")
 CHOICES = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
@@ -59,6 +60,7 @@ def test_an_experiment_composes_and_says_its_command(path: Path) -> None:
 
 
 def test_the_training_of_the_embedded_models_composes() -> None:
+    register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("train_shapes", ["trunk.seconds=300"])
     assert config.trunk.seconds == 300 and not OmegaConf.missing_keys(config)

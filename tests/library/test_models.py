@@ -56,7 +56,8 @@ def test_missing_and_wrong_folders_and_an_unreachable_hub(tmp_path: Path) -> Non
 def test_device_and_dtype_policy() -> None:
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
     assert choose_dtype("auto", cpu) == torch.float32 and choose_dtype("auto", gpu) == torch.float16
-    assert choose_dtype("bfloat16", gpu) == torch.bfloat16
+    assert choose_dtype("bfloat16", gpu) == choose_dtype(torch.bfloat16, gpu) == torch.bfloat16
+    assert choose_device("cpu") == choose_device(cpu) == cpu
     with pytest.raises(UserError, match="dtype=float16 needs a GPU"):
         choose_dtype("float16", cpu)
     with pytest.raises(UserError, match="dtype must be one of"):

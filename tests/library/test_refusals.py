@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import (
@@ -44,6 +45,8 @@ BAD = {
     "mask must be a Mask such as asyndm.DynamicMask(), got None": {"mask": None},
     "got <class 'asyndm.masks.NoMask'>": {"mask": NoMask},
     "callback must be a function of a StepRecord, or None, got 3": {"callback": 3},
+    "attention_factor must be a whole number or None, got [1]": {"attention_factor": [1]},
+    "neither a picture nor an array of numbers": {"mask": ExternalMask(np.array([["a"]]))},
     "attention_factor=8": {"attention_factor": 8},
     "there is no file": {"mask": ExternalMask("nowhere.png")},
     "mask 'dynamic' needs subjects, but prompt 1 has none": {"subjects": None},
