@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -270,20 +271,20 @@ def test_concavities_are_swept(lab: Lab) -> None:
 
 
 def test_a_failing_job_does_not_stop_the_others(lab: Lab) -> None:
-    long = lab.folder / "long.yaml"
-    long.write_text(
-        "- {text: 'a rabbit rabbit rabbit rabbit rabbit rabbit rabbit rabbit rabbit rabbit rabbit rabbit"
-        " rabbit and a dog', subjects: [dog]}\n"
-    )
-    result = lab("-m", f"prompt_set.path={long},{lab.folder / 'prompts.yaml'}", "mask=dynamic,none")
+    broken = lab.folder / "broken"
+    shutil.copytree(lab.pipeline, broken)
+    weights = broken / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    result = lab("-m", f"model.path={broken},{lab.pipeline}", "mask=dynamic,none")
     assert result.status == 1
     assert len(result.out.splitlines()) == 2
-    assert sum(line.startswith("error: ") and "beyond the 77 tokens" in line for line in result.lines) == 2
+    assert (
+        sum(line.startswith("error: ") and "broken' cannot be loaded" in line for line in result.lines) == 2
+    )
     states = [json.loads(path.read_text()) for path in lab.runs.rglob("state.json")]
     assert sorted(state["state"] for state in states) == ["done", "done", "failed", "failed"]
     failed = next(state for state in states if state["state"] == "failed")
-    assert "beyond the 77 tokens" in failed["error"] and "Traceback" in failed["traceback"]
-    assert not list(lab.runs.rglob("images/*rabbit-rabbit*"))
+    assert "cannot be loaded" in failed["error"] and "Traceback" in failed["traceback"]
 
 
 def test_the_record_says_where_and_in_what_precision_a_run_was_made(lab: Lab) -> None:
