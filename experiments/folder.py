@@ -97,8 +97,8 @@ def is_complete(plan: Plan) -> bool:
     if not done or wants_strip(plan) or missing_items(plan):
         return False
     run, wanted = read_run(plan.folder), metrics(plan)
-    versions = run.record.get("metrics", {})
-    if any(versions.get(name) != metric.version for name, metric in wanted.items()):
+    bases = run.record.get("metrics", {})
+    if any(bases.get(name) != metric.basis for name, metric in wanted.items()):
         return False
     listed = {row.key for row in run.images}
     scored = {(*row.key, row.metric) for row in run.scores}

@@ -62,9 +62,9 @@ def add_timings(plan: Plan, **seconds: float) -> None:
 
 
 def add_metric(plan: Plan, metric: Metric) -> None:
-    """Notes that all scores of this metric are of this version of it."""
+    """Notes what all scores of this metric rest on."""
     record = read_run(plan.folder).record
-    record["metrics"] = {**record.get("metrics", {}), metric.name: metric.version}
+    record["metrics"] = {**record.get("metrics", {}), metric.name: metric.basis}
     write_json(plan.folder / RUN_FILE, record)
 
 

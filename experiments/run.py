@@ -180,16 +180,16 @@ def image_row(plan: Plan, item: Item) -> ImageRow:
 
 
 def make_scores(plan: Plan) -> None:
-    """Scores what has no score yet, or one by another version of its metric.
+    """Scores what has no score yet, or one on another basis (version, convention, model) of its metric.
 
     The pictures are read from their files: a score is of what was kept.
     """
     path, size = plan.folder / SCORES_FILE, plan.config["batch_size"]
     rows = read_rows(path, ScoreRow)
-    versions = read_run(plan.folder).record.get("metrics", {})
+    bases = read_run(plan.folder).record.get("metrics", {})
     started = time.perf_counter()
     for name, metric in metrics(plan).items():
-        if versions.get(name) != metric.version:
+        if bases.get(name) != metric.basis:
             rows = [row for row in rows if row.metric != name]
         scored = {row.key for row in rows if row.metric == name}
         todo = [item for item in plan.items if item.key not in scored]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from PIL.Image import Image
 
@@ -24,13 +25,19 @@ class Metric(ABC):
 
     Attributes:
         name: its name in ``scores.csv``; two conventions of one metric have two names.
-        version: raised when it begins to give the same pictures other scores; the old ones are then replaced.
+        version: raised when it begins to give the same pictures other scores.
         higher_is_better: False for distances.
     """
 
     name: str
     version: int = 1
     higher_is_better: bool = True
+
+    @property
+    def basis(self) -> dict[str, Any]:
+        """What its numbers rest on beside the pictures, as ``run.json`` keeps it: version, convention, model.
+        Scores of another basis are replaced."""
+        return {"version": self.version}
 
     def check(self, prompts: Sequence[Prompt]) -> None:
         """Refuses, before anything is sampled, what it could not score: prompts without what it needs,

@@ -17,7 +17,7 @@ from tests.lab.conftest import Lab
 
 BAD = [
     (["mask=foo"], "mask=foo: no such choice; choose from dynamic, external, global, none, static"),
-    (["metric=foo"], "metric=foo: no such choice; choose from exact, none"),
+    (["metric=foo"], "metric=foo: no such choice; choose from clip_"),
     (["experiment=foo"], "experiment=foo: no such choice"),
     (["num_steps=10"], "num_steps: no such setting"),
     (["curve.concavty=0.5"], "curve.concavty: no such setting"),
