@@ -1,0 +1,145 @@
+"""BLIP for visual question answering, from a folder or hub checkpoint of transformers, or from the
+original authors' ``.pth``."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import BertTokenizer, BlipConfig, BlipForQuestionAnswering
+
+from asyndm.errors import UserError
+
+EPSILON = 1e-6
+"""Of the vision tower's layer norms in the original code; transformers' default is 1e-5."""
+RENAMES = (
+    ("visual_encoder.cls_token", "vision_model.embeddings.class_embedding"),
+    ("visual_encoder.pos_embed", "vision_model.embeddings.position_embedding"),
+    ("visual_encoder.patch_embed.proj", "vision_model.embeddings.patch_embedding"),
+    ("visual_encoder.norm.", "vision_model.post_layernorm."),
+    ("visual_encoder.blocks", "vision_model.encoder.layers"),
+    (".attn.proj", ".self_attn.projection"),
+    (".attn.qkv", ".self_attn.qkv"),
+    (".norm1.", ".layer_norm1."),
+    (".norm2.", ".layer_norm2."),
+)
+"""From the original names of the vision tower to those of transformers; text towers have the same names."""
+
+
+@dataclass(frozen=True)
+class VQA:
+    """A network that answers questions about pictures, with the tokens that asking takes.
+
+    Attributes:
+        enc, dec: ids that begin a question and an answer.
+        yes, no: ids of these answers.
+    """
+
+    network: Any
+    tokenizer: Any
+    enc: int
+    dec: int
+    yes: int
+    no: int
+
+
+@lru_cache(maxsize=1)
+def load(model: str, tokenizer: str | None, revision: str | None, image_size: int) -> VQA:
+    """The network in float32 for pictures of this size, position embeddings interpolated where they are of another.
+
+    Args:
+        model: a folder or hub id of transformers, or the original ``.pth``.
+        tokenizer: folder or hub id; None: the model's own. The original file has none.
+
+    Raises:
+        UserError: it cannot be loaded, or misses weights.
+    """
+    try:
+        network = _original(Path(model)) if model.endswith(".pth") else _pretrained(model, revision)
+        words = BertTokenizer.from_pretrained(
+            tokenizer or model, revision=None if tokenizer is not None else revision
+        )
+    except UserError:
+        raise
+    except Exception as error:  # transformers, torch and the hub raise many kinds for a bad checkpoint
+        raise UserError(f"metric blip_vqa: model={model}: {' '.join(str(error).split())}") from error
+    _resize(network, image_size)
+    dec = int(network.config.text_config.bos_token_id)
+    yes, no = (words(answer, add_special_tokens=False)["input_ids"][0] for answer in ("yes", "no"))
+    return VQA(network.eval().requires_grad_(False), words, dec + 1, dec, yes, no)
+
+
+def _pretrained(model: str, revision: str | None) -> Any:
+    config = BlipConfig.from_pretrained(model, revision=revision)
+    config.vision_config.layer_norm_eps = EPSILON
+    network, report = BlipForQuestionAnswering.from_pretrained(
+        model, revision=revision, config=config, dtype=torch.float32, output_loading_info=True
+    )
+    if missing := report["missing_keys"]:
+        raise UserError(f"metric blip_vqa: model={model}: no weights for {min(missing)}")
+    return network
+
+
+def _original(path: Path) -> Any:
+    """The authors' file: its shapes say the sizes; heads are 64 wide, as in all their models."""
+    state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)["model"]
+    renamed = {_renamed(name): value for name, value in state.items() if "position_ids" not in name}
+    patch = renamed["vision_model.embeddings.patch_embedding.weight"]
+    places = renamed["vision_model.embeddings.position_embedding"].shape[1] - 1
+    vocabulary, width = renamed["text_encoder.embeddings.word_embeddings.weight"].shape
+    layer = "text_encoder.encoder.layer.0"
+    config = BlipConfig(
+        text_config={
+            "vocab_size": vocabulary,
+            "hidden_size": width,
+            "encoder_hidden_size": renamed[f"{layer}.crossattention.self.key.weight"].shape[1],
+            "intermediate_size": renamed[f"{layer}.intermediate.dense.weight"].shape[0],
+            "num_hidden_layers": _depth(renamed, r"text_encoder\.encoder\.layer\.(\d+)\."),
+            "num_attention_heads": width // 64,
+            "max_position_embeddings": renamed["text_encoder.embeddings.position_embeddings.weight"].shape[0],
+            "bos_token_id": vocabulary - 2,
+        },
+        vision_config={
+            "hidden_size": patch.shape[0],
+            "intermediate_size": renamed["vision_model.encoder.layers.0.mlp.fc1.weight"].shape[0],
+            "num_hidden_layers": _depth(renamed, r"vision_model\.encoder\.layers\.(\d+)\."),
+            "num_attention_heads": patch.shape[0] // 64,
+            "image_size": round(places**0.5) * patch.shape[-1],
+            "patch_size": patch.shape[-1],
+            "layer_norm_eps": EPSILON,
+        },
+    )
+    network = BlipForQuestionAnswering(config)
+    network.load_state_dict(renamed)
+    return network
+
+
+def _renamed(name: str) -> str:
+    for old, new in RENAMES:
+        name = name.replace(old, new)
+    return name
+
+
+def _depth(state: dict[str, Tensor], pattern: str) -> int:
+    return 1 + max(int(found[1]) for name in state if (found := re.match(pattern, name)))
+
+
+def _resize(network: Any, image_size: int) -> None:
+    """Fits the position embeddings to pictures of this size, bicubically, as the original does when it loads."""
+    embeddings, config = network.vision_model.embeddings, network.config.vision_config
+    table = embeddings.position_embedding.data
+    old, new = round((table.shape[1] - 1) ** 0.5), image_size // config.patch_size
+    if old == new:
+        return
+    grid = table[:, 1:].reshape(1, old, old, -1).permute(0, 3, 1, 2)
+    grid = F.interpolate(grid, size=(new, new), mode="bicubic", align_corners=False)
+    embeddings.position_embedding = torch.nn.Parameter(
+        torch.cat([table[:, :1], grid.permute(0, 2, 3, 1).flatten(1, 2)], dim=1)
+    )
+    embeddings.image_size = config.image_size = image_size

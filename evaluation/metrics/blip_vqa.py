@@ -1,0 +1,146 @@
+"""BLIP-VQA: does the picture show each of the prompt's noun phrases? As T2I-CompBench (arXiv 2307.06350) defines it.
+
+For each phrase the question "{phrase}?" is put to BLIP's question answering: one step of its decoder gives
+P = p(yes) / (p(yes) + p(no)). The score is the product over the phrases.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from asyndm.errors import UserError
+from asyndm.prompts import Prompt
+from evaluation.metrics import Metric, Score
+
+MOST = 8
+"""Phrases of a prompt that are asked about; further ones are left out."""
+PLACES = frozenset({"top", "the side", "the left", "the right"})
+"""Phrases that name no thing."""
+MEAN, DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+
+class BLIPVQA(Metric):
+    """The product of BLIP's P(yes) for every noun phrase, each rounded to 4 decimals, and so is the product.
+
+    `reason` lists the phrases with their P. A picture is encoded once, whatever the number of its phrases; questions
+    of one length are asked together, without padding, which transformers' decoder would not mask.
+
+    Args:
+        model: a folder or hub id of transformers, or the original authors' ``.pth``.
+        tokenizer: folder or hub id of its tokenizer; None: the model's own.
+        revision: on the hub.
+        image_size: pixels a side to which pictures are squashed; 480 in the definition.
+        device: cpu, cuda, or auto.
+    """
+
+    name = "blip_vqa"
+
+    def __init__(
+        self,
+        model: str,
+        tokenizer: str | None = None,
+        revision: str | None = None,
+        image_size: int = 480,
+        device: str = "auto",
+    ) -> None:
+        self.model, self.tokenizer, self.revision = model, tokenizer, revision
+        self.image_size, self.device = image_size, device
+
+    @property
+    def basis(self) -> dict[str, Any]:
+        return {
+            "version": self.version,
+            "model": self.model,
+            "revision": self.revision,
+            "image_size": self.image_size,
+        }
+
+    def check(self, prompts: Sequence[Prompt]) -> None:
+        for prompt in prompts:
+            if not questions(prompt):
+                raise UserError(
+                    f"metric blip_vqa: prompt {prompt.text!r} has no phrases to ask about: "
+                    "give phrases in the prompt file"
+                )
+        if self.model.endswith(".pth"):
+            if not Path(self.model).is_file():
+                raise UserError(f"metric blip_vqa: model={self.model}: no such file")
+            if self.tokenizer is None:
+                raise UserError("metric blip_vqa: a .pth has no tokenizer: give one (bert-base-uncased)")
+        self._load()
+
+    def score(self, images: Sequence[Image.Image], prompts: Sequence[Prompt]) -> list[Score]:
+        asked = [questions(prompt) for prompt in prompts]
+        rows = [row for row, own in enumerate(asked) if own]
+        if not rows:
+            return [Score(None, "no phrases to ask about")] * len(images)
+        pairs = [(place, question) for place, row in enumerate(rows) for question in asked[row]]
+        answers = iter(self._answers([images[row] for row in rows], pairs))
+        return [_score([(question, next(answers)) for question in own]) for own in asked]
+
+    def _answers(self, images: Sequence[Image.Image], pairs: Sequence[tuple[int, str]]) -> list[float]:
+        """P(yes) of each (place among the images, question)."""
+        import torch
+
+        from asyndm.models import choose_device
+
+        vqa, where = self._load(), choose_device(self.device)
+        network = vqa.network.to(where)
+        tokens = [
+            vqa.tokenizer(question, truncation=True, max_length=35)["input_ids"] for _, question in pairs
+        ]
+        found = [0.0] * len(pairs)
+        with torch.no_grad():
+            pixels = torch.from_numpy(np.stack([prepared(image, self.image_size) for image in images]))
+            seen = network.vision_model(pixels.to(where)).last_hidden_state
+            for length in sorted({len(ids) for ids in tokens}):
+                group = [i for i, ids in enumerate(tokens) if len(ids) == length]
+                ids = torch.tensor([[vqa.enc, *tokens[i][1:]] for i in group], device=where)
+                read = network.text_encoder(
+                    input_ids=ids,
+                    attention_mask=torch.ones_like(ids),
+                    encoder_hidden_states=seen[[pairs[i][0] for i in group]],
+                ).last_hidden_state
+                start = torch.full((len(group), 1), vqa.dec, device=where)
+                logits = network.text_decoder(input_ids=start, encoder_hidden_states=read).logits[:, -1]
+                for i, yes in zip(
+                    group, logits[:, [vqa.yes, vqa.no]].softmax(-1)[:, 0].tolist(), strict=True
+                ):
+                    found[i] = yes
+        return found
+
+    def _load(self) -> Any:
+        from evaluation.blip import load
+
+        return load(self.model, self.tokenizer, self.revision, self.image_size)
+
+
+def questions(prompt: Prompt) -> list[str]:
+    """What is asked of a prompt's pictures: its phrases but places, cleaned as BLIP cleans questions."""
+    phrases = [phrase for phrase in prompt.phrases if phrase not in PLACES][:MOST]
+    return [re.sub(r"[.!\"()*#:;~]", "", f"{phrase}?".lower()).rstrip(" ") for phrase in phrases]
+
+
+def prepared(image: Image.Image, size: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """(3, size, size): squashed bicubically, normalised as CLIP's pictures are."""
+    squashed = image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC)
+    pixels = np.asarray(squashed, dtype=np.float32) / 255
+    normal = (pixels - np.float32(MEAN)) / np.float32(DEVIATION)
+    return np.ascontiguousarray(normal.transpose(2, 0, 1))
+
+
+def _score(answers: Sequence[tuple[str, float]]) -> Score:
+    if not answers:
+        return Score(None, "no phrases to ask about")
+    rounded = [(question, round(value, 4)) for question, value in answers]
+    value = round(math.prod(answer for _, answer in rounded), 4)
+    if not math.isfinite(value):
+        return Score(None, "the model gives no number")
+    return Score(value, "; ".join(f"{question} {answer:.4f}" for question, answer in rounded))
