@@ -13,6 +13,8 @@ import numpy as np
 Key = TypeVar("Key", bound=tuple[Hashable, ...])
 RESAMPLES = 4000
 SEED = 20251004
+FEW = 20
+"""Clusters below which a percentile bootstrap covers too little: 4 give 81 % where 95 % are stated."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,6 @@ class Paired:
 
     difference: Interval
     wins: int
-    ties: int
     losses: int
 
 
@@ -80,13 +81,52 @@ def clustered_bootstrap(
     return Interval(mean, float(low), float(high), len(values))
 
 
+def clustered(values: Sequence[float], clusters: Sequence[Hashable], confidence: float = 0.95) -> Interval:
+    """The bootstrap over clusters; below `FEW` of them, where it is too narrow, Student's t of the ratio of their sums.
+
+    mean ± t_{k-1} √( k/(k-1) Σ (S_c - mean n_c)² ) / n, with S_c and n_c the sum and number of values of each of the
+    k clusters.
+    """
+    k = len(set(clusters))
+    if k == 1 or k >= FEW:
+        return clustered_bootstrap(values, clusters, confidence)
+    from scipy.stats import t
+
+    mean = sum(values) / len(values)
+    away: dict[Hashable, float] = {}
+    for value, cluster in zip(values, clusters, strict=True):
+        away[cluster] = away.get(cluster, 0.0) + value - mean
+    spread = math.sqrt(k / (k - 1) * sum(d * d for d in away.values())) / len(values)
+    half = float(t.ppf(0.5 + confidence / 2, k - 1)) * spread
+    return Interval(mean, mean - half, mean + half, len(values))
+
+
 def mean_interval(values: Sequence[float], clusters: Sequence[Hashable]) -> Interval:
     """95 % interval of a mean: Wilson's over prompts for right-or-wrong values where each prompt has one or all
-    are alike (resampling equal values would claim certainty), else the bootstrap."""
+    are alike (equal values would claim certainty), else by clusters, a right-or-wrong one within 0 and 1."""
     prompts, n = len(set(clusters)), len(values)
-    if set(values) <= {0.0, 1.0} and (prompts == n or len(set(values)) == 1):
+    binary = set(values) <= {0.0, 1.0}
+    if binary and (prompts == n or len(set(values)) == 1):
         return replace(wilson(sum(values) * prompts / n, prompts), n=n)
-    return clustered_bootstrap(values, clusters)
+    interval = clustered(values, clusters)
+    if binary and math.isfinite(interval.low):
+        return replace(interval, low=max(0.0, interval.low), high=min(1.0, interval.high))
+    return interval
+
+
+def difference_interval(differences: Sequence[float], clusters: Sequence[Hashable]) -> Interval:
+    """95 % interval of a mean difference, by clusters.
+
+    Equal differences say nothing of their spread. Of right-or-wrong scores, at most the share h of prompts differs from
+    them, h the upper end of Wilson's interval of none among the prompts; of others the interval is unknown.
+    """
+    if len(set(differences)) > 1:
+        return clustered(differences, clusters)
+    d, n = differences[0], len(differences)
+    if d not in (-1, 0, 1):
+        return Interval(d, -math.inf, math.inf, n)
+    h = wilson(0, len(set(clusters))).high
+    return Interval(d, d - h * (1 + d), d + h * (1 - d), n)
 
 
 def paired(first: Mapping[Key, float], second: Mapping[Key, float]) -> Paired | None:
@@ -96,5 +136,4 @@ def paired(first: Mapping[Key, float], second: Mapping[Key, float]) -> Paired | 
         return None
     differences = [first[key] - second[key] for key in shared]
     wins, losses = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
-    interval = clustered_bootstrap(differences, [key[0] for key in shared])
-    return Paired(interval, wins, len(shared) - wins - losses, losses)
+    return Paired(difference_interval(differences, [key[0] for key in shared]), wins, losses)

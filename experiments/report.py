@@ -18,8 +18,8 @@ from experiments.sweep import describe
 
 NOTE = (
     "95 % intervals: of right-or-wrong scores with one image a prompt, or all alike, Wilson's over prompts; "
-    "otherwise, and of all differences, a bootstrap over prompts. Differences are of the same prompts and "
-    "seeds, all else equal."
+    "otherwise, and of all differences, a bootstrap over prompts, or Student's t below 20 of them. "
+    "Differences are of the same prompts and seeds, all else equal."
 )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, Literal
 
 from evaluation.results import Run
@@ -55,10 +57,14 @@ class WandbTracker(Tracker):
     ) -> None:
         self.project, self.mode, self.entity, self.group, self.images = project, mode, entity, group, images
         self.run: Any = None
+        self.told = False
 
     def has(self, plan: Plan) -> bool:
-        begins = "run" if self.mode == "online" else "offline-run"
-        return any((plan.folder / "wandb").glob(f"{begins}-*-{plan.run_id}"))
+        return self._mark(plan).exists()
+
+    def _mark(self, plan: Plan) -> Path:
+        """A file that says that all results were logged."""
+        return plan.folder / "wandb" / f"complete-{self.mode}"
 
     def start(self, plan: Plan) -> None:
         import wandb
@@ -70,6 +76,7 @@ class WandbTracker(Tracker):
             name=plan.label,
             id=plan.run_id,
             resume="allow",
+            reinit="finish_previous",
             mode=self.mode,
             dir=str(plan.folder),
             config={"run_id": plan.run_id, **plan.config, "identity": plan.identity},
@@ -97,10 +104,14 @@ class WandbTracker(Tracker):
         overviews = {path.stem: wandb.Image(str(path)) for path in sorted(run.folder.glob("*.png"))}
         self.run.log({**summary, "scores": table, "samples": pictures, **overviews})
         self.run.summary.update(dict(summary))
+        self._mark(plan).touch()
+        self.told = True
 
     def close(self) -> None:
+        """Ends the W&B run: as failed, where it has not been told the results."""
         if self.run is not None:
-            self.run.finish()
+            self.run.finish(exit_code=0 if self.told else 1)
+            self.run = None
 
 
 class Forgiving(Tracker):
@@ -136,5 +147,8 @@ class Forgiving(Tracker):
                 f"warning: {name} gave up ({type(error).__name__}: {first[0]}); the run goes on",
                 file=sys.stderr,
             )
-            self._tracker = None
+            dropped, self._tracker = self._tracker, None
+            if method != "close":
+                with suppress(Exception, SystemExit):
+                    dropped.close()
             return None

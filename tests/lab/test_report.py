@@ -22,7 +22,7 @@ from evaluation.results import (
     write_prompts,
     write_rows,
 )
-from evaluation.statistics import clustered_bootstrap, wilson
+from evaluation.statistics import clustered, wilson
 from evaluation.tables import Row, table, to_markdown
 from experiments.report import main
 from tests.lab.conftest import Lab
@@ -100,7 +100,7 @@ def test_methods_are_compared_with_dm_on_the_images_both_have(tmp_path: Path) ->
         expected.high,
     )
     assert dm["difference"] is None and dm["curve"] == ""
-    differences = clustered_bootstrap([1, 0, 0, 0, -1], list("12345"))
+    differences = clustered([1, 0, 0, 0, -1], list("12345"))
     assert (asyn["curve"], asyn["concavity"], asyn["n"], asyn["pairs"]) == ("piecewise_linear", 0.5, 5, 5)
     assert (asyn["difference"], asyn["wins"], asyn["losses"]) == (0, 1, 1)
     assert (asyn["difference_low"], asyn["difference_high"]) == (differences.low, differences.high)

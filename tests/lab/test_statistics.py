@@ -7,7 +7,14 @@ import math
 import numpy as np
 import pytest
 
-from evaluation.statistics import clustered_bootstrap, mean_interval, paired, wilson
+from evaluation.statistics import (
+    clustered,
+    clustered_bootstrap,
+    difference_interval,
+    mean_interval,
+    paired,
+    wilson,
+)
 
 
 @pytest.mark.parametrize(
@@ -50,6 +57,34 @@ def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
     assert 0.90 <= covered / trials <= 0.98
 
 
+@pytest.mark.parametrize("count", [3, 5, 12])
+def test_few_clusters_are_covered_as_well(count: int) -> None:
+    rng, trials = np.random.default_rng(3), 600
+    clusters = np.repeat(np.arange(count), 6).tolist()
+    covered = 0
+    for _ in range(trials):
+        values = np.repeat(rng.normal(0, 1, count), 6) + rng.normal(0, 1, 6 * count)
+        interval = clustered(values.tolist(), clusters)
+        covered += interval.low <= 0 <= interval.high
+    assert 0.92 <= covered / trials <= 0.98
+
+
+def test_one_value_a_cluster_is_students_interval() -> None:
+    values = [0.2, 0.9, 0.4, 0.7]
+    interval = clustered(values, range(4))
+    half = 3.1824463 * np.std(values, ddof=1) / 2
+    assert interval.low == pytest.approx(0.55 - half) and interval.high == pytest.approx(0.55 + half)
+
+
+@pytest.mark.parametrize(
+    ("difference", "low", "high"), [(0, -0.1071, 0.1071), (1, 0.7857, 1), (-1, -1, -0.7857)]
+)
+def test_equal_differences_are_not_certainty(difference: int, low: float, high: float) -> None:
+    interval = difference_interval([difference] * 64, [i // 2 for i in range(64)])
+    assert (interval.low, interval.high) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
+    assert math.isinf(difference_interval([0.25] * 9, range(9)).high)
+
+
 def test_equal_data_give_equal_intervals_whatever_the_names_of_the_prompts() -> None:
     values = [0.0, 1.0, 0.5, 0.25, 1.0, 0.0]
     first, second = clustered_bootstrap(values, list("aabbcc")), clustered_bootstrap(values, list("xxyyzz"))
@@ -79,7 +114,7 @@ def test_pairs_are_joined_by_key() -> None:
     second = {("d", 0): 0.0, ("c", 0): 1.0, ("b", 0): 1.0, ("e", 0): 0.0}
     pair = paired(first, second)
     assert pair is not None
-    assert (pair.wins, pair.ties, pair.losses, pair.difference.n) == (1, 1, 1, 3)
+    assert (pair.wins, pair.losses, pair.difference.n) == (1, 1, 3)
     assert pair.difference.mean == 0
     assert paired(first, {("x", 0): 1.0}) is None
 

@@ -11,7 +11,7 @@ import pytest
 
 from evaluation.results import Run
 from experiments.plan import Plan
-from experiments.trackers import Tracker
+from experiments.trackers import Tracker, WandbTracker
 from tests.lab.conftest import Lab
 
 BRIGHTNESS = "+metric.brightness._target_=tests.lab.metrics.Brightness"
@@ -75,6 +75,28 @@ def test_a_missing_package_is_a_warning(lab: Lab, monkeypatch: pytest.MonkeyPatc
     assert len(result.lines) == 1 and result.lines[0].startswith(
         "warning: WandbTracker gave up (ModuleNotFoundError"
     )
+
+
+def test_a_tracker_that_dies_leaves_nothing_open_and_is_told_again(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish, failed = WandbTracker.finish, []
+
+    def fails_once(self: WandbTracker, *arguments: Any) -> None:
+        if not failed:
+            failed.append(self.run)
+            raise ConnectionError("gone")
+        finish(self, *arguments)
+
+    monkeypatch.setattr(WandbTracker, "finish", fails_once)
+    sweep = ["-m", "mask=none,global", BRIGHTNESS, "tracker=wandb"]
+    assert "WandbTracker gave up" in lab(*sweep).error
+    files = {path.parents[2].name: path for path in lab.runs.rglob("*.wandb")}
+    assert len(files) == 2 and sys.modules["wandb"].run is None
+    marks = {path.parents[1].name for path in lab.runs.rglob("complete-offline")}
+    assert len(marks) == 1
+    assert lab(*sweep).lines == []
+    assert {path.parents[1].name for path in lab.runs.rglob("complete-offline")} == set(files)
 
 
 class Dying(Tracker):
