@@ -114,16 +114,16 @@ def mean_interval(values: Sequence[float], clusters: Sequence[Hashable]) -> Inte
     return interval
 
 
-def difference_interval(differences: Sequence[float], clusters: Sequence[Hashable]) -> Interval:
+def difference_interval(differences: Sequence[float], clusters: Sequence[Hashable], binary: bool) -> Interval:
     """95 % interval of a mean difference, by clusters.
 
-    Equal differences say nothing of their spread. Of right-or-wrong scores, at most the share h of prompts differs from
-    them, h the upper end of Wilson's interval of none among the prompts; of others the interval is unknown.
+    Equal differences say nothing of their spread. Of `binary` scores, right or wrong, at most the share h of prompts
+    differs from them, h the upper end of Wilson's interval of none among the prompts; of others it is unknown.
     """
     if len(set(differences)) > 1:
         return clustered(differences, clusters)
     d, n = differences[0], len(differences)
-    if d not in (-1, 0, 1):
+    if not binary:
         return Interval(d, -math.inf, math.inf, n)
     h = wilson(0, len(set(clusters))).high
     return Interval(d, d - h * (1 + d), d + h * (1 - d), n)
@@ -136,4 +136,5 @@ def paired(first: Mapping[Key, float], second: Mapping[Key, float]) -> Paired | 
         return None
     differences = [first[key] - second[key] for key in shared]
     wins, losses = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
-    return Paired(difference_interval(differences, [key[0] for key in shared]), wins, losses)
+    binary = {scores[key] for scores in (first, second) for key in shared} <= {0.0, 1.0}
+    return Paired(difference_interval(differences, [key[0] for key in shared], binary), wins, losses)

@@ -41,7 +41,7 @@ def check(plan: Plan) -> None:
             )
     check_tokens(parts, plan.prompts)
     for metric in metrics(plan).values():
-        metric.check(plan.prompts)
+        metric.check(plan.prompts, (height, width))
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,8 +1,9 @@
 """From a composed config to a run: its prompts, its identity, its folder and its images. Nothing heavy.
 
-The identity holds everything that can change a pixel, and nothing else. Files are known by their content
-(weights, prompts and mask images by their SHA-256), and settings that cannot matter are put in one canonical
-form, so that two ways of asking for the same pictures are one run.
+The identity holds everything that can change a pixel or a score of it. Files are known by their content (weights,
+prompts with all that is said of them, and mask images by their SHA-256), and settings that cannot matter are put in one
+canonical form: the curve and the subjects under mask=none, the negative prompt without guidance. A size in pixels is
+taken as given, also where it is the model's own.
 """
 
 from __future__ import annotations
@@ -236,10 +237,8 @@ def _identity(config: Mapping[str, Any], prompts: tuple[Prompt, ...]) -> dict[st
         mask = {"_target_": NO_MASK}
     if mask["_target_"] == NO_MASK:
         curve = {"_target_": LINEAR}
-        prompts = tuple(
-            replace(p, subjects=tuple(replace(s, concavity=None) for s in p.subjects)) for p in prompts
-        )
-    if guidance["guidance_scale"] == 1:
+        prompts = tuple(replace(prompt, subjects=()) for prompt in prompts)
+    if guidance["guidance_scale"] == 1 or not guidance["negative_prompt"]:
         guidance["negative_prompt"] = None
     scalars = ("num_inference_steps", "eta", "seed", "images_per_prompt", "height", "width")
     return {
@@ -259,9 +258,10 @@ def _content(choice: Mapping[str, Any]) -> dict[str, Any]:
     """A choice without its name, files by what is in them."""
     content = {"_target_": choice["_target_"], **settings(choice)}
     if path := content.pop("image", None):
-        if not Path(path).is_file():
-            raise UserError(f"{choice['name']}: no such file: {path}")
-        content["sha256"] = sha256(Path(path))[:16]
+        file = Path(path).expanduser()
+        if not file.is_file():
+            raise UserError(f"mask.image={path}: no such file")
+        content["sha256"] = sha256(file)[:16]
     return content
 
 

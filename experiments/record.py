@@ -23,7 +23,7 @@ def begin_record(plan: Plan, pipe: Any) -> dict[str, Any]:
     """The run's record: the one its images were begun with, else a new one, written."""
     if (plan.folder / RUN_FILE).exists() and len(missing_items(plan)) < len(plan.items):
         record = read_run(plan.folder).record
-        if record["batch_size"] != plan.config["batch_size"]:
+        if record.setdefault("batch_size", plan.config["batch_size"]) != plan.config["batch_size"]:
             print(
                 f"{plan.label}: goes on with batch_size={record['batch_size']}, as begun, so that "
                 "images come back byte for byte",
@@ -57,7 +57,7 @@ def add_timings(plan: Plan, **seconds: float) -> None:
     """Adds to the run's timings; an interrupted run took the sum of its parts (a killed one not the last)."""
     record = read_run(plan.folder).record
     for key, value in seconds.items():
-        record["timings"][key] = round(record["timings"][key] + value, 3)
+        record["timings"][key] = round(record["timings"].get(key, 0) + value, 3)
     write_json(plan.folder / RUN_FILE, record)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,10 @@ from experiments.trackers import SWEEP_VARIABLE
 
 SINGLE = frozenset(SCHEMAS)
 """Groups of which a run has one choice; of metrics it can have several."""
+
+
+MANY = 50
+"""Jobs whose checking takes so long that it is announced."""
 
 
 class CheckAll(Callback):
@@ -90,7 +95,10 @@ def _check_jobs(config: DictConfig) -> None:
     params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
     overrides = OverridesParser.create().parse_overrides([*params, *config.hydra.overrides.task])
     checked: set[str] = set()
-    for job in BasicSweeper.split_arguments(overrides, max_batch_size=None)[0]:
+    jobs = BasicSweeper.split_arguments(overrides, max_batch_size=None)[0]
+    if len(jobs) > MANY:
+        print(f"checking {len(jobs)} jobs", file=sys.stderr, flush=True)
+    for job in jobs:
         plan = make_plan(compose("config", job))
         if plan.run_id not in checked and not is_complete(plan):
             check(plan)
@@ -103,7 +111,8 @@ def describe(error: BaseException) -> str:
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, OverrideParseException):
-        return f"{error.override}: {text.splitlines()[0]}"
+        key, _, value = error.override.partition("=")
+        return f"{error.override}: cannot be read; if it is a text, quote it: '{key}=\"{value}\"'"
     if not isinstance(error, HydraException):
         return text.splitlines()[0]
     if choice := re.search(r"Could not find '([^']+)/([^'/]+)'", text):
@@ -112,6 +121,8 @@ def describe(error: BaseException) -> str:
     if key := re.search(r"Could not override '([^']+)'", text):
         return f"{key[1]}: no such setting; see --cfg job for those there are"
     first = text.splitlines()[0].removeprefix("Error merging override ")
+    if found := re.match(r"Ambiguous value for argument '([^=]+)=(.*)'", text):
+        return f"{found[1]}={found[2]}: to sweep, add -m; for one text, quote it: '{found[1]}=\"{found[2]}\"'"
     cause = str(error.__cause__ or "").strip().splitlines()
     if cause and "is not a ListConfig" in cause[0]:
         return f"{first}: give a list, as in [a,b]"

@@ -26,12 +26,10 @@ class Metric(ABC):
     Attributes:
         name: its name in ``scores.csv``; two conventions of one metric have two names.
         version: raised when it begins to give the same pictures other scores.
-        higher_is_better: False for distances.
     """
 
     name: str
     version: int = 1
-    higher_is_better: bool = True
 
     @property
     def basis(self) -> dict[str, Any]:
@@ -39,9 +37,9 @@ class Metric(ABC):
         Scores of another basis are replaced."""
         return {"version": self.version}
 
-    def check(self, prompts: Sequence[Prompt]) -> None:
+    def check(self, prompts: Sequence[Prompt], size: tuple[int, int]) -> None:
         """Refuses, before anything is sampled, what it could not score: prompts without what it needs,
-        missing weights. Cheap.
+        pictures of a size (height, width) it does not know, missing weights.
 
         Raises:
             UserError: naming what is missing.

@@ -62,7 +62,7 @@ class BLIPVQA(Metric):
             "image_size": self.image_size,
         }
 
-    def check(self, prompts: Sequence[Prompt]) -> None:
+    def check(self, prompts: Sequence[Prompt], size: tuple[int, int]) -> None:
         for prompt in prompts:
             if not questions(prompt):
                 raise UserError(

@@ -76,7 +76,7 @@ class CLIPScore(Metric):
             "pretrained": self.pretrained,
         }
 
-    def check(self, prompts: Sequence[Prompt]) -> None:
+    def check(self, prompts: Sequence[Prompt], size: tuple[int, int]) -> None:
         if self.model.startswith(LOCAL):
             folder = Path(self.model.removeprefix(LOCAL)).expanduser()
             for name in FILES:

@@ -30,10 +30,15 @@ class Exact(Metric):
 
     name = "exact"
 
-    def check(self, prompts: Sequence[Prompt]) -> None:
+    def check(self, prompts: Sequence[Prompt], size: tuple[int, int]) -> None:
         if not any(prompt.text in _meanings() for prompt in prompts):
             raise UserError(
                 "metric=exact: none of the prompts is one of the shapes world; choose metric=none"
+            )
+        if size != SIZE:
+            raise UserError(
+                f"metric=exact: knows pictures of {SIZE[0]}x{SIZE[1]} only, these will be {size[0]}x{size[1]}; "
+                "choose metric=none"
             )
 
     def score(self, images: Sequence[Image], prompts: Sequence[Prompt]) -> list[Score]:

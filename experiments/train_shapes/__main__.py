@@ -4,9 +4,9 @@
     python -m experiments.train_shapes trunk.seconds=300  # quicker and worse
     python -m experiments.train_shapes start_from=src/asyndm/shapes/weights/shapes  # longer and better
 
-Stages whose output is in `out` are not repeated, and one that was interrupted goes on where its state was last
-saved. The results are diffusers folders, `out`/shapes and `out`/shapes_mixed, with a record of each stage in a
-JSON file beside them.
+Stages whose output is in `out` are not repeated; trunk and branches, when interrupted, go on where their state was
+last saved, the other stages begin again. The results are diffusers folders, `out`/shapes and `out`/shapes_mixed, with a
+record of each stage in a JSON file beside them.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from asyndm.errors import UserError
+from experiments.checks import check_writable
 from experiments.train_shapes.settings import Settings, register
 
 register()
@@ -30,6 +31,7 @@ def main(config: DictConfig) -> None:
     out = Path(settings.out).resolve()
     try:
         settings.check()
+        check_writable(out, 0)
         from experiments.train_shapes.stages import train
 
         train(out, settings)

@@ -22,6 +22,8 @@ from experiments.train_shapes.settings import Recipe
 
 SAVE_EVERY = 1000
 """Steps between two savings of the state."""
+COUNTS = ("step", "samples", "seconds", "losses")
+"""What a training has beside its networks; `losses` are running means of both."""
 
 
 class Denoiser(nn.Module):
@@ -131,14 +133,15 @@ class Training:
             self.parameters, lr=recipe.learning_rate, betas=(0.9, 0.99), weight_decay=0.01
         )
         self.average = copy.deepcopy(self.net).eval().requires_grad_(False)
-        self.step, self.samples, self.seconds = 0, 0, 0.0
+        self.step, self.samples, self.seconds, self.losses = 0, 0, 0.0, torch.ones(2)
         own = path is not None and path.exists()
         if found := path if own else start:
             saved = torch.load(found, weights_only=True)
             for name, part in self._parts().items():
                 part.load_state_dict(saved[name])
             if own:
-                self.step, self.samples, self.seconds = saved["step"], saved["samples"], saved["seconds"]
+                for name in COUNTS:
+                    setattr(self, name, saved[name])
 
     def _parts(self) -> dict[str, Any]:
         return {"net": self.net, "average": self.average, "optimizer": self.optimizer}
@@ -147,7 +150,7 @@ class Training:
         """Write the state, all or nothing."""
         if self.path and (not dist.is_initialized() or dist.get_rank() == 0):
             states = {name: part.state_dict() for name, part in self._parts().items()}
-            counts = {"step": self.step, "samples": self.samples, "seconds": self.seconds}
+            counts = {name: getattr(self, name) for name in COUNTS}
             torch.save({**states, **counts}, self.path.with_suffix(".part"))
             self.path.with_suffix(".part").rename(self.path)
 
@@ -192,7 +195,7 @@ def train_denoiser(
     generator = torch.Generator().manual_seed(seed + 1000 * rank + 10_000 * training.step)
     empty = pipe.tokenizer("", padding="max_length", return_tensors="pt").input_ids
     source = batches(data, empty, recipe, generator)
-    began, running = time.perf_counter() - training.seconds, torch.ones(2)
+    began, running = time.perf_counter() - training.seconds, training.losses
     while (progress := _progress(began, recipe.seconds)) < 1:
         rate = recipe.learning_rate + progress * (recipe.final_learning_rate - recipe.learning_rate)
         losses = batch_loss(training.net, next(source), pipe.scheduler.alphas_cumprod, recipe, generator)

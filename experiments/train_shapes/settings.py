@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from omegaconf import MISSING
 
 from asyndm.errors import UserError
 from asyndm.shapes.world import KINDS
+
+STAGES = frozenset({"vae", "vae_polished", "autoencoder", "polish", "trunk", "settings", "rendezvous"})
 
 
 @dataclass
@@ -78,14 +81,19 @@ class Settings:
         Raises:
             UserError: the first thing that is wrong.
         """
-        at_least = {"workers": 1, "pictures": 1}
+        at_least = {"workers": 1, "pictures": 1, "seed": 0}
         for name in ("autoencoder", "polish"):
             at_least |= {f"{name}.{key}": 1 for key in ("steps", "batch_size", "pool", "seconds")}
+            at_least |= {f"{name}.{key}": 0 for key in ("learning_rate", "kl_weight")}
         recipes = {"trunk": self.trunk} | {f"branches.{name}": of for name, of in self.branches.items()}
         for name in recipes:
-            at_least |= {f"{name}.seconds": 0, f"{name}.batch_size": 1, f"{name}.warmup": 1}
+            at_least |= {f"{name}.{key}": 0 for key in ("seconds", "learning_rate", "final_learning_rate")}
+            at_least |= {f"{name}.grounding": 0, f"{name}.batch_size": 1, f"{name}.warmup": 1}
+        for name in self.branches:
+            if name in STAGES or not re.fullmatch(r"\w+", name):
+                raise UserError(f"branches.{name}: a name of another stage's files, or none for a file")
         for key, least in at_least.items():
-            if self._at(key) < least:
+            if not self._at(key) >= least:
                 raise UserError(f"{key}={self._at(key)}: must be at least {least}")
         for name, recipe in recipes.items():
             if recipe.batch_size > self.pictures:

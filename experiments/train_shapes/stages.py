@@ -16,6 +16,7 @@ from diffusers import AutoencoderKL
 from asyndm.errors import UserError
 from asyndm.models import load
 from asyndm.shapes.model import build_autoencoder, build_pipeline
+from evaluation.results import write_json
 from experiments.train_shapes.autoencoder import standardise, train_autoencoder
 from experiments.train_shapes.dataset import make_dataset
 from experiments.train_shapes.denoiser import train_denoiser
@@ -23,8 +24,7 @@ from experiments.train_shapes.settings import Settings
 
 
 def _record(out: Path, name: str, values: dict[str, Any]) -> None:
-    path = out / f"{name}.json"
-    path.write_text(json.dumps({**values, "machine": platform.processor() or platform.machine()}, indent=1))
+    write_json(out / f"{name}.json", {**values, "machine": platform.processor() or platform.machine()})
     print(f"{name}: {values}", flush=True)
 
 
@@ -125,7 +125,7 @@ def begin(out: Path, settings: Settings) -> None:
     """
     path, wanted = out / "settings.json", asdict(settings) | {"out": None}
     if not path.exists():
-        path.write_text(json.dumps(wanted, indent=1))
+        write_json(path, wanted)
     elif json.loads(path.read_text()) != wanted:
         raise UserError(f"out={out}: holds stages made with other settings; choose another, or delete it")
 

@@ -53,3 +53,7 @@ def __getattr__(name: str) -> Any:
         if name in names:
             return getattr(import_module(f"asyndm.{home}"), name)
     raise AttributeError(f"module 'asyndm' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -43,6 +43,10 @@ def check_pipeline(pipe: Any) -> None:
         )
     if not isinstance(unet, UNet2DConditionModel) or not all(hasattr(pipe, name) for name in PIPELINE_PARTS):
         raise UserError(f"pipe must be a StableDiffusionPipeline, got {type(pipe).__name__}")
+    if pipe._execution_device.type == "mps":
+        raise UserError(
+            "the pipeline is on mps, which has no float64, and timesteps need it: use pipe.to('cpu')"
+        )
     channels, latent = pipe.unet.config.in_channels, pipe.vae.config.latent_channels
     if channels != latent:
         raise UserError(

@@ -176,7 +176,7 @@ def read_grey(source: ImageSource) -> Tensor:
     """A mask image as float64 (H, W) in [0, 1], from a file name, a PIL image, an array or a tensor."""
     if isinstance(source, (str, Path)):
         try:
-            with Image.open(source) as opened:
+            with Image.open(Path(source).expanduser()) as opened:
                 opened.load()
                 source = opened.copy()
         except FileNotFoundError:
@@ -190,7 +190,7 @@ def read_grey(source: ImageSource) -> Tensor:
         array = source.detach().cpu() if isinstance(source, Tensor) else torch.from_numpy(np.array(source))
     except TypeError:
         raise UserError(f"mask: {source!r} is neither a picture nor an array of numbers") from None
-    scale = 255.0 if array.dtype == torch.uint8 else 1.0
+    scale = {torch.uint8: 255.0, torch.uint16: 65535.0}.get(array.dtype, 1.0)
     array = array if array.is_complex() else array.double() / scale
     if (
         array.is_complex()
@@ -199,7 +199,8 @@ def read_grey(source: ImageSource) -> Tensor:
         or not bool(((array >= 0) & (array <= 1)).all())
     ):
         raise UserError(
-            f"mask: an array must be (height, width) with values in [0, 1] or uint8, got shape {tuple(array.shape)}"
+            "mask: an array must be (height, width) with values in [0, 1], or uint8 or uint16, "
+            f"got {tuple(array.shape)} of {str(array.dtype).removeprefix('torch.')}"
         )
     return array
 

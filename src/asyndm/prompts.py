@@ -198,7 +198,7 @@ class FilePrompts(PromptSet):
             raise UserError(f"{len(concavities)} concavities for {len(subjects)} subjects")
         if concavities:
             subjects = tuple(replace(s, concavity=c) for s, c in zip(subjects, concavities, strict=True))
-        prompt_id = str(row.get("id") or text_id(text))
+        prompt_id = text_id(text) if row.get("id") in (None, "") else str(row["id"])
         return Prompt(prompt_id, text, subjects, str(row.get("kind") or ""), _texts(row, "phrases"))
 
 
@@ -271,9 +271,10 @@ def text_id(text: str) -> str:
 
 
 def _existing(path: str, what: str) -> Path:
-    if not Path(path).is_file():
+    file = Path(path).expanduser()
+    if not file.is_file():
         raise UserError(f"{path}: no such {what}")
-    return Path(path)
+    return file
 
 
 def _text(path: Path) -> str:
@@ -372,7 +373,9 @@ def _texts(row: Mapping[str, Any], key: str) -> tuple[str, ...]:
 
 
 def _numbers(row: Mapping[str, Any], key: str) -> tuple[float, ...]:
-    value = row.get(key) or ()
+    value = row.get(key)
+    if value in (None, ""):
+        return ()
     items = value.split(";") if isinstance(value, str) else value
     try:
         return tuple(float(item) for item in items)

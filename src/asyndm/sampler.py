@@ -151,19 +151,20 @@ def sample(
     device = pipe._execution_device
 
     cond, uncond = _encode(pipe, prompts, None if guidance_scale == 1 else negatives, device)
+    network = partial(
+        GuidedNetwork,
+        pipe.unet,
+        cond,
+        uncond,
+        guidance_scale,
+        attention_factor=attention_factor,
+        num_train_timesteps=horizon.num_train_timesteps,
+        one_by_one=device.type == "cpu" if batch_invariant is None else batch_invariant,
+    )
     x, noise = _draw(seeds, (pipe.unet.config.in_channels, *size), num_inference_steps if eta > 0 else 0)
     scene = Scene(inputs.concavities(chosen, curve).to(device), size)
     batch = Batch(
-        network=partial(
-            GuidedNetwork,
-            pipe.unet,
-            cond,
-            uncond,
-            guidance_scale,
-            attention_factor=attention_factor,
-            num_train_timesteps=horizon.num_train_timesteps,
-            one_by_one=device.type == "cpu" if batch_invariant is None else batch_invariant,
-        ),
+        network=network,
         tokens=tokens,
         x=x.to(device),
         noise=None if noise is None else noise.to(device),
@@ -174,10 +175,11 @@ def sample(
         prediction=Prediction.from_config(scheduler.config),
         eta=eta,
     )
-    latents = batch.run(mask, mask.initial(scene, batch.rehearse), callback)
-    images = latents if output_type == "latent" else _decode(pipe, latents, output_type)
-    pipe.maybe_free_model_hooks()
-    return images
+    try:
+        latents = batch.run(mask, mask.initial(scene, batch.rehearse), callback)
+        return latents if output_type == "latent" else _decode(pipe, latents, output_type)
+    finally:
+        pipe.maybe_free_model_hooks()
 
 
 def _tokens(pipe: Any, prompt: str, subjects: Sequence[Subject]) -> list[list[int]]:

@@ -17,7 +17,7 @@ from tests.lab.conftest import Lab
 
 BAD = [
     (["mask=foo"], "mask=foo: no such choice; choose from dynamic, external, global, none, static"),
-    (["metric=foo"], "metric=foo: no such choice; choose from clip_"),
+    (["metric=foo"], "metric=foo: no such choice; choose from "),
     (["experiment=foo"], "experiment=foo: no such choice"),
     (["num_steps=10"], "num_steps: no such setting"),
     (["curve.concavty=0.5"], "curve.concavty: no such setting"),
@@ -53,6 +53,12 @@ BAD = [
     (["prompt_set.path={folder}/bare.yaml"], "has no subjects, which mask=dynamic needs"),
     (["prompt_set.path={folder}/long.yaml"], "lies beyond the 77 tokens"),
     (["metric=exact"], "metric=exact: none of the prompts is one of the shapes world"),
+    (
+        ["prompt_set=shapes", "metric=exact"],
+        "metric=exact: knows pictures of 64x64 only, these will be 32x32",
+    ),
+    (["prompt_set.path=~/mine.yaml"], "quote it: 'prompt_set.path=\"~/mine.yaml\"'"),
+    (["guidance.negative_prompt=ugly, grey"], "quote it: 'guidance.negative_prompt=\"ugly, grey\"'"),
     (["mask=external"], "mask.image is missing: give mask.image=..."),
     (["mask=external", "mask.image=none.png"], "none.png"),
     (["mask=external", "mask.image={folder}/bare.yaml"], "is not a readable image"),

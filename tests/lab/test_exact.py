@@ -28,10 +28,10 @@ def test_prompts_of_ones_own_are_checked_if_the_world_knows_them(tmp_path: Path)
     path = tmp_path / "p.yaml"
     path.write_text("- a cat\n- a red circle and a blue square\n- a blue square and a red circle\n")
     own = FilePrompts(str(path)).load()
-    Exact().check(own)
-    Exact().check(own[2:])
+    Exact().check(own, (64, 64))
+    Exact().check(own[2:], (64, 64))
     with pytest.raises(UserError, match="metric=none"):
-        Exact().check(own[:1])
+        Exact().check(own[:1], (64, 64))
 
 
 def test_things_may_be_said_in_any_order(tmp_path: Path) -> None:
@@ -39,7 +39,7 @@ def test_things_may_be_said_in_any_order(tmp_path: Path) -> None:
     first, second, third = (subject.text for subject in three.subjects)
     for order in permutations((first, second, third)):
         phrases = [f"{'an' if words[0] in 'aeiou' else 'a'} {words}" for words in order]
-        Exact().check([Prompt("own", f"{phrases[0]}, {phrases[1]} and {phrases[2]}")])
+        Exact().check([Prompt("own", f"{phrases[0]}, {phrases[1]} and {phrases[2]}")], (64, 64))
 
 
 def test_true_pictures_are_right_and_others_wrong() -> None:

@@ -80,9 +80,9 @@ def test_one_value_a_cluster_is_students_interval() -> None:
     ("difference", "low", "high"), [(0, -0.1071, 0.1071), (1, 0.7857, 1), (-1, -1, -0.7857)]
 )
 def test_equal_differences_are_not_certainty(difference: int, low: float, high: float) -> None:
-    interval = difference_interval([difference] * 64, [i // 2 for i in range(64)])
+    interval = difference_interval([difference] * 64, [i // 2 for i in range(64)], True)
     assert (interval.low, interval.high) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
-    assert math.isinf(difference_interval([0.25] * 9, range(9)).high)
+    assert math.isinf(difference_interval([0.0] * 9, range(9), False).high)
 
 
 def test_equal_data_give_equal_intervals_whatever_the_names_of_the_prompts() -> None:

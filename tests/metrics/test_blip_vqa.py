@@ -168,18 +168,18 @@ def test_questions_are_cleaned_and_limited() -> None:
 
 def test_what_cannot_be_asked_is_refused(model: Model, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="prompt 'a dog' has no phrases to ask about"):
-        metric(model).check([Prompt("p", "a dog")])
+        metric(model).check([Prompt("p", "a dog")], (64, 64))
     assert metric(model).score(pictures(1), [Prompt("p", "a dog")])[0].reason == "no phrases to ask about"
     with pytest.raises(UserError, match="none.pth: no such file"):
-        BLIPVQA(str(tmp_path / "none.pth")).check([])
+        BLIPVQA(str(tmp_path / "none.pth")).check([], (64, 64))
     with pytest.raises(UserError, match="a .pth has no tokenizer"):
-        BLIPVQA(str(model.file)).check([])
+        BLIPVQA(str(model.file)).check([], (64, 64))
     with pytest.raises(UserError, match="model=nobody/no-such-model: "):
-        BLIPVQA("nobody/no-such-model").check([])
+        BLIPVQA("nobody/no-such-model").check([], (64, 64))
     lacking = {name: value for name, value in model.weights.items() if "blocks.1.mlp" not in name}
     torch.save({"model": lacking}, tmp_path / "lacking.pth")
     with pytest.raises(UserError, match="lacking.pth: .*Missing key"):
-        BLIPVQA(str(tmp_path / "lacking.pth"), str(model.folder)).check([])
+        BLIPVQA(str(tmp_path / "lacking.pth"), str(model.folder)).check([], (64, 64))
 
 
 def test_runs_are_scored(lab: Lab, model: Model) -> None:

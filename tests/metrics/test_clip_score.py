@@ -200,11 +200,11 @@ def test_what_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="convention=mine: choose from authors, compbench"):
         CLIPScore("ViT-B-32", convention="mine")
     with pytest.raises(UserError, match="no open_clip_config.json there"):
-        metric(tmp_path).check([])
+        metric(tmp_path).check([], (64, 64))
     with pytest.raises(UserError, match="knows no weights 'mine' of the model 'ViT-B-32'"):
-        CLIPScore("ViT-B-32", "mine").check([])
+        CLIPScore("ViT-B-32", "mine").check([], (64, 64))
     with pytest.raises(UserError, match="are not in the local cache and cannot be fetched"):
-        CLIPScore("hf-hub:nobody/no-such-model").check([])
+        CLIPScore("hf-hub:nobody/no-such-model").check([], (64, 64))
 
 
 def test_runs_are_scored_and_rescored_by_another_model(lab: Lab, folder: Path, tmp_path: Path) -> None:

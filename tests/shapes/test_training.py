@@ -11,10 +11,13 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from asyndm.shapes.model import WEIGHTS, load_pipeline
+from asyndm.errors import UserError
+from asyndm.shapes.model import WEIGHTS, build_autoencoder, load_pipeline
+from asyndm.shapes.render import render
+from experiments.train_shapes.autoencoder import standardise
 from experiments.train_shapes.dataset import SHARES, draw_specs, make_dataset, words_of
 from experiments.train_shapes.denoiser import Training, batch_loss, batches, noise_levels, train_denoiser
-from experiments.train_shapes.settings import Recipe
+from experiments.train_shapes.settings import Recipe, Settings
 
 ROOT = Path(__file__).parents[2]
 
@@ -77,6 +80,19 @@ def test_training_learns_and_goes_on_where_it_was(tmp_path: Path, data: dict[str
     assert losses(training, pipe, 2) == losses(resumed, other, 2)
 
 
+def test_standardised_latents_have_mean_0_and_deviation_1_and_decode_to_the_same() -> None:
+    torch.manual_seed(0)
+    vae = build_autoencoder().eval().requires_grad_(False)
+    generator = torch.Generator().manual_seed(4)
+    pictures = render(draw_specs(256, generator), generator).images * 2 - 1
+    before = vae.decode(vae.encode(pictures[:8]).latent_dist.mean).sample
+    standardise(vae, 0)
+    latents = vae.encode(pictures).latent_dist.mean
+    assert latents.mean((0, 2, 3)).abs().max() < 0.15
+    assert (latents.std((0, 2, 3)) - 1).abs().max() < 0.15
+    assert torch.allclose(vae.decode(latents[:8]).sample, before, atol=1e-4)
+
+
 def test_a_branch_begins_with_the_trunk_and_counts_for_itself(
     tmp_path: Path, data: dict[str, torch.Tensor]
 ) -> None:
@@ -93,7 +109,7 @@ def test_a_branch_begins_with_the_trunk_and_counts_for_itself(
     resumed = train_denoiser(
         load_pipeline("shapes"), data, recipe, seed=1, state=branch, start=trunk, report=lambda line: None
     )
-    assert {**resumed, "loss": 0, "grounding_loss": 0} == {**second, "loss": 0, "grounding_loss": 0}
+    assert resumed == second and second["loss"] < 1
     assert first["steps"] > 0
 
 
@@ -141,6 +157,9 @@ def test_all_stages_leave_checkpoints_that_load(tmp_path: Path) -> None:
         ("trunk.batch_size=65", "pictures=64: fewer than trunk.batch_size=65"),
         ("branches.shapes.mixed_share=2", "branches.shapes.mixed_share=2.0: must be between 0 and 1"),
         ("+polish.shares.four=1", "polish.shares.four: no such kind; choose from one, two"),
+        ("trunk.learning_rate=-1", "trunk.learning_rate=-1.0: must be at least 0"),
+        ("polish.kl_weight=-1", "polish.kl_weight=-1.0: must be at least 0"),
+        ("out=/proc/no", "/proc/no: cannot be written to"),
         ("trunk.seconds=long", "Value 'long'"),
         ("trunk.second=1", "Could not override 'trunk.second'"),
     ],
@@ -149,3 +168,9 @@ def test_bad_settings_are_refused_before_anything_is_made(tmp_path: Path, settin
     done = command(tmp_path / "out", setting)
     assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_a_branch_cannot_take_the_files_of_another_stage() -> None:
+    settings = Settings(branches={"trunk": Recipe(seconds=1)})
+    with pytest.raises(UserError, match="branches.trunk: a name of another stage's files"):
+        settings.check()
