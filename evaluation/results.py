@@ -19,10 +19,14 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self, TypeVar
+
+from filelock import FileLock, Timeout
 
 from asyndm.errors import UserError
 from asyndm.prompts import Prompt
@@ -235,6 +239,24 @@ def read_run(folder: Path) -> Run:
         )
     images = read_rows(folder / IMAGES_FILE, ImageRow)
     return Run(folder, record, read_state(folder)["state"], images, read_rows(folder / SCORES_FILE, ScoreRow))
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Holds the folder for this process; a second one waits, and says so. Freed when its holder dies."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        holder = read_state(folder)
+        who = f"process {holder.get('pid', '?')} on {holder.get('host', '?')}"
+        print(f"{folder.name}: {who} is at it; waiting", file=sys.stderr)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def find_runs(roots: Sequence[Path]) -> list[Path]:

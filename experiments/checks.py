@@ -12,7 +12,8 @@ from typing import Any
 
 from asyndm.errors import UserError
 from asyndm.prompts import Prompt
-from experiments.plan import Plan, build, build_mask, local_folder, metrics
+from evaluation.choices import build
+from experiments.plan import Plan, build_mask, local_folder, metrics
 
 FREE_BYTES = 32 * 2**20
 """What must stay free on the disk beside the pictures."""

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock, Timeout
 
 from evaluation.results import (
     RUN_FILE,
@@ -25,24 +22,6 @@ from evaluation.results import (
 from experiments.plan import Item, Plan, metrics
 
 GRID_FILE, STRIP_FILE = "grid.png", "strip.png"
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Holds the folder for this process; a second one waits, and says so. Freed when its holder dies."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        holder = read_state(folder)
-        who = f"process {holder.get('pid', '?')} on {holder.get('host', '?')}"
-        print(f"{folder.name}: {who} is at it; waiting", file=sys.stderr)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @contextmanager

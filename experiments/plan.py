@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -24,14 +23,13 @@ from omegaconf.errors import MissingMandatoryValue
 
 from asyndm.errors import UserError
 from asyndm.prompts import Prompt, PromptSet
+from evaluation.choices import build, build_metrics, settings
 from evaluation.metrics import Metric
 from evaluation.results import sha256
 from evaluation.tables import curve_name, method_name
 
 if TYPE_CHECKING:
     from asyndm.masks import Mask
-
-logging.getLogger("hydra").addHandler(logging.NullHandler())
 
 RECIPE = 1
 """Raise it when the sampler or a loader begins to make other pixels of the same settings."""
@@ -51,7 +49,6 @@ RANGES: dict[str, tuple[float, float]] = {
     "mask.threshold": (0, 1000),
     "guidance.guidance_scale": (0, 1000),
 }
-NOT_BUILT_WITH = ("_target_", "name")
 DTYPES = ("auto", "float32", "float16", "bfloat16")
 
 
@@ -135,27 +132,6 @@ def make_plan(config: DictConfig) -> Plan:
     return Plan(resolved, prompts, _identity(resolved, prompts))
 
 
-def settings(choice: Mapping[str, Any]) -> dict[str, Any]:
-    """What a choice's class is built with."""
-    return {key: value for key, value in choice.items() if key not in NOT_BUILT_WITH}
-
-
-def build(choice: Mapping[str, Any], **more: Any) -> Any:
-    """An object of the class a choice stands for.
-
-    Raises:
-        UserError: there is no such class, or it takes other settings.
-    """
-    from hydra.utils import get_object
-
-    target = choice["_target_"]
-    try:
-        kind = get_object(target)
-        return kind(**settings(choice), **more)
-    except (ImportError, TypeError) as error:
-        raise UserError(f"_target_={target}: {' '.join(str(error).split())}") from error
-
-
 def build_mask(plan: Plan) -> Mask:
     """The mask of the run; one made of a file is built from its path, which the identity does not hold."""
     by_file = "sha256" in plan.identity["mask"]
@@ -165,14 +141,7 @@ def build_mask(plan: Plan) -> Mask:
 
 def metrics(plan: Plan) -> dict[str, Metric]:
     """The metrics asked for, by their name in the scores."""
-    choices = {name: choice for name, choice in plan.config["metric"].items() if choice is not None}
-    for name, choice in choices.items():
-        if not isinstance(choice, Mapping) or "_target_" not in choice:
-            raise UserError(
-                f"metric.{name}={choice}: not a metric (no _target_); leave it out, or null for none"
-            )
-    built: list[Metric] = [build(choice) for choice in choices.values()]
-    return {metric.name: metric for metric in built}
+    return build_metrics(plan.config["metric"])
 
 
 def local_folder(model: Mapping[str, Any]) -> Path | None:

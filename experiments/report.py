@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from asyndm.errors import UserError
+from evaluation.messages import describe
 from evaluation.results import Run, find_runs, read_run, write_bytes
 from evaluation.tables import labels, subjects_of, table, to_csv, to_markdown
-from experiments.sweep import describe
 
 NOTE = (
     "95 % intervals: of right-or-wrong scores with one image a prompt, or all alike, Wilson's over prompts; "

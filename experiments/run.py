@@ -23,6 +23,8 @@ from omegaconf import DictConfig
 from PIL.Image import Image
 
 from evaluation import pictures
+from evaluation.choices import build
+from evaluation.messages import describe
 from evaluation.results import (
     IMAGES_FILE,
     PROMPTS_FILE,
@@ -31,6 +33,7 @@ from evaluation.results import (
     ImageRow,
     Run,
     ScoreRow,
+    locked,
     read_rows,
     read_run,
     sha256,
@@ -38,13 +41,13 @@ from evaluation.results import (
     write_prompts,
     write_rows,
 )
+from evaluation.scoring import Picture, open_image, score
 from experiments import config as schema
 from experiments.checks import check
-from experiments.folder import GRID_FILE, is_complete, locked, missing_items, stated, wants_strip
-from experiments.plan import Item, Plan, build, make_plan, metrics
+from experiments.folder import GRID_FILE, is_complete, missing_items, stated, wants_strip
+from experiments.plan import Item, Plan, make_plan, metrics
 from experiments.record import add_metric, add_timings, begin_record
-from experiments.sampling import load_model, open_image, png, sample_missing
-from experiments.sweep import describe
+from experiments.sampling import load_model, png, sample_missing
 from experiments.trackers import Forgiving, Tracker
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -192,15 +195,13 @@ def make_scores(plan: Plan) -> None:
         if bases.get(name) != metric.basis:
             rows = [row for row in rows if row.metric != name]
         scored = {row.key for row in rows if row.metric == name}
-        todo = [item for item in plan.items if item.key not in scored]
-        for start in range(0, len(todo), size):
-            batch = todo[start : start + size]
-            images = [open_image(plan.folder / item.file) for item in batch]
-            scores = metric.score(images, [item.prompt for item in batch])
-            rows += [
-                ScoreRow(plan.run_id, *item.key, name, score.value, score.reason)
-                for item, score in zip(batch, scores, strict=True)
-            ]
+        todo = [
+            Picture(plan.folder / item.file, item.prompt, item.image_index)
+            for item in plan.items
+            if item.key not in scored
+        ]
+        for batch in score(metric, todo, plan.run_id, size):
+            rows += batch
         if todo:
             write_rows(path, ScoreRow, rows)
         add_metric(plan, metric)

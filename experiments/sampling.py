@@ -12,17 +12,16 @@ import json
 import warnings
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
 from evaluation import pictures
+from evaluation.choices import build
 from evaluation.results import write_bytes
 from experiments.folder import STRIP_FILE, missing_items, wants_strip
-from experiments.plan import Item, Plan, build, build_mask
+from experiments.plan import Item, Plan, build_mask
 
 if TYPE_CHECKING:
     from asyndm.algorithm import StepRecord
@@ -122,9 +121,3 @@ def png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return buffer.getvalue()
-
-
-def open_image(path: Path) -> Image.Image:
-    """A picture in memory, its file closed."""
-    with Image.open(path) as image:
-        return Image.fromarray(np.asarray(image.convert("RGB")))

@@ -10,8 +10,8 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
+from evaluation.choices import build, settings
 from experiments import config as schema
-from experiments.plan import build, settings
 from experiments.run import CONF, main
 from experiments.train_shapes.settings import register
 

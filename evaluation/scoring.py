@@ -1,0 +1,57 @@
+"""Pictures and prompts to rows of scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from asyndm.prompts import Prompt
+from evaluation.metrics import Metric, Score
+from evaluation.results import ScoreRow
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A file, its prompt, and its place among the pictures of that prompt."""
+
+    path: Path
+    prompt: Prompt
+    image_index: int = 0
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return self.prompt.prompt_id, self.image_index
+
+
+def open_image(path: Path) -> Image.Image:
+    """A picture in memory, its file closed."""
+    with Image.open(path) as image:
+        return Image.fromarray(np.asarray(image.convert("RGB")))
+
+
+def score(
+    metric: Metric, pictures: Sequence[Picture], run_id: str, batch_size: int
+) -> Iterator[list[ScoreRow]]:
+    """The rows of one batch after another. A picture that cannot be read has no value, and the reason says why."""
+    for start in range(0, len(pictures), batch_size):
+        batch = pictures[start : start + batch_size]
+        opened: list[Image.Image | Score] = [_opened(picture.path) for picture in batch]
+        images = [image for image in opened if isinstance(image, Image.Image)]
+        whose = [p.prompt for p, image in zip(batch, opened, strict=True) if isinstance(image, Image.Image)]
+        found = iter(metric.score(images, whose) if images else [])
+        scores = [image if isinstance(image, Score) else next(found) for image in opened]
+        yield [
+            ScoreRow(run_id, *picture.key, metric.name, score.value, score.reason)
+            for picture, score in zip(batch, scores, strict=True)
+        ]
+
+
+def _opened(path: Path) -> Image.Image | Score:
+    try:
+        return open_image(path)
+    except Exception as error:  # Pillow has some six kinds for a broken file
+        return Score(None, f"not a readable picture ({str(error).partition(chr(10))[0]})")

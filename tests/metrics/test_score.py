@@ -1,0 +1,141 @@
+"""Scoring what is there: runs and folders, without sampling."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from evaluation.results import SCORES_FILE, ScoreRow, read_rows, read_run
+from evaluation.score import main
+from tests.lab.conftest import Lab
+from tests.lab.metrics import Brightness
+
+BRIGHTNESS = ["metric=none", "+metric.brightness._target_=tests.lab.metrics.Brightness"]
+
+
+def rows(folder: Path) -> dict[str, float | None]:
+    return {f"{r.prompt_id}#{r.image_index}": r.value for r in read_rows(folder / SCORES_FILE, ScoreRow)}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three pictures, one of them broken, and their prompts."""
+    for i, grey in enumerate((0, 51, 255)):
+        Image.fromarray(np.full((8, 8, 3), grey, np.uint8)).save(tmp_path / f"{i}.png")
+    whole = (tmp_path / "2.png").read_bytes()
+    (tmp_path / "2.png").write_bytes(whole[:40])
+    (tmp_path / "prompts.csv").write_text(
+        "file,text,kind,phrases\n0.png,a dog,pair,a dog;a cat\n1.png,a dog,pair,\n2.png,a cat,pair,\n"
+    )
+    return tmp_path
+
+
+def test_any_folder_with_a_list_is_scored_and_a_broken_picture_says_so(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [str(folder), "--prompts", str(folder / "prompts.csv"), *BRIGHTNESS, "--batch-size", "2"]
+    assert main(arguments) == 0
+    assert "brightness 0.1000  2 of 3 pictures, 3 new" in capsys.readouterr().out
+    written = read_rows(folder / SCORES_FILE, ScoreRow)
+    assert [row.value for row in written] == [0.0, 0.2, None]
+    assert written[2].reason.startswith("not a readable picture") and written[1].image_index == 1
+    before = (folder / SCORES_FILE).read_text()
+    assert main(arguments) == 0
+    assert "0 new" in capsys.readouterr().out and (folder / SCORES_FILE).read_text() == before
+
+
+def test_only_what_is_new_is_added(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [str(folder), "--prompts", str(folder / "prompts.csv"), *BRIGHTNESS]
+    assert main(arguments) == 0
+    text = (folder / SCORES_FILE).read_text().replace(",0.2,", ",0.7,")
+    (folder / SCORES_FILE).write_text(text)
+    Image.new("RGB", (8, 8), "white").save(folder / "3.png")
+    with (folder / "prompts.csv").open("a") as file:
+        file.write("3.png,a dog,pair,\n")
+    assert main(arguments) == 0
+    assert [row.value for row in read_rows(folder / SCORES_FILE, ScoreRow)] == [0.0, 0.7, None, 1.0]
+    assert "1 new" in capsys.readouterr().out
+
+
+def test_a_run_is_scored_as_the_laboratory_scores_it(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    lab("-m", "mask=none,global")
+    assert not list(lab.runs.rglob(SCORES_FILE)) or all(
+        not rows(p.parent) for p in lab.runs.rglob(SCORES_FILE)
+    )
+    assert main([str(lab.runs), *BRIGHTNESS]) == 0
+    ours = {path.parent.name: rows(path.parent) for path in lab.runs.rglob(SCORES_FILE)}
+    assert len(ours) == 2 and all(len(found) == 3 for found in ours.values())
+    assert read_run(next(lab.runs.glob("*-DM-*"))).record["metrics"] == {"brightness": {"version": 1}}
+    result = lab("-m", "mask=none,global", BRIGHTNESS[1])
+    assert result.out.count("  found  ") == 2
+    for path in lab.runs.rglob(SCORES_FILE):
+        path.unlink()
+    lab("-m", "mask=none,global", BRIGHTNESS[1])
+    assert {path.parent.name: rows(path.parent) for path in lab.runs.rglob(SCORES_FILE)} == ours
+
+
+def test_scores_on_another_basis_are_left_alone(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lab("-m", "mask=none,global", BRIGHTNESS[1])
+    first, second = sorted(lab.runs.glob("*-DM*"))
+    (second / SCORES_FILE).unlink()
+    before = (first / SCORES_FILE).read_text()
+    monkeypatch.setattr(Brightness, "version", 2)
+    capsys.readouterr()
+    assert main([str(lab.runs), *BRIGHTNESS]) == 1
+    said = capsys.readouterr()
+    assert (
+        "rest on something else ({'version': 1})" in said.err and (first / SCORES_FILE).read_text() == before
+    )
+    assert len(rows(second)) == 3 and read_run(second).record["metrics"] == {"brightness": {"version": 2}}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{folder}/none", *BRIGHTNESS], "none: no such folder"),
+        (["{folder}", *BRIGHTNESS], "no runs there"),
+        (["{folder}", "metric=none"], "metric=none: nothing to do"),
+        (["{folder}", "metric=foo"], "metric=foo: no such choice; choose from"),
+        (["{folder}", *BRIGHTNESS, "--prompts", "{folder}/none.csv"], "none.csv: no such file"),
+        (["{folder}", *BRIGHTNESS, "--prompts", "{folder}/empty.csv"], "empty.csv: no rows"),
+        (
+            ["{folder}", *BRIGHTNESS, "--prompts", "{folder}/half.csv"],
+            "half.csv, line 3: needs file and text",
+        ),
+        (["{folder}", *BRIGHTNESS, "--prompts", "{folder}/lost.csv"], "lost.csv, line 2: no file 9.png"),
+        (["{folder}", *BRIGHTNESS, "--prompts", "{folder}/binary.csv"], "binary.csv, line"),
+        (["{folder}", *BRIGHTNESS, "--batch-size", "0"], "--batch-size 0: must be at least 1"),
+        (
+            [
+                "{folder}",
+                "metric=blip_vqa",
+                "metric.blip_vqa.model=x.pth",
+                "--prompts",
+                "{folder}/prompts.csv",
+            ],
+            "prompt 'a dog' has no phrases to ask about",
+        ),
+    ],
+)
+def test_bad_input_is_one_line(
+    folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    (folder / "empty.csv").write_text("file,text\n")
+    (folder / "half.csv").write_text("file,text\n0.png,a dog\n1.png,\n")
+    (folder / "lost.csv").write_text("file,text\n9.png,a dog\n")
+    (folder / "binary.csv").write_bytes(b"file,text\n\xff\xfe,x\n")
+    assert main([argument.format(folder=folder) for argument in arguments]) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("error: ") and message in line
+    assert not (folder / SCORES_FILE).exists() and not (folder / "metrics.json").exists()
+
+
+def test_the_record_of_a_folder_says_what_its_scores_rest_on(folder: Path) -> None:
+    main([str(folder), "--prompts", str(folder / "prompts.csv"), *BRIGHTNESS])
+    assert json.loads((folder / "metrics.json").read_text()) == {"brightness": {"version": 1}}
