@@ -1,0 +1,70 @@
+"""PickScore against the logits that transformers' CLIPModel itself gives for one pair at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
+
+from asyndm.errors import UserError
+from asyndm.prompts import Prompt
+from evaluation.metrics.pick_score import PickScore
+from tests.conftest import make_tokenizer
+
+CLOSE = 1e-5
+"""Largest difference from the second computation's, relative to the logit scale (7e-7 measured)."""
+TEXTS = ["a red dog", "a rabbit and a cat", "a cat", "dog " * 100]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CLIP of random weights, as transformers keeps one."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("pick")
+    tokenizer = make_tokenizer()
+    shared = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    text = {**shared, **ends, "vocab_size": len(tokenizer), "max_position_embeddings": 77}
+    model = CLIPModel(
+        CLIPConfig(
+            text_config=text, vision_config={**shared, "image_size": 32, "patch_size": 16}, projection_dim=8
+        )
+    )
+    torch.nn.init.constant_(model.logit_scale, 3.0)
+    model.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(
+        path
+    )
+    return path
+
+
+def pictures() -> list[Image.Image]:
+    rng = np.random.default_rng(0)
+    sizes = [(32, 32), (64, 64), (48, 32), (32, 40)]
+    return [Image.fromarray(rng.integers(0, 256, (h, w, 3), np.uint8)) for w, h in sizes]
+
+
+def test_scores_are_the_models_own_logits_of_one_pair_at_a_time(folder: Path) -> None:
+    prompts = [Prompt(f"p{i}", text) for i, text in enumerate(TEXTS)]
+    found = [score.value for score in PickScore(str(folder), device="cpu").score(pictures(), prompts)]
+    model, prepare = CLIPModel.from_pretrained(folder).eval(), CLIPImageProcessor.from_pretrained(folder)
+    tokenizer = make_tokenizer()
+    for value, image, text in zip(found, pictures(), TEXTS, strict=True):
+        ids = tokenizer(text)["input_ids"]
+        ids = ids if len(ids) <= 77 else [*ids[:76], tokenizer.eos_token_id]
+        with torch.no_grad():
+            pixels = prepare(images=image, return_tensors="pt").pixel_values
+            wanted = model(input_ids=torch.tensor([ids]), pixel_values=pixels).logits_per_image
+        assert value == pytest.approx(float(wanted), abs=CLOSE * float(np.exp(3.0)))
+    assert len({round(value or 0, 3) for value in found}) == 4
+
+
+def test_a_model_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="metric pick_score: model=nobody/no-such-model: "):
+        PickScore("nobody/no-such-model").check([], (64, 64))
+    assert PickScore("m", revision="r").basis == {"version": 1, "model": "m", "revision": "r"}
