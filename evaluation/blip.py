@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import BertTokenizer, BlipConfig, BlipForQuestionAnswering
 
-from asyndm.errors import UserError
+from asyndm.errors import UserError, one_line
 
 EPSILON = 1e-6
 """Of the vision tower's layer norms in the original code; transformers' default is 1e-5."""
@@ -68,7 +68,7 @@ def load(model: str, tokenizer: str | None, revision: str | None, image_size: in
     except UserError:
         raise
     except Exception as error:  # transformers, torch and the hub raise many kinds for a bad checkpoint
-        raise UserError(f"metric blip_vqa: model={model}: {' '.join(str(error).split())}") from error
+        raise UserError(f"metric blip_vqa: model={model}: {one_line(error)}") from error
     _resize(network, image_size)
     dec = int(network.config.text_config.bos_token_id)
     yes, no = (words(answer, add_special_tokens=False)["input_ids"][0] for answer in ("yes", "no"))

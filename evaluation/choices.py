@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from asyndm.errors import UserError
+from asyndm.errors import UserError, one_line
 from evaluation.metrics import Metric
 
 logging.getLogger("hydra").addHandler(logging.NullHandler())
@@ -32,7 +32,7 @@ def build(choice: Mapping[str, Any], **more: Any) -> Any:
         kind = get_object(target)
         return kind(**settings(choice), **more)
     except (ImportError, TypeError) as error:
-        raise UserError(f"_target_={target}: {' '.join(str(error).split())}") from error
+        raise UserError(f"_target_={target}: {one_line(error)}") from error
 
 
 def build_metrics(choices: Mapping[str, Any]) -> dict[str, Metric]:

@@ -23,6 +23,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -130,6 +131,15 @@ class Run:
         identity: dict[str, Any] = self.record["identity"]
         return identity
 
+    @cached_property
+    def prompts(self) -> dict[str, Prompt]:
+        """Its prompts by their id.
+
+        Raises:
+            UserError: not the prompts of a run.
+        """
+        return read_prompts(self.folder / PROMPTS_FILE)
+
 
 def write_bytes(path: Path, content: bytes, durable: bool = True) -> None:
     """Writes a file whole or not at all; with `durable`, it is on the disk before it gets its name."""
@@ -219,15 +229,15 @@ def read_state(folder: Path) -> dict[str, Any]:
     return state if isinstance(state, dict) and isinstance(state.get("state"), str) else {"state": "pending"}
 
 
-def read_run(folder: Path) -> Run:
-    """Everything a folder says of its run, finished or not.
+def read_record(folder: Path) -> dict[str, Any]:
+    """What ``run.json`` says.
 
     Raises:
         UserError: no run there, a damaged one, or one written by a newer version.
     """
     path = folder / RUN_FILE
     try:
-        record = read_json(path)
+        record: Any = read_json(path)
     except FileNotFoundError as error:
         raise UserError(f"{folder}: no {RUN_FILE} there") from error
     version = record.get("schema_version") if isinstance(record, dict) else None
@@ -237,8 +247,18 @@ def read_run(folder: Path) -> Run:
         raise UserError(
             f"{path}: schema version {version} is newer than this program's {SCHEMA_VERSION}; update it"
         )
+    return dict(record)
+
+
+def read_run(folder: Path) -> Run:
+    """Everything a folder says of its run, finished or not.
+
+    Raises:
+        UserError: as `read_record`, or a row that cannot be read.
+    """
+    record, state = read_record(folder), read_state(folder)["state"]
     images = read_rows(folder / IMAGES_FILE, ImageRow)
-    return Run(folder, record, read_state(folder)["state"], images, read_rows(folder / SCORES_FILE, ScoreRow))
+    return Run(folder, record, state, images, read_rows(folder / SCORES_FILE, ScoreRow))
 
 
 @contextmanager

@@ -11,9 +11,9 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 from tqdm import tqdm
 
 from asyndm.errors import UserError
-from asyndm.prompts import Prompt, text_id
+from asyndm.prompts import Prompt, csv_rows, read_text, text_id, texts
 from evaluation.choices import build_metrics
 from evaluation.messages import describe
 from evaluation.metrics import Metric
@@ -33,18 +33,14 @@ from evaluation.results import (
     ScoreRow,
     find_runs,
     locked,
-    read_json,
-    read_prompts,
+    read_record,
     read_rows,
     read_run,
-    write_json,
     write_rows,
 )
-from evaluation.scoring import Picture, open_image, score
+from evaluation.scoring import Picture, means, open_image, read_bases, score, write_basis
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
-BASES_FILE = "metrics.json"
-"""In a folder that is no run: what the scores of each metric rest on."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -102,18 +98,17 @@ def compose_metrics(settings: Sequence[str]) -> dict[str, Metric]:
 
 def of_run(folder: Path) -> list[Picture]:
     """The pictures of a run, with its prompts."""
-    prompts = read_prompts(folder / PROMPTS_FILE)
-    images = read_run(folder).images
-    if missing := next((row.prompt_id for row in images if row.prompt_id not in prompts), None):
+    run = read_run(folder)
+    if missing := next((row.prompt_id for row in run.images if row.prompt_id not in run.prompts), None):
         raise UserError(f"{folder / PROMPTS_FILE}: no prompt {missing}, which images.csv names")
-    return [Picture(folder / row.file, prompts[row.prompt_id], row.image_index) for row in images]
+    return [Picture(folder / row.file, run.prompts[row.prompt_id], row.image_index) for row in run.images]
 
 
 def listed(folder: Path, path: Path) -> list[Picture]:
     """The pictures that a CSV lists, those of equal prompts counted from 0.
 
     Raises:
-        UserError: no such folder or file, a row without file or text, a picture that is not there, no rows.
+        UserError: no such folder or file, a malformed row, one without file or text, a lost picture, no rows.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
@@ -121,29 +116,19 @@ def listed(folder: Path, path: Path) -> list[Picture]:
         raise UserError(f"--prompts {path}: no such file")
     seen: dict[str, int] = {}
     pictures = []
-    for place, row in _rows(path):
+    for line, row in csv_rows(path, read_text(path)):
+        place = f"{path}, line {line}"
         name, text = (row.get("file") or "").strip(), (row.get("text") or "").strip()
         if not name or not text:
             raise UserError(f"{place}: needs file and text")
         if not (folder / name).is_file():
             raise UserError(f"{place}: no file {name} in {folder}")
-        phrases = tuple(part.strip() for part in (row.get("phrases") or "").split(";") if part.strip())
-        prompt = Prompt(text_id(text), text, (), row.get("kind") or "", phrases)
+        prompt = Prompt(text_id(text), text, (), row.get("kind") or "", texts(row, "phrases"))
         index = seen[prompt.prompt_id] = seen.get(prompt.prompt_id, -1) + 1
         pictures.append(Picture(folder / name, prompt, index))
     if not pictures:
         raise UserError(f"{path}: no rows")
     return pictures
-
-
-def _rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        try:
-            for row in reader:
-                yield f"{path}, line {reader.line_num}", row
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise UserError(f"{path}, line {reader.line_num}: not CSV ({error})") from error
 
 
 def add_scores(
@@ -156,9 +141,8 @@ def add_scores(
     """
     if not pictures:
         raise UserError(f"{folder}: no pictures yet")
-    size = next((s for s in map(_size, pictures) if s is not None), (0, 0))
     with locked(folder):
-        rows, bases = read_rows(folder / SCORES_FILE, ScoreRow), read_bases(folder)
+        rows, bases, run_id = read_rows(folder / SCORES_FILE, ScoreRow), read_bases(folder), _id(folder)
         for name, metric in metrics.items():
             done = {row.key for row in rows if row.metric == name}
             if done and bases.get(name) != metric.basis:
@@ -168,49 +152,33 @@ def add_scores(
                 )
             todo = [picture for picture in pictures if picture.key not in done]
             if todo:
-                metric.check([picture.prompt for picture in todo], size)
-                write_bases(folder, {**bases, name: metric.basis})
-            bases[name] = metric.basis
+                metric.check([picture.prompt for picture in todo], _size(pictures))
+                write_basis(folder, metric)
             with tqdm(total=len(pictures), initial=len(pictures) - len(todo), unit="img", desc=name) as bar:
-                for batch in score(metric, todo, read_id(folder), batch_size):
+                for batch in score(metric, todo, run_id, batch_size):
                     rows += batch
                     write_rows(folder / SCORES_FILE, ScoreRow, rows)
                     bar.update(len(batch))
-            values = [row.value for row in rows if row.metric == name and row.value is not None]
-            mean = f"{sum(values) / len(values):.4f}" if values else "no scores"
+            of_metric = [row for row in rows if row.metric == name and row.value is not None]
+            mean = f"{means(of_metric)[name]:.4f}" if of_metric else "no scores"
             print(
-                f"{folder}  {name} {mean}  {len(values)} of {len(pictures)} pictures, {len(todo)} new",
+                f"{folder}  {name} {mean}  {len(of_metric)} of {len(pictures)} pictures, {len(todo)} new",
                 flush=True,
             )
 
 
-def _size(picture: Picture) -> tuple[int, int] | None:
-    try:
-        image = open_image(picture.path)
-    except Exception:
-        return None
-    return image.height, image.width
+def _size(pictures: Sequence[Picture]) -> tuple[int, int]:
+    """Height and width of the first picture that can be read."""
+    for picture in pictures:
+        with suppress(Exception):
+            image = open_image(picture.path)
+            return image.height, image.width
+    return 0, 0
 
 
-def read_id(folder: Path) -> str:
+def _id(folder: Path) -> str:
     """The run's id, or the name of a folder that is no run."""
-    return str(read_run(folder).record["run_id"]) if (folder / RUN_FILE).exists() else folder.resolve().name
-
-
-def read_bases(folder: Path) -> dict[str, Any]:
-    """What the scores of each metric in the folder rest on."""
-    if (folder / RUN_FILE).exists():
-        return dict(read_run(folder).record.get("metrics", {}))
-    path = folder / BASES_FILE
-    return dict(read_json(path)) if path.exists() else {}
-
-
-def write_bases(folder: Path, bases: dict[str, Any]) -> None:
-    """The inverse of `read_bases`."""
-    if (folder / RUN_FILE).exists():
-        write_json(folder / RUN_FILE, {**read_run(folder).record, "metrics": bases})
-    else:
-        write_json(folder / BASES_FILE, bases)
+    return str(read_record(folder)["run_id"]) if (folder / RUN_FILE).exists() else folder.resolve().name
 
 
 if __name__ == "__main__":

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from asyndm.prompts import Prompt
 from evaluation.metrics import Metric, Score
-from evaluation.results import ScoreRow
+from evaluation.results import RUN_FILE, ScoreRow, read_json, read_record, write_json
+
+BASES_FILE = "metrics.json"
+"""In a folder that is no run: what the scores of each metric rest on."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,32 @@ def score(
             ScoreRow(run_id, *picture.key, metric.name, score.value, score.reason)
             for picture, score in zip(batch, scores, strict=True)
         ]
+
+
+def means(rows: Iterable[ScoreRow]) -> dict[str, float]:
+    """The mean of each metric over the images that have a value."""
+    values: dict[str, list[float]] = {}
+    for row in rows:
+        if row.value is not None:
+            values.setdefault(row.metric, []).append(row.value)
+    return {name: sum(of) / len(of) for name, of in values.items()}
+
+
+def read_bases(folder: Path) -> dict[str, Any]:
+    """What the scores of each metric in the folder, a run's or another, rest on."""
+    if (folder / RUN_FILE).exists():
+        return dict(read_record(folder).get("metrics", {}))
+    path = folder / BASES_FILE
+    return dict(read_json(path)) if path.exists() else {}
+
+
+def write_basis(folder: Path, metric: Metric) -> None:
+    """Notes what all scores of this metric in the folder rest on."""
+    bases = {**read_bases(folder), metric.name: metric.basis}
+    if (folder / RUN_FILE).exists():
+        write_json(folder / RUN_FILE, {**read_record(folder), "metrics": bases})
+    else:
+        write_json(folder / BASES_FILE, bases)
 
 
 def _opened(path: Path) -> Image.Image | Score:

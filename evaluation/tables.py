@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from asyndm.errors import UserError
-from evaluation.results import PROMPTS_FILE, REMEDY, RUN_FILE, Run, read_prompts
+from evaluation.results import PROMPTS_FILE, REMEDY, RUN_FILE, Run
 from evaluation.statistics import Interval, mean_interval, paired
 
 METHODS = {
@@ -116,12 +116,11 @@ def _prompt_set(choice: Mapping[str, Any]) -> str:
 
 def subjects_of(run: Run) -> dict[tuple[str, str], str]:
     """Prompt -> its subjects and their concavities, as text; DM has no use for them."""
-    path = run.folder / PROMPTS_FILE
-    if method_name(run.identity["mask"]["_target_"]) == "DM" or not path.exists():
+    if method_name(run.identity["mask"]["_target_"]) == "DM" or not (run.folder / PROMPTS_FILE).exists():
         return {}
     return {
         (prompt.prompt_id, prompt.text): json.dumps([asdict(subject) for subject in prompt.subjects])
-        for prompt in read_prompts(path).values()
+        for prompt in run.prompts.values()
     }
 
 

@@ -10,11 +10,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from asyndm.errors import UserError
+from asyndm.errors import UserError, first_line
 from asyndm.prompts import Prompt
 from evaluation.choices import build
 from experiments.plan import Plan, build_mask, local_folder, metrics
 
+NO_REASON = "no reason given"
 FREE_BYTES = 32 * 2**20
 """What must stay free on the disk beside the pictures."""
 
@@ -59,10 +60,10 @@ class Parts:
         Raises:
             UserError: a size the networks cannot make.
         """
-        from asyndm.inputs import latent_size
+        from asyndm.inputs import latent_scale, latent_size
 
         rows, columns = latent_size(self.unet, self.vae, height, width)
-        scale = 2 ** (len(self.vae["block_out_channels"]) - 1)
+        scale = latent_scale(self.vae)
         return rows * scale, columns * scale
 
 
@@ -86,7 +87,7 @@ def read_parts(name: str, path: str, revision: str | None) -> Parts:
         parts.pixels(None, None)
         return parts
     except Exception as error:  # transformers, diffusers and the hub raise many kinds for a broken folder
-        raise UserError(f"model={name}: {path} cannot be read ({first_line(error)})") from error
+        raise UserError(f"model={name}: {path} cannot be read ({first_line(error, NO_REASON)})") from error
 
 
 def check_mask_image(path: str) -> None:
@@ -127,11 +128,6 @@ def check_device(device: str, dtype: str) -> None:
         raise UserError(f"model.{error}") from error
 
 
-def first_line(error: BaseException) -> str:
-    """What an error says, in one line."""
-    return (str(error).strip() or "no reason given").splitlines()[0]
-
-
 def check_model(model: Mapping[str, Any]) -> None:
     """Refuses a model that is neither on this disk nor to be had from the hub."""
     if local_folder(model) is not None:
@@ -145,7 +141,7 @@ def check_model(model: Mapping[str, Any]) -> None:
     except Exception as error:
         raise UserError(
             f"model={model['name']}: {model['path']} is not in the local cache and the hub cannot be reached "
-            f"({type(error).__name__}: {first_line(error)}); give model=folder model.path=DIR"
+            f"({type(error).__name__}: {first_line(error, NO_REASON)}); give model=folder model.path=DIR"
         ) from error
 
 

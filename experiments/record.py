@@ -11,8 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from evaluation.metrics import Metric
-from evaluation.results import RUN_FILE, SCHEMA_VERSION, read_run, sha256, write_json
+from evaluation.results import RUN_FILE, SCHEMA_VERSION, read_record, sha256, write_json
 from experiments.folder import missing_items
 from experiments.plan import Plan, local_folder, model_files
 
@@ -22,7 +21,7 @@ PACKAGES = ("asyndm", "torch", "diffusers", "transformers", "numpy", "pillow")
 def begin_record(plan: Plan, pipe: Any) -> dict[str, Any]:
     """The run's record: the one its images were begun with, else a new one, written."""
     if (plan.folder / RUN_FILE).exists() and len(missing_items(plan)) < len(plan.items):
-        record = read_run(plan.folder).record
+        record = read_record(plan.folder)
         if record.setdefault("batch_size", plan.config["batch_size"]) != plan.config["batch_size"]:
             print(
                 f"{plan.label}: goes on with batch_size={record['batch_size']}, as begun, so that "
@@ -55,16 +54,9 @@ def begin_record(plan: Plan, pipe: Any) -> dict[str, Any]:
 
 def add_timings(plan: Plan, **seconds: float) -> None:
     """Adds to the run's timings; an interrupted run took the sum of its parts (a killed one not the last)."""
-    record = read_run(plan.folder).record
+    record = read_record(plan.folder)
     for key, value in seconds.items():
         record["timings"][key] = round(record["timings"].get(key, 0) + value, 3)
-    write_json(plan.folder / RUN_FILE, record)
-
-
-def add_metric(plan: Plan, metric: Metric) -> None:
-    """Notes what all scores of this metric rest on."""
-    record = read_run(plan.folder).record
-    record["metrics"] = {**record.get("metrics", {}), metric.name: metric.basis}
     write_json(plan.folder / RUN_FILE, record)
 
 

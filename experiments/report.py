@@ -38,10 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     try:
         report(chosen)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
+    except (UserError, OSError) as error:
         print(f"error: {describe(error)}", file=sys.stderr)
         return 1
     return 0

@@ -41,12 +41,12 @@ from evaluation.results import (
     write_prompts,
     write_rows,
 )
-from evaluation.scoring import Picture, open_image, score
+from evaluation.scoring import Picture, means, open_image, read_bases, score, write_basis
 from experiments import config as schema
 from experiments.checks import check
 from experiments.folder import GRID_FILE, is_complete, missing_items, stated, wants_strip
 from experiments.plan import Item, Plan, make_plan, metrics
-from experiments.record import add_metric, add_timings, begin_record
+from experiments.record import add_timings, begin_record
 from experiments.sampling import load_model, png, sample_missing
 from experiments.trackers import Forgiving, Tracker
 
@@ -97,7 +97,7 @@ def make(plan: Plan) -> None:
         make_scores(plan)
         result = read_run(plan.folder)
         write_bytes(plan.folder / GRID_FILE, png(draw_grid(result)))
-        tracker.finish(plan, result, means(result))
+        tracker.finish(plan, result, means(result.scores))
     finally:
         tracker.close()
 
@@ -108,7 +108,7 @@ def track_found(plan: Plan, result: Run) -> None:
     if not tracker.has(plan):
         try:
             tracker.start(plan)
-            tracker.finish(plan, result, means(result))
+            tracker.finish(plan, result, means(result.scores))
         finally:
             tracker.close()
 
@@ -189,7 +189,7 @@ def make_scores(plan: Plan) -> None:
     """
     path, size = plan.folder / SCORES_FILE, plan.config["batch_size"]
     rows = read_rows(path, ScoreRow)
-    bases = read_run(plan.folder).record.get("metrics", {})
+    bases = read_bases(plan.folder)
     started = time.perf_counter()
     for name, metric in metrics(plan).items():
         if bases.get(name) != metric.basis:
@@ -204,7 +204,7 @@ def make_scores(plan: Plan) -> None:
             rows += batch
         if todo:
             write_rows(path, ScoreRow, rows)
-        add_metric(plan, metric)
+        write_basis(plan.folder, metric)
     add_timings(plan, scoring_seconds=time.perf_counter() - started)
 
 
@@ -222,21 +222,12 @@ def draw_grid(result: Run) -> Image:
     )
 
 
-def means(result: Run) -> dict[str, float]:
-    """The mean of each metric over the images that have a value."""
-    values: dict[str, list[float]] = {}
-    for row in result.scores:
-        if row.value is not None:
-            values.setdefault(row.metric, []).append(row.value)
-    return {name: sum(of) / len(of) for name, of in values.items()}
-
-
 def summary(plan: Plan, result: Run, found: bool) -> str:
     """The run in one line."""
     timings = result.record["timings"]
     seconds = timings["sampling_seconds"]
     rate = f"{timings['images_sampled'] / seconds:.2f} images/s" if seconds else "not sampled here"
-    scores = "  ".join(f"{name} {value:.3f}" for name, value in means(result).items()) or "no scores"
+    scores = "  ".join(f"{name} {value:.3f}" for name, value in means(result.scores).items()) or "no scores"
     return f"{plan.label}  {len(result.images)} images  {scores}  {'found' if found else rate}  {plan.folder}"
 
 

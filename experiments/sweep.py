@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,6 @@ from experiments.trackers import SWEEP_VARIABLE
 
 SINGLE = frozenset(SCHEMAS)
 """Groups of which a run has one choice; of metrics it can have several."""
-
-
 MANY = 50
 """Jobs whose checking takes so long that it is announced."""
 
@@ -37,39 +36,43 @@ class CheckAll(Callback):
     """
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        _exit_on_error(lambda: _refuse_lists(config))
-        _exit_on_error(lambda: check_writable(Path(config.output_dir).expanduser(), 0))
+        with _exit_on_error():
+            _refuse_lists(config)
+            check_writable(Path(config.output_dir).expanduser(), 0)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        _exit_on_error(lambda: _refuse_lists(config))
-        if config.hydra.sweeper._target_.endswith(".BasicSweeper"):
-            _exit_on_error(lambda: _replace_params(config))
-        os.environ[SWEEP_VARIABLE] = config.hydra.runtime.choices.get("experiment") or _name(config)
-        if config.hydra.sweeper._target_.endswith(".BasicSweeper"):
-            _exit_on_error(lambda: _check_jobs(config))
+        basic = config.hydra.sweeper._target_.endswith(".BasicSweeper")
+        with _exit_on_error():
+            _refuse_lists(config)
+            if basic:
+                _replace_params(config)
+            os.environ[SWEEP_VARIABLE] = config.hydra.runtime.choices.get("experiment") or _name(config)
+            if basic:
+                _check_jobs(config)
 
 
-def _exit_on_error(checks: Callable[[], None]) -> None:
+@contextmanager
+def _exit_on_error() -> Iterator[None]:
     """Hydra turns a callback's exceptions into warnings and goes on; it lets SystemExit through."""
     try:
-        checks()
+        yield
     except Exception as error:
         raise SystemExit(describe(error)) from error
 
 
 def _refuse_lists(config: DictConfig) -> None:
     """Hydra composes a list of choices on top of each other, and the last one wins: never what was meant."""
-    for override in _overrides(config):
+    for override in _parsed(config.hydra.overrides.task):
         group, value = override.key_or_group, override.value()
         if group in SINGLE and isinstance(value, list):
             names = ",".join(map(str, value))
             raise UserError(f"{group}=[{names}]: one choice at a time; to sweep, -m {group}={names}")
 
 
-def _overrides(config: DictConfig) -> list[Override]:
+def _parsed(overrides: Iterable[str]) -> list[Override]:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    return OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
+    return OverridesParser.create().parse_overrides(list(overrides))
 
 
 def _name(config: DictConfig) -> str:
@@ -80,7 +83,7 @@ def _name(config: DictConfig) -> str:
 def _replace_params(config: DictConfig) -> None:
     """Takes out of an experiment's sweep what the command line sets: Hydra would run their product, each job
     as often as the experiment has values."""
-    given = {override.key_or_group for override in _overrides(config)}
+    given = {override.key_or_group for override in _parsed(config.hydra.overrides.task)}
     with read_write(config.hydra.sweeper), open_dict(config.hydra.sweeper):
         params = config.hydra.sweeper.params or {}
         config.hydra.sweeper.params = {key: value for key, value in params.items() if key not in given}
@@ -89,10 +92,9 @@ def _replace_params(config: DictConfig) -> None:
 def _check_jobs(config: DictConfig) -> None:
     from hydra import compose
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-    from hydra.core.override_parser.overrides_parser import OverridesParser
 
     params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
-    overrides = OverridesParser.create().parse_overrides([*params, *config.hydra.overrides.task])
+    overrides = _parsed([*params, *config.hydra.overrides.task])
     checked: set[str] = set()
     jobs = BasicSweeper.split_arguments(overrides, max_batch_size=None)[0]
     if len(jobs) > MANY:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
+from asyndm.errors import first_line
 from evaluation.results import Run
 from experiments.plan import Plan
 
@@ -141,10 +142,9 @@ class Forgiving(Tracker):
         try:
             return getattr(self._tracker, method)(*arguments)
         except (Exception, SystemExit) as error:
-            first: Sequence[str] = str(error).strip().splitlines() or [""]
-            name = type(self._tracker).__name__
+            name, reason = type(self._tracker).__name__, first_line(error, "")
             print(
-                f"warning: {name} gave up ({type(error).__name__}: {first[0]}); the run goes on",
+                f"warning: {name} gave up ({type(error).__name__}: {reason}); the run goes on",
                 file=sys.stderr,
             )
             dropped, self._tracker = self._tracker, None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from PIL.Image import Image
 
@@ -18,6 +19,11 @@ class Score:
 
     value: float | None
     reason: str = ""
+
+    @classmethod
+    def of(cls, value: float, reason: str = "") -> Self:
+        """A model's value; none, with that as the reason, where it is no finite number."""
+        return cls(value, reason) if math.isfinite(value) else cls(None, "the model gives no number")
 
 
 class Metric(ABC):

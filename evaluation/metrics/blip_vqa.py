@@ -79,10 +79,8 @@ class BLIPVQA(Metric):
     def score(self, images: Sequence[Image.Image], prompts: Sequence[Prompt]) -> list[Score]:
         asked = [questions(prompt) for prompt in prompts]
         rows = [row for row, own in enumerate(asked) if own]
-        if not rows:
-            return [Score(None, "no phrases to ask about")] * len(images)
         pairs = [(place, question) for place, row in enumerate(rows) for question in asked[row]]
-        answers = iter(self._answers([images[row] for row in rows], pairs))
+        answers = iter(self._answers([images[row] for row in rows], pairs) if rows else ())
         return [_score([(question, next(answers)) for question in own]) for own in asked]
 
     def _answers(self, images: Sequence[Image.Image], pairs: Sequence[tuple[int, str]]) -> list[float]:
@@ -141,6 +139,4 @@ def _score(answers: Sequence[tuple[str, float]]) -> Score:
         return Score(None, "no phrases to ask about")
     rounded = [(question, round(value, 4)) for question, value in answers]
     value = round(math.prod(answer for _, answer in rounded), 4)
-    if not math.isfinite(value):
-        return Score(None, "the model gives no number")
-    return Score(value, "; ".join(f"{question} {answer:.4f}" for question, answer in rounded))
+    return Score.of(value, "; ".join(f"{question} {answer:.4f}" for question, answer in rounded))

@@ -6,7 +6,6 @@ convention here, and the name of its scores says which.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,7 +14,7 @@ from typing import Any
 
 from PIL.Image import Image
 
-from asyndm.errors import UserError
+from asyndm.errors import UserError, first_line
 from asyndm.prompts import Prompt
 from evaluation.metrics import Metric, Score
 
@@ -77,8 +76,7 @@ class CLIPScore(Metric):
         }
 
     def check(self, prompts: Sequence[Prompt], size: tuple[int, int]) -> None:
-        if self.model.startswith(LOCAL):
-            folder = Path(self.model.removeprefix(LOCAL)).expanduser()
+        if (folder := _folder(self.model)) is not None:
             for name in FILES:
                 if not (folder / name).is_file():
                     raise UserError(f"metric {self.name}: model={self.model}: no {name} there")
@@ -96,10 +94,9 @@ class CLIPScore(Metric):
         try:
             open_clip.download_pretrained(wanted)
         except Exception as error:  # whatever the hub or the network raises
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise UserError(
                 f"metric {self.name}: the weights of {self.model} are not in the local cache and cannot be fetched "
-                f"({reason}); give model=local-dir:FOLDER"
+                f"({first_line(error)}); give model=local-dir:FOLDER"
             ) from error
 
     def score(self, images: Sequence[Image], prompts: Sequence[Prompt]) -> list[Score]:
@@ -117,11 +114,12 @@ class CLIPScore(Metric):
             seen = F.normalize(model.encode_image(pixels.to(where)).float(), dim=-1)
             read = F.normalize(model.encode_text(tokens.to(where)).float(), dim=-1)
         values = rule.scale * (seen * read).sum(-1)
-        return [_scored(max(0.0, value) if rule.clamp else value) for value in values.tolist()]
+        return [Score.of(max(0.0, value) if rule.clamp else value) for value in values.tolist()]
 
 
-def _scored(value: float) -> Score:
-    return Score(value) if math.isfinite(value) else Score(None, "the model gives no number")
+def _folder(model: str) -> Path | None:
+    """The folder of a model on this disk; None for one that open_clip fetches."""
+    return Path(model.removeprefix(LOCAL)).expanduser() if model.startswith(LOCAL) else None
 
 
 @lru_cache(maxsize=2)
@@ -129,8 +127,8 @@ def _load(model: str, pretrained: str | None) -> tuple[Any, Any, Any]:
     """Network, picture transform and tokenizer, in float32; kept for the next runs of a sweep."""
     import open_clip
 
-    folder = model.removeprefix(LOCAL)
-    source = f"{LOCAL}{Path(folder).expanduser()}" if model.startswith(LOCAL) else model
+    folder = _folder(model)
+    source = model if folder is None else f"{LOCAL}{folder}"
     network, _, preprocess = open_clip.create_model_and_transforms(
         source, pretrained=None if ":" in source else pretrained
     )

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
 from PIL.Image import Image
 
-from asyndm.errors import UserError
+from asyndm.errors import UserError, one_line
 from asyndm.prompts import Prompt
 from evaluation.metrics import Metric, Score
 
@@ -61,7 +60,7 @@ class PickScore(Metric):
             read = network.get_text_features(**words.to(where)).pooler_output
             cosine = (F.normalize(seen.float(), dim=-1) * F.normalize(read.float(), dim=-1)).sum(-1)
             values = (network.logit_scale.exp() * cosine).tolist()
-        return [Score(v) if math.isfinite(v) else Score(None, "the model gives no number") for v in values]
+        return [Score.of(value) for value in values]
 
 
 @lru_cache(maxsize=1)
@@ -75,5 +74,5 @@ def _load(model: str, processor: str | None, revision: str | None) -> tuple[Any,
         prepare = CLIPImageProcessor.from_pretrained(source, revision=at)
         tokenizer = CLIPTokenizer.from_pretrained(source, revision=at)
     except Exception as error:  # transformers and the hub raise many kinds for a bad checkpoint
-        raise UserError(f"metric pick_score: model={model}: {' '.join(str(error).split())}") from error
+        raise UserError(f"metric pick_score: model={model}: {one_line(error)}") from error
     return network.eval().requires_grad_(False), prepare, tokenizer

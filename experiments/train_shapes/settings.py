@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
@@ -81,40 +80,42 @@ class Settings:
         Raises:
             UserError: the first thing that is wrong.
         """
-        at_least = {"workers": 1, "pictures": 1, "seed": 0}
-        for name in ("autoencoder", "polish"):
-            at_least |= {f"{name}.{key}": 1 for key in ("steps", "batch_size", "pool", "seconds")}
-            at_least |= {f"{name}.{key}": 0 for key in ("learning_rate", "kl_weight")}
-        recipes = {"trunk": self.trunk} | {f"branches.{name}": of for name, of in self.branches.items()}
-        for name in recipes:
-            at_least |= {f"{name}.{key}": 0 for key in ("seconds", "learning_rate", "final_learning_rate")}
-            at_least |= {f"{name}.grounding": 0, f"{name}.batch_size": 1, f"{name}.warmup": 1}
         for name in self.branches:
             if name in STAGES or not re.fullmatch(r"\w+", name):
                 raise UserError(f"branches.{name}: a name of another stage's files, or none for a file")
-        for key, least in at_least.items():
-            if not self._at(key) >= least:
-                raise UserError(f"{key}={self._at(key)}: must be at least {least}")
-        for name, recipe in recipes.items():
+        _at_least(1, "", self, "workers", "pictures")
+        _at_least(0, "", self, "seed")
+        for name, autoencoder in {"autoencoder": self.autoencoder, "polish": self.polish}.items():
+            _at_least(1, f"{name}.", autoencoder, "steps", "batch_size", "pool", "seconds")
+            _at_least(0, f"{name}.", autoencoder, "learning_rate", "kl_weight")
+            _check_shares(f"{name}.shares", autoencoder.shares)
+        for name, recipe in {
+            "trunk": self.trunk,
+            **{f"branches.{n}": r for n, r in self.branches.items()},
+        }.items():
+            _at_least(1, f"{name}.", recipe, "batch_size", "warmup")
+            _at_least(0, f"{name}.", recipe, "seconds", "learning_rate", "final_learning_rate", "grounding")
             if recipe.batch_size > self.pictures:
                 raise UserError(f"pictures={self.pictures}: fewer than {name}.batch_size={recipe.batch_size}")
             for key in ("mixed_share", "dropout", "ema"):
                 if not 0 <= getattr(recipe, key) <= 1:
                     raise UserError(f"{name}.{key}={getattr(recipe, key)}: must be between 0 and 1")
-        for key in ("autoencoder.shares", "polish.shares"):
-            shares: dict[str, float] = self._at(key)
-            if unknown := set(shares) - set(KINDS):
-                raise UserError(f"{key}.{min(unknown)}: no such kind; choose from {', '.join(KINDS)}")
-            if min(shares.values(), default=0) < 0 or not sum(shares.values()):
-                raise UserError(f"{key}: shares must not be negative, and not all 0")
         if self.start_from is not None and not (Path(self.start_from) / "model_index.json").is_file():
             raise UserError(f"start_from={self.start_from}: not a checkpoint (no model_index.json)")
 
-    def _at(self, key: str) -> Any:
-        value: Any = self
-        for part in key.split("."):
-            value = value[part] if isinstance(value, dict) else getattr(value, part)
-        return value
+
+def _at_least(least: float, prefix: str, settings: object, *keys: str) -> None:
+    for key in keys:
+        value = getattr(settings, key)
+        if not value >= least:
+            raise UserError(f"{prefix}{key}={value}: must be at least {least}")
+
+
+def _check_shares(name: str, shares: dict[str, float]) -> None:
+    if unknown := set(shares) - set(KINDS):
+        raise UserError(f"{name}.{min(unknown)}: no such kind; choose from {', '.join(KINDS)}")
+    if min(shares.values(), default=0) < 0 or not sum(shares.values()):
+        raise UserError(f"{name}: shares must not be negative, and not all 0")
 
 
 def register() -> None:

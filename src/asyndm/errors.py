@@ -10,6 +10,17 @@ class UserError(ValueError):
     """Bad input, in one line that names the setting and the remedy; raised before any expensive work."""
 
 
+def first_line(error: BaseException, otherwise: str | None = None) -> str:
+    """The first line of what an error says; of one that says nothing, `otherwise` or else its type's name."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__ if otherwise is None else otherwise
+
+
+def one_line(error: BaseException) -> str:
+    """All that an error says, in one line."""
+    return " ".join(str(error).split())
+
+
 def is_number(value: object) -> TypeGuard[float]:
     """Whether this is a real number, of Python or of numpy; True and False are none."""
     return isinstance(value, Real) and not isinstance(value, bool)

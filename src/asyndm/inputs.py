@@ -134,6 +134,12 @@ def seed_list(seed: int | Sequence[int], prompts: Sequence[str]) -> list[int]:
     return [int(s) for s in seeds]
 
 
+def latent_scale(vae: Mapping[str, Any]) -> int:
+    """Pixels a side of one latent pixel, from the autoencoder's config."""
+    scale: int = 2 ** (len(vae["block_out_channels"]) - 1)
+    return scale
+
+
 def latent_size(
     unet: Mapping[str, Any], vae: Mapping[str, Any], height: int | None, width: int | None
 ) -> tuple[int, int]:
@@ -143,7 +149,7 @@ def latent_size(
     """
     native = unet["sample_size"]
     native = (native, native) if isinstance(native, int) else tuple(native)
-    scale = 2 ** (len(vae["block_out_channels"]) - 1)
+    scale = latent_scale(vae)
     factor = 2 ** (len(unet["block_out_channels"]) - 1)
     size = []
     for name, value, default in zip(("height", "width"), (height, width), native, strict=True):

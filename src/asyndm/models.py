@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from diffusers import StableDiffusionPipeline
 
-from asyndm.errors import UserError
+from asyndm.errors import UserError, first_line
 from asyndm.inputs import check_pipeline, ddim_scheduler
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -58,8 +58,7 @@ def load(
     except (
         Exception
     ) as error:  # diffusers, transformers and the hub raise some twenty kinds for a bad checkpoint
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(f"model {source!r} cannot be loaded: {reason[0]}") from error
+        raise UserError(f"model {source!r} cannot be loaded: {first_line(error)}") from error
     check_pipeline(pipe)
     pipe.scheduler = ddim_scheduler(pipe.scheduler)
     return pipe.to(where)

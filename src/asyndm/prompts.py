@@ -172,11 +172,11 @@ class FilePrompts(PromptSet):
             ".yml": _yaml_rows,
             ".json": _json_rows,
             ".jsonl": _jsonl_rows,
-            ".csv": _csv_rows,
+            ".csv": csv_rows,
         }
         if path.suffix.lower() not in readers:
             raise UserError(f"{path}: a prompt file ends in {', '.join(readers)}")
-        for line, row in readers[path.suffix.lower()](path, _text(path)):
+        for line, row in readers[path.suffix.lower()](path, read_text(path)):
             place = f"{path}, line {line}"
             try:
                 prompt = self._prompt({"text": row} if isinstance(row, str) else row)
@@ -192,14 +192,14 @@ class FilePrompts(PromptSet):
         text = row.get("text")
         if not isinstance(text, str) or not text.strip():
             raise UserError("text is missing")
-        subjects = tuple(Subject.parse(subject) for subject in _texts(row, "subjects"))
+        subjects = tuple(Subject.parse(subject) for subject in texts(row, "subjects"))
         concavities = _numbers(row, "concavities")
         if concavities and len(concavities) != len(subjects):
             raise UserError(f"{len(concavities)} concavities for {len(subjects)} subjects")
         if concavities:
             subjects = tuple(replace(s, concavity=c) for s, c in zip(subjects, concavities, strict=True))
         prompt_id = text_id(text) if row.get("id") in (None, "") else str(row["id"])
-        return Prompt(prompt_id, text, subjects, str(row.get("kind") or ""), _texts(row, "phrases"))
+        return Prompt(prompt_id, text, subjects, str(row.get("kind") or ""), texts(row, "phrases"))
 
 
 @dataclass(frozen=True)
@@ -277,7 +277,12 @@ def _existing(path: str, what: str) -> Path:
     return file
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """A file's text, without a byte order mark.
+
+    Raises:
+        UserError: not UTF-8.
+    """
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -285,7 +290,7 @@ def _text(path: Path) -> str:
 
 
 def _json(path: Path) -> Any:
-    return _parsed(path, _text(path))
+    return _parsed(path, read_text(path))
 
 
 def _parsed(path: Path, text: str, first_line: int = 1) -> Any:
@@ -350,7 +355,12 @@ def _jsonl_rows(path: Path, text: str) -> Iterator[tuple[int, Any]]:
             yield number, _parsed(path, line, number)
 
 
-def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, Any]]:
+def csv_rows(path: Path, text: str) -> Iterator[tuple[int, Any]]:
+    """The rows of a CSV with a header, each a mapping with the line it ends on.
+
+    Raises:
+        UserError: a row with more or fewer cells than the header, or an open quote, with its line.
+    """
     reader = csv.DictReader(io.StringIO(text, newline=""))
     try:
         for row in reader:
@@ -363,7 +373,7 @@ def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, Any]]:
         raise UserError(f"{path}, line {reader.line_num}: not CSV ({error}; a quote left open?)") from error
 
 
-def _texts(row: Mapping[str, Any], key: str) -> tuple[str, ...]:
+def texts(row: Mapping[str, Any], key: str) -> tuple[str, ...]:
     """A list of texts, or the same in one cell, separated by ``;``."""
     value = row.get(key) or ()
     items = [part for part in value.split(";") if part.strip()] if isinstance(value, str) else value

@@ -20,6 +20,7 @@ from evaluation.blip import load
 from evaluation.metrics.blip_vqa import BLIPVQA, prepared, questions
 from tests.lab.conftest import Lab
 from tests.metrics.blip_reference import yes_share
+from tests.metrics.pictures import noise
 
 CLOSE = 2e-6
 """Largest difference of a P from the second computation's (7e-7 measured), before rounding."""
@@ -84,9 +85,7 @@ def original_name(name: str) -> str:
 
 
 def pictures(count: int = 4) -> list[Image.Image]:
-    rng = np.random.default_rng(0)
-    sizes = [(32, 32), (64, 64), (48, 20), (100, 70)]
-    return [Image.fromarray(rng.integers(0, 256, (h, w, 3), np.uint8)) for w, h in sizes[:count]]
+    return noise((32, 32), (64, 64), (48, 20), (100, 70))[:count]
 
 
 def metric(model: Model, original: bool = False, **settings: Any) -> BLIPVQA:

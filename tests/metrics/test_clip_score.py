@@ -21,6 +21,7 @@ from asyndm.errors import UserError
 from asyndm.prompts import Prompt
 from evaluation.metrics.clip_score import CONVENTIONS, CLIPScore
 from tests.lab.conftest import Lab
+from tests.metrics.pictures import noise
 
 CLOSE = 2e-6
 """Largest difference of a cosine from the second computation's (2.4e-7 measured)."""
@@ -106,9 +107,7 @@ def twin(folder: Path) -> CLIPModel:
 
 
 def pictures() -> list[Image.Image]:
-    rng = np.random.default_rng(0)
-    sizes = [(32, 32), (64, 64), (48, 20), (32, 32)]
-    return [Image.fromarray(rng.integers(0, 256, (h, w, 3), np.uint8)) for w, h in sizes]
+    return noise((32, 32), (64, 64), (48, 20), (32, 32))
 
 
 def prompts(texts: list[str] = TEXTS) -> list[Prompt]:

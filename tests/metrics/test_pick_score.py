@@ -14,6 +14,7 @@ from asyndm.errors import UserError
 from asyndm.prompts import Prompt
 from evaluation.metrics.pick_score import PickScore
 from tests.conftest import make_tokenizer
+from tests.metrics.pictures import noise
 
 CLOSE = 1e-6
 """Largest difference from the second computation's, relative to the logit scale (7e-8 measured)."""
@@ -44,9 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pictures() -> list[Image.Image]:
-    rng = np.random.default_rng(0)
-    sizes = [(32, 32), (64, 64), (48, 32), (32, 40)]
-    return [Image.fromarray(rng.integers(0, 256, (h, w, 3), np.uint8)) for w, h in sizes]
+    return noise((32, 32), (64, 64), (48, 32), (32, 40))
 
 
 def test_scores_are_the_models_own_logits_of_one_pair_at_a_time(folder: Path) -> None:

@@ -110,6 +110,10 @@ def test_scores_on_another_basis_are_left_alone(
         ),
         (["{folder}", *BRIGHTNESS, "--prompts", "{folder}/lost.csv"], "lost.csv, line 2: no file 9.png"),
         (["{folder}", *BRIGHTNESS, "--prompts", "{folder}/binary.csv"], "binary.csv, line"),
+        (
+            ["{folder}", *BRIGHTNESS, "--prompts", "{folder}/ragged.csv"],
+            "ragged.csv, line 3: 2 columns expected",
+        ),
         (["{folder}", *BRIGHTNESS, "--batch-size", "0"], "--batch-size 0: must be at least 1"),
         (
             [
@@ -129,6 +133,7 @@ def test_bad_input_is_one_line(
     (folder / "empty.csv").write_text("file,text\n")
     (folder / "half.csv").write_text("file,text\n0.png,a dog\n1.png,\n")
     (folder / "lost.csv").write_text("file,text\n9.png,a dog\n")
+    (folder / "ragged.csv").write_text("file,text\n0.png,a dog\n1.png\n")
     (folder / "binary.csv").write_bytes(b"file,text\n\xff\xfe,x\n")
     assert main([argument.format(folder=folder) for argument in arguments]) == 1
     (line,) = capsys.readouterr().err.strip().splitlines()
