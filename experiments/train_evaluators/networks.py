@@ -1,0 +1,89 @@
+"""The evaluators' networks and tokenizers: small ones of the classes that the real metrics load."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+
+from asyndm.shapes.model import build_tokenizer
+from asyndm.shapes.world import WORDS
+from experiments.train_evaluators.pictures import PATCH
+
+SIDE, WIDTH = 64, 128
+NORMAL = {"mean": [0.48145466, 0.4578275, 0.40821073], "std": [0.26862954, 0.26130258, 0.27577711]}
+
+
+def clip_config() -> dict[str, Any]:
+    """A CLIP of open_clip, with the prompts' own tokenizer."""
+    return {
+        "embed_dim": WIDTH,
+        "vision_cfg": {"image_size": SIDE, "layers": 4, "width": WIDTH, "patch_size": PATCH, "head_width": 32},
+        "text_cfg": {
+            "context_length": 32,
+            "vocab_size": len(build_tokenizer()),
+            "width": WIDTH,
+            "heads": 4,
+            "layers": 3,
+            "hf_tokenizer_name": "shapes",
+        },
+    }
+
+
+def build_clip() -> Any:
+    """A new one."""
+    import open_clip
+
+    return open_clip.CLIP(**clip_config())
+
+
+def save_clip(network: Any, folder: Path) -> None:
+    """As a folder that open_clip loads with local-dir, in half precision."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {name: value.half().contiguous() for name, value in network.state_dict().items()}
+    save_file(state, folder / "open_clip_model.safetensors")
+    content = {"model_cfg": clip_config(), "preprocess_cfg": NORMAL}
+    (folder / "open_clip_config.json").write_text(json.dumps(content, indent=2) + "\n")
+    build_tokenizer().save_pretrained(folder)
+
+
+def build_blip() -> tuple[Any, Any]:
+    """A new BLIP for question answering and its word tokenizer; the last two ids are [DEC] and [ENC]."""
+    from transformers import BertTokenizer, BlipConfig, BlipForQuestionAnswering
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "?", *dict.fromkeys(WORDS), "yes", "no", "[DEC]", "[ENC]"]
+    tokenizer = BertTokenizer(vocab={word: i for i, word in enumerate(words)})
+    text = {
+        "vocab_size": len(words),
+        "hidden_size": WIDTH,
+        "encoder_hidden_size": WIDTH,
+        "intermediate_size": 4 * WIDTH,
+        "projection_dim": WIDTH,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 35,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+        "bos_token_id": len(words) - 2,
+        "pad_token_id": 0,
+        "eos_token_id": words.index("[SEP]"),
+        "sep_token_id": words.index("[SEP]"),
+    }
+    vision = {
+        "hidden_size": WIDTH,
+        "intermediate_size": 4 * WIDTH,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "image_size": SIDE,
+        "patch_size": PATCH,
+        "layer_norm_eps": 1e-6,
+    }
+    return BlipForQuestionAnswering(BlipConfig(text_config=text, vision_config=vision)), tokenizer
+
+
+def save_blip(network: Any, tokenizer: Any, folder: Path) -> None:
+    """As transformers keeps one, in half precision."""
+    network.half().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
