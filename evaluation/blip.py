@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +48,6 @@ class VQA:
     no: int
 
 
-@lru_cache(maxsize=1)
 def load(model: str, tokenizer: str | None, revision: str | None, image_size: int) -> VQA:
     """The network in float32 for pictures of this size, position embeddings interpolated where they are of another.
 

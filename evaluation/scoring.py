@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from asyndm.errors import UserError
 from asyndm.prompts import Prompt
 from evaluation.metrics import Metric, Score
 from evaluation.results import RUN_FILE, ScoreRow, read_json, read_record, write_json
@@ -40,18 +41,56 @@ def open_image(path: Path) -> Image.Image:
 def score(
     metric: Metric, pictures: Sequence[Picture], run_id: str, batch_size: int
 ) -> Iterator[list[ScoreRow]]:
-    """The rows of one batch after another. A picture that cannot be read has no value, and the reason says why."""
-    for start in range(0, len(pictures), batch_size):
-        batch = pictures[start : start + batch_size]
-        opened: list[Image.Image | Score] = [_opened(picture.path) for picture in batch]
-        images = [image for image in opened if isinstance(image, Image.Image)]
-        whose = [p.prompt for p, image in zip(batch, opened, strict=True) if isinstance(image, Image.Image)]
-        found = iter(metric.score(images, whose) if images else [])
-        scores = [image if isinstance(image, Score) else next(found) for image in opened]
-        yield [
-            ScoreRow(run_id, *picture.key, metric.name, score.value, score.reason)
-            for picture, score in zip(batch, scores, strict=True)
-        ]
+    """The rows of one batch after another; the metric's network is let go at the end.
+
+    A picture that cannot be read has no value, and the reason says why. A batch for which a GPU's memory does not
+    suffice is scored in halves, and all after it are no larger.
+
+    Raises:
+        UserError: the memory does not suffice for one picture.
+    """
+    start, size = 0, batch_size
+    try:
+        while start < len(pictures):
+            try:
+                rows = _rows(metric, pictures[start : start + size], run_id)
+            except RuntimeError as error:
+                if not _out_of_memory(error):
+                    raise
+                if size == 1:
+                    raise UserError(
+                        f"metric {metric.name}: out of memory with a single picture; choose dtype=bfloat16, "
+                        "device=cpu or a smaller model"
+                    ) from error
+                size = (min(size, len(pictures) - start) + 1) // 2
+                continue
+            yield rows
+            start += len(rows)
+    finally:
+        metric.release()
+
+
+def _rows(metric: Metric, batch: Sequence[Picture], run_id: str) -> list[ScoreRow]:
+    opened: list[Image.Image | Score] = [_opened(picture.path) for picture in batch]
+    images = [image for image in opened if isinstance(image, Image.Image)]
+    whose = [p.prompt for p, image in zip(batch, opened, strict=True) if isinstance(image, Image.Image)]
+    found = iter(metric.score(images, whose) if images else [])
+    scores = [image if isinstance(image, Score) else next(found) for image in opened]
+    return [
+        ScoreRow(run_id, *picture.key, metric.name, score.value, score.reason)
+        for picture, score in zip(batch, scores, strict=True)
+    ]
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    """Whether a GPU's memory was the matter; frees what can be."""
+    import torch
+
+    if not isinstance(error, torch.OutOfMemoryError):
+        return False
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return True
 
 
 def means(rows: Iterable[ScoreRow]) -> dict[str, float]:

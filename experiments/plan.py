@@ -11,9 +11,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import cache, cached_property
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ from evaluation.choices import build, build_metrics, settings
 from evaluation.metrics import Metric
 from evaluation.results import sha256
 from evaluation.tables import curve_name, method_name
+from evaluation.weights import digest
 
 if TYPE_CHECKING:
     from asyndm.masks import Mask
@@ -35,7 +36,6 @@ RECIPE = 1
 """Raise it when the sampler or a loader begins to make other pixels of the same settings."""
 
 NO_MASK, LINEAR = "asyndm.masks.NoMask", "asyndm.curves.Linear"
-MODEL_FILES = (".safetensors", ".bin", ".json", ".txt", ".model")
 RANGES: dict[str, tuple[float, float]] = {
     "num_inference_steps": (1, 1000),
     "eta": (0, 1),
@@ -239,25 +239,7 @@ def _model_content(model: Mapping[str, Any]) -> dict[str, Any]:
     rest = {key: value for key, value in settings(model).items() if key not in ("path", "revision", "device")}
     if folder is None:
         return {"hub": model["path"], "revision": model["revision"], **rest}
-    return {"weights": weights_digest(folder), **rest}
-
-
-def weights_digest(folder: Path) -> str:
-    """A hash of everything in a pipeline's folder that says what it computes."""
-    return _digest(
-        tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in model_files(folder)), folder
-    )
-
-
-def model_files(folder: Path) -> Iterator[Path]:
-    """A pipeline's weights, configs and vocabularies, in a fixed order."""
-    return (path for path in sorted(folder.rglob("*")) if path.suffix in MODEL_FILES)
-
-
-@cache
-def _digest(files: tuple[tuple[Path, int, int], ...], folder: Path) -> str:
-    lines = "".join(f"{path.relative_to(folder).as_posix()} {sha256(path)}\n" for path, _, _ in files)
-    return hashlib.sha256(lines.encode()).hexdigest()[:16]
+    return {"weights": digest(folder), **rest}
 
 
 def _prompts(choice: Mapping[str, Any]) -> tuple[Prompt, ...]:

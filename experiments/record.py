@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.results import RUN_FILE, SCHEMA_VERSION, read_record, sha256, write_json
+from evaluation.weights import model_files
 from experiments.folder import missing_items
-from experiments.plan import Plan, local_folder, model_files
+from experiments.plan import Plan, local_folder
 
 PACKAGES = ("asyndm", "torch", "diffusers", "transformers", "numpy", "pillow")
 

@@ -194,6 +194,8 @@ def make_scores(plan: Plan) -> None:
     for name, metric in metrics(plan).items():
         if bases.get(name) != metric.basis:
             rows = [row for row in rows if row.metric != name]
+            write_rows(path, ScoreRow, rows)
+            write_basis(plan.folder, metric)
         scored = {row.key for row in rows if row.metric == name}
         todo = [
             Picture(plan.folder / item.file, item.prompt, item.image_index)
@@ -202,9 +204,7 @@ def make_scores(plan: Plan) -> None:
         ]
         for batch in score(metric, todo, plan.run_id, size):
             rows += batch
-        if todo:
             write_rows(path, ScoreRow, rows)
-        write_basis(plan.folder, metric)
     add_timings(plan, scoring_seconds=time.perf_counter() - started)
 
 

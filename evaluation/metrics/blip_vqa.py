@@ -9,15 +9,18 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
 from asyndm.errors import UserError
 from asyndm.prompts import Prompt
-from evaluation.metrics import Metric, Score
+from evaluation.metrics import ModelMetric, Score
+
+if TYPE_CHECKING:
+    from evaluation.blip import VQA
 
 MOST = 8
 """Phrases of a prompt that are asked about; further ones are left out."""
@@ -26,41 +29,25 @@ PLACES = frozenset({"top", "the side", "the left", "the right"})
 MEAN, DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
-class BLIPVQA(Metric):
+@dataclass(eq=False)
+class BLIPVQA(ModelMetric["VQA"]):
     """The product of BLIP's P(yes) for every noun phrase, each rounded to 4 decimals, and so is the product.
 
     `reason` lists the phrases with their P. A picture is encoded once, whatever the number of its phrases; questions
     of one length are asked together, without padding, which transformers' decoder would not mask.
 
-    Args:
-        model: a folder or hub id of transformers, or the original authors' ``.pth``.
+    Attributes:
+        model: a folder or hub id of transformers, or the original authors' ``.pth``; "shapes" for that of the shapes
+            world.
         tokenizer: folder or hub id of its tokenizer; None: the model's own.
-        revision: on the hub.
         image_size: pixels a side to which pictures are squashed; 480 in the definition.
-        device: cpu, cuda, or auto.
     """
 
+    tokenizer: str | None = None
+    image_size: int = 480
     name = "blip_vqa"
-
-    def __init__(
-        self,
-        model: str,
-        tokenizer: str | None = None,
-        revision: str | None = None,
-        image_size: int = 480,
-        device: str = "auto",
-    ) -> None:
-        self.model, self.tokenizer, self.revision = model, tokenizer, revision
-        self.image_size, self.device = image_size, device
-
-    @property
-    def basis(self) -> dict[str, Any]:
-        return {
-            "version": self.version,
-            "model": self.model,
-            "revision": self.revision,
-            "image_size": self.image_size,
-        }
+    embedded = "blip_vqa"
+    models = ("model", "tokenizer")
 
     def check(self, prompts: Sequence[Prompt], size: tuple[int, int]) -> None:
         for prompt in prompts:
@@ -69,12 +56,9 @@ class BLIPVQA(Metric):
                     f"metric blip_vqa: prompt {prompt.text!r} has no phrases to ask about: "
                     "give phrases in the prompt file"
                 )
-        if self.model.endswith(".pth"):
-            if not Path(self.model).is_file():
-                raise UserError(f"metric blip_vqa: model={self.model}: no such file")
-            if self.tokenizer is None:
-                raise UserError("metric blip_vqa: a .pth has no tokenizer: give one (bert-base-uncased)")
-        self._load()
+        super().check(prompts, size)
+        if self.model.endswith(".pth") and self.tokenizer is None:
+            raise UserError("metric blip_vqa: a .pth has no tokenizer: give one (bert-base-uncased)")
 
     def score(self, images: Sequence[Image.Image], prompts: Sequence[Prompt]) -> list[Score]:
         asked = [questions(prompt) for prompt in prompts]
@@ -87,17 +71,15 @@ class BLIPVQA(Metric):
         """P(yes) of each (place among the images, question)."""
         import torch
 
-        from asyndm.models import choose_device
-
-        vqa, where = self._load(), choose_device(self.device)
-        network = vqa.network.to(where)
+        vqa, where = self.loaded, self.where
+        network = vqa.network
         tokens = [
             vqa.tokenizer(question, truncation=True, max_length=35)["input_ids"] for _, question in pairs
         ]
         found = [0.0] * len(pairs)
         with torch.no_grad():
             pixels = torch.from_numpy(np.stack([prepared(image, self.image_size) for image in images]))
-            seen = network.vision_model(pixels.to(where)).last_hidden_state
+            seen = network.vision_model(pixels.to(where, self.precision)).last_hidden_state
             for length in sorted({len(ids) for ids in tokens}):
                 group = [i for i, ids in enumerate(tokens) if len(ids) == length]
                 ids = torch.tensor([[vqa.enc, *tokens[i][1:]] for i in group], device=where)
@@ -109,15 +91,18 @@ class BLIPVQA(Metric):
                 start = torch.full((len(group), 1), vqa.dec, device=where)
                 logits = network.text_decoder(input_ids=start, encoder_hidden_states=read).logits[:, -1]
                 for i, yes in zip(
-                    group, logits[:, [vqa.yes, vqa.no]].softmax(-1)[:, 0].tolist(), strict=True
+                    group, logits[:, [vqa.yes, vqa.no]].float().softmax(-1)[:, 0].tolist(), strict=True
                 ):
                     found[i] = yes
         return found
 
-    def _load(self) -> Any:
+    def load(self) -> VQA:
+        """Network and tokenizer."""
         from evaluation.blip import load
 
-        return load(self.model, self.tokenizer, self.revision, self.image_size)
+        vqa = load(self.model, self.tokenizer, self.revision, self.image_size)
+        vqa.network.to(self.where, self.precision)
+        return vqa
 
 
 def questions(prompt: Prompt) -> list[str]:

@@ -34,7 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/evaluators"), metavar="FOLDER")
     parser.add_argument("--only", choices=NAMES, help="one of them")
     parser.add_argument("--seconds", type=float, default=1500, help="of training, for each")
-    parser.add_argument("--pictures", type=int, default=40000, help="rendered once, from which batches are drawn")
+    parser.add_argument(
+        "--pictures", type=int, default=40000, help="rendered once, from which batches are drawn"
+    )
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args(arguments)
     try:

@@ -11,8 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from experiments.train_evaluators.pictures import CONTENTS, Pool, counting_phrases, false_phrases, pick, true_phrases
 from experiments.train_evaluators.networks import NORMAL, WIDTH
+from experiments.train_evaluators.pictures import (
+    CONTENTS,
+    Pool,
+    counting_phrases,
+    false_phrases,
+    pick,
+    true_phrases,
+)
 
 PAIRS, PICTURES = 64, 48
 """A batch: so many pairs of pictures for CLIP, so many pictures for BLIP."""
@@ -24,14 +31,21 @@ DECAY = 0.998
 
 
 def fit(
-    network: nn.Module, head: nn.Module, loss: Callable[[], Tensor], seconds: float, learning_rate: float, name: str
+    network: nn.Module,
+    head: nn.Module,
+    loss: Callable[[], Tensor],
+    seconds: float,
+    learning_rate: float,
+    name: str,
 ) -> dict[str, Any]:
     """Trains in place; `loss` draws a batch and judges it. Ends with the average of the weights.
 
     Returns:
         A record: steps, seconds, the running mean of the loss.
     """
-    optimizer = torch.optim.AdamW([*network.parameters(), *head.parameters()], learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(
+        [*network.parameters(), *head.parameters()], learning_rate, betas=(0.9, 0.98), weight_decay=0.01
+    )
     average = {key: value.detach().clone() for key, value in network.state_dict().items()}
     start, step, mean = time.perf_counter(), 0, math.nan
     while (progress := (time.perf_counter() - start) / seconds) < 1:
@@ -68,7 +82,9 @@ def train_clip(network: Any, pool: Pool, seconds: float, generator: torch.Genera
 
     pairs, texts = len(pool.asked) // 2, [spec.text for spec in pool.asked]
     length = network.context_length
-    tokens = build_tokenizer()(texts, padding="max_length", max_length=length, return_tensors="pt")["input_ids"]
+    tokens = build_tokenizer()(texts, padding="max_length", max_length=length, return_tensors="pt")[
+        "input_ids"
+    ]
     head = nn.Linear(WIDTH, len(CONTENTS))
 
     def loss() -> Tensor:

@@ -20,7 +20,13 @@ def clip_config() -> dict[str, Any]:
     """A CLIP of open_clip, with the prompts' own tokenizer."""
     return {
         "embed_dim": WIDTH,
-        "vision_cfg": {"image_size": SIDE, "layers": 4, "width": WIDTH, "patch_size": PATCH, "head_width": 32},
+        "vision_cfg": {
+            "image_size": SIDE,
+            "layers": 4,
+            "width": WIDTH,
+            "patch_size": PATCH,
+            "head_width": 32,
+        },
         "text_cfg": {
             "context_length": 32,
             "vocab_size": len(build_tokenizer()),
@@ -53,7 +59,19 @@ def build_blip() -> tuple[Any, Any]:
     """A new BLIP for question answering and its word tokenizer; the last two ids are [DEC] and [ENC]."""
     from transformers import BertTokenizer, BlipConfig, BlipForQuestionAnswering
 
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "?", *dict.fromkeys(WORDS), "yes", "no", "[DEC]", "[ENC]"]
+    words = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        "?",
+        *dict.fromkeys(WORDS),
+        "yes",
+        "no",
+        "[DEC]",
+        "[ENC]",
+    ]
     tokenizer = BertTokenizer(vocab={word: i for i, word in enumerate(words)})
     text = {
         "vocab_size": len(words),

@@ -83,7 +83,9 @@ def training_pool(count: int, vae: Any, generator: torch.Generator) -> Pool:
 @cache
 def held_out() -> frozenset[str]:
     """The combinations that no training may show."""
-    return frozenset(spec.combination for split in ("val", "test") for kind in KINDS for spec in prompts(split, kind))
+    return frozenset(
+        spec.combination for split in ("val", "test") for kind in KINDS for spec in prompts(split, kind)
+    )
 
 
 def true_phrases(drawn: Spec) -> list[str]:
@@ -103,7 +105,9 @@ def false_phrases(drawn: Spec, counting: frozenset[str]) -> list[list[str]]:
     """
     there = {(thing.colour, thing.shape) for thing in drawn.things}
     crossed = {(a, b) for a, _ in there for _, b in there} - there
-    half = {(c, shape) for c in COLOURS for _, shape in there} | {(colour, s) for colour, _ in there for s in SHAPES}
+    half = {(c, shape) for c in COLOURS for _, shape in there} | {
+        (colour, s) for colour, _ in there for s in SHAPES
+    }
     present = {thing.phrase for thing in drawn.things}
     counts = [Thing(*pair, count=n).phrase for n in COUNTS.values() for pair in sorted(there | half)]
     around = [f"a {shade} background" for shade in (*PLAIN, *TEXTURES) if shade != drawn.background]

@@ -198,7 +198,7 @@ def test_scores_of_another_version_of_a_metric_are_replaced(
     assert "  found  " in lab(BRIGHTNESS).out and path.read_text() != right
     monkeypatch.setattr(Brightness, "version", 2)
     assert "  found  " not in lab(BRIGHTNESS).out and path.read_text() == right
-    assert read_run(path.parent).record["metrics"] == {"brightness": {"version": 2}}
+    assert read_run(path.parent).record["metrics"] == {"brightness": {"version": 2, "higher_is_better": True}}
     assert "  found  " in lab(BRIGHTNESS).out
 
 

@@ -137,14 +137,12 @@ def test_a_score_does_not_depend_on_its_company(model: Model) -> None:
 
 
 def test_each_picture_is_encoded_once(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    network = load(str(model.folder), None, None, SIZE).network
-    encoded: list[int] = []
-    handle = network.vision_model.register_forward_hook(
+    one, encoded = metric(model), list[int]()
+    one.loaded.network.vision_model.register_forward_hook(
         lambda module, args, out: encoded.append(len(args[0]))
     )
-    metric(model).score(pictures(), PROMPTS)
-    handle.remove()
-    assert encoded == [4]
+    one.score(pictures(), PROMPTS)
+    assert encoded == [4] and sum(len(questions(prompt)) for prompt in PROMPTS) > 4
 
 
 def test_pictures_of_another_size_have_interpolated_places(model: Model) -> None:
@@ -169,7 +167,7 @@ def test_what_cannot_be_asked_is_refused(model: Model, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="prompt 'a dog' has no phrases to ask about"):
         metric(model).check([Prompt("p", "a dog")], (64, 64))
     assert metric(model).score(pictures(1), [Prompt("p", "a dog")])[0].reason == "no phrases to ask about"
-    with pytest.raises(UserError, match="none.pth: no such file"):
+    with pytest.raises(UserError, match="metric blip_vqa: model=.*none.pth: no such file"):
         BLIPVQA(str(tmp_path / "none.pth")).check([], (64, 64))
     with pytest.raises(UserError, match="a .pth has no tokenizer"):
         BLIPVQA(str(model.file)).check([], (64, 64))
@@ -178,7 +176,7 @@ def test_what_cannot_be_asked_is_refused(model: Model, tmp_path: Path) -> None:
     lacking = {name: value for name, value in model.weights.items() if "blocks.1.mlp" not in name}
     torch.save({"model": lacking}, tmp_path / "lacking.pth")
     with pytest.raises(UserError, match="lacking.pth: .*Missing key"):
-        BLIPVQA(str(tmp_path / "lacking.pth"), str(model.folder)).check([], (64, 64))
+        BLIPVQA(str(tmp_path / "lacking.pth"), tokenizer=str(model.folder)).load()
 
 
 def test_runs_are_scored(lab: Lab, model: Model) -> None:

@@ -20,6 +20,7 @@ from transformers import CLIPConfig, CLIPModel
 from asyndm.errors import UserError
 from asyndm.prompts import Prompt
 from evaluation.metrics.clip_score import CONVENTIONS, CLIPScore
+from evaluation.weights import digest
 from tests.lab.conftest import Lab
 from tests.metrics.pictures import noise
 
@@ -192,16 +193,24 @@ def test_a_score_does_not_depend_on_its_company(folder: Path) -> None:
 def test_names_and_records_tell_conventions_apart(folder: Path, convention: str) -> None:
     one = metric(folder, convention)
     assert one.name == f"clip_{convention}" and one.basis["convention"] == convention
-    assert one.basis["model"] == f"local-dir:{folder}"
+    assert one.basis["model"] == digest(folder)
 
 
 def test_what_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="convention=mine: choose from authors, compbench"):
         CLIPScore("ViT-B-32", convention="mine")
+    with pytest.raises(UserError, match="metric clip_original: revision=mine: open_clip has none"):
+        CLIPScore("ViT-B-32", "mine")
+    with pytest.raises(UserError, match="model=/nowhere: no open_clip_config.json there"):
+        CLIPScore("/nowhere").check([], (64, 64))
+    with pytest.raises(
+        UserError, match="model=Vit: no such folder, and open_clip knows no model of that name"
+    ):
+        CLIPScore("Vit").check([], (64, 64))
     with pytest.raises(UserError, match="no open_clip_config.json there"):
         metric(tmp_path).check([], (64, 64))
     with pytest.raises(UserError, match="knows no weights 'mine' of the model 'ViT-B-32'"):
-        CLIPScore("ViT-B-32", "mine").check([], (64, 64))
+        CLIPScore("ViT-B-32", pretrained="mine").check([], (64, 64))
     with pytest.raises(UserError, match="are not in the local cache and cannot be fetched"):
         CLIPScore("hf-hub:nobody/no-such-model").check([], (64, 64))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -66,4 +67,38 @@ def test_scores_are_the_models_own_logits_of_one_pair_at_a_time(folder: Path) ->
 def test_a_model_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="metric pick_score: model=nobody/no-such-model: "):
         PickScore("nobody/no-such-model").check([], (64, 64))
-    assert PickScore("m", revision="r").basis == {"version": 1, "model": "m", "revision": "r"}
+    with pytest.raises(UserError, match="metric pick_score: model=.*: not a folder of transformers"):
+        PickScore(str(tmp_path)).check([], (64, 64))
+
+
+def test_scores_rest_on_weights_and_settings_wherever_they_lie(folder: Path, tmp_path: Path) -> None:
+    asked = {"version": 1, "higher_is_better": True, "dtype": "auto", "processor": None}
+    assert PickScore("m", "r", device="cpu").basis == {**asked, "model": "m@r"}
+    shutil.copytree(folder, tmp_path / "moved")
+    moved = PickScore(str(tmp_path / "moved")).basis
+    assert PickScore(str(folder)).basis == moved
+    (tmp_path / "moved" / "preprocessor_config.json").write_text("{}")
+    assert PickScore(str(tmp_path / "moved")).basis != moved
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_is_near(folder: Path, dtype: str) -> None:
+    prompts = [Prompt("p", "a red dog")]
+    full, half = (
+        PickScore(str(folder), dtype=d).score(pictures()[:1], prompts)[0].value for d in ("auto", dtype)
+    )
+    assert full is not None and half is not None and 0 < abs(full - half) < 0.02 * float(np.exp(3.0))
+
+
+def test_an_unknown_dtype_is_refused() -> None:
+    with pytest.raises(UserError, match="metric pick_score: dtype=fp8: choose from auto, float32"):
+        PickScore("m", dtype="fp8")
+
+
+def test_the_network_is_loaded_once_and_let_go(folder: Path) -> None:
+    metric = PickScore(str(folder))
+    first = metric.loaded
+    metric.score(pictures()[:1], [Prompt("p", "a cat")])
+    assert metric.loaded is first
+    metric.release()
+    assert metric.loaded is not first

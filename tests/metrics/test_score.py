@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from asyndm.errors import UserError
+from asyndm.prompts import Prompt
+from evaluation.metrics import Score
 from evaluation.results import SCORES_FILE, ScoreRow, read_rows, read_run
 from evaluation.score import main
+from evaluation.scoring import Picture, score
 from tests.lab.conftest import Lab
 from tests.lab.metrics import Brightness
+from tests.metrics.pictures import noise
 
 BRIGHTNESS = ["metric=none", "+metric.brightness._target_=tests.lab.metrics.Brightness"]
 
@@ -69,7 +76,9 @@ def test_a_run_is_scored_as_the_laboratory_scores_it(lab: Lab, capsys: pytest.Ca
     assert main([str(lab.runs), *BRIGHTNESS]) == 0
     ours = {path.parent.name: rows(path.parent) for path in lab.runs.rglob(SCORES_FILE)}
     assert len(ours) == 2 and all(len(found) == 3 for found in ours.values())
-    assert read_run(next(lab.runs.glob("*-DM-*"))).record["metrics"] == {"brightness": {"version": 1}}
+    assert read_run(next(lab.runs.glob("*-DM-*"))).record["metrics"] == {
+        "brightness": {"version": 1, "higher_is_better": True}
+    }
     result = lab("-m", "mask=none,global", BRIGHTNESS[1])
     assert result.out.count("  found  ") == 2
     for path in lab.runs.rglob(SCORES_FILE):
@@ -90,9 +99,12 @@ def test_scores_on_another_basis_are_left_alone(
     assert main([str(lab.runs), *BRIGHTNESS]) == 1
     said = capsys.readouterr()
     assert (
-        "rest on something else ({'version': 1})" in said.err and (first / SCORES_FILE).read_text() == before
+        "rest on something else ({'version': 1, 'higher_is_better': True})" in said.err
+        and (first / SCORES_FILE).read_text() == before
     )
-    assert len(rows(second)) == 3 and read_run(second).record["metrics"] == {"brightness": {"version": 2}}
+    assert len(rows(second)) == 3 and read_run(second).record["metrics"] == {
+        "brightness": {"version": 2, "higher_is_better": True}
+    }
 
 
 @pytest.mark.parametrize(
@@ -143,4 +155,37 @@ def test_bad_input_is_one_line(
 
 def test_the_record_of_a_folder_says_what_its_scores_rest_on(folder: Path) -> None:
     main([str(folder), "--prompts", str(folder / "prompts.csv"), *BRIGHTNESS])
-    assert json.loads((folder / "metrics.json").read_text()) == {"brightness": {"version": 1}}
+    assert json.loads((folder / "metrics.json").read_text()) == {
+        "brightness": {"version": 1, "higher_is_better": True}
+    }
+
+
+class Hungry(Brightness):
+    """Has memory for three pictures at once."""
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def score(self, images: Sequence[Image.Image], prompts: Sequence[Prompt]) -> list[Score]:
+        self.batches.append(len(images))
+        if len(images) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().score(images, prompts)
+
+    most = 3
+
+
+def test_batches_shrink_to_the_memory_and_scores_are_the_same(tmp_path: Path) -> None:
+    pictures = []
+    for i, image in enumerate(noise(*[(8, 8)] * 11)):
+        image.save(tmp_path / f"{i}.png")
+        pictures.append(Picture(tmp_path / f"{i}.png", Prompt(str(i), "x")))
+    hungry = Hungry()
+    found = [row for batch in score(hungry, pictures, "r", 10) for row in batch]
+    assert found == [row for batch in score(Brightness(), pictures, "r", 10) for row in batch]
+    assert hungry.batches == [10, 5, 3, 3, 3, 2]
+    hungry.most = 0
+    with pytest.raises(
+        UserError, match="metric brightness: out of memory with a single picture; choose dtype"
+    ):
+        list(score(hungry, pictures, "r", 4))
