@@ -78,6 +78,11 @@ class ReferencePromptSet(PromptSet):
 
 
 @dataclass
+class GenEvalPromptSet(PromptSet):
+    metadata: str = MISSING
+
+
+@dataclass
 class Guidance(Choice):
     guidance_scale: float = 1.0
     negative_prompt: str | None = None
@@ -139,6 +144,7 @@ SCHEMAS: dict[str, dict[str, type]] = {
         "animal_activity": AnimalActivityPromptSet,
         "file": FilePromptSet,
         "reference": ReferencePromptSet,
+        "geneval": GenEvalPromptSet,
     },
     "guidance": {"guidance": Guidance},
     "tracker": {"csv": Tracker, "wandb": WandbTracker},

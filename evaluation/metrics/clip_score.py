@@ -1,6 +1,6 @@
 """CLIPScore: how well picture and prompt agree in CLIP's eyes, through open_clip, in the literature's conventions.
 
-Four numbers go by this name; they differ in model, prefix and scale and are never comparable. Each is a named
+Four numbers of the literature go by this name; they differ in model, prefix and scale and are never comparable. Each is a named
 convention here, and the name of its scores says which.
 """
 
@@ -34,9 +34,11 @@ CONVENTIONS = {
     "torchmetrics": Convention(100.0),
     "compbench": Convention(),
     "authors": Convention(),
+    "shapes": Convention(),
 }
 """original: arXiv 2104.08718, ViT-B-32. torchmetrics: its CLIPScore, which clamps the final mean only. compbench:
-T2I-CompBench, ViT-B-32. authors: the AsynDM authors' sibling projects, ViT-H-14 of LAION-2B."""
+T2I-CompBench, ViT-B-32. authors: the AsynDM authors' sibling projects, ViT-H-14 of LAION-2B. shapes: the
+small CLIP of the shapes world."""
 
 
 @dataclass(eq=False)

@@ -43,6 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if chosen.seconds <= 0 or chosen.pictures < 2:
             raise UserError("--seconds must be above 0, --pictures at least 2")
         check_writable(chosen.out.resolve(), 0)
+        if chosen.only == "blip_vqa" and not (chosen.out / "clip").is_dir():
+            raise UserError(
+                f"--out {chosen.out}: no clip there, with whose vision blip_vqa begins; train it first"
+            )
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -67,6 +71,8 @@ def train(name: str, folder: Path, seconds: float, pictures: int, seed: int) -> 
         networks.save_clip(clip, folder)
     else:
         blip, tokenizer = networks.build_blip()
+        some = fitting.normalised(pool.pictures[:256])
+        networks.begin_with(blip, networks.load_clip(folder.parent / "clip"), some)
         record = fitting.train_blip(blip, tokenizer, pool, seconds, generator)
         networks.save_blip(blip, tokenizer, folder)
     record |= {"pictures": pictures, "seed": seed}

@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
 from asyndm.shapes.model import build_tokenizer
 from asyndm.shapes.world import WORDS
@@ -53,6 +55,13 @@ def save_clip(network: Any, folder: Path) -> None:
     content = {"model_cfg": clip_config(), "preprocess_cfg": NORMAL}
     (folder / "open_clip_config.json").write_text(json.dumps(content, indent=2) + "\n")
     build_tokenizer().save_pretrained(folder)
+
+
+def load_clip(folder: Path) -> Any:
+    """A trained one."""
+    import open_clip
+
+    return open_clip.create_model(f"local-dir:{folder.resolve()}")
 
 
 def build_blip() -> tuple[Any, Any]:
@@ -105,3 +114,37 @@ def save_blip(network: Any, tokenizer: Any, folder: Path) -> None:
     """As transformers keeps one, in half precision."""
     network.half().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+@torch.no_grad()
+def begin_with(blip: Any, clip: Any, pictures: Tensor) -> None:
+    """Starts BLIP's vision tower with CLIP's, whose blocks are alike.
+
+    CLIP normalises tokens before the first block, x -> w (x - mean x) / std x + b, where BLIP has nothing. All of it but
+    the tokens' own std is linear; it goes into the embeddings, with the mean std over some pictures.
+    """
+    ours, theirs = blip.vision_model, clip.visual
+    width, scale = theirs.conv1.out_channels, theirs.ln_pre.weight
+    centred = torch.eye(width) - 1 / width
+    places, first = theirs.positional_embedding[1:], theirs.positional_embedding[:1] + theirs.class_embedding
+    tokens = theirs.conv1(pictures).flatten(2).transpose(1, 2) + places
+    fold = scale[:, None] * centred / tokens.std(-1).mean()
+    kernels = theirs.conv1.weight
+    ours.embeddings.patch_embedding.weight.copy_((fold @ kernels.flatten(1)).view_as(kernels))
+    ours.embeddings.patch_embedding.bias.copy_(theirs.ln_pre.bias)
+    ours.embeddings.position_embedding[0, 1:] = places @ fold.T
+    ours.embeddings.position_embedding[0, :1] = 0
+    ours.embeddings.class_embedding[0, 0] = theirs.ln_pre(first)[0]
+    names = {
+        "layer_norm1": "ln_1",
+        "layer_norm2": "ln_2",
+        "self_attn.projection": "attn.out_proj",
+        "mlp.fc1": "mlp.c_fc",
+        "mlp.fc2": "mlp.c_proj",
+    }
+    for mine, other in zip(ours.encoder.layers, theirs.transformer.resblocks, strict=True):
+        for new, old in names.items():
+            mine.get_submodule(new).load_state_dict(other.get_submodule(old).state_dict())
+        mine.self_attn.qkv.weight.copy_(other.attn.in_proj_weight)
+        mine.self_attn.qkv.bias.copy_(other.attn.in_proj_bias)
+    ours.post_layernorm.load_state_dict(theirs.ln_post.state_dict())

@@ -1,0 +1,86 @@
+"""Metrics against the truth: the statistics against scipy and by hand, the command on runs of this laboratory."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.stats import spearmanr
+
+from evaluation.agreement import pairwise_accuracy, rank_correlation
+from evaluation.results import SCORES_FILE, ScoreRow, read_rows, write_rows
+from experiments.metric_study import main
+from tests.lab.conftest import Lab
+
+
+def test_the_rank_correlation_is_scipys() -> None:
+    rng = np.random.default_rng(0)
+    truths = rng.integers(0, 2, 200).astype(float)
+    values = np.round(truths + rng.normal(size=200), 1)
+    found = rank_correlation(values.tolist(), truths.tolist(), [i // 4 for i in range(200)])
+    assert found is not None and found.mean == pytest.approx(spearmanr(values, truths).statistic, abs=1e-12)
+    assert found.low < found.mean < found.high and found.n == 200
+
+
+def test_the_interval_of_the_correlation_covers_the_truth_about_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(1)
+
+    def draw(prompts: int) -> tuple[list[float], list[float], list[int]]:
+        shift = np.repeat(rng.normal(size=prompts), 4)
+        truths = (rng.normal(size=4 * prompts) + shift > 0).astype(float)
+        values = truths + shift + rng.normal(size=4 * prompts)
+        return values.tolist(), truths.tolist(), np.repeat(np.arange(prompts), 4).tolist()
+
+    values, truths, _ = draw(50_000)
+    population = spearmanr(values, truths).statistic
+    covered = 0
+    for _ in range(60):
+        found = rank_correlation(*draw(60))
+        assert found is not None
+        covered += found.low <= population <= found.high
+    assert covered >= 51
+
+
+def test_pairs_are_of_one_prompt_and_ties_count_half() -> None:
+    values, truths = [0.9, 0.1, 0.5, 0.5, 0.0, 0.3], [1.0, 0.0, 1.0, 0.0, 1.0, 1.0]
+    found = pairwise_accuracy(values, truths, ["a", "a", "b", "b", "c", "c"])
+    assert found is not None and found.mean == pytest.approx(0.75) and found.n == 2
+    crossed = pairwise_accuracy(values, truths, ["a", "b", "b", "a", "a", "b"])
+    assert crossed is not None and crossed.mean == pytest.approx(np.mean([1, 0, 1, 1])) and crossed.n == 4
+    assert pairwise_accuracy([1.0, 0.0], [1.0, 1.0], ["a", "a"]) is None
+    assert rank_correlation([1.0, 0.0], [1.0, 1.0], ["a", "b"]) is None
+    single = rank_correlation([1.0, 0.0], [1.0, 0.0], ["a", "a"])
+    assert single is not None and (single.mean, single.low) == (1.0, -np.inf)
+
+
+def test_the_study_of_runs(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    lab("metric=none", "+metric.brightness._target_=tests.lab.metrics.Brightness", "images_per_prompt=4")
+    run = lab.only_run()
+    assert main([str(lab.runs)]) == 1
+    assert "no run there has scores of exact and of another metric" in capsys.readouterr().err
+    scores = read_rows(run / SCORES_FILE, ScoreRow)
+    middle = float(np.median([row.value for row in scores if row.value is not None]))
+    truths = [
+        ScoreRow(row.run_id, row.prompt_id, row.image_index, "exact", float((row.value or 0) > middle), "")
+        for row in scores
+    ]
+    write_rows(run / SCORES_FILE, ScoreRow, [*scores, *truths])
+    assert main([str(lab.runs), "--out", str(lab.folder / "study")]) == 0
+    table = capsys.readouterr().out
+    with (lab.folder / "study" / "metric_study.csv").open() as file:
+        rows = {row["kind"]: row for row in csv.DictReader(file)}
+    assert {"all", "pair", "single"} == set(rows) and rows["all"]["images"] == "12"
+    assert float(rows["all"]["correlation"]) > 0.8 and f"{float(rows['all']['right']):.3f}" in table
+    for row in rows.values():
+        assert row["accuracy"] in ("", "1.0")
+    with Image.open(lab.folder / "study" / "metric_study.png") as picture:
+        assert picture.width > 800
+    assert (lab.folder / "study" / "metric_study.svg").read_text().startswith("<?xml")
+
+
+def test_a_folder_without_runs_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path)]) == 1
+    assert "no runs there" in capsys.readouterr().err
