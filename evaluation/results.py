@@ -7,6 +7,7 @@ A run is a folder with
 - ``prompts.json``  the prompts with their subjects, phrases and meaning,
 - ``images.csv``    one row an image (`ImageRow`), the pictures themselves under ``images/``,
 - ``scores.csv``    one row an image and metric (`ScoreRow`),
+- ``quality.csv``   one row a set of images and distance (`QualityRow`), where it was measured,
 - ``grid.png``, ``strip.png``  pictures to look at.
 
 Every file is written whole or not at all: under a temporary name, then renamed.
@@ -34,7 +35,7 @@ from asyndm.prompts import Prompt
 
 SCHEMA_VERSION = 1
 RUN_FILE, STATE_FILE, PROMPTS_FILE = "run.json", "state.json", "prompts.json"
-IMAGES_FILE, SCORES_FILE = "images.csv", "scores.csv"
+IMAGES_FILE, SCORES_FILE, QUALITY_FILE = "images.csv", "scores.csv", "quality.csv"
 RECORD_PARTS = ("config", "identity", "timings")
 REMEDY = "delete it and ask for the run again: what is missing is made anew"
 PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
@@ -112,7 +113,53 @@ class ScoreRow:
         )
 
 
-Row = TypeVar("Row", ImageRow, ScoreRow)
+@dataclass(frozen=True)
+class QualityRow:
+    """One distance between a set of pictures and a reference set.
+
+    `features` and `reference` name a network and a set, with a hash where they lie on this disk; `pictures` is
+    the hash of the set itself. `images` and `reference_images` count those that could be read. `deviation`
+    is KID's over its subsets. `subset_size` and `seed` are None where nothing is drawn.
+    """
+
+    run_id: str
+    metric: str
+    features: str
+    reference: str
+    pictures: str
+    images: int
+    reference_images: int
+    value: float
+    deviation: float | None
+    subset_size: int | None
+    seed: int | None
+
+    @property
+    def key(self) -> tuple[str, str, str, str, int | None, int | None]:
+        """What the value depends on."""
+        return self.metric, self.features, self.reference, self.pictures, self.subset_size, self.seed
+
+    def to_cells(self) -> dict[str, str]:
+        return {name: "" if value is None else str(value) for name, value in vars(self).items()}
+
+    @classmethod
+    def from_cells(cls, cells: dict[str, str]) -> Self:
+        return cls(
+            cells["run_id"],
+            cells["metric"],
+            cells["features"],
+            cells["reference"],
+            cells["pictures"],
+            int(cells["images"]),
+            int(cells["reference_images"]),
+            float(cells["value"]),
+            float(cells["deviation"]) if cells["deviation"] else None,
+            int(cells["subset_size"]) if cells["subset_size"] else None,
+            int(cells["seed"]) if cells["seed"] else None,
+        )
+
+
+Row = TypeVar("Row", ImageRow, ScoreRow, QualityRow)
 
 
 @dataclass(frozen=True)
@@ -173,9 +220,7 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: not JSON ({error}); {REMEDY}") from error
 
 
-def write_rows(
-    path: Path, kind: type[ImageRow] | type[ScoreRow], rows: Iterable[ImageRow | ScoreRow]
-) -> None:
+def write_rows(path: Path, kind: type[Row], rows: Iterable[Row]) -> None:
     """`write_bytes` of a CSV with the columns of `kind`."""
     text = io.StringIO()
     writer = csv.DictWriter(text, [column.name for column in fields(kind)], lineterminator="\n")

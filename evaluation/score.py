@@ -142,7 +142,7 @@ def add_scores(
     if not pictures:
         raise UserError(f"{folder}: no pictures yet")
     with locked(folder):
-        rows, bases, run_id = read_rows(folder / SCORES_FILE, ScoreRow), read_bases(folder), _id(folder)
+        rows, bases, run_id = read_rows(folder / SCORES_FILE, ScoreRow), read_bases(folder), name_of(folder)
         for name, metric in metrics.items():
             done = {row.key for row in rows if row.metric == name}
             if done and bases.get(name) != metric.basis:
@@ -176,7 +176,7 @@ def _size(pictures: Sequence[Picture]) -> tuple[int, int]:
     return 0, 0
 
 
-def _id(folder: Path) -> str:
+def name_of(folder: Path) -> str:
     """The run's id, or the name of a folder that is no run."""
     return str(read_record(folder)["run_id"]) if (folder / RUN_FILE).exists() else folder.resolve().name
 

@@ -131,6 +131,15 @@ def test_a_line_of_jsonl_ends_at_a_newline_only(tmp_path: Path) -> None:
     assert [prompt.text for prompt in prompts] == ["a cat\u2028on a mat", "a dog"]
 
 
+def test_a_file_may_say_where_its_phrases_came_from(tmp_path: Path) -> None:
+    file = FilePrompts(written(tmp_path, "p.csv", "text,phrases,phrases_from\na dog,a dog,rule 1\na cat,,\n"))
+    assert [prompt.phrases for prompt in file.load()] == [("a dog",), ()]
+    (_, said, prompt), _ = file.rows()
+    assert said["phrases_from"] == "rule 1" and prompt == Prompt(
+        text_id("a dog"), "a dog", phrases=("a dog",)
+    )
+
+
 def test_limit_takes_the_first(tmp_path: Path) -> None:
     path = written(tmp_path, "p.yaml", YAML)
     assert [prompt.text for prompt in FilePrompts(path, limit=1).load()] == ["a cat on a mat"]
@@ -197,6 +206,12 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 
 def test_animal_activity_pairs_every_animal_with_every_activity() -> None:
     prompts = AnimalActivity(["dog", "ape"], {"riding a bike": "bike", "singing": "singing"}).load()
+    assert {p.text: p.phrases for p in prompts} == {
+        "a dog riding a bike": ("a dog", "a bike"),
+        "an ape riding a bike": ("an ape", "a bike"),
+        "a dog singing": ("a dog", "singing"),
+        "an ape singing": ("an ape", "singing"),
+    }
     found = {prompt.text: [subject.text for subject in prompt.subjects] for prompt in prompts}
     assert found == {
         "a dog riding a bike": ["dog", "bike"],

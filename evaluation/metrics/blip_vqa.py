@@ -54,7 +54,7 @@ class BLIPVQA(ModelMetric["VQA"]):
             if not questions(prompt):
                 raise UserError(
                     f"metric blip_vqa: prompt {prompt.text!r} has no phrases to ask about: "
-                    "give phrases in the prompt file"
+                    "give phrases in the prompt file, or find them with python -m evaluation.phrases"
                 )
         super().check(prompts, size)
         if self.model.endswith(".pth") and self.tokenizer is None:

@@ -31,7 +31,7 @@ class Exact(Metric):
     name = "exact"
 
     def check(self, prompts: Sequence[Prompt], size: tuple[int, int]) -> None:
-        if not any(prompt.text in _meanings() for prompt in prompts):
+        if not any(prompt.text in meanings() for prompt in prompts):
             raise UserError(
                 "metric=exact: none of the prompts is one of the shapes world; choose metric=none"
             )
@@ -54,7 +54,7 @@ class Exact(Metric):
 
             pixels = np.stack([np.asarray(images[i].convert("RGB"), dtype=np.float32) / 255 for i in known])
             verdicts = check(
-                torch.from_numpy(pixels).permute(0, 3, 1, 2), [_meanings()[prompts[i].text] for i in known]
+                torch.from_numpy(pixels).permute(0, 3, 1, 2), [meanings()[prompts[i].text] for i in known]
             )
             for i, verdict in zip(known, verdicts, strict=True):
                 scores[i] = Score(float(verdict.correct), verdict.reason)
@@ -63,13 +63,13 @@ class Exact(Metric):
 
 def _obstacle(image: Image, prompt: Prompt) -> str:
     """Why the checker has nothing to say, or nothing."""
-    if prompt.text not in _meanings():
+    if prompt.text not in meanings():
         return "not a prompt of the shapes world"
     return "" if image.size == SIZE else f"the checker knows pictures of {SIZE[0]}x{SIZE[1]} only"
 
 
 @cache
-def _meanings() -> dict[str, Spec]:
+def meanings() -> dict[str, Spec]:
     """Every prompt the world can say, in every order of its things, with its meaning."""
     from asyndm.shapes.world import KINDS, SPLITS, prompts
 

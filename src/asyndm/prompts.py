@@ -14,7 +14,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product, zip_longest
+from itertools import count, product, zip_longest
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -126,7 +126,8 @@ class ShapesPrompts(PromptSet):
 
 @dataclass(frozen=True)
 class AnimalActivity(PromptSet):
-    """ "a {animal} {activity}" for every animal and activity, in an order that mixes both.
+    """ "a {animal} {activity}" for every animal and activity, in an order that mixes both. The noun phrases are the animal
+    with its article and what follows the activity's verb: "a bear", "the guitar".
 
     Attributes:
         animals: nouns.
@@ -143,7 +144,8 @@ class AnimalActivity(PromptSet):
         for animal, (activity, thing) in product(self.animals, self.activities.items()):
             article = "an" if animal[:1].lower() in tuple("aeiou") else "a"
             text = f"{article} {animal} {activity}"
-            prompts.append(Prompt(text_id(text), text, (Subject(animal), Subject(thing)), activity))
+            phrases = (f"{article} {animal}", activity.partition(" ")[2] or thing)
+            prompts.append(Prompt(text_id(text), text, (Subject(animal), Subject(thing)), activity, phrases))
         prompts.sort(key=lambda prompt: hashlib.sha256(prompt.text.encode()).digest())
         return ((f"animals and activities, prompt {prompt.text!r}", prompt) for prompt in prompts)
 
@@ -157,15 +159,25 @@ class FilePrompts(PromptSet):
     - ``text``, the only one that must be there;
     - ``subjects``: list of words or phrases ("dog#2" is the second dog); in CSV separated by ``;``;
     - ``concavities``: one number for each subject, else the curve's own is taken;
-    - ``id`` (else made from the text), ``kind``, ``phrases`` (a list).
+    - ``id`` (else made from the text), ``kind``, ``phrases`` (a list), ``phrases_from`` (where these came from).
     """
 
     path: str
     limit: int | None = None
 
-    KEYS: ClassVar[frozenset[str]] = frozenset({"id", "text", "subjects", "concavities", "kind", "phrases"})
+    KEYS: ClassVar[frozenset[str]] = frozenset(
+        {"id", "text", "subjects", "concavities", "kind", "phrases", "phrases_from"}
+    )
 
     def _all(self) -> Iterator[tuple[str, Prompt]]:
+        return ((place, prompt) for place, _, prompt in self.rows())
+
+    def rows(self) -> Iterator[tuple[str, Mapping[str, Any], Prompt]]:
+        """Each prompt, after its place and what the file says of it.
+
+        Raises:
+            UserError: a file that is missing or malformed, with its line.
+        """
         path = _existing(self.path, "prompt file")
         readers = {
             ".yaml": _yaml_rows,
@@ -177,12 +189,12 @@ class FilePrompts(PromptSet):
         if path.suffix.lower() not in readers:
             raise UserError(f"{path}: a prompt file ends in {', '.join(readers)}")
         for line, row in readers[path.suffix.lower()](path, read_text(path)):
-            place = f"{path}, line {line}"
+            place, said = f"{path}, line {line}", {"text": row} if isinstance(row, str) else row
             try:
-                prompt = self._prompt({"text": row} if isinstance(row, str) else row)
+                prompt = self._prompt(said)
             except UserError as error:
                 raise UserError(f"{place}: {error}") from error
-            yield place, prompt
+            yield place, said, prompt
 
     def _prompt(self, row: Any) -> Prompt:
         if not isinstance(row, Mapping):
@@ -260,6 +272,68 @@ class ReferencePrompts(PromptSet):
                 f"{self.items_path}: item_k needs {len(subjects)} numbers for the prompt {text!r}"
             )
         return [replace(s, concavity=float(value)) for s, value in zip(subjects, values, strict=True)]
+
+
+@dataclass(frozen=True)
+class GenEvalPrompts(PromptSet):
+    """GenEval's prompts (arXiv 2310.11513), from a copy of its ``evaluation_metadata.jsonl``.
+
+    The kind of a prompt is its tag. Its subjects are the classes to include, wherever the text names them, in the
+    singular or the regular plural; its phrases are these with the number or article and the colour before them.
+
+    Attributes:
+        metadata: path of that file.
+    """
+
+    metadata: str
+    limit: int | None = None
+
+    BEFORE: ClassVar[str] = "an?|the|one|two|three|four|five|six|seven|eight|nine|ten"
+
+    def rows(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Every line, after the place it comes from: a ``prompt``, a ``tag``, and a list ``include`` of
+        mappings with ``class`` and perhaps ``color``.
+
+        Raises:
+            UserError: another one, with its line.
+        """
+        path = _existing(self.metadata, "metadata file")
+        for line, row in _jsonl_rows(path, read_text(path)):
+            place = f"{path}, line {line}"
+            if not isinstance(row, Mapping):
+                raise UserError(f"{place}: expected a mapping with tag, include and prompt, found {row!r}")
+            for key in ("prompt", "tag"):
+                if not isinstance(value := row.get(key), str) or not value.strip():
+                    raise UserError(f"{place}: {key} is missing")
+            if not isinstance(include := row.get("include"), list) or not include:
+                raise UserError(f"{place}: include must be a list of things")
+            for thing in include:
+                named = isinstance(thing, Mapping) and isinstance(thing.get("class"), str)
+                if not named or not thing["class"].strip() or not isinstance(thing.get("color", ""), str):
+                    raise UserError(
+                        f"{place}: include: expected a class and perhaps a color, found {thing!r}"
+                    )
+            yield place, row
+
+    def _all(self) -> Iterator[tuple[str, Prompt]]:
+        for place, row in self.rows():
+            text = row["prompt"].strip()
+            names = sorted((thing["class"] for thing in row["include"]), key=len, reverse=True)
+            colours = [re.escape(thing["color"]) for thing in row["include"] if "color" in thing]
+            before = "".join(rf"(?:(?:{words})\s+)?" for words in (self.BEFORE, "|".join(colours)) if words)
+            phrase = rf"(?<!\w){before}((?:{'|'.join(map(re.escape, names))})(?:e?s)?)(?!\w)"
+            found = list(re.finditer(phrase, text, flags=re.IGNORECASE))
+            subjects = tuple(_subject_at(text, *match.span(1)) for match in found)
+            yield (
+                place,
+                Prompt(text_id(text), text, subjects, row["tag"], tuple(match[0] for match in found)),
+            )
+
+
+def _subject_at(text: str, start: int, end: int) -> Subject:
+    """The subject that is these whole words of the text."""
+    nth = (Subject(text[start:end], occurrence=number) for number in count(1))
+    return next(subject for subject in nth if span(text, subject) == (start, end))
 
 
 def text_id(text: str) -> str:
