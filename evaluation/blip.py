@@ -1,17 +1,19 @@
-"""BLIP for visual question answering, from a folder or hub checkpoint of transformers, or from the
-original authors' ``.pth``."""
+"""BLIP's networks: for visual question answering, from a folder or hub checkpoint of transformers or from the
+original authors' ``.pth``, and ImageReward's, from its authors' file."""
 
 from __future__ import annotations
 
 import re
+from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Linear, Module, ModuleDict, Sequential
 from torch.nn import functional as F
-from transformers import BertTokenizer, BlipConfig, BlipForQuestionAnswering
+from transformers import BertTokenizer, BlipConfig, BlipForQuestionAnswering, BlipTextModel, BlipVisionModel
 
 from asyndm.errors import UserError, one_line
 
@@ -29,6 +31,10 @@ RENAMES = (
     (".norm2.", ".layer_norm2."),
 )
 """From the original names of the vision tower to those of transformers; text towers have the same names."""
+HEAD = (0, 2, 4, 6, 7)
+"""The linear layers of ImageReward's head; between the others are dropouts, which do nothing here."""
+PRETRAINING = ("blip.vision_proj.", "blip.text_proj.")
+"""What ImageReward's file keeps from BLIP's pretraining and never uses."""
 
 
 @dataclass(frozen=True)
@@ -85,43 +91,79 @@ def _pretrained(model: str, revision: str | None) -> Any:
 
 
 def _original(path: Path) -> Any:
-    """The authors' file: its shapes say the sizes; heads are 64 wide, as in all their models."""
-    state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)["model"]
-    renamed = {_renamed(name): value for name, value in state.items() if "position_ids" not in name}
-    patch = renamed["vision_model.embeddings.patch_embedding.weight"]
-    places = renamed["vision_model.embeddings.position_embedding"].shape[1] - 1
-    vocabulary, width = renamed["text_encoder.embeddings.word_embeddings.weight"].shape
+    """The authors' file: its shapes say the sizes."""
+    state = renamed(torch.load(path, map_location="cpu", weights_only=True)["model"])
+    network = BlipForQuestionAnswering(sizes(state))
+    network.load_state_dict(state)
+    return network
+
+
+def reward(path: Path) -> Any:
+    """ImageReward's network in float32: vision_model, text_encoder, and mlp.layers, which are linear.
+
+    Raises:
+        KeyError: weights without which the sizes are unknown are not there.
+        RuntimeError: further ones are not, or there are unknown ones.
+    """
+    state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    used = {name: value for name, value in state.items() if not name.startswith(PRETRAINING)}
+    used = renamed({name.removeprefix("blip."): value for name, value in used.items()})
+    config: Any = sizes(used)
+    shapes = {i: used[f"mlp.layers.{i}.weight"].shape for i in HEAD}
+    layers = OrderedDict[str, Module]((str(i), Linear(into, out)) for i, (out, into) in shapes.items())
+    network = ModuleDict(
+        {
+            "vision_model": BlipVisionModel(config.vision_config),
+            "text_encoder": BlipTextModel(config.text_config, add_pooling_layer=False),
+            "mlp": ModuleDict({"layers": Sequential(layers)}),
+        }
+    )
+    network.load_state_dict(used)
+    return network.eval().requires_grad_(False)
+
+
+def renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The original authors' weights under the names of transformers."""
+
+    def name_of(name: str) -> str:
+        for old, new in RENAMES:
+            name = name.replace(old, new)
+        return name
+
+    return {name_of(name): value for name, value in state.items() if "position_ids" not in name}
+
+
+def sizes(state: dict[str, Tensor]) -> BlipConfig:
+    """The sizes of renamed weights by their shapes; heads are 64 wide, as in all of the authors' models.
+
+    Raises:
+        KeyError: weights are not there.
+    """
+    patch = state["vision_model.embeddings.patch_embedding.weight"]
+    places = state["vision_model.embeddings.position_embedding"].shape[1] - 1
+    vocabulary, width = state["text_encoder.embeddings.word_embeddings.weight"].shape
     layer = "text_encoder.encoder.layer.0"
-    config = BlipConfig(
+    return BlipConfig(
         text_config={
             "vocab_size": vocabulary,
             "hidden_size": width,
-            "encoder_hidden_size": renamed[f"{layer}.crossattention.self.key.weight"].shape[1],
-            "intermediate_size": renamed[f"{layer}.intermediate.dense.weight"].shape[0],
-            "num_hidden_layers": _depth(renamed, r"text_encoder\.encoder\.layer\.(\d+)\."),
+            "encoder_hidden_size": state[f"{layer}.crossattention.self.key.weight"].shape[1],
+            "intermediate_size": state[f"{layer}.intermediate.dense.weight"].shape[0],
+            "num_hidden_layers": _depth(state, r"text_encoder\.encoder\.layer\.(\d+)\."),
             "num_attention_heads": width // 64,
-            "max_position_embeddings": renamed["text_encoder.embeddings.position_embeddings.weight"].shape[0],
+            "max_position_embeddings": state["text_encoder.embeddings.position_embeddings.weight"].shape[0],
             "bos_token_id": vocabulary - 2,
         },
         vision_config={
             "hidden_size": patch.shape[0],
-            "intermediate_size": renamed["vision_model.encoder.layers.0.mlp.fc1.weight"].shape[0],
-            "num_hidden_layers": _depth(renamed, r"vision_model\.encoder\.layers\.(\d+)\."),
+            "intermediate_size": state["vision_model.encoder.layers.0.mlp.fc1.weight"].shape[0],
+            "num_hidden_layers": _depth(state, r"vision_model\.encoder\.layers\.(\d+)\."),
             "num_attention_heads": patch.shape[0] // 64,
             "image_size": round(places**0.5) * patch.shape[-1],
             "patch_size": patch.shape[-1],
             "layer_norm_eps": EPSILON,
         },
     )
-    network = BlipForQuestionAnswering(config)
-    network.load_state_dict(renamed)
-    return network
-
-
-def _renamed(name: str) -> str:
-    for old, new in RENAMES:
-        name = name.replace(old, new)
-    return name
 
 
 def _depth(state: dict[str, Tensor], pattern: str) -> int:

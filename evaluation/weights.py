@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 from asyndm.errors import UserError, first_line
 from evaluation.results import sha256
 
-EMBEDDED = Path(__file__).parent / "weights"
+EMBEDDED = Path(__file__).parent / "embedded"
 """Home of the evaluators of the shapes world; a model named "shapes" is the one of its metric here."""
 SMALL, BIG = ("*.json", "*.txt", "*.model", "*.jinja"), ("*.safetensors", "pytorch_model*.bin")
 _KEPT = (".safetensors", ".bin", ".pt", ".pth", ".json", ".txt", ".model", ".jinja")
@@ -80,6 +81,33 @@ def _fetch(model: str, revision: str | None, weights: bool = True) -> None:
             "give the folder of a copy"
         ) from error
     raise UserError(f"model={model}: no weights of PyTorch in that repository")
+
+
+def weights_file(setting: str, source: str, name: str, revision: str | None) -> Path:
+    """A file of weights on this disk, from the hub if need be.
+
+    Args:
+        setting: what a complaint begins with.
+        source: the file, a folder with one of this `name`, or ORG/NAME of the hub.
+
+    Raises:
+        UserError: it is not here and cannot be fetched.
+    """
+    path = Path(source).expanduser()
+    file = path / name if path.is_dir() else path
+    if file.is_file():
+        return file
+    if path.is_dir() or path.suffix in (".pt", ".pth") or not re.fullmatch(r"\w[\w.-]*/[\w.-]+", source):
+        raise UserError(f"{setting}={source}: neither {name}, nor a folder with it, nor ORG/NAME of the hub")
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(source, name, revision=revision))
+    except Exception as error:  # whatever the hub or the network raises
+        raise UserError(
+            f"{setting}={source}: {name} is not in the local cache and cannot be fetched ({first_line(error)}); "
+            "give the file of a copy"
+        ) from error
 
 
 def identity(model: str, revision: str | None = None) -> str:

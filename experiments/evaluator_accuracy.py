@@ -3,9 +3,11 @@
     python -m experiments.evaluator_accuracy                 # 60 pictures of each of 8 kinds, about 2 minutes
     python -m experiments.evaluator_accuracy --pictures 20 --weights runs/evaluators
 
-BLIP-VQA is asked about single phrases, as many that hold of the picture as do not: the share of right answers, yes
-above P = 0.5. The small CLIP has to find each picture's prompt among all test prompts (text), the picture of each prompt
-among all pictures (picture), and to prefer a picture's prompt to the same one changed in one thing (near miss).
+BLIP-VQA is asked about single phrases, of each sort (objects, counts, surroundings) one that holds of the picture,
+where there is one, and one that does not: the share of right answers, yes above P = 0.5. The small CLIP has to find
+each picture's prompt among all test prompts (text), or one that the exact checker says the picture shows as well (true
+text), the picture of each prompt among all pictures (picture), and to prefer a picture's prompt to the same one changed
+in one thing (near miss).
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from torch.nn import functional as F
 
 from asyndm.errors import UserError
 from asyndm.prompts import Prompt
+from asyndm.shapes.checker import check
 from asyndm.shapes.model import load_pipeline
 from asyndm.shapes.world import KINDS, Spec, prompts
 from evaluation.metrics.blip_vqa import BLIPVQA
@@ -106,7 +109,8 @@ def _sort(phrase: str) -> str:
 def retrieval(metric: CLIPScore, pool: Pool, seed: int) -> list[Share]:
     """Among all test prompts, among all pictures of the pool, and against near misses."""
     generator = torch.Generator().manual_seed(seed)
-    texts = list(dict.fromkeys(spec.text for kind in KINDS for spec in prompts("test", kind)))
+    specs = {spec.text: spec for kind in KINDS for spec in prompts("test", kind)}
+    texts = list(specs)
     said = [spec.text for spec in pool.asked]
     wrong = [near_miss(spec, generator).text for spec in pool.asked]
     network, preprocess, tokenizer = metric.loaded
@@ -121,11 +125,13 @@ def retrieval(metric: CLIPScore, pool: Pool, seed: int) -> list[Share]:
         own, miss = (seen * read(said)).sum(-1), (seen * read(wrong)).sum(-1)
         pictures = read(texts) @ seen.T
     found = [texts[at] for at in among.argmax(1).tolist()]
+    true = [verdict.correct for verdict in check(pool.pictures / 255, [specs[text] for text in found])]
     shares = []
     for kind in (*KINDS, "all"):
         rows = [i for i, spec in enumerate(pool.asked) if kind in (spec.kind, "all")]
         shares += [
             Share(f"{kind}, text", sum(found[i] == said[i] for i in rows), len(rows)),
+            Share(f"{kind}, true text", sum(true[i] for i in rows), len(rows)),
             Share(f"{kind}, near miss", int((own > miss)[rows].sum()), len(rows)),
         ]
     wanted = [i for i, text in enumerate(texts) if text in set(said)]

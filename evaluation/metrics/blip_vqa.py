@@ -58,7 +58,9 @@ class BLIPVQA(ModelMetric["VQA"]):
                 )
         super().check(prompts, size)
         if self.model.endswith(".pth") and self.tokenizer is None:
-            raise UserError("metric blip_vqa: a .pth has no tokenizer: give one (bert-base-uncased)")
+            raise UserError(
+                "metric blip_vqa: a .pth has no tokenizer: give one (google-bert/bert-base-uncased)"
+            )
 
     def score(self, images: Sequence[Image.Image], prompts: Sequence[Prompt]) -> list[Score]:
         asked = [questions(prompt) for prompt in prompts]

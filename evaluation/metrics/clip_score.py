@@ -1,7 +1,7 @@
 """CLIPScore: how well picture and prompt agree in CLIP's eyes, through open_clip, in the literature's conventions.
 
-Four numbers of the literature go by this name; they differ in model, prefix and scale and are never comparable. Each is a named
-convention here, and the name of its scores says which.
+Four numbers of the literature go by this name; they differ in model, prefix and scale and are never comparable. Each
+is a named convention here, and the name of its scores says which.
 """
 
 from __future__ import annotations
