@@ -18,7 +18,13 @@ from experiments.train_shapes.settings import register
 GROUPS = ("model", "curve", "mask", "prompt_set", "guidance", "metric", "tracker")
 CHOICES = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
 EXPERIMENTS = sorted((CONF / "experiment").glob("*.yaml"))
-GIVEN = {"path": "p.yaml", "image": "mask.png", "prompts_path": "p.json", "items_path": "i.json"}
+GIVEN = {
+    "path": "p.yaml",
+    "image": "mask.png",
+    "prompts_path": "p.json",
+    "items_path": "i.json",
+    "metadata": "m.jsonl",
+}
 """Values of the settings that have no default."""
 
 
