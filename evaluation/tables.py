@@ -164,7 +164,8 @@ def table(runs: Iterable[Run], metric: str | None = None, by_kind: bool = False)
     """One row a cell and metric (and prompt kind): n, mean with 95 % interval, paired difference from DM.
 
     The difference is over the images both have under the same model, prompts, seeds, steps, eta and guidance,
-    wherever the prompts were drawn from; it is empty where there is no such DM.
+    wherever the prompts were drawn from; it is empty where there is no such DM. Rows of one metric stand together, the
+    exact one first.
 
     Args:
         metric: only this one.
@@ -188,6 +189,7 @@ def table(runs: Iterable[Run], metric: str | None = None, by_kind: bool = False)
                     rows.append(_row(cell, name, kind, own, other))
         if not names and metric is None:
             rows.append(_row(cell, "", "", {}, {}))
+    rows.sort(key=lambda row: (row["metric"] != "exact", row["metric"]))
     return _only_what_differs(rows, by_kind)
 
 

@@ -45,15 +45,18 @@ class BLIPVQA(ModelMetric["VQA"]):
 
     tokenizer: str | None = None
     image_size: int = 480
-    name = "blip_vqa"
     embedded = "blip_vqa"
     models = ("model", "tokenizer")
+
+    def __post_init__(self) -> None:
+        self.name = "blip_vqa_shapes" if self.model == "shapes" else "blip_vqa"
+        super().__post_init__()
 
     def check(self, prompts: Sequence[Prompt], size: tuple[int, int]) -> None:
         for prompt in prompts:
             if not questions(prompt):
                 raise UserError(
-                    f"metric blip_vqa: prompt {prompt.text!r} has no phrases to ask about: "
+                    f"metric {self.name}: prompt {prompt.text!r} has no phrases to ask about: "
                     "give phrases in the prompt file, or find them with python -m evaluation.phrases"
                 )
         super().check(prompts, size)

@@ -126,8 +126,8 @@ class ShapesPrompts(PromptSet):
 
 @dataclass(frozen=True)
 class AnimalActivity(PromptSet):
-    """ "a {animal} {activity}" for every animal and activity, in an order that mixes both. The noun phrases are the animal
-    with its article and what follows the activity's verb: "a bear", "the guitar".
+    """ "a {animal} {activity}" for every animal and activity, in an order that mixes both. The noun phrases are the
+    animal with its article and what follows the activity's verb: "a bear", "the guitar".
 
     Attributes:
         animals: nouns.
