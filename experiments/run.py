@@ -13,6 +13,7 @@ import os
 import sys
 import time
 import traceback
+from collections import Counter
 from collections.abc import Sequence, Set
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from PIL.Image import Image
+from tqdm import tqdm
 
 from evaluation import pictures
 from evaluation.choices import build
@@ -202,9 +204,11 @@ def make_scores(plan: Plan) -> None:
             for item in plan.items
             if item.key not in scored
         ]
-        for batch in score(metric, todo, plan.run_id, size):
-            rows += batch
-            write_rows(path, ScoreRow, rows)
+        with tqdm(total=len(todo), unit="img", desc=name, delay=2) as bar:
+            for batch in score(metric, todo, plan.run_id, size):
+                rows += batch
+                write_rows(path, ScoreRow, rows)
+                bar.update(len(batch))
     add_timings(plan, scoring_seconds=time.perf_counter() - started)
 
 
@@ -227,7 +231,10 @@ def summary(plan: Plan, result: Run, found: bool) -> str:
     timings = result.record["timings"]
     seconds = timings["sampling_seconds"]
     rate = f"{timings['images_sampled'] / seconds:.2f} images/s" if seconds else "not sampled here"
-    scores = "  ".join(f"{name} {value:.3f}" for name, value in means(result.scores).items()) or "no scores"
+    lacking = Counter(row.metric for row in result.scores if row.value is None)
+    told = [f"{name} {value:.3f}" for name, value in means(result.scores).items()]
+    told += [f"{count} without {name}" for name, count in lacking.items()]
+    scores = "  ".join(told) or "no scores"
     return f"{plan.label}  {len(result.images)} images  {scores}  {'found' if found else rate}  {plan.folder}"
 
 

@@ -308,3 +308,9 @@ def test_an_external_mask_and_other_sizes_run(lab: Lab) -> None:
 @pytest.mark.parametrize("mask", ["global", "static"])
 def test_the_other_masks_run(lab: Lab, mask: str) -> None:
     assert lab(f"mask={mask}", "curve=piecewise_linear", "eta=0").status == 0
+
+
+def test_pictures_without_a_value_are_counted(lab: Lab) -> None:
+    (lab.folder / "prompts.yaml").write_text("- {text: a red dog, kind: single}\n- {text: a cat}\n")
+    out = lab(BRIGHTNESS, "mask=none").out
+    assert "2 images  brightness 0." in out and "  1 without brightness  " in out
