@@ -32,7 +32,7 @@ PATCH, MERGED, WIDTH = 4, 2, 32
 """Pixels of a patch, patches to a side of a token, width of the network."""
 
 
-def pieces(*lines: str) -> tuple[dict[str, int], list[tuple[str, str]]]:
+def pieces(*lines: str) -> tuple[dict[str, int], Any]:
     """Vocabulary and merges of a byte-level BPE that knows the words of these lines."""
     learner = Tokenizer(models.BPE())
     learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -46,9 +46,9 @@ def pieces(*lines: str) -> tuple[dict[str, int], list[tuple[str, str]]]:
 def make(path: Path) -> Path:
     """The folder, with sampling settings that no metric may follow."""
     vocabulary, merges = pieces(*["Yes does this image show a red dog please answer yes or no"] * 3)
-    tokenizer = Qwen2Tokenizer(vocab=vocabulary, merges=merges)
+    tokenizer: Any = Qwen2Tokenizer(vocab=vocabulary, merges=merges)
     tokenizer.add_special_tokens({"additional_special_tokens": MARKS})
-    sizes = {"patch_size": PATCH, "merge_size": MERGED, "temporal_patch_size": 2}
+    sizes: Any = {"patch_size": PATCH, "merge_size": MERGED, "temporal_patch_size": 2}
     limits = {"shortest_edge": 64, "longest_edge": 4096}
     Qwen2_5_VLProcessor(
         Qwen2VLImageProcessor(size=limits, **sizes),
@@ -101,8 +101,8 @@ class Alone:
 
     def __init__(self, folder: Path) -> None:
         self.network: Any = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder).eval()
-        self.tokenizer = Qwen2Tokenizer.from_pretrained(folder)
-        self.prepare = Qwen2VLImageProcessor.from_pretrained(folder)
+        self.tokenizer: Any = Qwen2Tokenizer.from_pretrained(folder)
+        self.prepare: Any = Qwen2VLImageProcessor.from_pretrained(folder)
 
     def logits(self, image: Image.Image, before: str, after: str, further: list[int]) -> torch.Tensor:
         """Of what follows `before`, the picture, `after` and further tokens."""
