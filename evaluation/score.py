@@ -22,7 +22,8 @@ from omegaconf import OmegaConf
 from tqdm import tqdm
 
 from asyndm.errors import UserError
-from asyndm.prompts import Prompt, csv_rows, read_text, text_id, texts
+from asyndm.prompts import Prompt, text_id
+from asyndm.rows import csv_rows, read_text, texts
 from evaluation.choices import build_metrics
 from evaluation.messages import describe
 from evaluation.metrics import Metric

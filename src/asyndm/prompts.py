@@ -6,19 +6,26 @@ list, so that runs over different selections of the same prompts can still be co
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
-import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count, product, zip_longest
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from asyndm.errors import UserError, is_number, is_whole
+from asyndm.rows import (
+    csv_rows,
+    existing,
+    json_rows,
+    jsonl_rows,
+    numbers,
+    read_json,
+    read_text,
+    texts,
+    yaml_rows,
+)
 from asyndm.subjects import Subject, span
 
 PROMPT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
@@ -178,12 +185,12 @@ class FilePrompts(PromptSet):
         Raises:
             UserError: a file that is missing or malformed, with its line.
         """
-        path = _existing(self.path, "prompt file")
+        path = existing(self.path, "prompt file")
         readers = {
-            ".yaml": _yaml_rows,
-            ".yml": _yaml_rows,
-            ".json": _json_rows,
-            ".jsonl": _jsonl_rows,
+            ".yaml": yaml_rows,
+            ".yml": yaml_rows,
+            ".json": json_rows,
+            ".jsonl": jsonl_rows,
             ".csv": csv_rows,
         }
         if path.suffix.lower() not in readers:
@@ -205,7 +212,7 @@ class FilePrompts(PromptSet):
         if not isinstance(text, str) or not text.strip():
             raise UserError("text is missing")
         subjects = tuple(Subject.parse(subject) for subject in texts(row, "subjects"))
-        concavities = _numbers(row, "concavities")
+        concavities = numbers(row, "concavities")
         if concavities and len(concavities) != len(subjects):
             raise UserError(f"{len(concavities)} concavities for {len(subjects)} subjects")
         if concavities:
@@ -235,8 +242,8 @@ class ReferencePrompts(PromptSet):
     limit: int | None = None
 
     def _all(self) -> Iterator[tuple[str, Prompt]]:
-        texts = _json(_existing(self.prompts_path, "prompt file"))
-        items = _json(_existing(self.items_path, "item file"))
+        texts = read_json(existing(self.prompts_path, "prompt file"))
+        items = read_json(existing(self.items_path, "item file"))
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
             raise UserError(f"{self.prompts_path}: expected a JSON list of prompts")
         places = items.get("item_idx") if isinstance(items, dict) else None
@@ -297,8 +304,8 @@ class GenEvalPrompts(PromptSet):
         Raises:
             UserError: another one, with its line.
         """
-        path = _existing(self.metadata, "metadata file")
-        for line, row in _jsonl_rows(path, read_text(path)):
+        path = existing(self.metadata, "metadata file")
+        for line, row in jsonl_rows(path, read_text(path)):
             place = f"{path}, line {line}"
             if not isinstance(row, Mapping):
                 raise UserError(f"{place}: expected a mapping with tag, include and prompt, found {row!r}")
@@ -342,126 +349,3 @@ def text_id(text: str) -> str:
     readable = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40].strip("-")
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     return f"{readable}-{digest}" if readable else digest
-
-
-def _existing(path: str, what: str) -> Path:
-    file = Path(path).expanduser()
-    if not file.is_file():
-        raise UserError(f"{path}: no such {what}")
-    return file
-
-
-def read_text(path: Path) -> str:
-    """A file's text, without a byte order mark.
-
-    Raises:
-        UserError: not UTF-8.
-    """
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}, line 1: not UTF-8 text") from error
-
-
-def _json(path: Path) -> Any:
-    return _parsed(path, read_text(path))
-
-
-def _parsed(path: Path, text: str, first_line: int = 1) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        line = first_line + error.lineno - 1
-        raise UserError(f"{path}, line {line}: not JSON ({error.msg})") from error
-    except RecursionError as error:
-        raise UserError(
-            f"{path}, line {first_line}: not a list of prompts (lists in lists in lists)"
-        ) from error
-
-
-def _json_rows(path: Path, text: str) -> Iterator[tuple[int, Any]]:
-    """The entries of a JSON list, each with the line it begins on."""
-    entries = _parsed(path, text)
-    if not isinstance(entries, list):
-        raise UserError(f"{path}, line 1: expected a list of prompts")
-    line, counted, start = 1, 0, text.index("[") + 1
-    for entry in entries:
-        while text[start] in " \t\r\n,":
-            start += 1
-        line += text.count("\n", counted, start)
-        yield line, entry
-        counted, start = start, json.JSONDecoder().raw_decode(text, start)[1]
-
-
-def _yaml_rows(path: Path, text: str) -> Iterator[tuple[int, Any]]:
-    """The entries of a YAML list, each with the line it begins on."""
-    import yaml
-
-    line = 1
-    try:
-        loader = yaml.SafeLoader(text)
-        root = loader.get_single_node()
-        if not isinstance(root, yaml.SequenceNode):
-            raise UserError(f"{path}, line 1: expected a list of prompts")
-        for node in root.value:
-            line = node.start_mark.line + 1
-            yield line, _constructed(loader, node, f"{path}, line {line}")
-    except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        raise UserError(
-            f"{path}, line {line}: not YAML (the control character {chr(error.character)!r})"
-        ) from error
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else line
-        raise UserError(f"{path}, line {line}: not YAML ({error.problem})") from error
-
-
-def _constructed(loader: Any, node: Any, place: str) -> Any:
-    try:
-        return loader.construct_document(node)
-    except ValueError as error:
-        raise UserError(f"{place}: not YAML ({error})") from error
-
-
-def _jsonl_rows(path: Path, text: str) -> Iterator[tuple[int, Any]]:
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            yield number, _parsed(path, line, number)
-
-
-def csv_rows(path: Path, text: str) -> Iterator[tuple[int, Any]]:
-    """The rows of a CSV with a header, each a mapping with the line it ends on.
-
-    Raises:
-        UserError: a row with more or fewer cells than the header, or an open quote, with its line.
-    """
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    try:
-        for row in reader:
-            if None in row or None in row.values():
-                raise UserError(
-                    f"{path}, line {reader.line_num}: {len(reader.fieldnames or ())} columns expected"
-                )
-            yield reader.line_num, row
-    except csv.Error as error:
-        raise UserError(f"{path}, line {reader.line_num}: not CSV ({error}; a quote left open?)") from error
-
-
-def texts(row: Mapping[str, Any], key: str) -> tuple[str, ...]:
-    """A list of texts, or the same in one cell, separated by ``;``."""
-    value = row.get(key) or ()
-    items = [part for part in value.split(";") if part.strip()] if isinstance(value, str) else value
-    if not isinstance(items, Sequence) or not all(isinstance(item, str) for item in items):
-        raise UserError(f"{key} must be a list of texts, not {value!r}")
-    return tuple(item.strip() for item in items)
-
-
-def _numbers(row: Mapping[str, Any], key: str) -> tuple[float, ...]:
-    value = row.get(key)
-    if value in (None, ""):
-        return ()
-    items = value.split(";") if isinstance(value, str) else value
-    try:
-        return tuple(float(item) for item in items)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{key} must be a list of numbers, not {value!r}") from error
