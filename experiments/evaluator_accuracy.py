@@ -34,7 +34,6 @@ from evaluation.weights import EMBEDDED
 from experiments.checker_accuracy import near_miss
 from experiments.train_evaluators.pictures import (
     Pool,
-    counting_phrases,
     false_phrases,
     make_pool,
     pick,
@@ -75,10 +74,9 @@ def images(pool: Pool) -> list[Image.Image]:
 def yes_no(metric: BLIPVQA, pool: Pool, seed: int) -> list[Share]:
     """One true and one false phrase of each sort that a picture has, each asked alone."""
     generator = torch.Generator().manual_seed(seed)
-    counting = counting_phrases("train", "val", "test")
     asked: list[tuple[int, str, bool]] = []
     for row, spec in enumerate(pool.drawn):
-        for holds, phrases in ((True, true_phrases(spec)), (False, sum(false_phrases(spec, counting), []))):
+        for holds, phrases in ((True, true_phrases(spec)), (False, sum(false_phrases(spec), []))):
             for sort in sorted({_sort(phrase) for phrase in phrases}):
                 asked.append((row, pick([p for p in phrases if _sort(p) == sort], generator), holds))
     pictures = images(pool)

@@ -15,7 +15,6 @@ from experiments.train_evaluators.networks import NORMAL, WIDTH
 from experiments.train_evaluators.pictures import (
     CONTENTS,
     Pool,
-    counting_phrases,
     false_phrases,
     pick,
     true_phrases,
@@ -109,14 +108,14 @@ def train_blip(
     network: Any, tokenizer: Any, pool: Pool, seconds: float, generator: torch.Generator
 ) -> dict[str, Any]:
     """For each picture, phrases that hold and phrases that do not; the answer's first token is judged."""
-    counting, ids = counting_phrases("train"), tokenizer.convert_tokens_to_ids
+    ids = tokenizer.convert_tokens_to_ids
     answers = torch.tensor([ids("yes"), ids("no")])
     head = nn.Linear(WIDTH, len(CONTENTS))
 
     def draw(rows: list[int]) -> list[tuple[int, list[int], int]]:
         drawn = []
         for place, row in enumerate(rows):
-            good, bad = true_phrases(pool.drawn[row]), false_phrases(pool.drawn[row], counting)
+            good, bad = true_phrases(pool.drawn[row]), false_phrases(pool.drawn[row])
             asked = [(pick(good, generator), 0) for _ in range(QUESTIONS)]
             asked += [(pick(pick(bad, generator), generator), 1) for _ in range(QUESTIONS)]
             drawn += [(place, [ids("[ENC]"), *ids(f"{p} ? [SEP]".split())], answer) for p, answer in asked]
