@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from evaluation.statistics import SEED, Interval, clustered
+from evaluation.statistics import SEED, Interval, mean_interval
 
 RESAMPLES = 1000
 
@@ -48,7 +49,8 @@ def pairwise_accuracy(
     values: Sequence[float], truths: Sequence[float], prompts: Sequence[Hashable]
 ) -> Interval | None:
     """Of all pairs of images of one prompt of which one is better in truth, the share that the metric ranks so; a tie
-    counts half. 0.5 is chance. The interval is by prompts; its `n` is the number of pairs.
+    counts half. 0.5 is chance. The interval is by prompts, within 0 and 1, unknown where all are ties; its `n` is the
+    number of pairs.
 
     None where no prompt has such a pair.
 
@@ -65,7 +67,12 @@ def pairwise_accuracy(
                 if better != worse:
                     wins.append(0.5 if a == b else float((a > b) == (better > worse)))
                     whose.append(prompt)
-    return clustered(wins, whose) if wins else None
+    if not wins:
+        return None
+    if set(wins) == {0.5}:
+        return Interval(0.5, -math.inf, math.inf, len(wins))
+    interval = mean_interval(wins, whose)
+    return replace(interval, low=max(0.0, interval.low), high=min(1.0, interval.high))
 
 
 def _spearman(

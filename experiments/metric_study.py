@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -99,7 +100,10 @@ def agreements(found: dict[str, list[Judgement]]) -> list[Agreement]:
 
 
 def _cell(interval: Interval | None) -> str:
-    return "-" if interval is None else f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+    if interval is None:
+        return "-"
+    unknown = math.isinf(interval.low)
+    return f"{interval.mean:.3f} [{'unknown' if unknown else f'{interval.low:.3f}, {interval.high:.3f}'}]"
 
 
 def markdown(rows: Sequence[Agreement]) -> str:
@@ -158,8 +162,8 @@ def plot(path: Path, rows: Sequence[Agreement]) -> None:
                 [v.mean for _, v in shown],
                 [kinds.index(r.kind) + shift for r, _ in shown],
                 xerr=[
-                    [max(0.0, v.mean - v.low) for _, v in shown],
-                    [max(0.0, v.high - v.mean) for _, v in shown],
+                    [_length(v.mean - v.low) for _, v in shown],
+                    [_length(v.high - v.mean) for _, v in shown],
                 ],
                 fmt="os^Dv*"[i % 6],
                 markersize=5,
@@ -176,6 +180,11 @@ def plot(path: Path, rows: Sequence[Agreement]) -> None:
     figure.legend(*sides[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     figure.savefig(path.with_suffix(".png"), dpi=160)
     figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+
+
+def _length(bar: float) -> float:
+    """Of an error bar; none where the interval is unknown."""
+    return max(0.0, bar) if math.isfinite(bar) else 0.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -50,6 +50,11 @@ def test_pairs_are_of_one_prompt_and_ties_count_half() -> None:
     assert found is not None and found.mean == pytest.approx(0.75) and found.n == 2
     crossed = pairwise_accuracy(values, truths, ["a", "b", "b", "a", "a", "b"])
     assert crossed is not None and crossed.mean == pytest.approx(np.mean([1, 0, 1, 1])) and crossed.n == 4
+    assert 0 <= crossed.low < crossed.mean < crossed.high <= 1
+    always = pairwise_accuracy([1.0, 0.0] * 30, [1.0, 0.0] * 30, np.repeat(np.arange(30), 2).tolist())
+    assert always is not None and (always.mean, always.high, always.n) == (1.0, 1.0, 30) and always.low < 0.9
+    ties = pairwise_accuracy([1.0, 1.0], [1.0, 0.0], ["a", "a"])
+    assert ties is not None and (ties.mean, ties.low) == (0.5, -np.inf)
     assert pairwise_accuracy([1.0, 0.0], [1.0, 1.0], ["a", "a"]) is None
     assert rank_correlation([1.0, 0.0], [1.0, 1.0], ["a", "b"]) is None
     single = rank_correlation([1.0, 0.0], [1.0, 0.0], ["a", "a"])
