@@ -22,7 +22,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $(STAMP)
 
 .PHONY: demo
-demo: $(STAMP)  ## sample the embedded model under DM, DM_concave and AsynDM; print a table (2 minutes)
+demo: $(STAMP)  ## sample the embedded model under DM, DM_concave and AsynDM; print exact alignment, CLIPScore, BLIP-VQA (2 minutes)
 	@$(BIN)/python -m experiments.run experiment=demo
 	@$(BIN)/python -m experiments.report runs/demo
 	@echo "Expect DM right on most of the 32 prompts, and differences whose intervals contain 0: 32 prompts are few."
