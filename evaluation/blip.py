@@ -7,6 +7,7 @@ import re
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -72,7 +73,7 @@ def load(model: str, tokenizer: str | None, revision: str | None, image_size: in
     except UserError:
         raise
     except Exception as error:  # transformers, torch and the hub raise many kinds for a bad checkpoint
-        raise UserError(f"metric blip_vqa: model={model}: {one_line(error)}") from error
+        raise UserError(f"model={model}: {one_line(error)}") from error
     _resize(network, image_size)
     dec = int(network.config.text_config.bos_token_id)
     yes, no = (words(answer, add_special_tokens=False)["input_ids"][0] for answer in ("yes", "no"))
@@ -86,13 +87,13 @@ def _pretrained(model: str, revision: str | None) -> Any:
         model, revision=revision, config=config, dtype=torch.float32, output_loading_info=True
     )
     if missing := report["missing_keys"]:
-        raise UserError(f"metric blip_vqa: model={model}: no weights for {min(missing)}")
+        raise UserError(f"model={model}: no weights for {min(missing)}")
     return network
 
 
 def _original(path: Path) -> Any:
     """The authors' file: its shapes say the sizes."""
-    state = renamed(torch.load(path, map_location="cpu", weights_only=True)["model"])
+    state = renamed(_checkpoint(path)["model"])
     network = BlipForQuestionAnswering(sizes(state))
     network.load_state_dict(state)
     return network
@@ -105,7 +106,7 @@ def reward(path: Path) -> Any:
         KeyError: weights without which the sizes are unknown are not there.
         RuntimeError: further ones are not, or there are unknown ones.
     """
-    state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    state: dict[str, Tensor] = _checkpoint(path)
     used = {name: value for name, value in state.items() if not name.startswith(PRETRAINING)}
     used = renamed({name.removeprefix("blip."): value for name, value in used.items()})
     config: Any = sizes(used)
@@ -166,6 +167,18 @@ def sizes(state: dict[str, Tensor]) -> BlipConfig:
     )
 
 
+def _checkpoint(path: Path) -> Any:
+    """What a file of PyTorch holds.
+
+    Raises:
+        UserError: it is none, or holds more than tensors.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (UnpicklingError, EOFError, RuntimeError) as error:
+        raise UserError(f"{path}: not a file of weights of PyTorch, or cut short") from error
+
+
 def _depth(state: dict[str, Tensor], pattern: str) -> int:
     return 1 + max(int(found[1]) for name in state if (found := re.match(pattern, name)))
 
@@ -174,6 +187,8 @@ def _resize(network: Any, image_size: int) -> None:
     """Fits the position embeddings to pictures of this size, bicubically, as the original does when it loads."""
     embeddings, config = network.vision_model.embeddings, network.config.vision_config
     table = embeddings.position_embedding.data
+    if image_size % config.patch_size:
+        raise UserError(f"image_size={image_size}: must be a multiple of the model's {config.patch_size}")
     old, new = round((table.shape[1] - 1) ** 0.5), image_size // config.patch_size
     if old == new:
         return

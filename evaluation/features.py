@@ -46,7 +46,7 @@ class Features:
             self.name = INCEPTION
             if find_spec("torch_fidelity") is None:
                 raise UserError(
-                    "--features inception: needs torch-fidelity (pip install torch-fidelity), "
+                    "--features inception: needs torch-fidelity (pip install 'asyndm[inception]'), "
                     "or choose --features shapes or a CLIP of open_clip"
                 )
             return

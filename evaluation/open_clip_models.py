@@ -33,7 +33,7 @@ def check_open_clip(model: str, pretrained: str | None) -> None:
     import open_clip
 
     if model.startswith("hf-hub:"):
-        wanted = {"hf_hub": model.removeprefix("hf-hub:")}
+        wanted = {"hf_hub": model.removeprefix("hf-hub:") + "/"}
     else:
         if model not in open_clip.list_models():
             raise UserError(f"model={model}: no such folder, and open_clip knows no model of that name")

@@ -79,6 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         reference = None if chosen.reference == SHAPES else PictureSet.below(Path(chosen.reference))
         folders = [folder for root in chosen.folders for folder in _folders(root)]
         features = Features(chosen.features)
+        if not 0 <= chosen.seed < 2**63:
+            raise UserError(f"--seed {chosen.seed}: must be at least 0 and below 2**63")
         comparison = Comparison(features, reference, chosen.batch_size, chosen.subset_size, chosen.seed)
         return max([_add(comparison, folder) for folder in folders])
     except KeyboardInterrupt:
@@ -201,7 +203,7 @@ class Comparison:
         if subset > smaller:
             raise UserError(
                 f"{pictures.folder}: --subset-size {subset}: larger than the smaller set "
-                f"({len(seen)} pictures, {len(known)} of the reference)"
+                f"({len(seen)} pictures, {len(known)} of the reference); give a smaller one"
             )
         if smaller < wide:
             _warn(

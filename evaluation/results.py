@@ -19,6 +19,7 @@ import csv
 import hashlib
 import io
 import json
+import math
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -103,6 +104,8 @@ class ScoreRow:
     @classmethod
     def from_cells(cls, cells: dict[str, str]) -> Self:
         value = float(cells["value"]) if cells["value"] else None
+        if value is not None and not math.isfinite(value):
+            raise ValueError(f"the value {value} is no number")
         return cls(
             cells["run_id"],
             cells["prompt_id"],

@@ -5,14 +5,16 @@
     python -m evaluation.score PICTURES --prompts prompts.csv metric=clip_original
 
 ``prompts.csv`` has the columns ``file`` (relative to the folder) and ``text``, and may have ``phrases`` (separated by
-``;``) and ``kind``. What is scored already is skipped; rows are added to ``scores.csv``, and none is changed.
+``;``) and ``kind``; a row's key in ``scores.csv`` then begins with the file's name. What is scored already is skipped;
+rows are added, and none is changed. Without ``metric=`` it is the exact checker of the shapes world.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,7 @@ from evaluation.results import (
     read_record,
     read_rows,
     read_run,
+    sha256,
     write_rows,
 )
 from evaluation.scoring import Picture, means, open_image, read_bases, score, write_basis
@@ -61,25 +64,55 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise UserError(f"--batch-size {chosen.batch_size}: must be at least 1")
         metrics = compose_metrics(chosen.settings)
         if chosen.prompts is not None:
-            add_scores(chosen.folder, listed(chosen.folder, chosen.prompts), metrics, chosen.batch_size)
-            return 0
-        return max([_score_run(folder, metrics, chosen.batch_size) for folder in find_runs([chosen.folder])])
+            return score_all(
+                {chosen.folder: listed(chosen.folder, chosen.prompts)}, metrics, chosen.batch_size
+            )
+        if chosen.folder.is_dir() and not any(chosen.folder.rglob(RUN_FILE)):
+            raise UserError(f"{chosen.folder}: no runs there; for a folder of pictures give --prompts CSV")
+        work, status = {}, 0
+        for folder in find_runs([chosen.folder]):
+            try:
+                work[folder] = of_run(folder)
+            except Exception as error:
+                status = _tell(error)
+        return max(status, score_all(work, metrics, chosen.batch_size))
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 130
     except Exception as error:
-        print(f"error: {describe(error)}", file=sys.stderr)
-        return 1
+        return _tell(error)
 
 
-def _score_run(folder: Path, metrics: dict[str, Metric], batch_size: int) -> int:
-    """One run; what is wrong with it is told, and the next one is scored all the same."""
-    try:
-        add_scores(folder, of_run(folder), metrics, batch_size)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+def _tell(error: Exception) -> int:
+    print(f"error: {describe(error)}", file=sys.stderr)
+    return 1
+
+
+def score_all(work: Mapping[Path, Sequence[Picture]], metrics: Mapping[str, Metric], batch_size: int) -> int:
+    """Every folder by every metric, a network loaded once for all folders. What is wrong with a metric or a folder is
+    told before anything is scored, or when it happens, and all else goes on.
+
+    Returns:
+        The exit status: 1 where anything was wrong.
+    """
+    status, ready = 0, []
+    for metric in metrics.values():
+        for folder, pictures in work.items():
+            try:
+                check_folder(folder, pictures, metric)
+                ready.append((metric, folder))
+            except Exception as error:
+                status = _tell(error)
+    for metric in metrics.values():
+        try:
+            for folder in (folder for one, folder in ready if one is metric):
+                try:
+                    add_scores(folder, work[folder], metric, batch_size)
+                except Exception as error:
+                    status = _tell(error)
+        finally:
+            metric.release()
+    return status
 
 
 def compose_metrics(settings: Sequence[str]) -> dict[str, Metric]:
@@ -106,66 +139,83 @@ def of_run(folder: Path) -> list[Picture]:
 
 
 def listed(folder: Path, path: Path) -> list[Picture]:
-    """The pictures that a CSV lists, those of equal prompts counted from 0.
+    """The pictures that a CSV lists. A picture is known by its file's name, content, text and phrases together: one that
+    has changed is another one. A file that is not there is kept, and cannot be scored.
 
     Raises:
-        UserError: no such folder or file, a malformed row, one without file or text, a lost picture, no rows.
+        UserError: no such folder or file, a malformed row, one without file or text, no rows, no files.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
     if not path.is_file():
         raise UserError(f"--prompts {path}: no such file")
-    seen: dict[str, int] = {}
-    pictures = []
+    pictures: dict[str, Picture] = {}
     for line, row in csv_rows(path, read_text(path)):
-        place = f"{path}, line {line}"
         name, text = (row.get("file") or "").strip(), (row.get("text") or "").strip()
         if not name or not text:
-            raise UserError(f"{place}: needs file and text")
-        if not (folder / name).is_file():
-            raise UserError(f"{place}: no file {name} in {folder}")
-        prompt = Prompt(text_id(text), text, (), row.get("kind") or "", texts(row, "phrases"))
-        index = seen[prompt.prompt_id] = seen.get(prompt.prompt_id, -1) + 1
-        pictures.append(Picture(folder / name, prompt, index))
+            raise UserError(f"{path}, line {line}: needs file and text")
+        file, phrases = folder / name, texts(row, "phrases")
+        content = sha256(file) if file.is_file() else ""
+        said = hashlib.sha256("\n".join((content, text, *phrases)).encode()).hexdigest()[:8]
+        prompt = Prompt(f"{text_id(name)}-{said}", text, (), row.get("kind") or "", phrases)
+        pictures[prompt.prompt_id] = Picture(file, prompt)
     if not pictures:
         raise UserError(f"{path}: no rows")
-    return pictures
+    if not any(picture.path.is_file() for picture in pictures.values()):
+        raise UserError(f"{path}: none of its files is in {folder}")
+    return list(pictures.values())
 
 
-def add_scores(
-    folder: Path, pictures: Sequence[Picture], metrics: dict[str, Metric], batch_size: int
-) -> None:
-    """Adds the missing rows to the folder's ``scores.csv``, after every batch, and says what they come to.
+def check_folder(folder: Path, pictures: Sequence[Picture], metric: Metric) -> None:
+    """Refuses what could not be scored.
 
     Raises:
-        UserError: scores of the same name are there that rest on something else, or what a metric refuses.
+        UserError: no pictures, scores of the same name that rest on something else, or what the metric refuses.
     """
     if not pictures:
         raise UserError(f"{folder}: no pictures yet")
+    todo = _todo(pictures, read_rows(folder / SCORES_FILE, ScoreRow), metric)
+    if len(todo) < len(pictures) and (basis := read_bases(folder).get(metric.name)) != metric.basis:
+        remedy = (
+            "experiments.run replaces them, this command never does"
+            if (folder / RUN_FILE).exists()
+            else f"move {SCORES_FILE} and metrics.json away"
+        )
+        raise UserError(
+            f"{folder / SCORES_FILE}: has {metric.name} scores that rest on something else ({basis}); {remedy}"
+        )
+    if todo:
+        metric.check([picture.prompt for picture in todo], _size(pictures))
+
+
+def add_scores(folder: Path, pictures: Sequence[Picture], metric: Metric, batch_size: int) -> None:
+    """Adds the missing rows to the folder's ``scores.csv``, after every batch, and says what they come to.
+
+    Raises:
+        UserError: a row of the file that cannot be read.
+    """
     with locked(folder):
-        rows, bases, run_id = read_rows(folder / SCORES_FILE, ScoreRow), read_bases(folder), name_of(folder)
-        for name, metric in metrics.items():
-            done = {row.key for row in rows if row.metric == name}
-            if done and bases.get(name) != metric.basis:
-                raise UserError(
-                    f"{folder / SCORES_FILE}: has {name} scores that rest on something else ({bases.get(name)}); "
-                    "experiments.run replaces them, this command never does"
-                )
-            todo = [picture for picture in pictures if picture.key not in done]
-            if todo:
-                metric.check([picture.prompt for picture in todo], _size(pictures))
-                write_basis(folder, metric)
+        rows, name = read_rows(folder / SCORES_FILE, ScoreRow), metric.name
+        todo = _todo(pictures, rows, metric)
+        if todo:
+            write_basis(folder, metric)
             with tqdm(total=len(pictures), initial=len(pictures) - len(todo), unit="img", desc=name) as bar:
-                for batch in score(metric, todo, run_id, batch_size):
+                for batch in score(metric, todo, name_of(folder), batch_size):
                     rows += batch
                     write_rows(folder / SCORES_FILE, ScoreRow, rows)
                     bar.update(len(batch))
-            of_metric = [row for row in rows if row.metric == name and row.value is not None]
-            mean = f"{means(of_metric)[name]:.4f}" if of_metric else "no scores"
-            print(
-                f"{folder}  {name} {mean}  {len(of_metric)} of {len(pictures)} pictures, {len(todo)} new",
-                flush=True,
-            )
+    keys = {picture.key for picture in pictures}
+    found = [row for row in rows if row.metric == name and row.value is not None and row.key in keys]
+    mean = f"{means(found)[name]:.4f}" if found else "no scores"
+    print(
+        f"{folder}  {name} {mean}  {len(found)} of {len(pictures)} pictures, {len(todo)} new",
+        flush=True,
+    )
+
+
+def _todo(pictures: Sequence[Picture], rows: Sequence[ScoreRow], metric: Metric) -> list[Picture]:
+    done = {row.key for row in rows if row.metric == metric.name}
+    return [picture for picture in pictures if picture.key not in done]
 
 
 def _size(pictures: Sequence[Picture]) -> tuple[int, int]:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
-from asyndm.errors import UserError
+from asyndm.errors import UserError, first_line
 from asyndm.prompts import Prompt
 from evaluation.metrics import Metric, Score
 from evaluation.results import RUN_FILE, ScoreRow, read_json, read_record, write_json
@@ -33,15 +33,18 @@ class Picture:
 
 
 def open_image(path: Path) -> Image.Image:
-    """A picture in memory, its file closed."""
+    """A picture in memory, 8 bits a channel, upright as its camera says, its file closed."""
     with Image.open(path) as image:
-        return Image.fromarray(np.asarray(image.convert("RGB")))
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode.startswith("I"):
+            upright = Image.fromarray((np.asarray(upright) // 257).clip(0, 255).astype(np.uint8))
+        return Image.fromarray(np.asarray(upright.convert("RGB")))
 
 
 def score(
     metric: Metric, pictures: Sequence[Picture], run_id: str, batch_size: int
 ) -> Iterator[list[ScoreRow]]:
-    """The rows of one batch after another; the metric's network is let go at the end.
+    """The rows of one batch after another.
 
     A picture that cannot be read has no value, and the reason says why. A batch for which a GPU's memory does not
     suffice is scored in halves, and all after it are no larger.
@@ -50,24 +53,21 @@ def score(
         UserError: the memory does not suffice for one picture.
     """
     start, size = 0, batch_size
-    try:
-        while start < len(pictures):
-            try:
-                rows = _rows(metric, pictures[start : start + size], run_id)
-            except RuntimeError as error:
-                if not _out_of_memory(error):
-                    raise
-                if size == 1:
-                    raise UserError(
-                        f"metric {metric.name}: out of memory with a single picture; choose dtype=bfloat16, "
-                        "device=cpu or a smaller model"
-                    ) from error
-                size = (min(size, len(pictures) - start) + 1) // 2
-                continue
-            yield rows
-            start += len(rows)
-    finally:
-        metric.release()
+    while start < len(pictures):
+        try:
+            rows = _rows(metric, pictures[start : start + size], run_id)
+        except RuntimeError as error:
+            if not _out_of_memory(error):
+                raise
+            if size == 1:
+                raise UserError(
+                    f"metric {metric.name}: out of memory with a single picture; choose dtype=bfloat16, "
+                    "device=cpu or a smaller model"
+                ) from error
+            size = (min(size, len(pictures) - start) + 1) // 2
+            continue
+        yield rows
+        start += len(rows)
 
 
 def _rows(metric: Metric, batch: Sequence[Picture], run_id: str) -> list[ScoreRow]:
@@ -123,4 +123,4 @@ def _opened(path: Path) -> Image.Image | Score:
     try:
         return open_image(path)
     except Exception as error:  # Pillow has some six kinds for a broken file
-        return Score(None, f"not a readable picture ({str(error).partition(chr(10))[0]})")
+        return Score(None, f"not a readable picture ({first_line(error)})")

@@ -1,4 +1,4 @@
-"""How good are the evaluators of the shapes world? On pictures of test prompts, which their training never saw.
+"""How good are the evaluators of the shapes world? On new pictures of test prompts, unseen but for counts.
 
     python -m experiments.evaluator_accuracy                 # 60 pictures of each of 8 kinds, about 2 minutes
     python -m experiments.evaluator_accuracy --pictures 20 --weights runs/evaluators
@@ -155,12 +155,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1)
     chosen = parser.parse_args(arguments)
     blip = BLIPVQA(str(chosen.weights / "blip_vqa"), image_size=64, device="cpu")
-    clip = CLIPScore(str(chosen.weights / "clip"), device="cpu")
+    clip = CLIPScore(str(chosen.weights / "clip"), convention="shapes", device="cpu")
     try:
         if chosen.pictures < 1:
             raise UserError(f"--pictures {chosen.pictures}: must be at least 1")
         for metric in (blip, clip):
             metric.check([], (64, 64))
+            assert metric.loaded
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from asyndm.errors import UserError
 from evaluation.agreement import pairwise_accuracy, rank_correlation
@@ -52,22 +53,32 @@ class Agreement:
 
 
 def judgements(folders: Sequence[Path]) -> dict[str, list[Judgement]]:
-    """Metric -> its opinion of every image that has it and the truth.
+    """Metric -> its opinion of every image that has it and the truth, the sign changed where lower is better.
 
     Raises:
-        UserError: no run has both the truth and another metric.
+        UserError: no run has both the truth and another metric, or scores of one name rest on different things.
     """
     found: dict[str, list[Judgement]] = {}
+    bases: dict[str, tuple[Path, Any]] = {}
     for folder in folders:
         run = read_run(folder)
         truths = {row.key: row.value for row in run.scores if row.metric == TRUTH and row.value is not None}
         images = {image.key: image for image in run.images}
+        recorded = run.record.get("metrics", {})
+        for metric in {row.metric for row in run.scores}:
+            first, basis = bases.setdefault(metric, (folder, recorded.get(metric)))
+            if basis != recorded.get(metric):
+                raise UserError(
+                    f"{folder}: its {metric} rests on something else than that of {first}; score both again by "
+                    "experiments.run with the same settings"
+                )
         for row in run.scores:
             if row.metric == TRUTH or row.value is None or row.key not in truths or row.key not in images:
                 continue
             image = images[row.key]
+            sign = 1 if (recorded.get(row.metric) or {}).get("higher_is_better", True) else -1
             found.setdefault(row.metric, []).append(
-                Judgement(image.kind, image.prompt, truths[row.key], row.value)
+                Judgement(image.kind, image.prompt, truths[row.key], sign * row.value)
             )
     if not found:
         raise UserError(
@@ -121,6 +132,11 @@ def markdown(rows: Sequence[Agreement]) -> str:
     return "\n".join(lines)
 
 
+def _bounds(interval: Interval) -> tuple[float, float | str, float | str]:
+    low, high = (end if math.isfinite(end) else "" for end in (interval.low, interval.high))
+    return interval.mean, low, high
+
+
 def write_csv(path: Path, rows: Sequence[Agreement]) -> None:
     """The table's numbers, an empty cell where there is none."""
     with path.open("w", newline="", encoding="utf-8") as file:
@@ -131,9 +147,7 @@ def write_csv(path: Path, rows: Sequence[Agreement]) -> None:
             numbers = [
                 number
                 for interval in (row.correlation, row.accuracy)
-                for number in (
-                    ("", "", "") if interval is None else (interval.mean, interval.low, interval.high)
-                )
+                for number in (("", "", "") if interval is None else _bounds(interval))
             ]
             pairs = 0 if row.accuracy is None else row.accuracy.n
             writer.writerow([row.metric, row.kind, row.images, row.right, *numbers, pairs])

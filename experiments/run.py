@@ -204,11 +204,14 @@ def make_scores(plan: Plan) -> None:
             for item in plan.items
             if item.key not in scored
         ]
-        with tqdm(total=len(todo), unit="img", desc=name, delay=2) as bar:
-            for batch in score(metric, todo, plan.run_id, size):
-                rows += batch
-                write_rows(path, ScoreRow, rows)
-                bar.update(len(batch))
+        try:
+            with tqdm(total=len(todo), unit="img", desc=name, delay=2) as bar:
+                for batch in score(metric, todo, plan.run_id, size):
+                    rows += batch
+                    write_rows(path, ScoreRow, rows)
+                    bar.update(len(batch))
+        finally:
+            metric.release()
     add_timings(plan, scoring_seconds=time.perf_counter() - started)
 
 

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 from PIL.Image import Image
@@ -77,7 +78,7 @@ class ModelMetric(Metric, Generic[Loaded]):
     """A metric with a network, loaded when the first picture is scored and kept until `release`.
 
     Its settings, the fields of the dataclass, are its basis; weights on this disk are named there by a hash of
-    their files, so that a folder may move and a changed one is noticed.
+    their files, so that a folder may move and a changed one is noticed; `dtype` is there as it is computed in.
 
     Attributes:
         model: a folder, or ORG/NAME of the hub.
@@ -106,6 +107,9 @@ class ModelMetric(Metric, Generic[Loaded]):
             raise UserError(f"metric {self.name}: dtype={self.dtype}: choose from {', '.join(DTYPES)}")
         if self.embedded and self.model == "shapes":
             self.model = str(EMBEDDED / self.embedded)
+        for setting in self.models:
+            if (source := getattr(self, setting)) is not None and source.startswith("~"):
+                setattr(self, setting, str(Path(source).expanduser()))
 
     @property
     def basis(self) -> dict[str, Any]:
@@ -114,9 +118,11 @@ class ModelMetric(Metric, Generic[Loaded]):
             if own[setting] is not None:
                 own[setting] = identity(own[setting], own.get("revision") if setting == "model" else None)
         own.pop("revision")
+        own["dtype"] = str(self.precision).removeprefix("torch.")
         return {**super().basis, **own}
 
     def check(self, prompts: Sequence[Prompt], size: tuple[int, int]) -> None:
+        self.check_device()
         try:
             check(self.model, self.revision)
             for setting in self.models[1:]:
@@ -124,6 +130,17 @@ class ModelMetric(Metric, Generic[Loaded]):
                     check_settings(source)
         except UserError as error:
             raise UserError(f"metric {self.name}: {error}") from error
+
+    def check_device(self) -> None:
+        """Refuses a device that is not here.
+
+        Raises:
+            UserError: naming it.
+        """
+        try:
+            assert self.where
+        except UserError as error:
+            raise UserError(f"metric {self.name}: device={self.device}: {error}") from error
 
     @abstractmethod
     def load(self) -> Loaded:

@@ -25,7 +25,8 @@ class BERTScore(VisionLanguageMetric[tuple[VisionLanguage, Any, Any]]):
     """F = 2PR / (P + R), as torchmetrics computes it, without idf weights and without rescaling by a baseline.
 
     With x_i and y_j the hidden states of caption and prompt after `num_layers` layers, scaled to length 1, without
-    those of the marks of beginning and end: P = mean_i max_j max(x_i · y_j, 0), R = mean_j max_i max(x_i · y_j, 0).
+    those of the marks of beginning and end (to which the original package gives no weight, but lets words match them):
+    P = mean_i max_j max(x_i · y_j, 0), R = mean_j max_i max(x_i · y_j, 0).
     Pairs are compared one by one: torchmetrics 1.9 returns the scores of several in another order than theirs. The text
     model computes in float32, whatever `dtype` is. `reason` is the caption, which is decoded greedily.
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from asyndm.errors import UserError
+from asyndm.errors import UserError, is_whole
 from asyndm.prompts import Prompt
 from evaluation.metrics import ModelMetric, Score
 
@@ -51,18 +51,21 @@ class BLIPVQA(ModelMetric["VQA"]):
     def __post_init__(self) -> None:
         self.name = "blip_vqa_shapes" if self.model == "shapes" else "blip_vqa"
         super().__post_init__()
+        if not is_whole(self.image_size) or self.image_size < 1:
+            raise UserError(
+                f"metric {self.name}: image_size={self.image_size}: must be a whole number of pixels"
+            )
 
     def check(self, prompts: Sequence[Prompt], size: tuple[int, int]) -> None:
-        for prompt in prompts:
-            if not questions(prompt):
-                raise UserError(
-                    f"metric {self.name}: prompt {prompt.text!r} has no phrases to ask about: "
-                    "give phrases in the prompt file, or find them with python -m evaluation.phrases"
-                )
+        if prompts and not any(questions(prompt) for prompt in prompts):
+            raise UserError(
+                f"metric {self.name}: prompt {prompts[0].text!r} has no phrases to ask about, nor has any other: "
+                "give phrases in the prompt file, or find them with python -m evaluation.phrases"
+            )
         super().check(prompts, size)
         if self.model.endswith(".pth") and self.tokenizer is None:
             raise UserError(
-                "metric blip_vqa: a .pth has no tokenizer: give one (google-bert/bert-base-uncased)"
+                f"metric {self.name}: a .pth has no tokenizer: give one (google-bert/bert-base-uncased)"
             )
 
     def score(self, images: Sequence[Image.Image], prompts: Sequence[Prompt]) -> list[Score]:
@@ -105,7 +108,10 @@ class BLIPVQA(ModelMetric["VQA"]):
         """Network and tokenizer."""
         from evaluation.blip import load
 
-        vqa = load(self.model, self.tokenizer, self.revision, self.image_size)
+        try:
+            vqa = load(self.model, self.tokenizer, self.revision, self.image_size)
+        except UserError as error:
+            raise UserError(f"metric {self.name}: {error}") from error
         vqa.network.to(self.where, self.precision)
         return vqa
 

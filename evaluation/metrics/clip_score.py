@@ -37,8 +37,8 @@ CONVENTIONS = {
     "shapes": Convention(),
 }
 """original: arXiv 2104.08718, ViT-B-32. torchmetrics: its CLIPScore, which clamps the final mean only. compbench:
-T2I-CompBench, ViT-B-32. authors: the AsynDM authors' sibling projects, ViT-H-14 of LAION-2B. shapes: the
-small CLIP of the shapes world."""
+T2I-CompBench, ViT-B-32, without its --complex. authors: the AsynDM authors' sibling projects, ViT-H-14 of LAION-2B.
+shapes: the small CLIP of the shapes world."""
 
 
 @dataclass(eq=False)
@@ -76,6 +76,7 @@ class CLIPScore(ModelMetric[tuple[Any, Any, Any]]):
             )
 
     def check(self, prompts: Sequence[Prompt], size: tuple[int, int]) -> None:
+        self.check_device()
         try:
             check_open_clip(self.model, self.pretrained)
         except UserError as error:

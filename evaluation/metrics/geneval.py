@@ -89,6 +89,7 @@ class GenEval(ModelMetric[tuple[Any, Any]]):
             )
 
     def check(self, prompts: Sequence[Prompt], size: tuple[int, int]) -> None:
+        self.check_device()
         meanings = [found for prompt in prompts if (found := self._meaning(prompt)) is not None]
         if not meanings:
             raise UserError(

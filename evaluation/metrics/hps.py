@@ -41,6 +41,7 @@ class HPS(ModelMetric[CLIPScore]):
     resize_mode: ClassVar[str] = "longest"
 
     def check(self, prompts: Sequence[Prompt], size: tuple[int, int]) -> None:
+        self.check_device()
         import open_clip
 
         if self.model not in open_clip.list_models():

@@ -39,6 +39,7 @@ class ImageReward(ModelMetric[tuple[Any, Any, Any]]):
     models = ("model", "tokenizer")
 
     def check(self, prompts: Sequence[Prompt], size: tuple[int, int]) -> None:
+        self.check_device()
         self._file()
         try:
             check_settings(self.tokenizer)

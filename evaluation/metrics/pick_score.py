@@ -53,9 +53,13 @@ class PickScore(ModelMetric[tuple[Any, Any, Any]]):
 
         source, at = (self.processor, None) if self.processor is not None else (self.model, self.revision)
         try:
-            network = CLIPModel.from_pretrained(self.model, revision=self.revision, dtype=self.precision)
+            network, report = CLIPModel.from_pretrained(
+                self.model, revision=self.revision, dtype=self.precision, output_loading_info=True
+            )
             prepare = CLIPImageProcessor.from_pretrained(source, revision=at)
             tokenizer = CLIPTokenizer.from_pretrained(source, revision=at)
         except Exception as error:  # transformers and the hub raise many kinds for a bad checkpoint
             raise UserError(f"metric pick_score: model={self.model}: {one_line(error)}") from error
+        if missing := report["missing_keys"]:
+            raise UserError(f"metric pick_score: model={self.model}: no weights for {min(missing)}")
         return network.eval().requires_grad_(False).to(self.where), prepare, tokenizer

@@ -13,15 +13,21 @@ from asyndm.prompts import Prompt
 from evaluation.metrics import Score
 from evaluation.vision_language import GAP, VisionLanguage, VisionLanguageMetric
 
-SCALE = re.compile(r"\b0\s*(?:to|-|\N{EN DASH})\s*9\b")
-"""The scale itself, which some answers repeat before they rate."""
-ALONE = re.compile(r"(?<![\w.,/+-])[0-9](?!\w|[.,-]\d|\s*+(?:/|out of\b)\s*+(?!9\b))")
-"""A digit that is no part of a longer number, of a decimal, of a range, or of a rating on another scale (8/10)."""
+DIGIT = r"(?<![\w.,/+-])([0-9])(?!\w|[.,-]\d|\s*+(?:/|out of\b)\s*+(?!9\b))"
+"""One that is no part of a longer number, of a decimal, of a range, or of a rating on another scale (8/10)."""
+RATINGS = (
+    re.compile(rf"\W*{DIGIT}(?:\s*(?:/|out of)\s*9)?\W*"),
+    re.compile(
+        rf".*\b(?:rating|score)(?:\s+(?:is|of|would be))?\W*{DIGIT}(?:\s*(?:/|out of)\s*9)?\W*", re.I | re.S
+    ),
+    re.compile(rf".*{DIGIT}\s*(?:/|out of)\s*9\W*", re.S),
+)
+"""Answers that are a rating: the digit alone, after the word at the end of the answer, or with its scale at the end."""
 
 
 @dataclass(eq=False)
 class QwenScore(VisionLanguageMetric[VisionLanguage]):
-    """The first digit that stands alone in the answer; an answer without one has no value, and is told as it is.
+    """The rating that the answer is or ends with; another answer has no value, and is told as it is.
 
     `reason` is the answer. It is decoded greedily.
 
@@ -57,7 +63,7 @@ class QwenScore(VisionLanguageMetric[VisionLanguage]):
 
 def rating(answer: str) -> Score:
     """The rating in an answer, or that there is none."""
-    found = ALONE.search(SCALE.sub(" ", answer))
-    if found is None:
-        return Score(None, f"no rating from 0 to 9: {answer!r}")
-    return Score(float(found[0]), answer)
+    for form in RATINGS:
+        if found := form.fullmatch(answer.strip()):
+            return Score(float(found[1]), answer)
+    return Score(None, f"no rating from 0 to 9: {answer!r}")

@@ -10,6 +10,7 @@ its training; ``python -m experiments.evaluator_accuracy --weights OUT`` says ho
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args(arguments)
     try:
-        if chosen.seconds <= 0 or chosen.pictures < 2:
+        if not 0 < chosen.seconds < math.inf or chosen.pictures < 2:
             raise UserError("--seconds must be above 0, --pictures at least 2")
         check_writable(chosen.out.resolve(), 0)
         if chosen.only == "blip_vqa" and not (chosen.out / "clip").is_dir():

@@ -166,14 +166,15 @@ class FilePrompts(PromptSet):
     - ``text``, the only one that must be there;
     - ``subjects``: list of words or phrases ("dog#2" is the second dog); in CSV separated by ``;``;
     - ``concavities``: one number for each subject, else the curve's own is taken;
-    - ``id`` (else made from the text), ``kind``, ``phrases`` (a list), ``phrases_from`` (where these came from).
+    - ``id`` (else made from the text), ``kind``, ``phrases`` (a list), ``phrases_from`` (where these came from),
+      ``file`` (a picture of it, for ``evaluation.score``).
     """
 
     path: str
     limit: int | None = None
 
     KEYS: ClassVar[frozenset[str]] = frozenset(
-        {"id", "text", "subjects", "concavities", "kind", "phrases", "phrases_from"}
+        {"id", "text", "subjects", "concavities", "kind", "phrases", "phrases_from", "file"}
     )
 
     def _all(self) -> Iterator[tuple[str, Prompt]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -79,8 +81,19 @@ def test_the_study_of_runs(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None
         rows = {row["kind"]: row for row in csv.DictReader(file)}
     assert {"all", "pair", "single"} == set(rows) and rows["all"]["images"] == "12"
     assert float(rows["all"]["correlation"]) > 0.8 and f"{float(rows['all']['right']):.3f}" in table
-    for row in rows.values():
-        assert row["accuracy"] in ("", "1.0")
+    assert rows["pair"]["accuracy"] in ("", "1.0") and float(rows["all"]["accuracy_low"] or 0) <= 1
+    record = json.loads((run / "run.json").read_text())
+    record["metrics"]["brightness"]["higher_is_better"] = False
+    (run / "run.json").write_text(json.dumps(record))
+    assert main([str(run), "--out", str(lab.folder / "turned")]) == 0
+    with (lab.folder / "turned" / "metric_study.csv").open() as file:
+        turned = next(csv.DictReader(file))
+    assert float(turned["correlation"]) == pytest.approx(-float(rows["all"]["correlation"]))
+    shutil.copytree(run, lab.runs / "other")
+    record["metrics"]["brightness"]["version"] = 2
+    (lab.runs / "other" / "run.json").write_text(json.dumps(record))
+    assert main([str(lab.runs)]) == 1
+    assert "its brightness rests on something else than that of" in capsys.readouterr().err
     with Image.open(lab.folder / "study" / "metric_study.png") as picture:
         assert picture.width > 800
     assert (lab.folder / "study" / "metric_study.svg").read_text().startswith("<?xml")

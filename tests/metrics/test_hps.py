@@ -160,7 +160,7 @@ def test_a_file_of_other_weights_is_refused(
 
 
 def test_scores_rest_on_the_weights(model: Model, tmp_path: Path) -> None:
-    asked = {"version": 1, "higher_is_better": True, "dtype": "auto"}
+    asked = {"version": 1, "higher_is_better": True, "dtype": "float32"}
     assert HPS("ViT-H-14").basis == {**asked, "model": "ViT-H-14", "pretrained": "xswu/HPSv2"}
     assert HPS("ViT-H-14", "r").basis != HPS("ViT-H-14").basis
     own = metric(model).basis

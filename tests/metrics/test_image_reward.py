@@ -211,7 +211,7 @@ def test_a_file_of_other_weights_is_refused(
 
 
 def test_scores_rest_on_weights_and_tokenizer(model: Model, tmp_path: Path) -> None:
-    asked = {"version": 1, "higher_is_better": True, "dtype": "auto"}
+    asked = {"version": 1, "higher_is_better": True, "dtype": "float32"}
     assert ImageReward("o/n", "r", tokenizer="o/t").basis == {**asked, "model": "o/n@r", "tokenizer": "o/t"}
     own = metric(model).basis
     assert own == {**asked, "model": digest(model.file), "tokenizer": digest(model.tokenizer)}

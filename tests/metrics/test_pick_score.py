@@ -72,7 +72,7 @@ def test_a_model_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 
 def test_scores_rest_on_weights_and_settings_wherever_they_lie(folder: Path, tmp_path: Path) -> None:
-    asked = {"version": 1, "higher_is_better": True, "dtype": "auto", "processor": None}
+    asked = {"version": 1, "higher_is_better": True, "dtype": "float32", "processor": None}
     assert PickScore("m", "r", device="cpu").basis == {**asked, "model": "m@r"}
     shutil.copytree(folder, tmp_path / "moved")
     moved = PickScore(str(tmp_path / "moved")).basis

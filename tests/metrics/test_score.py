@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from asyndm.prompts import Prompt
 from evaluation.metrics import Score
 from evaluation.results import SCORES_FILE, ScoreRow, read_rows, read_run
 from evaluation.score import main
-from evaluation.scoring import Picture, score
+from evaluation.scoring import Picture, open_image, score
 from tests.lab.conftest import Lab
 from tests.lab.metrics import Brightness
 from tests.metrics.pictures import noise
@@ -49,7 +50,9 @@ def test_any_folder_with_a_list_is_scored_and_a_broken_picture_says_so(
     assert "brightness 0.1000  2 of 3 pictures, 3 new" in capsys.readouterr().out
     written = read_rows(folder / SCORES_FILE, ScoreRow)
     assert [row.value for row in written] == [0.0, 0.2, None]
-    assert written[2].reason.startswith("not a readable picture") and written[1].image_index == 1
+    assert written[2].reason.startswith("not a readable picture") and [
+        row.prompt_id[:6] for row in written
+    ] == ["0-png-", "1-png-", "2-png-"]
     before = (folder / SCORES_FILE).read_text()
     assert main(arguments) == 0
     assert "0 new" in capsys.readouterr().out and (folder / SCORES_FILE).read_text() == before
@@ -111,7 +114,7 @@ def test_scores_on_another_basis_are_left_alone(
     ("arguments", "message"),
     [
         (["{folder}/none", *BRIGHTNESS], "none: no such folder"),
-        (["{folder}", *BRIGHTNESS], "no runs there"),
+        (["{folder}", *BRIGHTNESS], "no runs there; for a folder of pictures give --prompts CSV"),
         (["{folder}", "metric=none"], "metric=none: nothing to do"),
         (["{folder}", "metric=foo"], "metric=foo: no such choice; choose from"),
         (["{folder}", *BRIGHTNESS, "--prompts", "{folder}/none.csv"], "none.csv: no such file"),
@@ -120,7 +123,7 @@ def test_scores_on_another_basis_are_left_alone(
             ["{folder}", *BRIGHTNESS, "--prompts", "{folder}/half.csv"],
             "half.csv, line 3: needs file and text",
         ),
-        (["{folder}", *BRIGHTNESS, "--prompts", "{folder}/lost.csv"], "lost.csv, line 2: no file 9.png"),
+        (["{folder}", *BRIGHTNESS, "--prompts", "{folder}/lost.csv"], "lost.csv: none of its files is in"),
         (["{folder}", *BRIGHTNESS, "--prompts", "{folder}/binary.csv"], "binary.csv, line"),
         (
             ["{folder}", *BRIGHTNESS, "--prompts", "{folder}/ragged.csv"],
@@ -133,9 +136,9 @@ def test_scores_on_another_basis_are_left_alone(
                 "metric=blip_vqa",
                 "metric.blip_vqa.model=x.pth",
                 "--prompts",
-                "{folder}/prompts.csv",
+                "{folder}/bare.csv",
             ],
-            "prompt 'a dog' has no phrases to ask about",
+            "metric blip_vqa: prompt 'a cat' has no phrases to ask about, nor has any other",
         ),
     ],
 )
@@ -144,6 +147,7 @@ def test_bad_input_is_one_line(
 ) -> None:
     (folder / "empty.csv").write_text("file,text\n")
     (folder / "half.csv").write_text("file,text\n0.png,a dog\n1.png,\n")
+    (folder / "bare.csv").write_text("file,text\n0.png,a cat\n")
     (folder / "lost.csv").write_text("file,text\n9.png,a dog\n")
     (folder / "ragged.csv").write_text("file,text\n0.png,a dog\n1.png\n")
     (folder / "binary.csv").write_bytes(b"file,text\n\xff\xfe,x\n")
@@ -189,3 +193,103 @@ def test_batches_shrink_to_the_memory_and_scores_are_the_same(tmp_path: Path) ->
         UserError, match="metric brightness: out of memory with a single picture; choose dtype"
     ):
         list(score(hungry, pictures, "r", 4))
+
+
+class Counting(Brightness):
+    """Says how often it was loaded and let go."""
+
+    events: ClassVar[list[str]] = []
+
+    def score(self, images: Sequence[Image.Image], prompts: Sequence[Prompt]) -> list[Score]:
+        if self.events[-1:] != ["loaded"]:
+            self.events.append("loaded")
+        return super().score(images, prompts)
+
+    def release(self) -> None:
+        self.events.append("let go")
+
+
+class Refusing(Brightness):
+    """Has no weights."""
+
+    name = "refusing"
+
+    def check(self, prompts: Sequence[Prompt], size: tuple[int, int]) -> None:
+        raise UserError("metric refusing: no weights")
+
+
+class Interrupted(Brightness):
+    """Is interrupted at its second batch."""
+
+    batches: ClassVar[int] = 0
+
+    def score(self, images: Sequence[Image.Image], prompts: Sequence[Prompt]) -> list[Score]:
+        type(self).batches += 1
+        if self.batches == 2:
+            raise KeyboardInterrupt
+        return super().score(images, prompts)
+
+
+def of(metric: type[Brightness]) -> str:
+    return f"+metric.{metric.__name__.lower()}._target_={metric.__module__}.{metric.__name__}"
+
+
+def test_a_network_is_loaded_once_for_all_runs(lab: Lab) -> None:
+    lab("-m", "mask=none,global")
+    Counting.events.clear()
+    assert main([str(lab.runs), "metric=none", of(Counting)]) == 0
+    assert Counting.events == ["loaded", "let go"]
+
+
+def test_a_metric_or_run_that_fails_leaves_the_others(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    lab("-m", "mask=none,global")
+    first, second = sorted(lab.runs.glob("*-DM*"))
+    (first / "prompts.json").unlink()
+    capsys.readouterr()
+    assert main([str(lab.runs), "metric=none", of(Refusing), BRIGHTNESS[1]]) == 1
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 2 and "prompts.json" in lines[0] and lines[1] == "error: metric refusing: no weights"
+    assert not rows(first) and len(rows(second)) == 3
+
+
+def test_an_interrupted_scoring_keeps_its_rows_and_goes_on(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [str(folder), "--prompts", str(folder / "prompts.csv"), "metric=none", of(Interrupted)]
+    assert main([*arguments, "--batch-size", "1"]) == 130
+    assert "interrupted; the same command goes on" in capsys.readouterr().err and len(rows(folder)) == 1
+    assert main(arguments) == 0
+    assert "2 of 3 pictures, 2 new" in capsys.readouterr().out
+
+
+def test_a_changed_picture_or_text_is_another_one(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [str(folder), "--prompts", str(folder / "prompts.csv"), *BRIGHTNESS]
+    assert main(arguments) == 0
+    Image.new("RGB", (8, 8), "white").save(folder / "2.png")
+    (folder / "prompts.csv").write_text("file,text,kind\n2.png,a cat,pair\n1.png,a frog,pair\nnone.png,x,y\n")
+    capsys.readouterr()
+    assert main(arguments) == 0
+    assert "brightness 0.6000  2 of 3 pictures, 3 new" in capsys.readouterr().out
+    written = read_rows(folder / SCORES_FILE, ScoreRow)
+    assert [row.value for row in written] == [0.0, 0.2, None, 1.0, 0.2, None]
+    assert written[5].reason.startswith("not a readable picture")
+
+
+def test_pictures_stand_as_their_camera_says_and_have_eight_bits(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (8, 4)).save(tmp_path / "turned.jpg", exif=exif)
+    assert open_image(tmp_path / "turned.jpg").size == (4, 8)
+    Image.fromarray(np.full((4, 4), 25700, np.uint16)).save(tmp_path / "deep.png")
+    assert np.asarray(open_image(tmp_path / "deep.png")).max() == 100
+
+
+def test_a_score_that_is_no_number_is_told_with_its_line(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [str(folder), "--prompts", str(folder / "prompts.csv"), *BRIGHTNESS]
+    assert main(arguments) == 0
+    path = folder / SCORES_FILE
+    path.write_text(path.read_text().replace(",0.2,", ",nan,"))
+    assert main(arguments) == 1
+    assert "scores.csv, line 3: not a row" in capsys.readouterr().err

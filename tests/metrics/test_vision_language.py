@@ -165,10 +165,22 @@ def test_a_rating_is_read_from_the_answer(copy: Path, alone: Alone) -> None:
 
 @pytest.mark.parametrize(
     ("answer", "value"),
-    [("7", 7), ("0", 0), ("9.", 9), ("Rating: **8**", 8), ("I'd say 3, as it lacks a cat", 3), ("7/9", 7)]
-    + [("6 / 9", 6), ("On a scale from 0 to 9 it is a 5", 5), ("0-9: 4", 4), ("Not 10, but 2", 2), ("(1)", 1)]
+    [("7", 7), ("0", 0), ("9.", 9), ("Rating: **8**", 8), ("7/9", 7), ("6 / 9", 6), ("(1)", 1), ("**5**", 5)]
+    + [
+        ("The image shows 2 dogs. Rating: 7", 7),
+        ("1. It shows a cat.\n2. Score: 4/9", 4),
+        ("I'd give it 8 out of 9.", 8),
+    ]
+    + [("The rating is 3.", 3), ("My score would be 0", 0)]
     + [(text, None) for text in ("", "none", "10", "42", "-3", "7.5", "8/10", "8 out of 10", "5-6", "7th")]
-    + [(text, None) for text in ("from 0 to 9", "100%", "A4", "nine", "\N{SUPERSCRIPT TWO}", "1,000")],
+    + [
+        (text, None)
+        for text in ("from 0 to 9", "100%", "A4", "nine", "\N{SUPERSCRIPT TWO}", "1,000", "Rating: 8/10")
+    ]
+    + [
+        (text, None)
+        for text in ("1. The image shows a cat", "It shows 2 dogs, so I like it", "Rating: 7.5", "3 or 4")
+    ],
 )
 def test_only_a_digit_that_stands_alone_is_a_rating(answer: str, value: int | None) -> None:
     score = rating(answer)

@@ -37,13 +37,14 @@ def test_the_shipped_blip_answers_single_phrases_about_pictures_it_has_not_seen(
     shares = {share.name: share for share in yes_no(BLIPVQA("shapes", image_size=64), pool, seed=0)}
     assert shares["all"].asked > 400
     assert shares["all"].right / shares["all"].asked >= 0.95
-    assert all(share.right / share.asked >= 0.85 for share in shares.values())
+    assert all(share.right / share.asked >= 0.95 for share in shares.values())
 
 
 def test_the_shipped_clip_finds_the_prompts_of_pictures_it_has_not_seen(pool: Pool) -> None:
     metric = CLIPScore("shapes", convention="shapes")
     shares = {share.name: share.right / share.asked for share in retrieval(metric, pool, seed=0)}
-    assert shares["all, text"] >= 0.8 and shares["all, near miss"] >= 0.9
+    assert shares["all, text"] >= 0.78 and shares["all, true text"] >= 0.87
+    assert shares["all, near miss"] >= 0.93 and shares["all, picture"] >= 0.9
 
 
 def test_the_shipped_evaluators_are_small_and_say_how_they_were_made() -> None:
