@@ -184,3 +184,26 @@ def test_runs_are_scored(lab: Lab, model: Model) -> None:
     result = lab("metric=blip_vqa", f"metric.blip_vqa.model={model.folder}", "metric.blip_vqa.image_size=32")
     assert result.status == 0 and "blip_vqa 0." in result.out
     assert "a red dog? 0." in (lab.only_run() / "scores.csv").read_text()
+
+
+def test_a_size_that_is_no_multiple_of_the_patch_is_refused(model: Model) -> None:
+    with pytest.raises(
+        UserError, match="metric blip_vqa: image_size=70: must be a multiple of the model's 16"
+    ):
+        BLIPVQA(str(model.folder), image_size=70).load()
+    for size in (0, "abc"):
+        with pytest.raises(UserError, match=f"metric blip_vqa: image_size={size}: must be a whole number"):
+            BLIPVQA(str(model.folder), image_size=size)  # type: ignore[arg-type]
+
+
+def test_a_file_that_holds_no_weights_is_refused_in_one_line(model: Model, tmp_path: Path) -> None:
+    (tmp_path / "text.pth").write_text("no weights")
+    with pytest.raises(UserError, match=r"text.pth: not a file of weights of PyTorch, or cut short$"):
+        BLIPVQA(str(tmp_path / "text.pth"), tokenizer=str(model.folder)).load()
+
+
+def test_prompts_without_phrases_leave_the_others(model: Model) -> None:
+    both = [Prompt("p", "a dog"), PROMPTS[0]]
+    metric(model).check(both, (64, 64))
+    first, second = metric(model).score(pictures()[:2], both)
+    assert (first.value, first.reason) == (None, "no phrases to ask about") and second.value is not None

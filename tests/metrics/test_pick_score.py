@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
 from asyndm.errors import UserError
@@ -102,3 +103,17 @@ def test_the_network_is_loaded_once_and_let_go(folder: Path) -> None:
     assert metric.loaded is first
     metric.release()
     assert metric.loaded is not first
+
+
+def test_missing_weights_are_refused(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "lacking")
+    file = tmp_path / "lacking" / "model.safetensors"
+    state = {name: value for name, value in load_file(file).items() if "visual_projection" not in name}
+    save_file(state, file, {"format": "pt"})
+    with pytest.raises(UserError, match="lacking: no weights for visual_projection.weight"):
+        PickScore(str(tmp_path / "lacking")).load()
+
+
+def test_a_device_that_is_not_here_is_refused_before_anything_is_loaded(folder: Path) -> None:
+    with pytest.raises(UserError, match="metric pick_score: device=gpu: "):
+        PickScore(str(folder), device="gpu").check([], (64, 64))
