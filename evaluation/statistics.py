@@ -1,4 +1,4 @@
-"""How sure a mean is: bootstrap intervals clustered by prompt, Wilson's interval, paired differences."""
+"""How sure a mean is: bootstrap intervals clustered by prompt, Wilson's interval, paired differences and their tests."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ import numpy as np
 Key = TypeVar("Key", bound=tuple[Hashable, ...])
 RESAMPLES = 4000
 SEED = 20251004
+EXACT, FLIPS = 12, 9999
+"""Of the permutation test: prompts up to which all flips are tried, and draws beyond."""
 FEW = 20
 """Clusters below which a percentile bootstrap covers too little: 4 give 81 % where 95 % are stated."""
 
@@ -29,11 +31,12 @@ class Interval:
 
 @dataclass(frozen=True)
 class Paired:
-    """`difference` is of the first minus the second, over the images both have."""
+    """`difference` is of the first minus the second, over the images both have; `p` of `sign_flips`."""
 
     difference: Interval
     wins: int
     losses: int
+    p: float
 
 
 def wilson(successes: float, n: int, confidence: float = 0.95) -> Interval:
@@ -137,4 +140,36 @@ def paired(first: Mapping[Key, float], second: Mapping[Key, float]) -> Paired | 
     differences = [first[key] - second[key] for key in shared]
     wins, losses = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
     binary = {scores[key] for scores in (first, second) for key in shared} <= {0.0, 1.0}
-    return Paired(difference_interval(differences, [key[0] for key in shared], binary), wins, losses)
+    prompts = [key[0] for key in shared]
+    interval = difference_interval(differences, prompts, binary)
+    return Paired(interval, wins, losses, sign_flips(differences, prompts))
+
+
+def sign_flips(differences: Sequence[float], clusters: Sequence[Hashable]) -> float:
+    """p of the paired permutation test, two-sided: how often the mean difference is as large where the two methods
+    change places in whole prompts. Exact up to `EXACT` prompts, else of `FLIPS` draws, (1 + hits) / (1 + draws).
+
+    Raises:
+        ValueError: no differences, or not one cluster for each.
+    """
+    if not differences or len(differences) != len(clusters):
+        raise ValueError(f"{len(differences)} differences for {len(clusters)} clusters")
+    sums: dict[Hashable, float] = {}
+    for difference, cluster in zip(differences, clusters, strict=True):
+        sums[cluster] = sums.get(cluster, 0.0) + difference
+    away = np.array([total for total in sums.values() if total])
+    if len(away) <= EXACT:
+        signs = 1 - 2 * ((np.arange(2 ** len(away))[:, None] >> np.arange(len(away))) & 1)
+        return float((np.abs(signs @ away) >= abs(away.sum()) * (1 - 1e-12)).mean())
+    signs = 1 - 2 * np.random.default_rng(SEED).integers(0, 2, (FLIPS, len(away)), dtype=np.int8)
+    hits = int((np.abs(signs @ away) >= abs(away.sum()) * (1 - 1e-12)).sum())
+    return (1 + hits) / (1 + FLIPS)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's correction: with m of them in rising order, p'_(i) = max over j <= i of min(1, (m - j + 1) p_(j))."""
+    adjusted, largest, m = [0.0] * len(p_values), 0.0, len(p_values)
+    for place, i in enumerate(sorted(range(m), key=lambda i: p_values[i])):
+        largest = max(largest, min(1.0, (m - place) * p_values[i]))
+        adjusted[i] = largest
+    return adjusted

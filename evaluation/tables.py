@@ -15,7 +15,7 @@ from typing import Any
 
 from asyndm.errors import UserError
 from evaluation.results import PROMPTS_FILE, REMEDY, RUN_FILE, Run
-from evaluation.statistics import Interval, mean_interval, paired
+from evaluation.statistics import Interval, holm, mean_interval, paired
 
 METHODS = {
     "NoMask": "DM",
@@ -164,7 +164,8 @@ def table(runs: Iterable[Run], metric: str | None = None, by_kind: bool = False)
     """One row a cell and metric (and prompt kind): n, mean with 95 % interval, paired difference from DM.
 
     The difference is over the images both have under the same model, prompts, seeds, steps, eta and guidance,
-    wherever the prompts were drawn from; it is empty where there is no such DM. Rows of one metric stand together, the
+    wherever the prompts were drawn from; it is empty where there is no such DM. Its p is of a permutation test, and
+    `p_holm` corrects for all differences of the table. Rows of one metric stand together, the
     exact one first.
 
     Args:
@@ -189,6 +190,9 @@ def table(runs: Iterable[Run], metric: str | None = None, by_kind: bool = False)
                     rows.append(_row(cell, name, kind, own, other))
         if not names and metric is None:
             rows.append(_row(cell, "", "", {}, {}))
+    tested = [row for row in rows if row["p"] is not None]
+    for row, p in zip(tested, holm([row["p"] for row in tested]), strict=True):
+        row["p_holm"] = p
     rows.sort(key=lambda row: (row["metric"] != "exact", row["metric"]))
     return _only_what_differs(rows, by_kind)
 
@@ -210,6 +214,8 @@ def _row(cell: Cell, metric: str, kind: str, own: Mapping[Key, float], other: Ma
         "pairs": pair.difference.n if pair else None,
         "wins": pair.wins if pair else None,
         "losses": pair.losses if pair else None,
+        "p": pair.p if pair else None,
+        "p_holm": None,
     }
     return row
 
@@ -275,13 +281,13 @@ def to_markdown(rows: Sequence[Row]) -> str:
     The number of pairs is shown where it is not that of the images.
     """
     intervals = {"score": "score [95 %]", "difference": "difference from DM [95 %]"}
-    hidden = {f"{name}_{end}" for name in intervals for end in ("low", "high")} | {"losses"}
+    hidden = {f"{name}_{end}" for name in intervals for end in ("low", "high")} | {"losses", "p"}
     if all(row["pairs"] in (None, row["n"]) for row in rows):
         hidden.add("pairs")
     names = [
         name for name in rows[0] if name not in hidden and any(row[name] not in (None, "") for row in rows)
     ]
-    heads = [intervals.get(name, "wins-losses" if name == "wins" else name) for name in names]
+    heads = [{**intervals, "wins": "wins-losses", "p_holm": "p (Holm)"}.get(name, name) for name in names]
     body = [[_cell(row, name) for name in names] for row in rows]
     widths = [max(map(len, column)) for column in zip(heads, *body, strict=True)]
     lines = [heads, ["-" * width for width in widths], *body]
@@ -300,6 +306,8 @@ def _cell(row: Row, name: str) -> str:
         sign = "+" if name == "difference" else ""
         around = "unknown" if math.isinf(low) else f"{low:{sign}.3f}, {high:{sign}.3f}"
         return f"{value:{sign}.3f} [{around}]"
+    if name == "p_holm":
+        return f"{value:.3f}" if value >= 0.001 else "<0.001"
     if name == "wins":
         return f"{value}-{row['losses']}"
     return str(value).replace("|", "\\|")

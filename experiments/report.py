@@ -19,7 +19,8 @@ from evaluation.tables import labels, subjects_of, table, to_csv, to_markdown
 NOTE = (
     "95 % intervals: of right-or-wrong scores with one image a prompt, or all alike, Wilson's over prompts; "
     "otherwise, and of all differences, a bootstrap over prompts, or Student's t below 20 of them. "
-    "Differences are of the same prompts and seeds, all else equal."
+    "Differences are of the same prompts and seeds, all else equal; p of a permutation test that swaps the methods "
+    "in whole prompts, by Holm's correction over the table."
 )
 
 

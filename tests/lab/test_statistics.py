@@ -6,13 +6,16 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import permutation_test
 
 from evaluation.statistics import (
     clustered,
     clustered_bootstrap,
     difference_interval,
+    holm,
     mean_interval,
     paired,
+    sign_flips,
     wilson,
 )
 
@@ -125,3 +128,44 @@ def test_pairs_are_joined_by_key() -> None:
 def test_nonsense_is_refused(call: object) -> None:
     with pytest.raises(ValueError):
         call()  # type: ignore[operator]
+
+
+def test_sign_flips_of_few_prompts_are_all_tried() -> None:
+    assert sign_flips([1.0, 1.0, 1.0], ["a", "b", "c"]) == 2 / 8
+    assert sign_flips([0.5, 0.5, 1.0, 1.0], ["a", "a", "b", "c"]) == 2 / 8
+    assert sign_flips([0.0, 0.0], ["a", "b"]) == 1.0
+    assert sign_flips([1.0, -1.0], ["a", "b"]) == 1.0
+    with pytest.raises(ValueError, match="1 differences for 0 clusters"):
+        sign_flips([1.0], [])
+
+
+def test_sign_flips_are_scipys_permutation_test() -> None:
+    rng = np.random.default_rng(0)
+    for prompts in (9, 60):
+        sums = rng.normal(0.3, 1, prompts)
+        found = sign_flips(sums.tolist(), range(prompts))
+        wanted = permutation_test(
+            (sums, np.zeros(prompts)),
+            lambda x, y, axis: (x - y).mean(axis),
+            permutation_type="samples",
+            vectorized=True,
+            n_resamples=2**10 if prompts < 10 else 50_000,
+            rng=1,
+        ).pvalue
+        assert found == pytest.approx(wanted, abs=1e-12 if prompts < 10 else 0.02)
+
+
+def test_sign_flips_of_equal_methods_are_small_as_often_as_they_say() -> None:
+    rng = np.random.default_rng(2)
+    small = 0
+    for _ in range(300):
+        shift = np.repeat(rng.normal(size=25), 4)
+        values = shift + rng.normal(size=100)
+        small += sign_flips(values.tolist(), np.repeat(np.arange(25), 4).tolist()) <= 0.1
+    assert 15 <= small <= 46
+
+
+def test_holm_corrects_step_by_step() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == [1.0, 1.0] and holm([]) == []
+    assert holm([0.001, 0.9, 0.02]) == pytest.approx([0.003, 0.9, 0.04])
