@@ -280,6 +280,35 @@ def to_markdown(rows: Sequence[Row]) -> str:
 
     The number of pairs is shown where it is not that of the images.
     """
+    heads, body = _laid_out(rows)
+    widths = [max(map(len, column)) for column in zip(heads, *body, strict=True)]
+    lines = [heads, ["-" * width for width in widths], *body]
+    return "".join(
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |\n"
+        for line in lines
+    )
+
+
+def to_latex(rows: Sequence[Row]) -> str:
+    """The same table for a paper that uses booktabs, without float or caption."""
+    heads, body = _laid_out(rows)
+    lines = [" & ".join(map(_latex, cells)) + r" \\" for cells in (heads, *body)]
+    rules = [rf"\begin{{tabular}}{{{'l' * len(heads)}}}", r"\toprule"]
+    return "\n".join([*rules, lines[0], r"\midrule", *lines[1:], r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def _latex(text: str) -> str:
+    escaped = re.sub(r"[&%$#_{}]", lambda found: "\\" + found[0], text.replace("\\|", "|"))
+    escaped = (
+        escaped.replace("<", r"\textless{}")
+        .replace("~", r"\textasciitilde{}")
+        .replace("^", r"\textasciicircum{}")
+    )
+    return re.sub(r"(?<![\w.])-(?=\d)", r"$-$", escaped)
+
+
+def _laid_out(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Heads and cells, without empty columns."""
     intervals = {"score": "score [95 %]", "difference": "difference from DM [95 %]"}
     hidden = {f"{name}_{end}" for name in intervals for end in ("low", "high")} | {"losses", "p"}
     if all(row["pairs"] in (None, row["n"]) for row in rows):
@@ -288,13 +317,7 @@ def to_markdown(rows: Sequence[Row]) -> str:
         name for name in rows[0] if name not in hidden and any(row[name] not in (None, "") for row in rows)
     ]
     heads = [{**intervals, "wins": "wins-losses", "p_holm": "p (Holm)"}.get(name, name) for name in names]
-    body = [[_cell(row, name) for name in names] for row in rows]
-    widths = [max(map(len, column)) for column in zip(heads, *body, strict=True)]
-    lines = [heads, ["-" * width for width in widths], *body]
-    return "".join(
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |\n"
-        for line in lines
-    )
+    return heads, [[_cell(row, name) for name in names] for row in rows]
 
 
 def _cell(row: Row, name: str) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from asyndm.errors import UserError
 from evaluation.messages import describe
 from evaluation.results import Run, find_runs, read_run, write_bytes
-from evaluation.tables import labels, subjects_of, table, to_csv, to_markdown
+from evaluation.tables import labels, subjects_of, table, to_csv, to_latex, to_markdown
 
 NOTE = (
     "95 % intervals: of right-or-wrong scores with one image a prompt, or all alike, Wilson's over prompts; "
@@ -36,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--by", choices=["kind"], help="one row for each prompt kind as well")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write all numbers there")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there")
+    parser.add_argument("--latex", type=Path, metavar="FILE", help="the same for LaTeX with booktabs")
     chosen = parser.parse_args(arguments)
     try:
         report(chosen)
@@ -78,6 +79,8 @@ def report(chosen: argparse.Namespace) -> None:
     print(text, end="")
     if chosen.markdown:
         write_bytes(chosen.markdown, text.encode())
+    if chosen.latex:
+        write_bytes(chosen.latex, f"% {NOTE}\n{to_latex(rows)}".encode())
     if chosen.csv:
         write_bytes(chosen.csv, to_csv(rows).encode())
 

@@ -255,3 +255,29 @@ def test_real_runs_are_reported(lab: Lab) -> None:
     rows = table(map(read_run, find_runs([lab.runs])))
     assert [row["method"] for row in rows] == ["DM", "DM_concave", "AsynDM"]
     assert [row["pairs"] for row in rows] == [None, 3, 3]
+
+
+def test_the_latex_table_says_what_the_markdown_table_says(tmp_path: Path) -> None:
+    made(tmp_path, "dm", [1.0, 0.0, 1.0, 0.0], DM)
+    made(tmp_path, "asyn", [0.0, 0.0, 1.0, 0.0], ASYNDM)
+    out = tmp_path / "table.tex"
+    assert main([str(tmp_path), "--latex", str(out), "--markdown", str(tmp_path / "table.md")]) == 0
+    note, *lines = out.read_text().splitlines()
+    assert note.startswith("% 95 % intervals") and lines[1] == r"\toprule" and lines[-1] == r"\end{tabular}"
+    rows = [line.removesuffix(r" \\").split(" & ") for line in lines if line.endswith(r"\\")]
+    assert lines[0] == rf"\begin{{tabular}}{{{'l' * len(rows[0])}}}"
+    plain = [[cell.replace("$-$", "-").replace("\\", "") for cell in row] for row in rows]
+    markdown = (tmp_path / "table.md").read_text().splitlines()
+    told = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in markdown if line.startswith("|")
+    ]
+    assert plain == [told[0], *told[2:]] and any("$-$0.25" in cell for cell in rows[2])
+
+
+def test_p_values_are_corrected_over_the_table(tmp_path: Path) -> None:
+    made(tmp_path, "dm", [1.0] * 8, DM)
+    made(tmp_path, "asyn", [0.0] * 8, ASYNDM)
+    made(tmp_path, "asyn20", [0.0] * 7 + [1.0], ASYNDM | {"curve": {"_target_": "asyndm.curves.Linear"}})
+    tested = [row for row in table([read_run(f) for f in find_runs([tmp_path])]) if row["p"] is not None]
+    assert sorted(row["p"] for row in tested) == [2 / 256, 2 / 128]
+    assert sorted(row["p_holm"] for row in tested) == [4 / 256, 4 / 256]
