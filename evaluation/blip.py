@@ -80,6 +80,17 @@ def load(model: str, tokenizer: str | None, revision: str | None, image_size: in
     return VQA(network.eval().requires_grad_(False), words, dec + 1, dec, yes, no)
 
 
+def first_answers(network: Any, seen: Tensor, questions: Tensor, dec: int) -> Tensor:
+    """The logits (B, vocabulary) of the first token of the answers to unpadded questions (B, L), each about the picture
+    of features `seen` (B, P, width)."""
+    read = network.text_encoder(
+        input_ids=questions, attention_mask=torch.ones_like(questions), encoder_hidden_states=seen
+    ).last_hidden_state
+    start = torch.full((len(questions), 1), dec, device=questions.device)
+    logits: Tensor = network.text_decoder(input_ids=start, encoder_hidden_states=read).logits[:, -1]
+    return logits
+
+
 def _pretrained(model: str, revision: str | None) -> Any:
     config = BlipConfig.from_pretrained(model, revision=revision)
     config.vision_config.layer_norm_eps = EPSILON

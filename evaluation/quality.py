@@ -29,22 +29,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from asyndm.errors import UserError, first_line
+from asyndm.errors import UserError
 from evaluation.features import Features, fid, kid
 from evaluation.messages import describe
+from evaluation.metrics import Score
 from evaluation.metrics.exact import meanings
 from evaluation.results import (
     QUALITY_FILE,
     RUN_FILE,
     QualityRow,
-    find_runs,
     locked,
     read_rows,
+    runs_below,
     sha256,
     write_rows,
 )
 from evaluation.score import name_of, of_run
-from evaluation.scoring import open_image
+from evaluation.scoring import opened
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -76,11 +77,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise UserError(f"--batch-size {chosen.batch_size}: must be at least 1")
         if chosen.subset_size is not None and chosen.subset_size < 2:
             raise UserError(f"--subset-size {chosen.subset_size}: must be at least 2")
+        if not 0 <= chosen.seed < 2**63:
+            raise UserError(f"--seed {chosen.seed}: must be at least 0 and below 2**63")
         reference = None if chosen.reference == SHAPES else PictureSet.below(Path(chosen.reference))
         folders = [folder for root in chosen.folders for folder in _folders(root)]
         features = Features(chosen.features)
-        if not 0 <= chosen.seed < 2**63:
-            raise UserError(f"--seed {chosen.seed}: must be at least 0 and below 2**63")
         comparison = Comparison(features, reference, chosen.batch_size, chosen.subset_size, chosen.seed)
         return max([_add(comparison, folder) for folder in folders])
     except KeyboardInterrupt:
@@ -97,9 +98,7 @@ def _folders(root: Path) -> list[Path]:
     Raises:
         UserError: no such folder.
     """
-    if not root.is_dir():
-        raise UserError(f"{root}: no such folder")
-    return find_runs([root]) if any(root.rglob(RUN_FILE)) else [root]
+    return runs_below(root) or [root]
 
 
 @dataclass(frozen=True)
@@ -221,11 +220,11 @@ class Comparison:
         for start in range(0, len(pictures.files), self.batch_size):
             images = []
             for i, file in enumerate(pictures.files[start : start + self.batch_size], start):
-                try:
-                    images.append(open_image(file))
+                if isinstance(picture := opened(file), Score):
+                    _warn(f"{file}: {picture.reason}; not counted")
+                else:
+                    images.append(picture)
                     kept.append(i)
-                except Exception as error:  # Pillow has some six kinds for a broken file
-                    _warn(f"{file}: not a readable picture ({first_line(error)}); not counted")
             if images:
                 found.append(self.features.of(images))
         if len(kept) < 2:

@@ -333,15 +333,22 @@ def find_runs(roots: Sequence[Path]) -> list[Path]:
     Raises:
         UserError: a folder that does not exist, or no run in any of them.
     """
-    folders: set[Path] = set()
-    for root in roots:
-        if not root.is_dir():
-            raise UserError(f"{root}: no such folder")
-        folders |= {path.parent.resolve() for path in root.rglob(RUN_FILE)}
+    folders = {folder for root in roots for folder in runs_below(root)}
     if not folders:
         names = ", ".join(str(root) for root in roots)
         raise UserError(f"{names}: no runs there; make some with python -m experiments.run")
     return sorted(folders)
+
+
+def runs_below(root: Path) -> list[Path]:
+    """The folders of all runs in a folder or below it, in order.
+
+    Raises:
+        UserError: no such folder.
+    """
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder")
+    return sorted(path.parent.resolve() for path in root.rglob(RUN_FILE))
 
 
 def is_whole_png(path: Path) -> bool:

@@ -21,7 +21,6 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
-from tqdm import tqdm
 
 from asyndm.errors import UserError
 from asyndm.prompts import Prompt, text_id
@@ -34,15 +33,14 @@ from evaluation.results import (
     RUN_FILE,
     SCORES_FILE,
     ScoreRow,
-    find_runs,
     locked,
     read_record,
     read_rows,
     read_run,
+    runs_below,
     sha256,
-    write_rows,
 )
-from evaluation.scoring import Picture, means, open_image, read_bases, score, write_basis
+from evaluation.scoring import Picture, add_missing, means, open_image, read_bases, unscored, write_basis
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
@@ -67,10 +65,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return score_all(
                 {chosen.folder: listed(chosen.folder, chosen.prompts)}, metrics, chosen.batch_size
             )
-        if chosen.folder.is_dir() and not any(chosen.folder.rglob(RUN_FILE)):
+        if not (runs := runs_below(chosen.folder)):
             raise UserError(f"{chosen.folder}: no runs there; for a folder of pictures give --prompts CSV")
         work, status = {}, 0
-        for folder in find_runs([chosen.folder]):
+        for folder in runs:
             try:
                 work[folder] = of_run(folder)
             except Exception as error:
@@ -174,7 +172,7 @@ def check_folder(folder: Path, pictures: Sequence[Picture], metric: Metric) -> N
     """
     if not pictures:
         raise UserError(f"{folder}: no pictures yet")
-    todo = _todo(pictures, read_rows(folder / SCORES_FILE, ScoreRow), metric)
+    todo = unscored(pictures, read_rows(folder / SCORES_FILE, ScoreRow), metric)
     if len(todo) < len(pictures) and (basis := read_bases(folder).get(metric.name)) != metric.basis:
         remedy = (
             "experiments.run replaces them, this command never does"
@@ -194,28 +192,18 @@ def add_scores(folder: Path, pictures: Sequence[Picture], metric: Metric, batch_
     Raises:
         UserError: a row of the file that cannot be read.
     """
+    name = metric.name
     with locked(folder):
-        rows, name = read_rows(folder / SCORES_FILE, ScoreRow), metric.name
-        todo = _todo(pictures, rows, metric)
-        if todo:
+        if unscored(pictures, read_rows(folder / SCORES_FILE, ScoreRow), metric):
             write_basis(folder, metric)
-            with tqdm(total=len(pictures), initial=len(pictures) - len(todo), unit="img", desc=name) as bar:
-                for batch in score(metric, todo, name_of(folder), batch_size):
-                    rows += batch
-                    write_rows(folder / SCORES_FILE, ScoreRow, rows)
-                    bar.update(len(batch))
+        rows, new = add_missing(folder / SCORES_FILE, metric, pictures, name_of(folder), batch_size)
     keys = {picture.key for picture in pictures}
     found = [row for row in rows if row.metric == name and row.value is not None and row.key in keys]
     mean = f"{means(found)[name]:.4f}" if found else "no scores"
     print(
-        f"{folder}  {name} {mean}  {len(found)} of {len(pictures)} pictures, {len(todo)} new",
+        f"{folder}  {name} {mean}  {len(found)} of {len(pictures)} pictures, {new} new",
         flush=True,
     )
-
-
-def _todo(pictures: Sequence[Picture], rows: Sequence[ScoreRow], metric: Metric) -> list[Picture]:
-    done = {row.key for row in rows if row.metric == metric.name}
-    return [picture for picture in pictures if picture.key not in done]
 
 
 def _size(pictures: Sequence[Picture]) -> tuple[int, int]:

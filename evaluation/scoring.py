@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
+from tqdm import tqdm
 
 from asyndm.errors import UserError, first_line
 from asyndm.prompts import Prompt
 from evaluation.metrics import Metric, Score
-from evaluation.results import RUN_FILE, ScoreRow, read_json, read_record, write_json
+from evaluation.results import RUN_FILE, ScoreRow, read_json, read_record, read_rows, write_json, write_rows
 
 BASES_FILE = "metrics.json"
 """In a folder that is no run: what the scores of each metric rest on."""
@@ -71,11 +72,11 @@ def score(
 
 
 def _rows(metric: Metric, batch: Sequence[Picture], run_id: str) -> list[ScoreRow]:
-    opened: list[Image.Image | Score] = [_opened(picture.path) for picture in batch]
-    images = [image for image in opened if isinstance(image, Image.Image)]
-    whose = [p.prompt for p, image in zip(batch, opened, strict=True) if isinstance(image, Image.Image)]
+    read: list[Image.Image | Score] = [opened(picture.path) for picture in batch]
+    images = [image for image in read if isinstance(image, Image.Image)]
+    whose = [p.prompt for p, image in zip(batch, read, strict=True) if isinstance(image, Image.Image)]
     found = iter(metric.score(images, whose) if images else [])
-    scores = [image if isinstance(image, Score) else next(found) for image in opened]
+    scores = [image if isinstance(image, Score) else next(found) for image in read]
     return [
         ScoreRow(run_id, *picture.key, metric.name, score.value, score.reason)
         for picture, score in zip(batch, scores, strict=True)
@@ -91,6 +92,35 @@ def _out_of_memory(error: RuntimeError) -> bool:
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     return True
+
+
+def add_missing(
+    path: Path, metric: Metric, pictures: Sequence[Picture], run_id: str, batch_size: int, delay: float = 0
+) -> tuple[list[ScoreRow], int]:
+    """Scores the pictures that have no row of the metric in the CSV at `path`, which is written after every batch.
+
+    Args:
+        delay: seconds before a progress bar appears.
+
+    Returns:
+        All rows of the file, and how many of them are new.
+    """
+    rows = read_rows(path, ScoreRow)
+    todo = unscored(pictures, rows, metric)
+    if todo:
+        done = len(pictures) - len(todo)
+        with tqdm(total=len(pictures), initial=done, unit="img", desc=metric.name, delay=delay) as bar:
+            for batch in score(metric, todo, run_id, batch_size):
+                rows += batch
+                write_rows(path, ScoreRow, rows)
+                bar.update(len(batch))
+    return rows, len(todo)
+
+
+def unscored(pictures: Sequence[Picture], rows: Sequence[ScoreRow], metric: Metric) -> list[Picture]:
+    """The pictures of which the metric has no row."""
+    done = {row.key for row in rows if row.metric == metric.name}
+    return [picture for picture in pictures if picture.key not in done]
 
 
 def means(rows: Iterable[ScoreRow]) -> dict[str, float]:
@@ -119,7 +149,8 @@ def write_basis(folder: Path, metric: Metric) -> None:
         write_json(folder / BASES_FILE, bases)
 
 
-def _opened(path: Path) -> Image.Image | Score:
+def opened(path: Path) -> Image.Image | Score:
+    """A picture in memory; where it cannot be read, a score without value that says why."""
     try:
         return open_image(path)
     except Exception as error:  # Pillow has some six kinds for a broken file

@@ -16,6 +16,7 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
 
 import torch
@@ -27,7 +28,7 @@ from asyndm.errors import UserError
 from asyndm.prompts import Prompt
 from asyndm.shapes.checker import check
 from asyndm.shapes.model import load_pipeline
-from asyndm.shapes.world import KINDS, Spec, prompts
+from asyndm.shapes.world import KINDS, prompts
 from evaluation.metrics.blip_vqa import BLIPVQA
 from evaluation.metrics.clip_score import CLIPScore
 from evaluation.weights import EMBEDDED
@@ -55,15 +56,11 @@ class Share:
         return f"{self.name}: {self.right / self.asked:.4f} of {self.asked}"
 
 
-def test_pool(pictures: int, seed: int) -> Pool:
+def fresh_pool(pictures: int, seed: int) -> Pool:
     """Pictures of the test prompts of every kind, in turn, every second one once through the autoencoder."""
     generator = torch.Generator().manual_seed(seed)
-    asked = [spec for kind in KINDS for spec in _repeated(prompts("test", kind), pictures)]
+    asked = [spec for kind in KINDS for spec in islice(cycle(prompts("test", kind)), pictures)]
     return make_pool(asked, load_pipeline("shapes").vae.float(), generator)
-
-
-def _repeated(specs: Sequence[Spec], count: int) -> list[Spec]:
-    return [specs[i % len(specs)] for i in range(count)]
 
 
 def images(pool: Pool) -> list[Image.Image]:
@@ -165,7 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    pool = test_pool(chosen.pictures, chosen.seed)
+    pool = fresh_pool(chosen.pictures, chosen.seed)
     for title, shares in (
         ("BLIP-VQA", yes_no(blip, pool, chosen.seed)),
         ("CLIP", retrieval(clip, pool, chosen.seed)),

@@ -25,10 +25,10 @@ from PIL import Image
 
 from asyndm.errors import UserError
 from asyndm.prompts import Prompt
-from evaluation.blip import VQA
+from evaluation.blip import VQA, first_answers
 from evaluation.metrics.blip_vqa import BLIPVQA, prepared, questions
 from evaluation.weights import EMBEDDED
-from experiments.evaluator_accuracy import images, test_pool
+from experiments.evaluator_accuracy import fresh_pool, images
 
 PAIRS_OF_ALL_KINDS = 17
 """Phrases of one prompt of each kind, about."""
@@ -69,15 +69,10 @@ def naive(
 def alone(metric: BLIPVQA, vqa: VQA, picture: Image.Image, question: str) -> float:
     """P(yes) of one question about one picture."""
     pixels = torch.from_numpy(prepared(picture, metric.image_size))[None].to(metric.where)
-    words = vqa.tokenizer(question, return_tensors="pt").to(metric.where)
-    words["input_ids"][:, 0] = vqa.enc
-    read = vqa.network.text_encoder(
-        input_ids=words["input_ids"],
-        attention_mask=words["attention_mask"],
-        encoder_hidden_states=vqa.network.vision_model(pixels).last_hidden_state,
-    ).last_hidden_state
-    start = torch.tensor([[vqa.dec]], device=metric.where)
-    logits = vqa.network.text_decoder(input_ids=start, encoder_hidden_states=read).logits[0, -1]
+    seen = vqa.network.vision_model(pixels).last_hidden_state
+    words = vqa.tokenizer(question, return_tensors="pt")["input_ids"].to(metric.where)
+    words[:, 0] = vqa.enc
+    logits = first_answers(vqa.network, seen, words, vqa.dec)[0]
     return float(logits[[vqa.yes, vqa.no]].softmax(-1)[0])
 
 
@@ -104,7 +99,7 @@ class Cost:
 
 def measure(metric: BLIPVQA, pairs: int, batch_size: int) -> Cost:
     """At least so many pairs of test prompts' pictures and their phrases, twice: naive, ours, ours, naive."""
-    pool = test_pool(math.ceil(pairs / PAIRS_OF_ALL_KINDS), seed=0)
+    pool = fresh_pool(math.ceil(pairs / PAIRS_OF_ALL_KINDS), seed=0)
     prompts = [Prompt(f"p{i}", spec.text, phrases=spec.phrases) for i, spec in enumerate(pool.asked)]
     pictures, cost = images(pool), Cost()
     for order in ((0, 1), (1, 0)):

@@ -22,7 +22,6 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from PIL.Image import Image
-from tqdm import tqdm
 
 from evaluation import pictures
 from evaluation.choices import build
@@ -43,7 +42,7 @@ from evaluation.results import (
     write_prompts,
     write_rows,
 )
-from evaluation.scoring import Picture, means, open_image, read_bases, score, write_basis
+from evaluation.scoring import Picture, add_missing, means, open_image, read_bases, write_basis
 from experiments import config as schema
 from experiments.checks import check
 from experiments.folder import GRID_FILE, is_complete, missing_items, stated, wants_strip
@@ -192,24 +191,15 @@ def make_scores(plan: Plan) -> None:
     path, size = plan.folder / SCORES_FILE, plan.config["batch_size"]
     rows = read_rows(path, ScoreRow)
     bases = read_bases(plan.folder)
+    made = [Picture(plan.folder / item.file, item.prompt, item.image_index) for item in plan.items]
     started = time.perf_counter()
     for name, metric in metrics(plan).items():
         if bases.get(name) != metric.basis:
             rows = [row for row in rows if row.metric != name]
             write_rows(path, ScoreRow, rows)
             write_basis(plan.folder, metric)
-        scored = {row.key for row in rows if row.metric == name}
-        todo = [
-            Picture(plan.folder / item.file, item.prompt, item.image_index)
-            for item in plan.items
-            if item.key not in scored
-        ]
         try:
-            with tqdm(total=len(todo), unit="img", desc=name, delay=2) as bar:
-                for batch in score(metric, todo, plan.run_id, size):
-                    rows += batch
-                    write_rows(path, ScoreRow, rows)
-                    bar.update(len(batch))
+            rows, _ = add_missing(path, metric, made, plan.run_id, size, delay=2)
         finally:
             metric.release()
     add_timings(plan, scoring_seconds=time.perf_counter() - started)

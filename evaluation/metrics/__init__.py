@@ -123,6 +123,14 @@ class ModelMetric(Metric, Generic[Loaded]):
 
     def check(self, prompts: Sequence[Prompt], size: tuple[int, int]) -> None:
         self.check_device()
+        self.check_weights()
+
+    def check_weights(self) -> None:
+        """Sees to it that weights and what goes with them are here.
+
+        Raises:
+            UserError: naming what is not.
+        """
         try:
             check(self.model, self.revision)
             for setting in self.models[1:]:

@@ -79,6 +79,8 @@ class BLIPVQA(ModelMetric["VQA"]):
         """P(yes) of each (place among the images, question)."""
         import torch
 
+        from evaluation.blip import first_answers
+
         vqa, where = self.loaded, self.where
         network = vqa.network
         tokens = [
@@ -91,13 +93,7 @@ class BLIPVQA(ModelMetric["VQA"]):
             for length in sorted({len(ids) for ids in tokens}):
                 group = [i for i, ids in enumerate(tokens) if len(ids) == length]
                 ids = torch.tensor([[vqa.enc, *tokens[i][1:]] for i in group], device=where)
-                read = network.text_encoder(
-                    input_ids=ids,
-                    attention_mask=torch.ones_like(ids),
-                    encoder_hidden_states=seen[[pairs[i][0] for i in group]],
-                ).last_hidden_state
-                start = torch.full((len(group), 1), vqa.dec, device=where)
-                logits = network.text_decoder(input_ids=start, encoder_hidden_states=read).logits[:, -1]
+                logits = first_answers(network, seen[[pairs[i][0] for i in group]], ids, vqa.dec)
                 for i, yes in zip(
                     group, logits[:, [vqa.yes, vqa.no]].float().softmax(-1)[:, 0].tolist(), strict=True
                 ):

@@ -75,8 +75,7 @@ class CLIPScore(ModelMetric[tuple[Any, Any, Any]]):
                 f"metric {self.name}: revision={self.revision}: open_clip has none; name weights by tag"
             )
 
-    def check(self, prompts: Sequence[Prompt], size: tuple[int, int]) -> None:
-        self.check_device()
+    def check_weights(self) -> None:
         try:
             check_open_clip(self.model, self.pretrained)
         except UserError as error:

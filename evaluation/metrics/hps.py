@@ -40,8 +40,7 @@ class HPS(ModelMetric[CLIPScore]):
     models = ("model", "pretrained")
     resize_mode: ClassVar[str] = "longest"
 
-    def check(self, prompts: Sequence[Prompt], size: tuple[int, int]) -> None:
-        self.check_device()
+    def check_weights(self) -> None:
         import open_clip
 
         if self.model not in open_clip.list_models():

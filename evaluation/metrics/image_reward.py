@@ -38,8 +38,7 @@ class ImageReward(ModelMetric[tuple[Any, Any, Any]]):
     name = "image_reward"
     models = ("model", "tokenizer")
 
-    def check(self, prompts: Sequence[Prompt], size: tuple[int, int]) -> None:
-        self.check_device()
+    def check_weights(self) -> None:
         self._file()
         try:
             check_settings(self.tokenizer)

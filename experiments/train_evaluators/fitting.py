@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from evaluation.blip import first_answers
 from experiments.train_evaluators.networks import NORMAL, WIDTH
 from experiments.train_evaluators.pictures import (
     CONTENTS,
@@ -130,13 +131,7 @@ def train_blip(
         for length in {len(words) for _, words, _ in asked}:
             group = [entry for entry in asked if len(entry[1]) == length]
             words = torch.tensor([entry[1] for entry in group])
-            read = network.text_encoder(
-                input_ids=words,
-                attention_mask=torch.ones_like(words),
-                encoder_hidden_states=seen[[entry[0] for entry in group]],
-            ).last_hidden_state
-            start = torch.full((len(group), 1), ids("[DEC]"))
-            logits = network.text_decoder(input_ids=start, encoder_hidden_states=read).logits[:, -1]
+            logits = first_answers(network, seen[[entry[0] for entry in group]], words, ids("[DEC]"))
             wanted = answers[[entry[2] for entry in group]]
             total = total + F.cross_entropy(logits, wanted, reduction="sum")
         return total / len(asked) + named

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from asyndm.shapes.model import build_tokenizer
 from asyndm.shapes.world import WORDS
+from evaluation.metrics.blip_vqa import DEVIATION, MEAN
 from experiments.train_evaluators.pictures import PATCH
 
 SIDE, WIDTH = 64, 128
-NORMAL = {"mean": [0.48145466, 0.4578275, 0.40821073], "std": [0.26862954, 0.26130258, 0.27577711]}
+NORMAL = {"mean": list(MEAN), "std": list(DEVIATION)}
 
 
 def clip_config() -> dict[str, Any]:

@@ -13,7 +13,7 @@ from asyndm.shapes.world import Spec, Thing, prompts
 from evaluation.metrics.blip_vqa import BLIPVQA
 from evaluation.metrics.clip_score import CLIPScore
 from evaluation.weights import EMBEDDED
-from experiments.evaluator_accuracy import images, retrieval, test_pool, yes_no
+from experiments.evaluator_accuracy import fresh_pool, images, retrieval, yes_no
 from experiments.metric_cost import main as cost
 from experiments.train_evaluators import networks
 from experiments.train_evaluators.__main__ import main as train
@@ -25,12 +25,10 @@ from experiments.train_evaluators.pictures import (
     true_phrases,
 )
 
-test_pool.__test__ = False  # type: ignore[attr-defined]
-
 
 @pytest.fixture(scope="module")
 def pool() -> Pool:
-    return test_pool(12, seed=5)
+    return fresh_pool(12, seed=5)
 
 
 def test_the_shipped_blip_answers_single_phrases_about_pictures_it_has_not_seen(pool: Pool) -> None:
