@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from experiments.checks import read_parts
-from experiments.report import main as report
+from experiments.report.__main__ import main as report
 from tests.lab.conftest import Lab
 
 BAD = [

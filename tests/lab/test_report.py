@@ -24,7 +24,7 @@ from evaluation.results import (
 )
 from evaluation.statistics import clustered, wilson
 from evaluation.tables import Row, table, to_markdown
-from experiments.report import main
+from experiments.report.__main__ import main
 from tests.lab.conftest import Lab
 
 DM: dict[str, Any] = {
