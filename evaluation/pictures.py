@@ -1,4 +1,4 @@
-"""Pictures to look at: a captioned grid, and strips of timestep maps and masks over the steps."""
+"""Pictures to look at: a captioned grid, and strips of timestep maps, masks and predicted pictures over the steps."""
 
 from __future__ import annotations
 
@@ -6,19 +6,14 @@ import textwrap
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-Array = npt.NDArray[np.float64]
+from evaluation.traces import Trace
 
 CELL, GAP, LINE = 144, 10, 13
 INK, PAPER = (32, 32, 32), (255, 255, 255)
 RIGHT, WRONG, UNKNOWN = (0, 114, 178), (213, 94, 0), (170, 170, 170)
-VIRIDIS = np.array([(68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37)], dtype=float)
-SUBJECTS = np.array(
-    [(230, 159, 0), (86, 180, 233), (0, 158, 115), (204, 121, 167), (240, 228, 66)], dtype=float
-)
-"""Colours that remain distinct for the colour-blind (Okabe and Ito)."""
+"""Right and wrong are blue and orange: distinct for the colour-blind."""
 
 
 def grid(images: Sequence[Image.Image], captions: Sequence[str], right: Sequence[bool | None]) -> Image.Image:
@@ -48,34 +43,32 @@ def grid(images: Sequence[Image.Image], captions: Sequence[str], right: Sequence
 def strip(
     images: Sequence[Image.Image],
     captions: Sequence[str],
-    timesteps: Sequence[Array],
-    weights: Sequence[Array],
-    columns: int = 8,
+    traces: Sequence[Trace],
+    previews: Sequence[Sequence[Image.Image]],
 ) -> Image.Image:
-    """For each picture, over some of the steps: its timestep map above its subject masks, then the picture.
+    """For each picture, over some of the steps: its timestep map, its subjects' masks and the predicted clean picture;
+    then the picture.
 
     Args:
         images: B pictures.
         captions: B prompts.
-        timesteps: for each step (B, H, W), 0 (clean, violet) to 1000 (noise, yellow).
-        weights: for each step (B, S, H, W) in [0, 1]; one colour a subject, black where there is none.
-        columns: how many steps are shown, evenly spaced, first and last among them.
+        traces: B of them.
+        previews: for each, a picture a step of its trace.
     """
-    shown = np.unique(np.linspace(0, len(timesteps) - 1, min(columns, len(timesteps))).round().astype(int))
-    side, block = 72, 2 * 72 + 3 * LINE + GAP
-    canvas = Image.new("RGB", (GAP + len(shown) * (side + 4) + CELL + GAP, GAP + len(images) * block), PAPER)
+    side = 72
+    block, wide = LINE * 2 + 3 * (side + 2) + GAP, max(len(way.steps) for way in traces) * (side + 4)
+    canvas = Image.new("RGB", (GAP + wide + CELL + GAP, GAP + len(images) * block), PAPER)
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=10)
-    for b, (image, caption) in enumerate(zip(images, captions, strict=True)):
+    for b, (image, caption, way, frames) in enumerate(zip(images, captions, traces, previews, strict=True)):
         y = GAP + b * block
         draw.text((GAP, y), caption, fill=INK, font=font)
-        for column, step in enumerate(shown):
-            x, levels = GAP + column * (side + 4), timesteps[step][b]
-            low, high = levels.min(), levels.max()
-            label = f"t {high:.0f}" if round(low) == round(high) else f"t {low:.0f}-{high:.0f}"
+        rows = (way.maps, way.masks, frames)
+        for column, label in enumerate(way.labels):
+            x = GAP + column * (side + 4)
             draw.text((x, y + LINE), label, fill=INK, font=font)
-            canvas.paste(_fit(_levels(levels), side), (x, y + 2 * LINE))
-            canvas.paste(_fit(_regions(weights[step][b]), side), (x, y + 2 * LINE + side + 2))
-        canvas.paste(_fit(image), (GAP + len(shown) * (side + 4), y + 2 * LINE))
+            for row, cells in enumerate(rows):
+                canvas.paste(_fit(cells[column], side), (x, y + 2 * LINE + row * (side + 2)))
+        canvas.paste(_fit(image), (GAP + wide, y + 2 * LINE))
     return canvas
 
 
@@ -86,15 +79,3 @@ def _fit(image: Image.Image, side: int = CELL) -> Image.Image:
     return image.convert("RGB").resize(
         size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
     )
-
-
-def _levels(timesteps: Array) -> Image.Image:
-    place = np.clip(timesteps / 1000, 0, 1) * (len(VIRIDIS) - 1)
-    channels = [np.interp(place, np.arange(len(VIRIDIS)), VIRIDIS[:, c]) for c in range(3)]
-    return Image.fromarray(np.stack(channels, -1).round().astype(np.uint8))
-
-
-def _regions(weights: Array) -> Image.Image:
-    colours = SUBJECTS[np.arange(len(weights)) % len(SUBJECTS)]
-    total = np.maximum(weights.sum(0), 1)[..., None]
-    return Image.fromarray((np.einsum("shw,sc->hwc", weights, colours) / total).round().astype(np.uint8))

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
 
 
 @dataclass
@@ -83,6 +86,12 @@ class GenEvalPromptSet(PromptSet):
 
 
 @dataclass
+class WordList(Choice):
+    words: list[str] = field(default_factory=list)
+    path: str | None = None
+
+
+@dataclass
 class Guidance(Choice):
     guidance_scale: float = 1.0
     negative_prompt: str | None = None
@@ -118,8 +127,10 @@ class Config:
     curve: Any = MISSING
     mask: Any = MISSING
     prompt_set: Any = MISSING
+    subjects: Any = MISSING
     guidance: Any = MISSING
     num_inference_steps: int = 20
+    mask_threshold: float = 1.0
     eta: float = 1.0
     seed: int = 0
     images_per_prompt: int = 1
@@ -146,6 +157,7 @@ SCHEMAS: dict[str, dict[str, type]] = {
         "reference": ReferencePromptSet,
         "geneval": GenEvalPromptSet,
     },
+    "subjects": {"given": Choice, "words": WordList},
     "guidance": {"guidance": Guidance},
     "tracker": {"csv": Tracker, "wandb": WandbTracker},
 }

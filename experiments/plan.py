@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 
 from asyndm.errors import UserError
-from asyndm.prompts import Prompt, PromptSet
+from asyndm.prompts import Prompt, PromptSet, SubjectChoice
 from evaluation.choices import build, build_metrics, settings
 from evaluation.metrics import Metric
 from evaluation.results import sha256
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 RECIPE = 1
 """Raise it when the sampler or a loader begins to make other pixels of the same settings."""
 
-NO_MASK, LINEAR = "asyndm.masks.NoMask", "asyndm.curves.Linear"
+NO_MASK, STATIC_MASK, LINEAR = "asyndm.masks.NoMask", "asyndm.masks.StaticMask", "asyndm.curves.Linear"
 RANGES: dict[str, tuple[float, float]] = {
     "num_inference_steps": (1, 1000),
     "eta": (0, 1),
@@ -65,9 +65,14 @@ class Item:
         return self.prompt.prompt_id, self.image_index
 
     @property
+    def name(self) -> str:
+        """The file name of the picture, and of what is kept beside it."""
+        return f"{self.prompt.prompt_id}_{self.image_index:03d}.png"
+
+    @property
     def file(self) -> str:
         """Where the picture lies, relative to the run's folder."""
-        return f"images/{self.prompt.prompt_id}_{self.image_index:03d}.png"
+        return f"images/{self.name}"
 
 
 @dataclass(frozen=True)
@@ -128,7 +133,7 @@ def make_plan(config: DictConfig) -> Plan:
         key = error.full_key or str(error).rpartition(": ")[2]
         raise UserError(f"{key} is missing: give {key}=...") from error
     _check_ranges(resolved)
-    prompts = _prompts(resolved["prompt_set"])
+    prompts = _prompts(resolved["prompt_set"], resolved["subjects"])
     return Plan(resolved, prompts, _identity(resolved, prompts))
 
 
@@ -242,10 +247,11 @@ def _model_content(model: Mapping[str, Any]) -> dict[str, Any]:
     return {"weights": digest(folder), **rest}
 
 
-def _prompts(choice: Mapping[str, Any]) -> tuple[Prompt, ...]:
+def _prompts(choice: Mapping[str, Any], subjects: Mapping[str, Any]) -> tuple[Prompt, ...]:
     prompt_set: PromptSet = build(choice)
+    chosen: SubjectChoice = build(subjects)
     try:
-        return tuple(prompt_set.load())
+        return tuple(map(chosen.choose, prompt_set.load()))
     except UserError as error:
         raise UserError(f"prompt_set: {error}") from error
 

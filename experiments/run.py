@@ -15,7 +15,6 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Sequence, Set
-from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -51,7 +50,6 @@ from experiments.record import add_timings, begin_record
 from experiments.sampling import load_model, png, sample_missing
 from experiments.trackers import Forgiving, Tracker
 
-CONF = Path(__file__).resolve().parent.parent / "conf"
 GRID_SIZE = 64
 """Pictures in the grid."""
 KEEP_EVERY = 20.0
@@ -253,7 +251,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.argv = [program[0], *(program[1:] if arguments is None else arguments)]
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
+        hydra.main(version_base="1.3", config_path=str(schema.CONF), config_name="config")(job)()
         return 0
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)

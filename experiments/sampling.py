@@ -14,35 +14,56 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
 from evaluation import pictures
 from evaluation.choices import build
 from evaluation.results import write_bytes
+from evaluation.traces import PREVIEWS, TRACES, Trace, encode, encode_previews, shown_steps, trace
 from experiments.folder import STRIP_FILE, missing_items, wants_strip
 from experiments.plan import Item, Plan, build_mask
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from asyndm.algorithm import StepRecord
     from asyndm.masks import Mask
 
 
-class Strip:
-    """Records the first pictures' timestep maps and masks, as the sampler's callback."""
+class Tracer:
+    """Keeps what `evaluation.traces` shows of some steps, as the sampler's callback, on the device until the end."""
 
-    def __init__(self, count: int) -> None:
-        self.count = count
-        self.timesteps: list[pictures.Array] = []
-        self.weights: list[pictures.Array] = []
+    def __init__(self, num_inference_steps: int, previews: int) -> None:
+        self.steps = shown_steps(num_inference_steps)
+        self.previews = previews
+        self.timesteps: list[Tensor] = []
+        self.weights: list[Tensor] = []
+        self.samples: list[Tensor] = []
 
     def __call__(self, record: StepRecord) -> None:
-        self.timesteps.append(record.timesteps[: self.count].cpu().double().numpy())
-        self.weights.append(record.weights[: self.count].cpu().double().numpy())
+        if record.step in self.steps:
+            self.timesteps.append(record.timesteps)
+            self.weights.append(record.weights)
+            self.samples.append(record.sample[: self.previews])
 
-    def draw(self, images: Sequence[Image.Image], items: Sequence[Item]) -> Image.Image:
-        captions = [item.prompt.text for item in items[: self.count]]
-        return pictures.strip(images[: self.count], captions, self.timesteps, self.weights)
+    def traces(self) -> list[Trace]:
+        """The way of each picture of the batch."""
+        timesteps, weights = (
+            [step.cpu().double().numpy() for step in steps] for steps in (self.timesteps, self.weights)
+        )
+        return [
+            trace(self.steps, np.stack([t[b] for t in timesteps]), np.stack([w[b] for w in weights]))
+            for b in range(len(timesteps[0]))
+        ]
+
+    def decoded(self, pipe: Any) -> list[list[Image.Image]]:
+        """The predicted clean pictures of the first images, one at each step kept."""
+        from asyndm.sampler import decode
+
+        steps = [decode(pipe, sample, "pil") for sample in self.samples] if self.previews else []
+        return [list(frames) for frames in zip(*steps, strict=True)]
 
 
 def pending_batches(plan: Plan, batch_size: int, missing: set[Item]) -> list[tuple[Item, ...]]:
@@ -62,21 +83,38 @@ def sample_missing(plan: Plan, batch_size: int, pipe: Any, saved: Callable[[Item
     done = len(plan.items) - len(missing)
     with tqdm(total=len(plan.items), initial=done, unit="img", desc=plan.label, mininterval=0.5) as progress:
         for batch in pending_batches(plan, batch_size, missing):
-            first = batch[0] is plan.items[0] and plan.config["pictures"] > 0
-            recorder = Strip(min(plan.config["pictures"], len(batch))) if first else None
-            images = _sample(plan, pipe, mask, batch, recorder)
-            for item, image in zip(batch, images, strict=True):
+            first = batch[0] is plan.items[0]
+            tracer = Tracer(plan.identity["num_inference_steps"], plan.config["pictures"] if first else 0)
+            images = _sample(plan, pipe, mask, batch, tracer)
+            traces = tracer.traces()
+            for item, image, way in zip(batch, images, traces, strict=True):
                 if item in missing:
+                    write_bytes(plan.folder / TRACES / item.name, encode(way), durable=False)
                     write_bytes(plan.folder / item.file, png(image), durable=False)
                     saved(item)
                     progress.update()
-            if recorder is not None:
-                write_bytes(plan.folder / STRIP_FILE, png(recorder.draw(images, batch)))
+            if tracer.previews:
+                draw_strip(plan, batch, images, traces, tracer.decoded(pipe))
 
 
-def _sample(
-    plan: Plan, pipe: Any, mask: Mask, batch: Sequence[Item], recorder: Strip | None
-) -> list[Image.Image]:
+def draw_strip(
+    plan: Plan,
+    batch: Sequence[Item],
+    images: Sequence[Image.Image],
+    traces: Sequence[Trace],
+    previews: Sequence[Sequence[Image.Image]],
+) -> None:
+    """Writes the predicted pictures of the first images, and then the strip of them."""
+    for item, frames in zip(batch, previews, strict=False):
+        write_bytes(plan.folder / PREVIEWS / item.name, encode_previews(frames), durable=False)
+    count = len(previews)
+    captions = [item.prompt.text for item in batch[:count]]
+    write_bytes(
+        plan.folder / STRIP_FILE, png(pictures.strip(images[:count], captions, traces[:count], previews))
+    )
+
+
+def _sample(plan: Plan, pipe: Any, mask: Mask, batch: Sequence[Item], tracer: Tracer) -> list[Image.Image]:
     from asyndm.sampler import sample
 
     config = plan.identity
@@ -91,7 +129,7 @@ def _sample(
         seed=[item.seed for item in batch],
         height=config["height"],
         width=config["width"],
-        callback=recorder,
+        callback=tracer,
         **config["guidance"],
     )
     return images

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,16 @@ from omegaconf import DictConfig, open_dict, read_write
 from asyndm.errors import UserError
 from evaluation.messages import describe
 from experiments.checks import check, check_writable
-from experiments.config import SCHEMAS
+from experiments.config import CONF, SCHEMAS, register
+from experiments.cost import cost
 from experiments.folder import is_complete
-from experiments.plan import make_plan
+from experiments.plan import Plan, make_plan
 from experiments.trackers import SWEEP_VARIABLE
 
 SINGLE = frozenset(SCHEMAS)
 """Groups of which a run has one choice; of metrics it can have several."""
 MANY = 50
-"""Jobs whose checking takes so long that it is announced."""
+"""Jobs whose composing takes so long that it is announced."""
 
 
 class CheckAll(Callback):
@@ -89,18 +90,47 @@ def _replace_params(config: DictConfig) -> None:
         config.hydra.sweeper.params = {key: value for key, value in params.items() if key not in given}
 
 
-def _check_jobs(config: DictConfig) -> None:
+def jobs(config: DictConfig) -> list[Plan]:
+    """Every job of the basic sweeper's grid, in its order; jobs that come to the same run each time.
+
+    Raises:
+        UserError: one of them is no run.
+    """
     from hydra import compose
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
     params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
     overrides = _parsed([*params, *config.hydra.overrides.task])
-    checked: set[str] = set()
-    jobs = BasicSweeper.split_arguments(overrides, max_batch_size=None)[0]
-    if len(jobs) > MANY:
-        print(f"checking {len(jobs)} jobs", file=sys.stderr, flush=True)
-    for job in jobs:
-        plan = make_plan(compose("config", job))
-        if plan.run_id not in checked and not is_complete(plan):
+    settings = BasicSweeper.split_arguments(overrides, max_batch_size=None)[0]
+    if len(settings) > MANY:
+        print(f"composing {len(settings)} jobs", file=sys.stderr, flush=True)
+    return [make_plan(compose("config", job)) for job in settings]
+
+
+def planned(overrides: Sequence[str]) -> list[Plan]:
+    """The runs that ``experiments.run`` would make of these settings, each once, whether with -m or not.
+
+    Raises:
+        UserError: one of them is no run.
+        HydraException: there is no such setting.
+    """
+    from hydra import compose, initialize_config_dir
+
+    register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", list(overrides), return_hydra_config=True)
+        _replace_params(config)
+        return list({plan.run_id: plan for plan in jobs(config)}.values())
+
+
+def _check_jobs(config: DictConfig) -> None:
+    missing: dict[str, Plan] = {}
+    plans = jobs(config)
+    for plan in plans:
+        if plan.run_id not in missing and not is_complete(plan):
             check(plan)
-        checked.add(plan.run_id)
+            missing[plan.run_id] = plan
+    if len(plans) > 1 and missing:
+        there = len({plan.run_id for plan in plans}) - len(missing)
+        found = f"; {there} more are there" if there else ""
+        print(f"to make: {cost(missing.values())}{found}", file=sys.stderr, flush=True)

@@ -19,6 +19,7 @@ from asyndm.prompts import (
     PromptSet,
     ReferencePrompts,
     ShapesPrompts,
+    WordList,
     text_id,
 )
 from asyndm.subjects import Subject, locate
@@ -312,3 +313,27 @@ def test_shapes_take_turns_and_their_splits_share_nothing() -> None:
 def test_shapes_refuse_unknown_words(wrong: ShapesPrompts) -> None:
     with pytest.raises(UserError, match="choose from"):
         wrong.load()
+
+
+def test_a_word_list_finds_its_words_wherever_they_stand(tmp_path: Path) -> None:
+    path = written(tmp_path, "words.txt", "dog\n\n  hot dog \ncatalogue\n")
+    words = WordList(["Box", "cat"], path=path)
+    text = "a dog, two Boxes, a hot dog and a dog without cats, catalogues or a dogma"
+    prompt = Prompt("p", text, (Subject("dogma"),), "kind", ("a dog",))
+    chosen = words.choose(prompt)
+    assert chosen.subjects == (
+        Subject("dog"),
+        Subject("Boxes"),
+        Subject("hot dog"),
+        Subject("dog", occurrence=3),
+        Subject("cats"),
+        Subject("catalogues"),
+    )
+    assert (chosen.prompt_id, chosen.text, chosen.kind, chosen.phrases) == ("p", text, "kind", ("a dog",))
+    assert words.choose(Prompt("q", "nothing of the kind")).subjects == ()
+
+
+@pytest.mark.parametrize(("words", "path"), [([], None), ([" "], None), ([], "none.txt")])
+def test_a_word_list_without_words_is_refused(words: list[str], path: str | None) -> None:
+    with pytest.raises(UserError, match="word list"):
+        WordList(words, path).choose(Prompt("p", "a dog"))

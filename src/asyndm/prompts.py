@@ -11,6 +11,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import count, product, zip_longest
 from typing import Any, ClassVar, Self
 
@@ -326,16 +327,61 @@ class GenEvalPrompts(PromptSet):
     def _all(self) -> Iterator[tuple[str, Prompt]]:
         for place, row in self.rows():
             text = row["prompt"].strip()
-            names = sorted((thing["class"] for thing in row["include"]), key=len, reverse=True)
             colours = [re.escape(thing["color"]) for thing in row["include"] if "color" in thing]
             before = "".join(rf"(?:(?:{words})\s+)?" for words in (self.BEFORE, "|".join(colours)) if words)
-            phrase = rf"(?<!\w){before}((?:{'|'.join(map(re.escape, names))})(?:e?s)?)(?!\w)"
-            found = list(re.finditer(phrase, text, flags=re.IGNORECASE))
+            found = _mentions(text, [thing["class"] for thing in row["include"]], before)
             subjects = tuple(_subject_at(text, *match.span(1)) for match in found)
             yield (
                 place,
                 Prompt(text_id(text), text, subjects, row["tag"], tuple(match[0] for match in found)),
             )
+
+
+class SubjectChoice:
+    """The subjects as the prompt set gives them: by hand, or by the grammar it was made with."""
+
+    def choose(self, prompt: Prompt) -> Prompt:
+        """The prompt with its subjects."""
+        return prompt
+
+
+@dataclass(frozen=True)
+class WordList(SubjectChoice):
+    """The subjects are the words of a list, wherever a prompt says them, in the singular or the regular plural;
+    of words that overlap the longest. Their concavity is the curve's.
+
+    Attributes:
+        words: words or phrases.
+        path: a text file of more, one a line.
+    """
+
+    words: Sequence[str] = ()
+    path: str | None = None
+
+    def choose(self, prompt: Prompt) -> Prompt:
+        """The prompt with these subjects.
+
+        Raises:
+            UserError: no words at all, or a file that is not there.
+        """
+        found = [_subject_at(prompt.text, *match.span(1)) for match in _mentions(prompt.text, self._names)]
+        return replace(prompt, subjects=tuple(found))
+
+    @cached_property
+    def _names(self) -> list[str]:
+        lines = read_text(existing(self.path, "word list")).splitlines() if self.path else []
+        names = [word.strip() for word in (*self.words, *lines) if word.strip()]
+        if not names:
+            raise UserError(
+                "subjects: the word list is empty: give subjects.words=[...] or subjects.path=FILE"
+            )
+        return names
+
+
+def _mentions(text: str, names: Sequence[str], before: str = "") -> list[re.Match[str]]:
+    """Where the text says one of the names, which is the first group; `before` is a pattern."""
+    longest = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
+    return list(re.finditer(rf"(?<!\w){before}((?:{longest})(?:e?s)?)(?!\w)", text, flags=re.IGNORECASE))
 
 
 def _subject_at(text: str, start: int, end: int) -> Subject:

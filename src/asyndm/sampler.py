@@ -177,7 +177,7 @@ def sample(
     )
     try:
         latents = batch.run(mask, mask.initial(scene, batch.rehearse), callback)
-        return latents if output_type == "latent" else _decode(pipe, latents, output_type)
+        return latents if output_type == "latent" else decode(pipe, latents, output_type)
     finally:
         pipe.maybe_free_model_hooks()
 
@@ -223,8 +223,14 @@ def _draw(seeds: Sequence[int], shape: tuple[int, ...], steps: int) -> tuple[Ten
     return noise[0], noise[1:] if steps else None
 
 
-def _decode(pipe: Any, latents: Tensor, output_type: str) -> Any:
-    """Latents to images, one at a time so that none depends on its company. A flagged picture is black."""
+@torch.no_grad()
+def decode(pipe: Any, latents: Tensor, output_type: str = "pil") -> Any:
+    """Latents (B, C, H, W) to images, one at a time so that none depends on its company; a flagged picture is black.
+
+    Args:
+        pipe: the ``StableDiffusionPipeline`` whose latents they are.
+        output_type: "pil", "pt" or "np", as in `sample`.
+    """
     pixels: list[Tensor] = []
     flagged: list[bool] = []
     for latent in latents.to(pipe.vae.dtype):

@@ -12,10 +12,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from evaluation.choices import build, settings
 from experiments import config as schema
-from experiments.run import CONF, main
+from experiments.config import CONF
+from experiments.run import main
 from experiments.train_shapes.settings import register
 
-GROUPS = ("model", "curve", "mask", "prompt_set", "guidance", "metric", "tracker")
+GROUPS = ("model", "curve", "mask", "prompt_set", "subjects", "guidance", "metric", "tracker")
 CHOICES = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
 EXPERIMENTS = sorted((CONF / "experiment").glob("*.yaml"))
 GIVEN = {
@@ -24,6 +25,7 @@ GIVEN = {
     "prompts_path": "p.json",
     "items_path": "i.json",
     "metadata": "m.jsonl",
+    "words": ["dog"],
 }
 """Values of the settings that have no default."""
 
@@ -41,7 +43,7 @@ def test_the_groups_are_these() -> None:
 
 @pytest.mark.parametrize(("group", "name"), CHOICES)
 def test_a_choice_stands_for_a_class_with_these_settings(group: str, name: str) -> None:
-    node = composed(f"{group}={name}")[group]
+    node = composed("prompt_set=animal_activity", f"{group}={name}")[group]
     choices = list(node.values()) if group == "metric" else [node]
     for choice in choices:
         if group != "metric":

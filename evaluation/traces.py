@@ -1,0 +1,149 @@
+"""What a method did to a picture on its way, kept beside it as small PNGs: how noisy each place was, and whose it was.
+
+``traces/ID.png`` has a column for each of some steps; above, the timestep map (violet is clean, yellow noise), below it
+the masks, a colour for each subject and black where there is none, both a pixel for a pixel of the latents.
+``previews/ID.png`` has the predicted clean picture of the same steps, for a run's first pictures. Steps and ranges are in
+the PNG's text.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from asyndm.errors import UserError, first_line
+
+Array = npt.NDArray[np.float64]
+
+COLUMNS = 8
+TRACES, PREVIEWS = "traces", "previews"
+KEY = "asyndm"
+VIRIDIS = np.array([(68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37)], dtype=float)
+SUBJECTS = np.array(
+    [(230, 159, 0), (86, 180, 233), (0, 158, 115), (204, 121, 167), (240, 228, 66)], dtype=float
+)
+"""Colours that remain distinct for the colour-blind (Okabe and Ito)."""
+
+
+def shown_steps(num_inference_steps: int) -> list[int]:
+    """The steps a trace shows, counted from 1: evenly spaced, the first and the last among them."""
+    places = np.linspace(1, num_inference_steps, min(COLUMNS, num_inference_steps))
+    return [int(step) for step in np.unique(places.round())]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One picture's way: for each step shown, its number, the lowest and highest timestep, and two small pictures."""
+
+    steps: tuple[int, ...]
+    ranges: tuple[tuple[float, float], ...]
+    maps: tuple[Image.Image, ...]
+    masks: tuple[Image.Image, ...]
+
+    @property
+    def labels(self) -> list[str]:
+        """The timesteps of each step: "t 561-701", or "t 561" where all places have the same."""
+        spans = [(round(low), round(high)) for low, high in self.ranges]
+        return [f"t {high}" if low == high else f"t {low}-{high}" for low, high in spans]
+
+
+def trace(steps: Sequence[int], timesteps: Array, weights: Array) -> Trace:
+    """The way of one picture.
+
+    Args:
+        steps: C of them.
+        timesteps: (C, H, W), 0 (clean) to 1000 (noise).
+        weights: (C, S, H, W) in [0, 1], the mask of each subject.
+    """
+    return Trace(
+        tuple(steps),
+        tuple((float(t.min()), float(t.max())) for t in timesteps),
+        tuple(_levels(t) for t in timesteps),
+        tuple(_regions(w) for w in weights),
+    )
+
+
+def encode(way: Trace) -> bytes:
+    """The trace as a PNG."""
+    text = PngInfo()
+    text.add_text(KEY, json.dumps({"steps": way.steps, "ranges": way.ranges}))
+    return _png(_tiled([way.maps, way.masks]), text)
+
+
+def encode_previews(frames: Sequence[Image.Image]) -> bytes:
+    """Predicted pictures, one for each step of a trace, as a PNG."""
+    return _png(_tiled([frames]))
+
+
+def read_trace(path: Path) -> Trace:
+    """What `encode` wrote.
+
+    Raises:
+        UserError: not a trace.
+    """
+    try:
+        with Image.open(path) as image:
+            told = json.loads(image.info[KEY])
+            steps = tuple(map(int, told["steps"]))
+            ranges = tuple((float(low), float(high)) for low, high in told["ranges"])
+            maps, masks = _cut(image, 2, len(steps))
+            if len(ranges) != len(steps):
+                raise ValueError(f"{len(ranges)} ranges for {len(steps)} steps")
+            return Trace(steps, ranges, maps, masks)
+    except (OSError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise UserError(f"{path}: not a trace ({first_line(error, type(error).__name__)})") from error
+
+
+def read_previews(path: Path, columns: int) -> tuple[Image.Image, ...]:
+    """What `encode_previews` wrote.
+
+    Raises:
+        UserError: not a picture.
+    """
+    try:
+        with Image.open(path) as image:
+            return _cut(image, 1, columns)[0]
+    except OSError as error:
+        raise UserError(f"{path}: not a picture ({first_line(error, type(error).__name__)})") from error
+
+
+def _levels(timesteps: Array) -> Image.Image:
+    place = np.clip(timesteps / 1000, 0, 1) * (len(VIRIDIS) - 1)
+    channels = [np.interp(place, np.arange(len(VIRIDIS)), VIRIDIS[:, c]) for c in range(3)]
+    return Image.fromarray(np.stack(channels, -1).round().astype(np.uint8))
+
+
+def _regions(weights: Array) -> Image.Image:
+    colours = SUBJECTS[np.arange(len(weights)) % len(SUBJECTS)]
+    total = np.maximum(weights.sum(0), 1)[..., None]
+    return Image.fromarray((np.einsum("shw,sc->hwc", weights, colours) / total).round().astype(np.uint8))
+
+
+def _tiled(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
+    width, height = rows[0][0].size
+    canvas = Image.new("RGB", (width * len(rows[0]), height * len(rows)))
+    for y, row in enumerate(rows):
+        for x, cell in enumerate(row):
+            canvas.paste(cell, (x * width, y * height))
+    return canvas
+
+
+def _cut(image: Image.Image, rows: int, columns: int) -> list[tuple[Image.Image, ...]]:
+    width, height = image.width // columns, image.height // rows
+    picture = image.convert("RGB")
+    boxes = [[(x * width, y * height) for x in range(columns)] for y in range(rows)]
+    return [tuple(picture.crop((x, y, x + width, y + height)) for x, y in row) for row in boxes]
+
+
+def _png(image: Image.Image, text: PngInfo | None = None) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", pnginfo=text)
+    return buffer.getvalue()

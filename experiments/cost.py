@@ -1,0 +1,38 @@
+"""What a sweep costs before it is made: runs, pictures and network evaluations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from experiments.plan import STATIC_MASK, Plan
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of different runs. An evaluation is one pass of the denoising network over one picture."""
+
+    runs: int
+    images: int
+    evaluations: int
+
+    def __str__(self) -> str:
+        return f"{self.runs} runs, {self.images:,} images, {self.evaluations:,} network evaluations"
+
+
+def evaluations_per_image(plan: Plan) -> int:
+    """N, twice that with guidance, and twice that for the static mask, which rehearses with a complete DM run."""
+    guided = plan.identity["guidance"]["guidance_scale"] != 1
+    rehearsed = plan.identity["mask"]["_target_"] == STATIC_MASK
+    steps: int = plan.identity["num_inference_steps"]
+    return steps * (1 + guided) * (1 + rehearsed)
+
+
+def cost(plans: Iterable[Plan]) -> Cost:
+    """Of all of them together, each run once."""
+    different = {plan.run_id: plan for plan in plans}.values()
+    return Cost(
+        len(different),
+        sum(len(plan.items) for plan in different),
+        sum(len(plan.items) * evaluations_per_image(plan) for plan in different),
+    )
