@@ -56,3 +56,13 @@ def build_metrics(choices: Mapping[str, Any]) -> dict[str, Metric]:
             )
         built[metric.name] = metric
     return built
+
+
+def described(target: str) -> str:
+    """The first sentence of the docstring of a class; nothing where there is no such class."""
+    from hydra.utils import get_object
+
+    try:
+        return (get_object(target).__doc__ or "").strip().partition("\n")[0]
+    except Exception:  # whatever its module raises when imported: a report needs no metric to run
+        return ""

@@ -117,32 +117,53 @@ def mean_interval(values: Sequence[float], clusters: Sequence[Hashable]) -> Inte
     return interval
 
 
-def difference_interval(differences: Sequence[float], clusters: Sequence[Hashable], binary: bool) -> Interval:
-    """95 % interval of a mean difference, by clusters.
+def difference_interval(
+    differences: Sequence[float], clusters: Sequence[Hashable], binary: bool, confidence: float = 0.95
+) -> Interval:
+    """The interval of a mean difference, by clusters.
 
     Equal differences say nothing of their spread. Of `binary` scores, right or wrong, at most the share h of prompts
     differs from them, h the upper end of Wilson's interval of none among the prompts; of others it is unknown.
     """
     if len(set(differences)) > 1:
-        return clustered(differences, clusters)
+        return clustered(differences, clusters, confidence)
     d, n = differences[0], len(differences)
     if not binary:
         return Interval(d, -math.inf, math.inf, n)
-    h = wilson(0, len(set(clusters))).high
+    h = wilson(0, len(set(clusters)), confidence).high
     return Interval(d, d - h * (1 + d), d + h * (1 - d), n)
 
 
 def paired(first: Mapping[Key, float], second: Mapping[Key, float]) -> Paired | None:
     """Compares image by image. Keys begin with the prompt, which is the cluster. None: nothing in common."""
-    shared = [key for key in first if key in second]
-    if not shared:
+    differences, prompts, binary = _differences(first, second)
+    if not differences:
         return None
-    differences = [first[key] - second[key] for key in shared]
     wins, losses = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
-    binary = {scores[key] for scores in (first, second) for key in shared} <= {0.0, 1.0}
-    prompts = [key[0] for key in shared]
     interval = difference_interval(differences, prompts, binary)
     return Paired(interval, wins, losses, sign_flips(differences, prompts))
+
+
+def stands_out(best: Mapping[Key, float], others: Sequence[Mapping[Key, float]]) -> bool:
+    """Whether the first is surely the largest: the interval of its paired difference from each of the others is above
+    0, by Bonferroni at 1 - 0.05/k for k others, so that all of them hold together with 95 %."""
+    for other in others:
+        differences, prompts, binary = _differences(best, other)
+        if (
+            not differences
+            or difference_interval(differences, prompts, binary, 1 - 0.05 / len(others)).low <= 0
+        ):
+            return False
+    return bool(others)
+
+
+def _differences(
+    first: Mapping[Key, float], second: Mapping[Key, float]
+) -> tuple[list[float], list[Hashable], bool]:
+    """First minus second where both are, the prompt of each, and whether all scores are right or wrong."""
+    shared = [key for key in first if key in second]
+    binary = {scores[key] for scores in (first, second) for key in shared} <= {0.0, 1.0}
+    return [first[key] - second[key] for key in shared], [key[0] for key in shared], binary
 
 
 def sign_flips(differences: Sequence[float], clusters: Sequence[Hashable]) -> float:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -15,7 +12,7 @@ from typing import Any
 
 from asyndm.errors import UserError
 from evaluation.results import PROMPTS_FILE, REMEDY, RUN_FILE, Run
-from evaluation.statistics import Interval, holm, mean_interval, paired
+from evaluation.statistics import Interval, holm, mean_interval, paired, stands_out
 
 METHODS = {
     "NoMask": "DM",
@@ -29,10 +26,10 @@ METHODS = {
 Key = tuple[str, str, int]
 """An image across runs: prompt id, prompt, seed."""
 
-CONDITIONS = ("model", "prompt_set", "steps", "eta", "guidance", "height", "width", "recipe")
+CONDITIONS = ("model", "prompt_set", "steps", "eta", "guidance", "height", "width", "noise", "recipe")
 PAIRING = tuple(name for name in CONDITIONS if name != "prompt_set")
 """What two methods must share to be compared, beside the prompt and the seed of each image."""
-METHOD = ("method", "curve", "concavity", "settings")
+METHOD = ("method", "curve", "concavity", "threshold", "settings")
 ALWAYS = ("method", "curve", "concavity", "steps")
 Row = dict[str, Any]
 
@@ -44,6 +41,7 @@ class Cell:
     labels: dict[str, Any]
     images: dict[Key, str] = field(default_factory=dict)
     scores: dict[str, dict[Key, float]] = field(default_factory=dict)
+    lower_is_better: set[str] = field(default_factory=set)
     subjects: dict[tuple[str, str], str] = field(default_factory=dict)
 
     @property
@@ -53,11 +51,22 @@ class Cell:
     def add(self, run: Run, subjects: Mapping[tuple[str, str], str]) -> None:
         """Takes in the images, scores and subjects of a run."""
         self.subjects |= subjects
+        self.lower_is_better |= lower_is_better(run)
         keys = {image.key: (image.prompt_id, image.prompt, image.seed) for image in run.images}
         self.images |= {keys[image.key]: image.kind for image in run.images}
         for score in run.scores:
             if score.value is not None and score.key in keys:
                 self.scores.setdefault(score.metric, {})[keys[score.key]] = score.value
+
+
+def lower_is_better(run: Run) -> set[str]:
+    """The metrics of a run of which a good picture has little."""
+    bases: dict[str, Any] = run.record.get("metrics") or {}
+    return {
+        name
+        for name, basis in bases.items()
+        if isinstance(basis, dict) and not basis.get("higher_is_better", True)
+    }
 
 
 def method_name(mask: str) -> str:
@@ -87,9 +96,10 @@ def _labels(run: Run) -> dict[str, Any]:
     identity, config = run.identity, run.record["config"]
     mask, curve, model = identity["mask"], identity["curve"], identity["model"]
     method = method_name(mask["_target_"])
-    rest = {
-        key: value for key, value in mask.items() if key != "_target_" and (key, value) != ("threshold", 1.0)
-    }
+    rest = {key: value for key, value in mask.items() if key not in ("_target_", "threshold")}
+    chosen = (config.get("subjects") or {}).get("name", "given")
+    if chosen != "given" and method_name(mask["_target_"]) != "DM":
+        rest["subjects"] = chosen
     version = model.get("weights") or model.get("revision") or ""
     return {
         "model": (config["model"]["name"], version, model["dtype"]),
@@ -97,12 +107,14 @@ def _labels(run: Run) -> dict[str, Any]:
         "method": method,
         "curve": "" if method == "DM" else curve_name(curve["_target_"]),
         "concavity": curve.get("concavity", ""),
+        "threshold": mask.get("threshold", ""),
         "settings": " ".join(f"{key}={value}" for key, value in sorted(rest.items())),
         "steps": identity["num_inference_steps"],
         "eta": identity["eta"],
         "guidance": _guidance(identity["guidance"]),
         "height": identity["height"],
         "width": identity["width"],
+        "noise": identity.get("noise", "shared"),
         "recipe": identity["recipe"],
     }
 
@@ -165,8 +177,8 @@ def table(runs: Iterable[Run], metric: str | None = None, by_kind: bool = False)
 
     The difference is over the images both have under the same model, prompts, seeds, steps, eta and guidance,
     wherever the prompts were drawn from; it is empty where there is no such DM. Its p is of a permutation test, and
-    `p_holm` corrects for all differences of the table. Rows of one metric stand together, the
-    exact one first.
+    `p_holm` corrects for all differences of the table. A win is an image that is better than DM's. `best` says that
+    the row stands out among those of the same conditions. Rows of one metric stand together, the exact one first.
 
     Args:
         metric: only this one.
@@ -179,6 +191,7 @@ def table(runs: Iterable[Run], metric: str | None = None, by_kind: bool = False)
             for name, scores in cell.scores.items():
                 plain.setdefault((*cell.pairing, name), {}).update(scores)
     rows: list[Row] = []
+    rivals: dict[tuple[Any, ...], list[tuple[Row, Mapping[Key, float]]]] = {}
     for cell in cells:
         names = [name for name in sorted(cell.scores) if metric in (None, name)]
         for name in names:
@@ -188,13 +201,25 @@ def table(runs: Iterable[Run], metric: str | None = None, by_kind: bool = False)
                     is_plain = cell.labels["method"] == "DM"
                     other = {} if is_plain else plain.get((*cell.pairing, name), {})
                     rows.append(_row(cell, name, kind, own, other))
+                    condition = (*cell.pairing, cell.labels["prompt_set"], name, kind)
+                    rivals.setdefault(condition, []).append((rows[-1], own))
         if not names and metric is None:
             rows.append(_row(cell, "", "", {}, {}))
+    for together in rivals.values():
+        _mark_best(together)
     tested = [row for row in rows if row["p"] is not None]
     for row, p in zip(tested, holm([row["p"] for row in tested]), strict=True):
         row["p_holm"] = p
     rows.sort(key=lambda row: (row["metric"] != "exact", row["metric"]))
     return _only_what_differs(rows, by_kind)
+
+
+def _mark_best(rivals: Sequence[tuple[Row, Mapping[Key, float]]]) -> None:
+    """Finds the row whose lead over every other one of the same conditions is no chance."""
+    sign = 1 if rivals[0][0]["higher_is_better"] else -1
+    signed = [(row, {key: sign * value for key, value in scores.items()}) for row, scores in rivals]
+    best, scores = max(signed, key=lambda rival: sign * rival[0]["score"])
+    best["best"] = stands_out(scores, [other for row, other in signed if row is not best])
 
 
 def _of_kind(cell: Cell, metric: str, kind: str) -> dict[Key, float]:
@@ -205,15 +230,27 @@ def _of_kind(cell: Cell, metric: str, kind: str) -> dict[Key, float]:
 def _row(cell: Cell, metric: str, kind: str, own: Mapping[Key, float], other: Mapping[Key, float]) -> Row:
     row: Row = {name: cell.labels[name] for name in (*CONDITIONS, *METHOD)}
     row |= {"model": row["model"][0], "weights": row["model"][1], "dtype": row["model"][2]}
-    row |= {"kind": kind or "all", "metric": metric, "n": len(own) or len(cell.images)}
+    shown = own or cell.images
+    row |= {
+        "kind": kind or "all",
+        "metric": metric,
+        "higher_is_better": metric not in cell.lower_is_better,
+        "n": len(shown),
+        "prompts": len({key[0] for key in shown}),
+        "seeds": len({key[2] for key in shown}),
+    }
     score = mean_interval(list(own.values()), [key[0] for key in own]) if own else None
-    row |= _interval("score", score)
+    row |= _interval("score", score) | {"best": False}
     pair = paired(own, other)
     row |= _interval("difference", pair.difference if pair else None)
+    wins, losses = (pair.wins, pair.losses) if pair else (None, None)
+    if not row["higher_is_better"]:
+        wins, losses = losses, wins
     row |= {
         "pairs": pair.difference.n if pair else None,
-        "wins": pair.wins if pair else None,
-        "losses": pair.losses if pair else None,
+        "wins": wins,
+        "ties": pair.difference.n - pair.wins - pair.losses if pair else None,
+        "losses": losses,
         "p": pair.p if pair else None,
         "p_holm": None,
     }
@@ -236,11 +273,14 @@ def _only_what_differs(rows: list[Row], by_kind: bool) -> list[Row]:
         "guidance",
         "height",
         "width",
+        "noise",
         "recipe",
         "settings",
         "metric",
     )
     same = {name for name in candidates if len({row[name] for row in rows}) <= 1} - {"model", "metric"}
+    if len({row["threshold"] for row in rows} - {""}) <= 1:
+        same.add("threshold")
     if not by_kind:
         same.add("kind")
     first = (
@@ -249,11 +289,13 @@ def _only_what_differs(rows: list[Row], by_kind: bool) -> list[Row]:
         "dtype",
         "prompt_set",
         *ALWAYS,
+        "threshold",
         "settings",
         "eta",
         "guidance",
         "height",
         "width",
+        "noise",
         "recipe",
         "kind",
         "metric",
@@ -264,73 +306,3 @@ def _only_what_differs(rows: list[Row], by_kind: bool) -> list[Row]:
 def _guidance(guidance: Mapping[str, Any]) -> str:
     negative = guidance["negative_prompt"]
     return f"{guidance['guidance_scale']:g}" + (f" not {negative!r}" if negative else "")
-
-
-def to_csv(rows: Sequence[Row]) -> str:
-    """All numbers, unrounded."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def to_markdown(rows: Sequence[Row]) -> str:
-    """The table to read: intervals in brackets, differences with their sign, no empty column.
-
-    The number of pairs is shown where it is not that of the images.
-    """
-    heads, body = _laid_out(rows)
-    widths = [max(map(len, column)) for column in zip(heads, *body, strict=True)]
-    lines = [heads, ["-" * width for width in widths], *body]
-    return "".join(
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |\n"
-        for line in lines
-    )
-
-
-def to_latex(rows: Sequence[Row]) -> str:
-    """The same table for a paper that uses booktabs, without float or caption."""
-    heads, body = _laid_out(rows)
-    lines = [" & ".join(map(_latex, cells)) + r" \\" for cells in (heads, *body)]
-    rules = [rf"\begin{{tabular}}{{{'l' * len(heads)}}}", r"\toprule"]
-    return "\n".join([*rules, lines[0], r"\midrule", *lines[1:], r"\bottomrule", r"\end{tabular}"]) + "\n"
-
-
-def _latex(text: str) -> str:
-    escaped = re.sub(r"[&%$#_{}]", lambda found: "\\" + found[0], text.replace("\\|", "|"))
-    escaped = (
-        escaped.replace("<", r"\textless{}")
-        .replace("~", r"\textasciitilde{}")
-        .replace("^", r"\textasciicircum{}")
-    )
-    return re.sub(r"(?<![\w.])-(?=\d)", r"$-$", escaped)
-
-
-def _laid_out(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    """Heads and cells, without empty columns."""
-    intervals = {"score": "score [95 %]", "difference": "difference from DM [95 %]"}
-    hidden = {f"{name}_{end}" for name in intervals for end in ("low", "high")} | {"losses", "p"}
-    if all(row["pairs"] in (None, row["n"]) for row in rows):
-        hidden.add("pairs")
-    names = [
-        name for name in rows[0] if name not in hidden and any(row[name] not in (None, "") for row in rows)
-    ]
-    heads = [{**intervals, "wins": "wins-losses", "p_holm": "p (Holm)"}.get(name, name) for name in names]
-    return heads, [[_cell(row, name) for name in names] for row in rows]
-
-
-def _cell(row: Row, name: str) -> str:
-    value = row[name]
-    if value is None:
-        return ""
-    if name in ("score", "difference"):
-        low, high = row[f"{name}_low"], row[f"{name}_high"]
-        sign = "+" if name == "difference" else ""
-        around = "unknown" if math.isinf(low) else f"{low:{sign}.3f}, {high:{sign}.3f}"
-        return f"{value:{sign}.3f} [{around}]"
-    if name == "p_holm":
-        return f"{value:.3f}" if value >= 0.001 else "<0.001"
-    if name == "wins":
-        return f"{value}-{row['losses']}"
-    return str(value).replace("|", "\\|")

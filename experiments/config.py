@@ -102,6 +102,13 @@ class Tracker(Choice):
     pass
 
 
+class Noise(Enum):
+    """Whether every prompt is drawn from noise of its own, or all from the same."""
+
+    own = "own"
+    shared = "shared"
+
+
 class WandbMode(Enum):
     """Written to files in the run's folder, or sent at once."""
 
@@ -133,6 +140,7 @@ class Config:
     mask_threshold: float = 1.0
     eta: float = 1.0
     seed: int = 0
+    noise: Noise = Noise.own
     images_per_prompt: int = 1
     limit: int | None = None
     height: int | None = None

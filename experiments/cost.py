@@ -24,8 +24,8 @@ def evaluations_per_image(plan: Plan) -> int:
     """N, twice that with guidance, and twice that for the static mask, which rehearses with a complete DM run."""
     guided = plan.identity["guidance"]["guidance_scale"] != 1
     rehearsed = plan.identity["mask"]["_target_"] == STATIC_MASK
-    steps: int = plan.identity["num_inference_steps"]
-    return steps * (1 + guided) * (1 + rehearsed)
+    evaluations: int = plan.identity["num_inference_steps"] * (1 + guided) * (1 + rehearsed)
+    return evaluations
 
 
 def cost(plans: Iterable[Plan]) -> Cost:

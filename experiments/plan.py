@@ -28,6 +28,7 @@ from evaluation.metrics import Metric
 from evaluation.results import sha256
 from evaluation.tables import curve_name, method_name
 from evaluation.weights import digest
+from experiments.config import Noise
 
 if TYPE_CHECKING:
     from asyndm.masks import Mask
@@ -114,11 +115,17 @@ class Plan:
     @cached_property
     def items(self) -> tuple[Item, ...]:
         """All images, prompt by prompt."""
+        first, own = self.config["seed"], self.config["noise"] == Noise.own.name
         return tuple(
-            Item(prompt, index, self.config["seed"] + index)
+            Item(prompt, index, (first + own * text_seed(prompt.text) + index) % 2**63)
             for prompt in self.prompts
             for index in range(self.config["images_per_prompt"])
         )
+
+
+def text_seed(text: str) -> int:
+    """A number below 2^32 for each text: prompts that begin with other noise say how much of a result is luck."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4])
 
 
 def make_plan(config: DictConfig) -> Plan:
@@ -225,6 +232,7 @@ def _identity(config: Mapping[str, Any], prompts: tuple[Prompt, ...]) -> dict[st
             :16
         ],
         **{key: config[key] for key in scalars},
+        **({"noise": config["noise"]} if config["noise"] != Noise.shared.name else {}),
     }
 
 

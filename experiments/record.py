@@ -39,7 +39,6 @@ def begin_record(plan: Plan, pipe: Any) -> dict[str, Any]:
         "identity": plan.identity,
         "prompts": len(plan.prompts),
         "images": len(plan.items),
-        "seeds": sorted({item.seed for item in plan.items}),
         "batch_size": plan.config["batch_size"],
         "git_commit": git_commit(),
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -84,14 +84,22 @@ def _name(config: DictConfig) -> str:
 def _replace_params(config: DictConfig) -> None:
     """Takes out of an experiment's sweep what the command line sets: Hydra would run their product, each job
     as often as the experiment has values."""
-    given = {override.key_or_group for override in _parsed(config.hydra.overrides.task)}
     with read_write(config.hydra.sweeper), open_dict(config.hydra.sweeper):
-        params = config.hydra.sweeper.params or {}
-        config.hydra.sweeper.params = {key: value for key, value in params.items() if key not in given}
+        config.hydra.sweeper.params = _params(config, config.hydra.overrides.task)
 
 
-def jobs(config: DictConfig) -> list[Plan]:
+def _params(config: DictConfig, given: Sequence[str]) -> dict[str, str]:
+    replaced = {override.key_or_group for override in _parsed(given)}
+    params = config.hydra.sweeper.params or {}
+    return {key: value for key, value in params.items() if key not in replaced}
+
+
+def jobs(params: Mapping[str, str], given: Sequence[str]) -> list[Plan]:
     """Every job of the basic sweeper's grid, in its order; jobs that come to the same run each time.
+
+    Args:
+        params: an experiment's sweep.
+        given: the settings of the command line, which replace it.
 
     Raises:
         UserError: one of them is no run.
@@ -99,15 +107,14 @@ def jobs(config: DictConfig) -> list[Plan]:
     from hydra import compose
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
-    params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
-    overrides = _parsed([*params, *config.hydra.overrides.task])
+    overrides = _parsed([*(f"{key}={value}" for key, value in params.items()), *given])
     settings = BasicSweeper.split_arguments(overrides, max_batch_size=None)[0]
     if len(settings) > MANY:
         print(f"composing {len(settings)} jobs", file=sys.stderr, flush=True)
     return [make_plan(compose("config", job)) for job in settings]
 
 
-def planned(overrides: Sequence[str]) -> list[Plan]:
+def planned(given: Sequence[str]) -> list[Plan]:
     """The runs that ``experiments.run`` would make of these settings, each once, whether with -m or not.
 
     Raises:
@@ -117,15 +124,16 @@ def planned(overrides: Sequence[str]) -> list[Plan]:
     from hydra import compose, initialize_config_dir
 
     register()
+    experiment = [text for text in given if text.startswith("experiment=")]
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("config", list(overrides), return_hydra_config=True)
-        _replace_params(config)
-        return list({plan.run_id: plan for plan in jobs(config)}.values())
+        config = compose("config", experiment, return_hydra_config=True)
+        plans = jobs(_params(config, given), given)
+        return list({plan.run_id: plan for plan in plans}.values())
 
 
 def _check_jobs(config: DictConfig) -> None:
     missing: dict[str, Plan] = {}
-    plans = jobs(config)
+    plans = jobs(config.hydra.sweeper.params or {}, config.hydra.overrides.task)
     for plan in plans:
         if plan.run_id not in missing and not is_complete(plan):
             check(plan)

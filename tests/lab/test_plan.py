@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from pathlib import Path
 
@@ -126,9 +127,26 @@ def test_concavities_of_subjects_matter_unless_no_pixel_is_on_the_curve(lab: Lab
 
 
 def test_seeds_count_within_a_prompt(lab: Lab) -> None:
-    items = plan(lab, "images_per_prompt=2", "seed=7").items
+    items = plan(lab, "images_per_prompt=2", "seed=7", "noise=shared").items
     assert [item.seed for item in items] == [7, 8] * 3
     assert len({item.file for item in items}) == 6
+
+
+def test_each_prompt_has_noise_of_its_own_under_every_method(lab: Lab) -> None:
+    first, second = (plan(lab, "images_per_prompt=2", f"mask={mask}") for mask in ("none", "dynamic"))
+    seeds = [item.seed for item in first.items]
+    assert seeds == [item.seed for item in second.items] and len(set(seeds)) == 6
+    assert [b - a for a, b in zip(seeds[::2], seeds[1::2], strict=True)] == [1, 1, 1]
+    assert seeds[0] == int(hashlib.sha256(b"a red dog and a cat").hexdigest()[:8], 16)
+    alone = lab.folder / "alone.yaml"
+    alone.write_text("- {text: a rabbit, subjects: [rabbit], id: other}\n")
+    assert plan(lab, f"prompt_set.path={alone}").items[0].seed == seeds[4]
+    assert plan(lab, "seed=9223372036854775806").items[0].seed < 2**63
+
+
+def test_shared_noise_is_another_run_and_known_as_before(lab: Lab) -> None:
+    assert not same(lab, "noise=own", "noise=shared")
+    assert "noise" not in plan(lab, "noise=shared").identity
 
 
 def test_labels_name_the_method(lab: Lab) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from asyndm.prompts import Prompt
 from asyndm.subjects import Subject
+from evaluation.layout import lay_out, notes, to_latex, to_markdown
 from evaluation.results import (
     IMAGES_FILE,
     PROMPTS_FILE,
@@ -17,13 +18,14 @@ from evaluation.results import (
     ImageRow,
     ScoreRow,
     find_runs,
+    read_json,
     read_run,
     write_json,
     write_prompts,
     write_rows,
 )
 from evaluation.statistics import clustered, wilson
-from evaluation.tables import Row, table, to_markdown
+from evaluation.tables import Row, table
 from experiments.report.__main__ import main
 from tests.lab.conftest import Lab
 
@@ -207,7 +209,7 @@ def test_the_command_prints_and_writes_partial_data(
     assert main([str(tmp_path / "runs"), "--csv", str(paths[0]), "--markdown", str(paths[1])]) == 0
     out = capsys.readouterr().out
     assert paths[1].read_text() == out
-    assert "| -0.500 [" in out and "| 0-1 " in out and "Not finished: dm." in out
+    assert "| -0.500 [" in out and "| 0-1-1 " in out and "Not finished: dm." in out
     assert len({len(line) for line in out.splitlines() if line.startswith("|")}) == 1
     with paths[0].open() as file:
         rows = list(csv.DictReader(file))
@@ -262,11 +264,18 @@ def test_the_latex_table_says_what_the_markdown_table_says(tmp_path: Path) -> No
     made(tmp_path, "asyn", [0.0, 0.0, 1.0, 0.0], ASYNDM)
     out = tmp_path / "table.tex"
     assert main([str(tmp_path), "--latex", str(out), "--markdown", str(tmp_path / "table.md")]) == 0
-    note, *lines = out.read_text().splitlines()
-    assert note.startswith("% 95 % intervals") and lines[1] == r"\toprule" and lines[-1] == r"\end{tabular}"
+    said, lines = (
+        [x for x in out.read_text().splitlines() if (x[0] == "%") is note] for note in (True, False)
+    )
+    assert (
+        said[-1].startswith("% 95 % intervals") and lines[1] == r"\toprule" and lines[-1] == r"\end{tabular}"
+    )
     rows = [line.removesuffix(r" \\").split(" & ") for line in lines if line.endswith(r"\\")]
     assert lines[0] == rf"\begin{{tabular}}{{{'l' * len(rows[0])}}}"
-    plain = [[cell.replace("$-$", "-").replace("\\", "") for cell in row] for row in rows]
+    plain = [
+        [cell.replace("$-$", "-").replace(r"$\uparrow$", "↑").replace("\\", "") for cell in row]
+        for row in rows
+    ]
     markdown = (tmp_path / "table.md").read_text().splitlines()
     told = [
         [cell.strip() for cell in line.strip("|").split("|")] for line in markdown if line.startswith("|")
@@ -281,3 +290,88 @@ def test_p_values_are_corrected_over_the_table(tmp_path: Path) -> None:
     tested = [row for row in table([read_run(f) for f in find_runs([tmp_path])]) if row["p"] is not None]
     assert sorted(row["p"] for row in tested) == [2 / 256, 2 / 128]
     assert sorted(row["p_holm"] for row in tested) == [4 / 256, 4 / 256]
+
+
+def test_what_surely_leads_is_bold_in_every_format(tmp_path: Path) -> None:
+    made(tmp_path, "dm", [0.0] * 30 + [1.0] * 10, DM)
+    made(tmp_path, "asyn", [1.0] * 40, ASYNDM)
+    rows = table([read_run(f) for f in find_runs([tmp_path])])
+    assert [row["best"] for row in rows] == [False, True]
+    layout = lay_out(rows)
+    assert layout.bold == {(1, layout.heads.index("score [95 %]"))}
+    assert "| **1.000** [" in to_markdown(rows) and r"& \textbf{1.000} [" in to_latex(rows)
+
+
+def test_a_lead_that_may_be_luck_is_not_bold(tmp_path: Path) -> None:
+    made(tmp_path, "dm", [0.0, 1.0] * 20, DM)
+    made(tmp_path, "asyn", [0.0, 1.0] * 19 + [1.0, 1.0], ASYNDM)
+    rows = table([read_run(f) for f in find_runs([tmp_path])])
+    assert not any(row["best"] for row in rows) and "**" not in to_markdown(rows)
+
+
+def test_where_less_is_better_wins_arrows_and_bold_turn_around(tmp_path: Path) -> None:
+    made(tmp_path, "dm", [0.9] * 30, DM)
+    made(tmp_path, "asyn", [0.2 + i / 100 for i in range(29)] + [0.95], ASYNDM)
+    for name in ("dm", "asyn"):
+        record = read_json(tmp_path / name / "run.json")
+        record["metrics"] = {"exact": {"version": 3, "higher_is_better": False, "convention": "odd"}}
+        write_json(tmp_path / name / "run.json", record)
+    runs = [read_run(f) for f in find_runs([tmp_path])]
+    dm, asyn = table(runs)
+    assert (asyn["wins"], asyn["ties"], asyn["losses"]) == (29, 0, 1)
+    assert asyn["difference"] < 0 and asyn["best"] and not dm["best"]
+    assert "exact ↓" in to_markdown([dm, asyn]) and r"exact $\downarrow$" in to_latex([dm, asyn])
+    assert "exact: (lower is better, version 3, convention odd)" in notes([dm, asyn], runs)
+
+
+def test_the_notes_say_how_many_images_and_whose_noise(tmp_path: Path) -> None:
+    made(tmp_path, "dm", [1, 0], DM)
+    made(tmp_path, "asyn", [1, 1], ASYNDM)
+    runs = [read_run(f) for f in find_runs([tmp_path])]
+    rows = table(runs)
+    said = notes(rows, runs)
+    assert said[0] == "Every row: 2 images, of 2 prompts and 1 seeds."
+    assert said[1].startswith("Prompts share their seeds here")
+    assert not {"images", "prompts", "seeds"} & set(lay_out(rows).heads)
+    made(tmp_path, "more", [1], ASYNDM, seed=1)
+    runs = [read_run(f) for f in find_runs([tmp_path])]
+    rows = table(runs)
+    assert {"images", "prompts", "seeds"} <= set(lay_out(rows).heads)
+    assert not any(line.startswith("Every row") for line in notes(rows, runs))
+
+
+def test_bases_that_differ_between_runs_are_told(tmp_path: Path) -> None:
+    made(tmp_path, "dm", [1, 0], DM)
+    made(tmp_path, "asyn", [1, 1], ASYNDM)
+    record = read_json(tmp_path / "asyn" / "run.json")
+    record["metrics"] = {"exact": {"version": 2, "higher_is_better": True}}
+    write_json(tmp_path / "asyn" / "run.json", record)
+    runs = [read_run(f) for f in find_runs([tmp_path])]
+    assert any(line.startswith("exact: differs between the runs: ") for line in notes(table(runs), runs))
+
+
+def test_thresholds_get_a_column_where_they_differ(tmp_path: Path) -> None:
+    made(tmp_path, "dm", [1, 0], DM)
+    made(tmp_path, "asyn", [1, 1], ASYNDM)
+    runs = [read_run(f) for f in find_runs([tmp_path])]
+    assert "threshold" not in table(runs)[0]
+    made(tmp_path, "strict", [1, 1], {**ASYNDM, "mask": {**ASYNDM["mask"], "threshold": 2.0}})
+    rows = table([read_run(f) for f in find_runs([tmp_path])])
+    assert [row["threshold"] for row in rows] == ["", 1.0, 2.0]
+
+
+def test_runs_are_found_by_the_words_they_were_made_with(
+    lab: Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = lab.arguments("mask=none,dynamic", "eta=0,1")
+    assert main(words) == 1
+    said = capsys.readouterr().err
+    assert "none of its 4 runs are there; make them with python -m experiments.run -m model=folder" in said
+    lab("-m", "mask=none,dynamic", "eta=0", "+metric.brightness._target_=tests.lab.metrics.Brightness")
+    lab("-m", "mask=global", "eta=0", "+metric.brightness._target_=tests.lab.metrics.Brightness")
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert "| DM " in out and "| AsynDM " in out and "DM_concave" not in out
+    assert "Not made yet: folder-DM-2, folder-AsynDM-quadratic-0.5-2." in out
+    assert main([*words, "et=3"]) == 1
+    assert capsys.readouterr().err.startswith("error: ")

@@ -53,7 +53,7 @@ def test_a_run_leaves_its_record_its_images_and_its_scores(lab: Lab) -> None:
     }
     run = read_run(folder)
     assert folder.name == f"{run.record['label']}-{run.record['run_id']}" and run.state == "done"
-    assert run.record["seeds"] == [5, 6] and run.record["timings"]["images_sampled"] == 6
+    assert run.record["timings"]["images_sampled"] == 6
     assert set(run.record["model"]["sha256"]) >= {"unet/diffusion_pytorch_model.safetensors"}
     assert [(row.kind, row.image_index, row.seed) for row in run.images[:3]] == [
         ("pair", 0, 5),

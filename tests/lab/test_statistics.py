@@ -16,6 +16,7 @@ from evaluation.statistics import (
     mean_interval,
     paired,
     sign_flips,
+    stands_out,
     wilson,
 )
 
@@ -58,6 +59,50 @@ def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
         interval = clustered_bootstrap(values.tolist(), clusters, resamples=500)
         covered += interval.low <= 0 <= interval.high
     assert 0.90 <= covered / trials <= 0.98
+
+
+def covered(shared_noise: bool, trials: int = 250) -> float:
+    """How often the interval of a paired difference of right-or-wrong scores holds the true one, where a method's gain
+    depends on the noise as well as on the prompt: 100 prompts, 2 images each."""
+    rng, hits = np.random.default_rng(5), 0
+    for _ in range(trials):
+        prompt, noise = rng.normal(0, 0.5, (100, 1)), rng.normal(0, 0.5, (1, 2) if shared_noise else (100, 2))
+        chance = rng.normal(0, 1, (100, 2))
+        plain, ours = (chance + prompt > 0), (chance + prompt + noise > 0)
+        differences = (ours.astype(float) - plain).ravel()
+        interval = difference_interval(differences.tolist(), np.repeat(np.arange(100), 2).tolist(), True)
+        hits += interval.low <= 0 <= interval.high
+    return hits / trials
+
+
+def test_the_interval_of_a_difference_covers_the_truth_where_prompts_have_noise_of_their_own() -> None:
+    assert 0.92 <= covered(shared_noise=False) <= 0.98
+
+
+def test_it_does_not_where_they_share_it() -> None:
+    assert covered(shared_noise=True, trials=100) < 0.6
+
+
+def test_what_stands_out_is_surely_better_than_each_of_the_others() -> None:
+    rng = np.random.default_rng(6)
+    base = rng.normal(0, 1, 80)
+    scores = [
+        {(i,): float(value) for i, value in enumerate(base + shift + rng.normal(0, 0.5, 80))}
+        for shift in (1.0, 0.0, 0.9)
+    ]
+    assert stands_out(scores[0], [scores[1]])
+    assert not stands_out(scores[0], scores[1:])
+    assert not stands_out(scores[1], [scores[0]])
+    assert not stands_out(scores[0], []) and not stands_out(scores[0], [{("other",): 0.0}])
+
+
+def test_no_row_stands_out_by_chance_more_often_than_said() -> None:
+    rng, found, trials = np.random.default_rng(7), 0, 200
+    for _ in range(trials):
+        values = [{(i,): v for i, v in enumerate(rng.normal(0, 1, 40).tolist())} for _ in range(6)]
+        best = max(range(6), key=lambda i: sum(values[i].values()))
+        found += stands_out(values[best], [other for i, other in enumerate(values) if i != best])
+    assert found / trials <= 0.05
 
 
 @pytest.mark.parametrize("count", [3, 5, 12])
