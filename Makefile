@@ -42,6 +42,15 @@ test: lint  ## lint and all tests (5 minutes)
 benchmark: $(STAMP)  ## what a step costs against the stock network's
 	$(BIN)/python -m experiments.benchmark --size small
 
+RESULTS := comparison models curves steps masks threshold guidance eta subjects
+.PHONY: results
+results: $(STAMP)  ## make experiments/results anew: runs, tables, figures (about 2 hours on 2 cores)
+	@for name in $(RESULTS); do \
+		$(BIN)/python -m experiments.run experiment=$$name && \
+		$(BIN)/python -m experiments.report experiment=$$name --figures experiments/results/$$name \
+			--csv experiments/results/$$name/table.csv --markdown experiments/results/$$name/table.md || exit 1; \
+	done
+
 .PHONY: train
 train: $(STAMP)  ## train the embedded models from nothing (110 minutes on 2 cores)
 	$(BIN)/python -m experiments.train_shapes

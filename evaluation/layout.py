@@ -70,7 +70,8 @@ def notes(rows: Sequence[Row], runs: Iterable[Run]) -> list[str]:
         lines.append(f"Every row: {n:,} images, of {prompts:,} prompts and {seeds:,} seeds.")
     if any(prompts > 1 and seeds < n for n, prompts, seeds in sizes):
         lines.append(SHARED)
-    lines += [f"{name}: {text}" for name, text in conventions(runs).items()]
+    shown = {row["metric"] for row in rows}
+    lines += [f"{name}: {text}" for name, text in conventions(runs).items() if name in shown]
     return [*lines, STATISTICS]
 
 

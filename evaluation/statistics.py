@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from statistics import NormalDist
 from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 Key = TypeVar("Key", bound=tuple[Hashable, ...])
 RESAMPLES = 4000
@@ -76,12 +78,17 @@ def clustered_bootstrap(
     mean = float(sums.sum() / counts.sum())
     if len(counts) == 1:
         return Interval(mean, -math.inf, math.inf, len(values))
-    draws = np.random.default_rng(SEED).multinomial(
-        len(counts), np.full(len(counts), 1 / len(counts)), resamples
-    )
+    draws = _resamples(len(counts), resamples)
     means = (draws @ sums) / (draws @ counts)
     low, high = np.quantile(means, [0.5 - confidence / 2, 0.5 + confidence / 2])
     return Interval(mean, float(low), float(high), len(values))
+
+
+@lru_cache(maxsize=4)
+def _resamples(clusters: int, count: int) -> npt.NDArray[np.float64]:
+    """How often each of `clusters` is drawn, in `count` resamples."""
+    even = np.full(clusters, 1 / clusters)
+    return np.random.default_rng(SEED).multinomial(clusters, even, count).astype(np.float64)
 
 
 def clustered(values: Sequence[float], clusters: Sequence[Hashable], confidence: float = 0.95) -> Interval:

@@ -279,6 +279,8 @@ def _only_what_differs(rows: list[Row], by_kind: bool) -> list[Row]:
         "metric",
     )
     same = {name for name in candidates if len({row[name] for row in rows}) <= 1} - {"model", "metric"}
+    if len({(row["model"], row["weights"]) for row in rows}) == len({row["model"] for row in rows}):
+        same.add("weights")
     if len({row["threshold"] for row in rows} - {""}) <= 1:
         same.add("threshold")
     if not by_kind:

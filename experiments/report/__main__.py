@@ -10,14 +10,18 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from asyndm.errors import UserError
-from evaluation.layout import notes, to_csv, to_latex, to_markdown
+from evaluation.layout import lay_out, notes, to_csv, to_latex, to_markdown
 from evaluation.messages import describe
-from evaluation.results import RUN_FILE, Run, find_runs, read_run, write_bytes
-from evaluation.tables import labels, subjects_of, table
+from evaluation.results import Run, write_bytes
+from evaluation.tables import Row, table
+from experiments.figures.__main__ import draw
+from experiments.report.page import Section, write_page
+from experiments.report.selection import readable, selected
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -77,47 +81,36 @@ def report(chosen: argparse.Namespace) -> None:
         write_bytes(chosen.latex, ("".join(f"% {line}\n" for line in said) + to_latex(rows)).encode())
     if chosen.csv:
         write_bytes(chosen.csv, to_csv(rows).encode())
-
-
-def selected(names: Sequence[str]) -> tuple[list[Path], list[str]]:
-    """The folders of runs, and the names of those that settings ask for but nobody has made.
-
-    Raises:
-        UserError: a folder that does not exist, settings that are no run, or nothing there.
-    """
-    settings = [name for name in names if "=" in name and not Path(name).exists()]
-    roots = [Path(name) for name in names if name not in settings]
-    folders, missing = find_runs(roots) if roots else [], []
-    if settings:
-        from hydra.errors import HydraException
-
-        from experiments.sweep import planned
-
-        try:
-            plans = planned(settings)
-        except HydraException as error:
-            raise UserError(describe(error)) from error
-        made = [plan.folder for plan in plans if (plan.folder / RUN_FILE).exists()]
-        missing = [plan.label for plan in plans if plan.folder not in made]
-        if not made:
-            raise UserError(
-                f"{' '.join(settings)}: none of its {len(plans)} runs are there; make them with "
-                f"python -m experiments.run {'' if 'experiment=' in ' '.join(settings) else '-m '}{' '.join(settings)}"
+    figures = draw(runs, rows, chosen.figures) if chosen.figures else []
+    if chosen.html:
+        with tempfile.TemporaryDirectory() as drawn:
+            figures = figures or draw(runs, rows, Path(drawn))
+            page = write_page(
+                chosen.html, title(chosen.runs), sections(rows, runs, said, chosen), figures, runs
             )
-        folders += made
-    return folders, missing
+        print(f"\n{page}")
 
 
-def readable(folders: Iterable[Path]) -> Iterator[Run]:
-    """The runs of these folders; one that cannot be read is named, and left out."""
-    for folder in folders:
-        try:
-            run = read_run(folder)
-            labels(run), subjects_of(run)
-        except UserError as error:
-            print(f"warning: left out: {error}", file=sys.stderr)
-        else:
-            yield run
+def title(names: Sequence[str]) -> str:
+    """What a page is called: the experiment's name, or those of the folders."""
+    experiment = [name.partition("=")[2] for name in names if name.startswith("experiment=")]
+    return ", ".join(experiment or [Path(name).resolve().name for name in names if "=" not in name] or names)
+
+
+def sections(
+    rows: Sequence[Row], runs: Sequence[Run], said: Sequence[str], chosen: argparse.Namespace
+) -> list[Section]:
+    """The table of the page, and the one by prompt kind where there are several."""
+    first = lay_out(rows)
+    tables = [Section("Results", first.heads, first.body, first.bold, said)]
+    if chosen.by is None and len({image.kind for run in runs for image in run.images}) > 1:
+        by_kind = [row for row in table(runs, chosen.metric, by_kind=True) if row["kind"] != "all"]
+        if by_kind:
+            layout = lay_out(by_kind)
+            tables.append(
+                Section("By prompt kind", layout.heads, layout.body, layout.bold, notes(by_kind, runs)[-1:])
+            )
+    return tables
 
 
 if __name__ == "__main__":

@@ -76,7 +76,7 @@ def test_the_training_of_the_embedded_models_composes() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["--cfg", "job"], ["--cfg", "job", "experiment=shapes_grid"]]
+    "arguments", [["--help"], ["--cfg", "job"], ["--cfg", "job", "experiment=curves"]]
 )
 def test_help_and_config_are_shown(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 0

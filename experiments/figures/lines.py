@@ -1,0 +1,258 @@
+"""Score against one numeric setting, a line a method with its 95 % band, a panel for all that agree in the rest."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from asyndm.errors import UserError
+from evaluation.tables import CONDITIONS, Row
+from experiments.figures.style import FAINT, SIZE, WIDTH, Look, looks, styled
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SETTINGS = {
+    "steps": "denoising steps",
+    "concavity": "concavity ω",
+    "threshold": "mask threshold",
+    "guidance": "guidance scale",
+    "eta": "η",
+}
+"""The settings a line can run along, and what its axis says."""
+OWN = ("curve", "concavity", "threshold")
+"""Settings of a method that others may not have: these then stand in every panel."""
+FACTS = ("metric", "model", "weights", "dtype", "prompt_set", "negative", *CONDITIONS[2:], *OWN)
+TOLD = {
+    "steps": "{} steps",
+    "eta": "η {}",
+    "guidance": "guidance {}",
+    "concavity": "ω {}",
+    "negative": "not {}",
+}
+LEAST, PANELS, COLUMNS = 3, 6, 3
+"""Values that make a line, and panels that make a figure."""
+ACROSS = 78
+"""Characters across a figure."""
+NO_BREAK = "\u00a0"
+
+Facts = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One method. Without `xs` the setting means nothing to it: one score holds for all values."""
+
+    name: str
+    xs: tuple[float, ...]
+    rows: tuple[Row, ...]
+
+    def column(self, name: str) -> list[float]:
+        """One key of its rows; what is unknown is no number."""
+        return [value if math.isfinite(value := row[name]) else math.nan for row in self.rows]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Lines that agree in all `facts`."""
+
+    facts: Facts
+    lines: tuple[Line, ...]
+
+
+def guidance(row: Row) -> tuple[float, str] | None:
+    """The scale and the negative prompt of "5 not 'blurry'"; None where the row does not tell."""
+    text = row.get("guidance")
+    if text is None:
+        return None
+    scale, _, negative = str(text).partition(" not ")
+    return float(scale), negative
+
+
+def facts(row: Row) -> Facts:
+    """Every setting of a row; "" is one that it does not have, or that is the same in all rows."""
+    told = guidance(row)
+    known = row | ({"guidance": told[0], "negative": told[1]} if told else {})
+    return {name: "" if (value := known.get(name)) is None else value for name in FACTS}
+
+
+def scored(rows: Iterable[Row]) -> list[Row]:
+    """The rows that have a score, of all prompt kinds together."""
+    return [row for row in rows if row.get("score") is not None and row.get("kind", "all") == "all"]
+
+
+def varied(rows: Sequence[Row]) -> list[str]:
+    """The settings that take at least three values under one method while all else is equal."""
+    return [setting for setting in SETTINGS if panels(rows, setting)]
+
+
+def panels(rows: Sequence[Row], setting: str) -> list[Panel]:
+    """The rows by what they agree in but for the setting; none where it takes too few values."""
+    groups: dict[tuple[Any, ...], list[tuple[Facts, Row]]] = {}
+    for row in scored(rows):
+        of = facts(row)
+        shared = tuple(of[name] for name in FACTS if name not in (setting, *OWN))
+        groups.setdefault(shared, []).append((of, row))
+    found = []
+    for together in groups.values():
+        for own in _owns(together, setting):
+            members = [(of, row) for of, row in together if _agrees(of, own)]
+            lines = _lines(members, setting)
+            if lines:
+                found.append(Panel(members[0][0] | {setting: ""} | own, lines))
+    return found
+
+
+def _owns(together: Sequence[tuple[Facts, Row]], setting: str) -> list[Facts]:
+    """The methods' own settings under which one of them has a line; not those that another of these includes."""
+    values: dict[tuple[Any, ...], set[float]] = {}
+    for of, row in together:
+        if of[setting] != "":
+            own = tuple((name, of[name]) for name in OWN if name != setting)
+            values.setdefault((own, _name(row)), set()).add(of[setting])
+    owns = [dict(own) for (own, _), taken in values.items() if len(taken) >= LEAST]
+    different = [own for i, own in enumerate(owns) if own not in owns[:i]]
+    return [own for own in different if not any(other != own and _agrees(own, other) for other in different)]
+
+
+def _agrees(of: Facts, own: Facts) -> bool:
+    return all(of[name] in ("", value) for name, value in own.items())
+
+
+def _name(row: Row) -> str:
+    return f"{row['method']} {row.get('settings', '')}".strip()
+
+
+def _lines(members: Sequence[tuple[Facts, Row]], setting: str) -> tuple[Line, ...]:
+    by_name: dict[str, list[tuple[Any, Row]]] = {}
+    for of, row in members:
+        by_name.setdefault(_name(row), []).append((of[setting], row))
+    lines = []
+    for name, points in by_name.items():
+        ordered = sorted((p for p in points if p[0] != ""), key=lambda p: float(p[0]))
+        if len(ordered) > 1:
+            lines.append(Line(name, *(tuple(column) for column in zip(*ordered, strict=True))))
+        elif not ordered and len(points) == 1:
+            lines.append(Line(name, (), (points[0][1],)))
+    return tuple(lines)
+
+
+def titles(of: Sequence[Facts]) -> list[str]:
+    """For each panel what tells it from the others, in as few settings as do; its metric stands at its axis."""
+    chosen = ["metric"]
+    for name in FACTS:
+        if len({_values(f, [*chosen, name]) for f in of}) > len({_values(f, chosen) for f in of}):
+            chosen.append(name)
+    return [told(f, chosen[1:]) for f in of]
+
+
+def _values(of: Facts, names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(str(of[name]) for name in names)
+
+
+def told(of: Mapping[str, Any], names: Iterable[str]) -> str:
+    """These settings as people say them: "shapes, 20 steps, ω 0.5"."""
+    parts = []
+    for name in names:
+        value = f"{of[name]:g}" if isinstance(of[name], float) else str(of[name])
+        plain = value.replace("_", " ") if name == "curve" else value
+        form = "{}" if name in ("model", "curve") else TOLD.get(name, f"{name.replace('_', ' ')} {{}}")
+        parts += [form.format(plain)] if value else []
+    return ", ".join(parts)
+
+
+def wrapped(text: str, width: int) -> str:
+    """Lines of so many characters, broken after commas only."""
+    whole = text.replace(" ", NO_BREAK).replace(f",{NO_BREAK}", ", ")
+    return textwrap.fill(whole, width, break_long_words=False).replace(NO_BREAK, " ")
+
+
+def shared(of: Sequence[Facts], rows: Sequence[Row]) -> str:
+    """What all panels have in common, and how many images each point rests on."""
+    same = [name for name in ("model", "steps", "guidance", "eta", *OWN) if len({f[name] for f in of}) == 1]
+    low, high = min(row["n"] for row in rows), max(row["n"] for row in rows)
+    images = f"{low:,} images" if low == high else f"{low:,} to {high:,} images"
+    return ", ".join(filter(None, (told(of[0], same), images)))
+
+
+def metric_label(row: Row) -> str:
+    """The metric with an arrow to where the good pictures are."""
+    return f"{row['metric']} {'↑' if row.get('higher_is_better', True) else '↓'}"
+
+
+def figure(rows: Sequence[Row], setting: str) -> Figure:
+    """All panels of one setting, six at most: where there are more, those of the exact metric or else of the first.
+
+    Raises:
+        UserError: the setting takes fewer than three values while all else is equal.
+    """
+    found = panels(rows, setting)
+    if not found:
+        raise UserError(f"{setting}: takes fewer than {LEAST} values with all else equal; sweep more of them")
+    if len(found) > PANELS:
+        metrics = [panel.facts["metric"] for panel in found]
+        metric = "exact" if "exact" in metrics else metrics[0]
+        found = [panel for panel in found if panel.facts["metric"] == metric]
+    more, found = len(found) - PANELS, found[:PANELS]
+    columns = 2 if len(found) == 4 else min(COLUMNS, len(found))
+    height = -(-len(found) // columns)
+    one_metric = len({panel.facts["metric"] for panel in found}) == 1
+    from matplotlib.figure import Figure
+
+    with styled():
+        drawn = Figure(figsize=(WIDTH, 2.2 * height + (1.0 if columns > 1 else 1.4)), layout="constrained")
+        grid = drawn.subplots(height, columns, squeeze=False, sharex=True, sharey=one_metric)
+        known = looks(line.name for panel in found for line in panel.lines)
+        entries: dict[str, Any] = {}
+        for axes, panel, title in zip(grid.flat, found, titles([p.facts for p in found]), strict=False):
+            axes.set_title(wrapped(title, ACROSS // columns))
+            entries = _draw(axes, panel, known) | entries
+            if axes.get_subplotspec().is_first_col() or not one_metric:
+                axes.set_ylabel(metric_label(panel.lines[0].rows[0]))
+        _axis(grid.flat[0], setting, found)
+        for i, axes in enumerate(grid.flat):
+            axes.set_visible(i < len(found))
+            axes.tick_params(labelbottom=i >= len(found) - columns)
+            if i >= columns * (height - 1):
+                axes.set_xlabel(SETTINGS[setting])
+        order = sorted(entries, key=list(known).index)
+        drawn.legend([entries[n] for n in order], order, loc="outside lower center", ncols=min(3, len(order)))
+        note = shared([p.facts for p in found], [r for p in found for line in p.lines for r in line.rows])
+        note += f"; {more} more not shown" if more > 0 else ""
+        drawn.suptitle(f"{note}; bands: 95 %", fontsize=SIZE, color=FAINT)
+    return drawn
+
+
+def _draw(axes: Axes, panel: Panel, known: Mapping[str, Look]) -> dict[str, Any]:
+    """The lines of a panel with their bands. Returns them by name."""
+    drawn = {}
+    for line in panel.lines:
+        look = known[line.name]
+        scores, lows, highs = (line.column(name) for name in ("score", "score_low", "score_high"))
+        stroke: dict[str, Any] = {"color": look.colour, "linestyle": look.dashes, "label": line.name}
+        band: dict[str, Any] = {
+            "facecolor": (look.colour, 0.13),
+            "edgecolor": (look.colour, 0.5),
+            "linewidth": 0.6,
+        }
+        if line.xs:
+            axes.fill_between(line.xs, lows, highs, linestyle=look.dashes, **band)
+            (drawn[line.name],) = axes.plot(line.xs, scores, marker=look.marker, markersize=4.5, **stroke)
+        else:
+            axes.axhspan(lows[0], highs[0], linestyle=look.dashes, **band)
+            drawn[line.name] = axes.axhline(scores[0], **stroke)
+    return drawn
+
+
+def _axis(axes: Axes, setting: str, found: Sequence[Panel]) -> None:
+    """Ticks at the values taken, where these are few; steps by their ratio."""
+    values = sorted({x for panel in found for line in panel.lines for x in line.xs})
+    if setting == "steps":
+        axes.set_xscale("log")
+    if len(values) <= 7:
+        axes.set_xticks(values, [f"{value:g}" for value in values])
+        axes.minorticks_off()

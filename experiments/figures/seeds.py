@@ -1,0 +1,200 @@
+"""The same prompt and seed under DM, DM_concave and AsynDM, side by side, with what each did on the way.
+
+Rows are chosen by the order of the prompt set alone: the first prompt of each kind, then the next ones.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from asyndm.errors import UserError
+from evaluation.results import ImageRow, Run, ScoreRow
+from evaluation.tables import PAIRING, Key, labels
+from evaluation.traces import SUBJECTS, read_trace
+from experiments.figures.lines import told
+from experiments.figures.strip import REMEDY, picture, swatch, trace_file
+from experiments.figures.style import FAINT, RIGHT, SIZE, UNKNOWN, WRONG, Sheet, shortened, styled
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+WIDTH, MARGIN, BETWEEN = 7.5, 0.14, 0.16
+"""Of the figure in inches: 1200 pixels."""
+SIDE, MAP, GAP = 1.2, 0.5, 0.03
+CELL = SIDE + 0.07 + 2 * MAP + GAP
+HEAD, TITLE, VERDICT, FOOT = 0.56, 0.22, 0.33, 0.44
+METHODS = {
+    "DM": "every pixel at the same noise level",
+    "DM_concave": "every pixel stays noisy for longer",
+    "AsynDM": "only the subjects stay noisy for longer",
+}
+COMMON = (*PAIRING, "prompt_set")
+
+
+@dataclass(frozen=True)
+class Shot:
+    """What one method made of a prompt and a seed, and what a metric of right and wrong says of it."""
+
+    run: Run
+    image: ImageRow
+    score: ScoreRow | None
+
+    @property
+    def right(self) -> bool | None:
+        return None if self.score is None or self.score.value is None else self.score.value == 1
+
+
+def compared(runs: Sequence[Run]) -> tuple[Run, ...]:
+    """One run of each method, all else equal, with the settings that are the most usual among these runs.
+
+    Raises:
+        UserError: there are none that can be compared.
+    """
+    of = [(run, labels(run)) for run in runs]
+    usual = {name: Counter(str(label[name]) for _, label in of) for name in (*COMMON, "curve", "concavity")}
+
+    def match(method: str, wanted: dict[str, Any], names: Sequence[str]) -> Iterator[Run]:
+        for run, label in of:
+            if label["method"] == method and all(label[name] == wanted[name] for name in names):
+                yield run
+
+    def rank(label: dict[str, Any]) -> int:
+        return sum(count[str(label[name])] for name, count in usual.items())
+
+    for run, label in sorted(of, key=lambda pair: -rank(pair[1])):
+        dm = next(match("DM", label, COMMON), None)
+        concave = next(match("DM_concave", label, (*COMMON, "curve", "concavity")), None)
+        if label["method"] == "AsynDM" and dm and concave and rows_of((dm, concave, run), 1):
+            return dm, concave, run
+    raise UserError(
+        f"no DM, DM_concave and AsynDM of the same prompts, all else equal, with traces; {REMEDY}"
+    )
+
+
+def rows_of(runs: Sequence[Run], count: int) -> list[Key]:
+    """The images to show, never by what came out: in the set's order the first prompt of each kind, then the others.
+
+    Args:
+        runs: those compared; an image counts that all of them have, with its trace, and only a prompt's first.
+        count: how many at most.
+    """
+    shared: list[ImageRow] = []
+    having = [{key(image): image for image in run.images} for run in runs]
+    for image in runs[0].images:
+        known = all(
+            key(image) in images and trace_file(run, images[key(image)]).exists()
+            for run, images in zip(runs, having, strict=True)
+        )
+        if known and image.prompt_id not in {one.prompt_id for one in shared}:
+            shared.append(image)
+    order = {prompt: place for place, prompt in enumerate(runs[0].prompts)}
+    shared.sort(key=lambda image: order[image.prompt_id])
+    firsts = list({image.kind: image for image in reversed(shared)}.values())[::-1]
+    firsts.sort(key=shared.index)
+    return [key(image) for image in [*firsts, *(image for image in shared if image not in firsts)][:count]]
+
+
+def key(image: ImageRow) -> Key:
+    """An image across runs."""
+    return image.prompt_id, image.prompt, image.seed
+
+
+def judge(runs: Sequence[Run]) -> str | None:
+    """The metric that says right or wrong: the exact one, or the first whose values are all 0 or 1."""
+    values: dict[str, set[float]] = {}
+    for run in runs:
+        for score in run.scores:
+            if score.value is not None:
+                values.setdefault(score.metric, set()).add(score.value)
+    binary = [name for name, found in values.items() if found <= {0.0, 1.0}]
+    return min(binary, key=lambda name: (name != "exact", name), default=None)
+
+
+def shots(runs: Sequence[Run], count: int) -> list[list[Shot]]:
+    """A list for each row, with what each run made of it."""
+    metric = judge(runs)
+    images = [{key(image): image for image in run.images} for run in runs]
+    scores = [{score.key: score for score in run.scores if score.metric == metric} for run in runs]
+    return [
+        [
+            Shot(run, of[wanted], judged.get(of[wanted].key))
+            for run, of, judged in zip(runs, images, scores, strict=True)
+        ]
+        for wanted in rows_of(runs, count)
+    ]
+
+
+def figure(runs: Sequence[Run], count: int = 3) -> Figure:
+    """A row a prompt, a column a method: the picture, framed right or wrong, and the timestep maps and masks of two
+    of its steps.
+
+    Args:
+        runs: any; one of each method is chosen by `compared`.
+        count: rows at most.
+
+    Raises:
+        UserError: there are none that can be compared, or a file of theirs cannot be read.
+    """
+    trio = compared(runs)
+    table = shots(trio, count)
+    block = TITLE + SIDE + VERDICT
+    with styled():
+        sheet = Sheet.of(WIDTH, HEAD + len(table) * block + FOOT)
+        for column, (method, words) in enumerate(METHODS.items()):
+            x = MARGIN + column * (CELL + BETWEEN)
+            sheet.text(method, x, 0.1, SIZE + 3, weight="bold")
+            sheet.text(words, x, 0.31, SIZE, color=FAINT)
+        for row, line in enumerate(table):
+            y = HEAD + row * block
+            _title(sheet, line[-1], y)
+            for column, shot in enumerate(line):
+                _cell(sheet, shot, MARGIN + column * (CELL + BETWEEN), y + TITLE)
+        distinct = len({line[0].image.kind for line in table}) == len(table)
+        _foot(sheet, trio, distinct, HEAD + len(table) * block)
+    return sheet.figure
+
+
+def _title(sheet: Sheet, shot: Shot, y: float) -> None:
+    """The prompt, and its subjects by the colours of their masks."""
+    room = WIDTH - 2 * MARGIN
+    x = sheet.text(shortened(f"“{shot.image.prompt}”", room, SIZE + 1), MARGIN, y, SIZE + 1, weight="bold")
+    for colour, name in zip(SUBJECTS, shot.image.subjects, strict=False):
+        x = swatch(sheet, tuple(int(c) for c in colour), name, x + 0.12, y + 0.01) - 0.12
+
+
+def _cell(sheet: Sheet, shot: Shot, x: float, y: float) -> None:
+    frame = UNKNOWN if shot.right is None else RIGHT if shot.right else WRONG
+    sheet.picture(picture(shot.run, shot.image), x, y, SIDE, frame, 2.6)
+    way = read_trace(trace_file(shot.run, shot.image))
+    last = len(way.steps) - 1
+    places = sorted({round(last / 3), round(2 * last / 3)})
+    for i, place in enumerate(places):
+        left = x + SIDE + 0.07 + i * (MAP + GAP)
+        sheet.text(f"step {way.steps[place]}", left + MAP / 2, y, color=FAINT, ha="center")
+        sheet.picture(way.maps[place], left, y + SIDE - 2 * MAP - GAP, MAP)
+        sheet.picture(way.masks[place], left, y + SIDE - MAP, MAP)
+    if shot.right is not None:
+        reason = shot.score.reason if shot.score else ""
+        mark, word = ("✓", "right") if shot.right else ("✗", "wrong")
+        said = f"{mark} {word}" if shot.right or not reason else f"{mark} {reason}"
+        sheet.text(shortened(said, CELL), x, y + SIDE + 0.05, color=frame)
+
+
+def _foot(sheet: Sheet, trio: Sequence[Run], distinct: bool, y: float) -> None:
+    """What the colours mean, and how rows were chosen; `distinct` says that no two are of one kind."""
+    x = sheet.text("Above: noise level, clean", MARGIN, y) + 0.06
+    sheet.colourbar(x, y + 0.015, 0.6)
+    x = sheet.text("noise. Below: what stays noisy, by subject, mixed where they overlap.", x + 0.66, y)
+    if judge(trio):
+        sheet.text("✓", x + 0.14, y, color=RIGHT)
+        sheet.text("right", x + 0.26, y)
+        sheet.text("✗", x + 0.6, y, color=WRONG)
+        sheet.text("wrong", x + 0.72, y)
+    of = labels(trio[-1])
+    settings = told({**of, "model": of["model"][0]}, ("model", "steps", "curve", "concavity"))
+    which = "prompt of each kind" if distinct else "prompts, new kinds first"
+    caption = f"Rows: the set's first {which}, never chosen by outcome; one seed a row. {settings}"
+    sheet.text(shortened(caption, WIDTH - 2 * MARGIN), MARGIN, y + 0.18, color=FAINT)

@@ -1,0 +1,199 @@
+"""How all figures look: white, light grids, colours that the colour-blind tell apart, and never a colour alone."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evaluation.results import write_bytes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+Dashes = str | tuple[int, tuple[float, ...]]
+
+WIDTH = 5.5
+"""Of a figure in inches: a paper's text block. No text is smaller than `SIZE` points there."""
+SIZE = 8.0
+PNG_DPI, SVG_PICTURE_DPI = 160, 320
+BLACK, BLUE, VERMILLION, GREEN, PURPLE, SKY, ORANGE = (
+    "#000000",
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#56B4E9",
+    "#E69F00",
+)
+"""Told apart by the colour-blind (Okabe and Ito)."""
+INK, FAINT = "#222222", "#5a5a5a"
+RIGHT, WRONG, UNKNOWN = BLUE, VERMILLION, "#aaaaaa"
+RC: Any = {
+    "font.family": "DejaVu Sans",
+    "font.size": SIZE,
+    "axes.titlesize": SIZE + 0.5,
+    "axes.labelsize": SIZE + 0.5,
+    "xtick.labelsize": SIZE,
+    "ytick.labelsize": SIZE,
+    "legend.fontsize": SIZE,
+    "legend.frameon": False,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": "#888888",
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": "#e6e6e6",
+    "grid.linewidth": 0.6,
+    "xtick.major.size": 2,
+    "ytick.major.size": 0,
+    "xtick.color": "#888888",
+    "ytick.color": "#888888",
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "svg.hashsalt": "asyndm",
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """A line of a figure: colour, marker and dashes are never shared by two."""
+
+    colour: str
+    marker: str
+    dashes: Dashes
+
+
+LOOKS = {
+    "DM": Look(BLACK, "o", (0, (4, 1.6))),
+    "DM_concave": Look(VERMILLION, "s", (0, (6, 1.4, 1.2, 1.4))),
+    "AsynDM": Look(BLUE, "D", "-"),
+    "AsynDM_static": Look(GREEN, "^", (0, (1.2, 1.2))),
+    "AsynDM_external": Look(PURPLE, "v", (0, (3, 1, 1, 1, 1, 1))),
+}
+"""By method."""
+REST = (
+    Look(SKY, "P", (0, (8, 2))),
+    Look(ORANGE, "X", (0, (2, 2))),
+    Look(GREEN, "*", (0, (5, 1, 1, 1, 1, 1))),
+    Look(PURPLE, "<", (0, (8, 1, 2, 1))),
+    Look(VERMILLION, ">", (0, (1, 2.5))),
+)
+"""For names that are no method's, in turn."""
+
+
+def looks(names: Iterable[str]) -> dict[str, Look]:
+    """How each of these lines is drawn: a method as in every figure, others in the order they come."""
+    others = [name for name in dict.fromkeys(names) if name not in LOOKS]
+    return LOOKS | {name: REST[i % len(REST)] for i, name in enumerate(others)}
+
+
+def styled() -> AbstractContextManager[None]:
+    """The settings of matplotlib that hold while a figure is drawn or saved, and no longer."""
+    from matplotlib import rc_context
+
+    return rc_context(RC)
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A page of pictures and words, measured in inches from its upper left corner; to use within `styled`."""
+
+    figure: Figure
+
+    @classmethod
+    def of(cls, width: float, height: float) -> Sheet:
+        from matplotlib.figure import Figure
+
+        return cls(Figure(figsize=(width, height)))
+
+    def axes(self, x: float, y: float, width: float, height: float) -> Axes:
+        """Without ticks or frame."""
+        w, h = self.figure.get_size_inches()
+        axes = self.figure.add_axes((x / w, 1 - (y + height) / h, width / w, height / h))
+        axes.set(xticks=[], yticks=[])
+        axes.grid(False)
+        axes.spines[:].set_visible(False)
+        return axes
+
+    def picture(
+        self, image: Image.Image, x: float, y: float, side: float, frame: str | None = None, line: float = 2.2
+    ) -> Axes:
+        """A picture within a square, its pixels sharp where they are enlarged, with a frame of this colour."""
+        axes = self.axes(x, y, side, side)
+        enlarged = max(image.size) <= side * PNG_DPI
+        axes.imshow(image, interpolation="nearest" if enlarged else "antialiased")
+        if frame:
+            axes.spines[:].set(visible=True, color=frame, linewidth=line)
+        return axes
+
+    def colourbar(self, x: float, y: float, width: float, height: float = 0.1) -> Axes:
+        """The timesteps' colours, from clean on the left to noise on the right."""
+        axes = self.axes(x, y, width, height)
+        axes.imshow(levels(), aspect="auto", extent=(0, 1000, 0, 1))
+        return axes
+
+    def text(self, text: str, x: float, y: float, size: float = SIZE, **more: Any) -> float:
+        """Words whose upper left corner is there. Returns where they end, in inches."""
+        w, h = self.figure.get_size_inches()
+        self.figure.text(x / w, 1 - y / h, text, size=size, va="top", **more)
+        return x + text_width(text, size, more.get("weight", "normal"))
+
+
+def levels() -> Image.Image:
+    """The colours of `evaluation.traces` for timesteps 0 to 1000, 256 of them in a row."""
+    import numpy as np
+    from PIL import Image
+
+    from evaluation.traces import VIRIDIS
+
+    place = np.linspace(0, len(VIRIDIS) - 1, 256)
+    channels = [np.interp(place, np.arange(len(VIRIDIS)), VIRIDIS[:, c]) for c in range(3)]
+    return Image.fromarray(np.stack(channels, -1).round().astype(np.uint8)[None])
+
+
+def text_width(text: str, size: float = SIZE, weight: str = "normal") -> float:
+    """Of one line, in inches."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import TextPath
+
+    font = FontProperties(family=RC["font.family"], weight=weight)
+    return float(TextPath((0, 0), text, size=size, prop=font).get_extents().x1) / 72 if text.strip() else 0.0
+
+
+def shortened(text: str, width: float, size: float = SIZE) -> str:
+    """One line no wider than so many inches, with dots where words are left out."""
+    words, dots = text.split(), ""
+    while len(words) > 1 and text_width(" ".join(words) + dots, size) > width:
+        words, dots = words[:-1], " …"
+    return " ".join(words).rstrip(";,") + dots
+
+
+def save(figure: Figure, path: Path) -> list[Path]:
+    """Writes ``path.png`` and ``path.svg``; the same figure gives the same bytes.
+
+    Args:
+        figure: drawn within `styled`.
+        path: without suffix.
+
+    Returns:
+        the two files.
+    """
+    files = []
+    for suffix, dpi, metadata in (("png", PNG_DPI, {}), ("svg", SVG_PICTURE_DPI, {"Date": None})):
+        buffer = io.BytesIO()
+        with styled():
+            figure.savefig(buffer, format=suffix, dpi=dpi, metadata=metadata)
+        files.append(path.with_name(f"{path.name}.{suffix}"))
+        write_bytes(files[-1], buffer.getvalue())
+    return files

@@ -1,0 +1,249 @@
+"""The gallery's data: what every method made of a prompt and a seed, side by side, all else equal.
+
+A card is one prompt, seed and condition (`evaluation.tables.PAIRING`). Methods, prompts, conditions, subjects and reasons
+are numbered, and cards refer to them by number: thousands of pictures stay a small file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from evaluation.results import ImageRow, Run, ScoreRow
+from evaluation.tables import (
+    METHOD,
+    METHODS,
+    PAIRING,
+    Cell,
+    Key,
+    collect,
+    labels,
+    lower_is_better,
+    subjects_of,
+)
+from evaluation.traces import PREVIEWS, SUBJECTS, TRACES
+
+Method = tuple[Any, ...]
+Condition = tuple[Any, ...]
+DIGEST = re.compile(r" ?subjects=[0-9a-f]{6}$")
+"""What `collect` adds to the settings of methods that differ only in their subjects."""
+Drawn = tuple[Condition, Any]
+"""Conditions and the prompt set: where these are equal, a picture that only some methods have is missing."""
+
+MODEL = ("model", "weights", "dtype")
+FIELDS = (*MODEL, *PAIRING[1:])
+USUAL = {"model", "steps", "eta", "guidance"}
+"""Conditions that are told even where all pictures share them."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A picture of a run, and the places of its trace and its predicted pictures, which need not exist."""
+
+    folder: Path
+    file: str
+    sha256: str
+
+    @property
+    def path(self) -> Path:
+        return self.folder / self.file
+
+    @property
+    def trace(self) -> Path:
+        return (self.folder / TRACES / self.path.name).with_suffix(".png")
+
+    @property
+    def previews(self) -> Path:
+        return (self.folder / PREVIEWS / self.path.name).with_suffix(".png")
+
+
+@dataclass
+class Shot:
+    """What one method made of a prompt and a seed."""
+
+    source: Source
+    subjects: tuple[str, ...]
+    scores: dict[str, ScoreRow] = field(default_factory=dict)
+
+
+@dataclass
+class Card:
+    """One prompt, seed and condition: a shot for each method that has one."""
+
+    kind: str
+    shots: dict[Method, Shot] = field(default_factory=dict)
+    drawn: set[Drawn] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """`data` is for JSON and refers to `sources` by number.
+
+    Its parts, all but the cards numbered from 0:
+
+    - methods: [name, curve and settings]
+    - metrics: [name, whether all values are 0 or 1, whether lower is better]
+    - prompts: [text, kind]
+    - fields: the conditions that differ; conditions: the value of each
+    - subjects: lists of texts; colours: of their masks; reasons: texts, the first of them empty
+    - cards: [prompt, seed, condition, cells], a cell being [method, source, subjects, values, reasons] with a value or
+      null and a reason for each metric, or only [method] where the run lacks the image
+    """
+
+    data: dict[str, Any]
+    sources: list[Source]
+    shared: dict[str, str]
+    """The conditions that all pictures share."""
+
+
+Value = TypeVar("Value", bound=Hashable)
+
+
+class Numbered(dict[Value, int], Generic[Value]):
+    """Numbers from 0 for values, in the order they first appear."""
+
+    def of(self, value: Value) -> int:
+        return self.setdefault(value, len(self))
+
+
+def gallery(runs: Sequence[Run]) -> Gallery:
+    """The data of all these runs; where two of them hold the same image of a method, the last one's is shown.
+
+    Raises:
+        UserError: the record of a run lacks some of its labels.
+    """
+    cards, members = _cards(runs)
+    metrics = _metrics(runs)
+    methods = Numbered(
+        {m: i for i, m in enumerate(sorted({m for of in members.values() for m in of}, key=_rank))}
+    )
+    conditions = list(dict.fromkeys(condition for _, condition in cards))
+    fields, shared = _fields(conditions)
+    kinds_of: dict[tuple[str, str], str] = {}
+    for (key, _), card in cards.items():
+        kinds_of.setdefault(key[:2], card.kind)
+    prompts = Numbered({key: i for i, key in enumerate(kinds_of)})
+    subjects: Numbered[tuple[str, ...]] = Numbered()
+    reasons = Numbered({"": 0})
+    sources: list[Source] = []
+
+    def cell(method: Method, shot: Shot | None) -> list[Any]:
+        if shot is None:
+            return [methods[method]]
+        sources.append(shot.source)
+        rows = [shot.scores.get(name) for name, *_ in metrics]
+        values = [None if row is None or row.value is None else _short(row.value) for row in rows]
+        whys = [reasons.of(row.reason if row else "") for row in rows]
+        return [methods[method], len(sources) - 1, subjects.of(shot.subjects), values, whys]
+
+    listed = []
+    for (key, condition), card in sorted(cards.items(), key=lambda c: (prompts[c[0][0][:2]], c[0][0][2])):
+        expected = {method for drawn in card.drawn for method in members[drawn]}
+        cells = [cell(method, card.shots.get(method)) for method in methods if method in expected]
+        listed.append([prompts[key[:2]], key[2], conditions.index(condition), cells])
+    data = {
+        "methods": [_caption(method) for method in methods],
+        "metrics": metrics,
+        "prompts": [[text, kinds_of[prompt_id, text]] for prompt_id, text in kinds_of],
+        "fields": fields,
+        "conditions": [[_told(condition)[name] for name in fields] for condition in conditions],
+        "subjects": list(subjects),
+        "reasons": list(reasons),
+        "colours": ["#" + bytes(int(c) for c in colour).hex() for colour in SUBJECTS],
+        "cards": listed,
+    }
+    return Gallery(data, sources, shared)
+
+
+def _cards(runs: Sequence[Run]) -> tuple[dict[tuple[Key, Condition], Card], dict[Drawn, set[Method]]]:
+    """The cards, and the methods under which each set of prompts was drawn."""
+    cards: dict[tuple[Key, Condition], Card] = {}
+    members: dict[Drawn, set[Method]] = {}
+    cells = collect(runs)
+    for run in runs:
+        cell = _cell_of(run, cells)
+        method = tuple(cell.labels[name] for name in METHOD)
+        drawn = (cell.pairing, cell.labels["prompt_set"])
+        members.setdefault(drawn, set()).add(method)
+        scores: dict[tuple[str, int], dict[str, ScoreRow]] = {}
+        for score in run.scores:
+            scores.setdefault(score.key, {})[score.metric] = score
+        for row in run.images:
+            card = cards.setdefault(
+                ((row.prompt_id, row.prompt, row.seed), cell.pairing), Card(row.kind or "none")
+            )
+            card.drawn.add(drawn)
+            before = card.shots.get(method)
+            known = before.scores if before else {}
+            card.shots[method] = Shot(_source(run, row), row.subjects, known | scores.get(row.key, {}))
+    return cards, members
+
+
+def _cell_of(run: Run, cells: Iterable[Cell]) -> Cell:
+    """The cell of the tables that took in this run: its labels but for the digest of subjects, and its subjects."""
+    of, subjects = labels(run), subjects_of(run)
+    return next(
+        cell
+        for cell in cells
+        if {**cell.labels, "settings": DIGEST.sub("", cell.labels["settings"])} == of
+        and subjects.items() <= cell.subjects.items()
+    )
+
+
+def _source(run: Run, row: ImageRow) -> Source:
+    return Source(run.folder, row.file, row.sha256)
+
+
+def _metrics(runs: Iterable[Run]) -> list[tuple[str, bool, bool]]:
+    """Name, whether all values are 0 or 1, and whether lower is better; the exact one first."""
+    values: dict[str, set[float]] = {}
+    lower: set[str] = set()
+    for run in runs:
+        lower |= lower_is_better(run)
+        for score in run.scores:
+            if score.value is not None:
+                values.setdefault(score.metric, set()).add(score.value)
+    names = sorted(values, key=lambda name: (name != "exact", name))
+    return [(name, values[name] <= {0.0, 1.0}, name in lower) for name in names]
+
+
+def _rank(method: Method) -> tuple[Any, ...]:
+    known = list(METHODS.values())
+    return known.index(method[0]) if method[0] in known else len(known), *map(str, method)
+
+
+def _caption(method: Method) -> tuple[str, str]:
+    """The method's name, and what else tells it from others: ("AsynDM", "quadratic ω 0.5")."""
+    name, curve, concavity, threshold, settings = method
+    strict = "" if threshold in ("", 1.0) else f"threshold {threshold}"
+    parts = [curve, f"ω {concavity}" if concavity != "" else "", strict, settings]
+    return str(name), " ".join(part for part in parts if part)
+
+
+def _told(condition: Condition) -> dict[str, str]:
+    model, *rest = condition
+    values = zip(FIELDS, (*model, *rest), strict=True)
+    return {name: _text(value) for name, value in values}
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "default" if value is None else str(value) or "none"
+
+
+def _fields(conditions: Sequence[Condition]) -> tuple[list[str], dict[str, str]]:
+    """The names of the conditions that differ, and the usual ones that do not."""
+    told = [_told(condition) for condition in conditions]
+    differing = [name for name in FIELDS if len({values[name] for values in told}) > 1]
+    shared = {name: told[0][name] for name in FIELDS if told and name in USUAL and name not in differing}
+    return differing, shared
+
+
+def _short(value: float) -> float | int:
+    """Six digits, which no one sees the end of, and whole numbers as such."""
+    rounded = float(f"{value:.6g}")
+    return int(rounded) if rounded.is_integer() else rounded

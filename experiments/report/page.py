@@ -1,0 +1,229 @@
+"""The report as one folder to open in any browser, from a disk or a server, or to hand on as an archive.
+
+``index.html`` holds the tables and the gallery's data; ``figures``, ``pictures`` and ``traces`` what it shows. Pictures
+are named by their content, so that another writing adds only what is new. Nothing is loaded from elsewhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import sys
+from base64 import b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from asyndm.errors import UserError
+from evaluation.results import Run, sha256, write_bytes
+from evaluation.traces import VIRIDIS, read_trace
+from experiments.report.gallery import Gallery, Numbered, Source, gallery
+
+INDEX = "index.html"
+TEMPLATE = Path(__file__).parent / "template"
+SIDE = 256
+"""The longest side of a picture of the gallery, in pixels."""
+Ways = tuple[tuple[int, ...], tuple[str, ...]]
+"""The steps of a trace and the timesteps at each, as text."""
+NUMBER = re.compile(r"[-+−<]?\d([^A-Za-z]|e-)*(unknown\])?")
+
+
+@dataclass(frozen=True)
+class Section:
+    """One table: plain text cells, those of `bold` (row, column) emphasised, with notes below it."""
+
+    title: str
+    heads: Sequence[str]
+    body: Sequence[Sequence[str]]
+    bold: frozenset[tuple[int, int]] = frozenset()
+    notes: Sequence[str] = ()
+
+    @property
+    def numeric(self) -> list[bool]:
+        """Whether a column holds only numbers, intervals and empty cells."""
+        columns = [[row[i] for row in self.body if row[i]] for i in range(len(self.heads))]
+        return [bool(column) and all(map(NUMBER.fullmatch, column)) for column in columns]
+
+
+@dataclass
+class Assets:
+    """Copies pictures and traces into the page's folder, each once.
+
+    Attributes:
+        folder: the page's.
+        ways: the labels of traces, numbered.
+        missing: what could not be read.
+    """
+
+    folder: Path
+    ways: Numbered[Ways] = field(default_factory=Numbered)
+    missing: list[str] = field(default_factory=list)
+
+    def picture(self, source: Source) -> list[Any] | str:
+        """[file, width, height, trace, previews], shorter where there is no trace; its name where it cannot be read."""
+        try:
+            digest = source.sha256
+            if not re.fullmatch("[0-9a-f]{64}", digest):
+                digest = sha256(source.path)
+            entry = self._shrunk(source.path, f"pictures/{digest[:16]}", SIDE)
+        except OSError as error:
+            self.missing.append(f"{source.path} ({error.strerror or 'not a picture'})")
+            return source.file
+        return entry + self._traced(source)
+
+    def _traced(self, source: Source) -> list[Any]:
+        """The trace as [file, width, height, number of its labels], and its predicted pictures, if there are any."""
+        if not source.trace.exists():
+            return []
+        try:
+            way = read_trace(source.trace)
+            columns = len(way.steps)
+            size = (way.maps[0].width * columns, way.maps[0].height * 2)
+            labels = self.ways.of((way.steps, tuple(way.labels)))
+            entries = [[self._copied(source.trace), *size, labels]]
+            if source.previews.exists():
+                name = f"traces/{sha256(source.previews)[:16]}"
+                entries.append(self._shrunk(source.previews, name, SIDE * columns // 2))
+        except (UserError, OSError) as error:
+            self.missing.append(str(error))
+            return []
+        return entries
+
+    def _copied(self, path: Path) -> str:
+        content = path.read_bytes()
+        name = f"traces/{hashlib.sha256(content).hexdigest()[:16]}.png"
+        self._write(name, content)
+        return name
+
+    def _shrunk(self, path: Path, stem: str, side: int) -> list[Any]:
+        """A PNG with sides up to `side` as it is, anything else as WebP of at most that size: [file, width, height]."""
+        with Image.open(path) as image:
+            if image.format == "PNG" and max(image.size) <= side:
+                name = f"{stem}.png"
+                if not (self.folder / name).exists():
+                    self._write(name, path.read_bytes())
+                return [name, *image.size]
+            name = f"{stem}.webp"
+            scale = min(1, side / max(image.size))
+            size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+            if not (self.folder / name).exists():
+                small, buffer = image.convert("RGB").resize(size, Image.Resampling.LANCZOS), io.BytesIO()
+                small.save(buffer, "WEBP", quality=88)
+                self._write(name, buffer.getvalue())
+            return [name, *size]
+
+    def _write(self, name: str, content: bytes) -> None:
+        if not (self.folder / name).exists():
+            write_bytes(self.folder / name, content, durable=False)
+
+
+def write_page(
+    folder: Path, title: str, sections: Sequence[Section], figures: Sequence[Path], runs: Sequence[Run]
+) -> Path:
+    """Writes the page with its tables, figures and gallery. Pictures that cannot be read are named, on the page too.
+
+    Args:
+        folder: made if it is not there; what an earlier writing left in it stays.
+        title: of the page.
+        sections: the tables.
+        figures: SVG or PNG files, copied.
+        runs: for the gallery; none leaves it out.
+
+    Returns:
+        The page, ``folder/index.html``.
+
+    Raises:
+        UserError: the folder is a file, a figure does not exist, or the record of a run lacks its labels.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: a file; name a folder for the page")
+    copies = _copy_figures(folder, figures)
+    shown, assets = gallery(runs), Assets(folder)
+    shown.data["pictures"] = [assets.picture(source) for source in shown.sources]
+    shown.data["ways"] = list(assets.ways)
+    write_bytes(folder / INDEX, _html(title, sections, copies, shown).encode("utf-8", "replace"))
+    if assets.missing:
+        more = f" and {len(assets.missing) - 1} more" if len(assets.missing) > 1 else ""
+        print(f"warning: missing from the page: {assets.missing[0]}{more}", file=sys.stderr)
+    return folder / INDEX
+
+
+def _copy_figures(folder: Path, figures: Sequence[Path]) -> list[tuple[str, str]]:
+    """File and caption of each; two of one name are told apart by a number."""
+    copies: dict[str, str] = {}
+    for figure in figures:
+        if not figure.is_file():
+            raise UserError(f"{figure}: no such figure; leave it out or draw it first")
+        name, number = f"figures/{figure.name}", 2
+        while name in copies:
+            name, number = f"figures/{figure.stem}-{number}{figure.suffix}", number + 1
+        copies[name] = re.sub(r"[_-]+", " ", figure.stem)
+        content, target = figure.read_bytes(), folder / name
+        if not target.exists() or target.read_bytes() != content:
+            write_bytes(target, content, durable=False)
+    return list(copies.items())
+
+
+def _html(title: str, sections: Sequence[Section], figures: Sequence[tuple[str, str]], shown: Gallery) -> str:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    css, js = ((TEMPLATE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    data = json.dumps(shown.data, ensure_ascii=False, separators=(",", ":"))
+    return environment.get_template("index.html.jinja").render(
+        title=title,
+        sections=sections,
+        figures=figures,
+        shared=shown.shared,
+        choices=_choices(shown.data),
+        cards=len(shown.data["cards"]),
+        pictures=sum(isinstance(entry, list) for entry in shown.data["pictures"]),
+        css=Markup(css),
+        js=Markup(js),
+        css_hash=_digest(css),
+        js_hash=_digest(js),
+        viridis=["#" + bytes(int(c) for c in colour).hex() for colour in VIRIDIS],
+        data=Markup(data.replace("<", "\\u003c")),
+    )
+
+
+def _digest(text: str) -> str:
+    """As a content security policy names an inline script or style."""
+    return f"'sha256-{b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _choices(data: dict[str, Any]) -> dict[str, Any]:
+    """What the filters choose from; A is the first AsynDM and B the first other method, where there are both."""
+    methods = [" ".join(filter(None, caption)) for caption in data["methods"]]
+    first = next((i for i, (name, _) in enumerate(data["methods"]) if name == "AsynDM"), len(methods) - 1)
+    return {
+        "methods": methods,
+        "first": first,
+        "second": next((i for i in range(len(methods)) if i != first), 0),
+        "kinds": list(dict.fromkeys(kind for _, kind in data["prompts"])),
+        "metrics": data["metrics"],
+        "judges": [name for name, binary, _ in data["metrics"] if binary],
+        "conditions": {
+            name: sorted({values[i] for values in data["conditions"]}, key=_by_number)
+            for i, name in enumerate(data["fields"])
+        },
+    }
+
+
+def _by_number(value: str) -> tuple[bool, float, str]:
+    try:
+        return False, float(value), value
+    except ValueError:
+        return True, 0.0, value
