@@ -138,6 +138,8 @@ def _without_free(of: Facts) -> Facts:
 
 def _draw(axes: Axes, points: Sequence[Point], known: Mapping[str, Look]) -> dict[str, Any]:
     """The cells with their intervals, filled where they are of the front. Returns what the legend names."""
+    from matplotlib.lines import Line2D
+
     best = front(points)
     places = _places(points, list(known))
     axes.set_xscale("log")
@@ -148,9 +150,14 @@ def _draw(axes: Axes, points: Sequence[Point], known: Mapping[str, Look]) -> dic
         if math.isfinite(low):
             axes.vlines(x, low, high, color=look.colour, linewidth=0.9, alpha=0.55)
         face = look.colour if point in best else "white"
-        (entries[row["method"]],) = axes.plot(
-            x, score, look.marker, color=look.colour, markerfacecolor=face, markersize=4.5, zorder=3
-        )
+        mark: dict[str, Any] = {
+            "linestyle": "",
+            "marker": look.marker,
+            "color": look.colour,
+            "markersize": 4.5,
+        }
+        axes.plot(x, score, markerfacecolor=face, zorder=3, **mark)
+        entries[row["method"]] = Line2D([], [], markerfacecolor="white", **mark)
     costs, scores = [p.evaluations for p in best], [p.row["score"] for p in best]
     last = points[-1].evaluations
     (entries["best for its cost (filled)"],) = axes.plot(

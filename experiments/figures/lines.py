@@ -51,6 +51,11 @@ class Line:
     xs: tuple[float, ...]
     rows: tuple[Row, ...]
 
+    @property
+    def settings(self) -> str:
+        """What else was chosen for the method, such as its subjects; "" where nothing."""
+        return str(self.rows[0].get("settings", ""))
+
     def column(self, name: str) -> list[float]:
         """One key of its rows; what is unknown is no number."""
         return [value if math.isfinite(value := row[name]) else math.nan for row in self.rows]
@@ -128,6 +133,7 @@ def _name(row: Row) -> str:
 
 
 def _lines(members: Sequence[tuple[Facts, Row]], setting: str) -> tuple[Line, ...]:
+    """A line a method; a level one of other settings than those that run along the axis is none of theirs."""
     by_name: dict[str, list[tuple[Any, Row]]] = {}
     for of, row in members:
         by_name.setdefault(_name(row), []).append((of[setting], row))
@@ -138,7 +144,8 @@ def _lines(members: Sequence[tuple[Facts, Row]], setting: str) -> tuple[Line, ..
             lines.append(Line(name, *(tuple(column) for column in zip(*ordered, strict=True))))
         elif not ordered and len(points) == 1:
             lines.append(Line(name, (), (points[0][1],)))
-    return tuple(lines)
+    alike = {"", *(line.settings for line in lines if line.xs)}
+    return tuple(line for line in lines if line.settings in alike)
 
 
 def titles(of: Sequence[Facts]) -> list[str]:

@@ -36,7 +36,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_run_leaves_its_record_its_images_and_its_scores(lab: Lab) -> None:
-    result = lab("images_per_prompt=2", "seed=5", BRIGHTNESS)
+    result = lab("images_per_prompt=2", "seed=5", "noise=shared", BRIGHTNESS)
     assert result.status == 0
     assert len(result.out.splitlines()) == 1 and "6 images" in result.out and "brightness" in result.out
     folder = lab.only_run()
@@ -49,6 +49,8 @@ def test_a_run_leaves_its_record_its_images_and_its_scores(lab: Lab) -> None:
         "grid.png",
         "strip.png",
         "images",
+        "traces",
+        "previews",
         ".lock",
     }
     run = read_run(folder)
@@ -137,9 +139,10 @@ def test_an_interruption_leaves_no_score_of_another_picture(
     written: list[Path] = []
 
     def write_one(path: Path, content: bytes, durable: bool = True) -> None:
-        if written:
+        if path.parent.name == "images" and written:
             raise OSError(28, "No space left on device", str(path))
-        written.append(path)
+        if path.parent.name == "images":
+            written.append(path)
         write_bytes(path, content, durable)
 
     monkeypatch.setattr("experiments.sampling.write_bytes", write_one)

@@ -1,0 +1,76 @@
+"""Every page of docs/ does what it says: its files are written, its commands run, and what it shows comes out."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted(path.stem for path in (ROOT / "docs").glob("*.md") if path.stem != "README")
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FILE = re.compile(r"# (mine/\S+)\n")
+LONGEST = 90
+
+
+def run(command: list[str], folder: Path, path: str) -> str:
+    """What a command says, on both streams."""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=300,
+    )
+    return done.stdout
+
+
+def shown(line: str, said: str) -> bool:
+    """Whether a line of the output begins like this one, whatever the width of its columns."""
+    return any(re.sub(r" +", " ", told).startswith(re.sub(r" +", " ", line)) for told in said.splitlines())
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_does_what_it_says(page: str, tmp_path: Path) -> None:
+    for folder in ("conf", "experiments", "evaluation", "src"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
+    said, checked = "", 0
+    for language, text in BLOCK.findall((ROOT / "docs" / f"{page}.md").read_text()):
+        if named := FILE.match(text):
+            path = tmp_path / named[1]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        elif language == "python":
+            out = run([sys.executable, "-c", text], tmp_path, "src:mine")
+            assert not out, out
+        elif language == "bash":
+            said = ""
+            for line in text.splitlines():
+                words = shlex.split(line)
+                mine = words[0] == "PYTHONPATH=mine"
+                command = [sys.executable if word == "python" else word for word in words[mine:]]
+                said += run(command, tmp_path, "src:.:mine" if mine else "src:.")
+        else:
+            assert language == "text"
+            for line in text.splitlines():
+                assert shown(line, said), f"{line}\n\nis not in\n\n{said}"
+                checked += 1
+    assert checked >= 2
+
+
+def test_the_index_names_every_page() -> None:
+    named = re.findall(r"\((\w+)\.md\)", (ROOT / "docs" / "README.md").read_text())
+    assert sorted(named) == PAGES
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_is_a_page(page: str) -> None:
+    assert len((ROOT / "docs" / f"{page}.md").read_text().splitlines()) <= LONGEST

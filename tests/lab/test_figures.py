@@ -1,0 +1,346 @@
+"""Figures show the numbers of the table, the schedules as they are, and pictures chosen by order alone."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from PIL import Image
+
+from asyndm.curves import Curve, Exponential, PiecewiseLinear, Quadratic
+from asyndm.errors import UserError
+from evaluation.results import Run, ScoreRow, find_runs, read_run
+from evaluation.tables import Row, labels, table
+from evaluation.traces import read_previews, read_trace
+from experiments.cost import evaluations_per_image
+from experiments.figures import cost, curves, lines, seeds, strip, style
+from experiments.figures.__main__ import draw, main
+from experiments.sweep import planned
+from tests.lab.conftest import Lab
+from tests.lab.test_report import ASYNDM, DM, made
+
+CONCAVE: dict[str, Any] = {
+    "mask": {"_target_": "asyndm.masks.GlobalMask"},
+    "curve": {"_target_": "asyndm.curves.PiecewiseLinear", "concavity": 0.5},
+}
+RIGHT: dict[str, list[float | None]] = {"a": [1, 0, 1, 0], "b": [1, 1, 1, 0], "c": [0, 1, 0, 0]}
+
+
+def asyndm(concavity: float = 0.5, threshold: float = 1.0) -> dict[str, Any]:
+    return {
+        "mask": {**ASYNDM["mask"], "threshold": threshold},
+        "curve": {**ASYNDM["curve"], "concavity": concavity},
+    }
+
+
+def rows_in(folder: Path) -> list[Row]:
+    return table(read_run(found) for found in find_runs([folder]))
+
+
+def texts(figure: Figure) -> list[str]:
+    from matplotlib.text import Text
+
+    return [found.get_text() for found in figure.findobj(Text) if found.get_text()]
+
+
+def drawn_lines(figure: Figure, panel: int = 0) -> dict[str, tuple[list[float], list[float]]]:
+    return {
+        str(line.get_label()): (np.asarray(line.get_xdata()).tolist(), np.asarray(line.get_ydata()).tolist())
+        for line in figure.axes[panel].get_lines()
+    }
+
+
+def swept(folder: Path) -> list[Row]:
+    made(folder, "dm", RIGHT["a"], DM)
+    for name, concavity in zip("abc", (0.3, 0.5, 0.8), strict=True):
+        made(folder, f"asyn{name}", RIGHT[name], asyndm(concavity))
+    return rows_in(folder)
+
+
+def test_lines_and_bands_have_the_numbers_of_the_table(tmp_path: Path) -> None:
+    rows = swept(tmp_path)
+    assert lines.varied(rows) == ["concavity"]
+    figure = lines.figure(rows, "concavity")
+    dm, *asyn = rows
+    points = drawn_lines(figure)
+    assert points["AsynDM"] == ([0.3, 0.5, 0.8], [row["score"] for row in asyn])
+    assert set(points["DM"][1]) == {dm["score"]} and figure.axes[0].get_ylabel() == "exact ↑"
+    (band,) = figure.axes[0].collections
+    vertices = {(x, y) for x, y in np.asarray(band.get_paths()[0].vertices).tolist()}
+    assert vertices == {(row["concavity"], row[end]) for row in asyn for end in ("score_low", "score_high")}
+    (span,) = figure.axes[0].patches
+    low, high = span.get_extents().transformed(figure.axes[0].transData.inverted()).intervaly
+    assert (low, high) == (pytest.approx(dm["score_low"]), pytest.approx(dm["score_high"]))
+
+
+def test_a_setting_that_means_nothing_to_a_method_leaves_it_level(tmp_path: Path) -> None:
+    made(tmp_path, "dm", RIGHT["a"], DM)
+    made(tmp_path, "concave", RIGHT["b"], CONCAVE)
+    for name, threshold in zip("abc", (0.5, 1.0, 1.5), strict=True):
+        made(tmp_path, f"asyn{name}", RIGHT[name], asyndm(threshold=threshold))
+    rows = rows_in(tmp_path)
+    assert lines.varied(rows) == ["threshold"]
+    rows += [row | {"settings": "subjects=other"} for row in rows if row["method"] == "DM_concave"]
+    (panel,) = lines.panels(rows, "threshold")
+    assert {line.name: line.xs for line in panel.lines} == {
+        "DM": (),
+        "DM_concave": (),
+        "AsynDM": (0.5, 1.0, 1.5),
+    }
+
+
+def test_only_what_agrees_in_all_else_shares_a_panel(tmp_path: Path) -> None:
+    for i, (steps, eta) in enumerate(itertools.product((10, 20, 50), (0.0, 1.0))):
+        for name, method in (("dm", DM), ("a3", asyndm(0.3)), ("a5", asyndm(0.5))):
+            made(tmp_path, f"{name}-{i}", RIGHT["abc"[i % 3]], method, num_inference_steps=steps, eta=eta)
+    made(tmp_path, "alone", RIGHT["a"], asyndm(0.8), eta=0.5)
+    rows = rows_in(tmp_path)
+    assert lines.varied(rows) == ["steps"]
+    found = lines.panels(rows, "steps")
+    assert sorted((p.facts["eta"], p.facts["concavity"]) for p in found) == list(
+        itertools.product((0.0, 1.0), (0.3, 0.5))
+    )
+    for panel in found:
+        assert [(line.name, line.xs) for line in panel.lines] == [
+            ("DM", (10, 20, 50)),
+            ("AsynDM", (10, 20, 50)),
+        ]
+        assert {row["eta"] for line in panel.lines for row in line.rows} == {panel.facts["eta"]}
+    figure = lines.figure(rows, "steps")
+    titles = [axes.get_title() for axes in figure.axes]
+    assert sorted(titles) == ["η 0, ω 0.3", "η 0, ω 0.5", "η 1, ω 0.3", "η 1, ω 0.5"]
+
+
+def test_guidance_is_a_number_and_its_negative_prompt_a_condition() -> None:
+    def row(guidance: str, score: float) -> Row:
+        return {"method": "DM", "curve": "", "concavity": "", "steps": 5, "guidance": guidance, "n": 9} | {
+            "metric": "distance", "higher_is_better": False, "score": score, "score_low": -np.inf, "score_high": np.inf
+        }  # fmt: skip
+
+    rows = [row("1", 0.1), row("2.5", 0.2), row("10", 0.3), row("2.5 not 'blurry'", 0.4)]
+    figure = lines.figure(rows, "guidance")
+    assert drawn_lines(figure)["DM"] == ([1, 2.5, 10], [0.1, 0.2, 0.3])
+    assert [axes.get_ylabel() for axes in figure.axes] == ["distance ↓"]
+    assert figure.axes[0].get_ylim()[1] < 1  # an unknown interval has no band
+    with pytest.raises(UserError, match="eta: takes fewer than 3 values"):
+        lines.figure(rows, "eta")
+
+
+def test_where_panels_are_many_the_exact_metric_is_shown(tmp_path: Path) -> None:
+    rows = swept(tmp_path)
+    many = [
+        row | {"metric": metric, "model": model}
+        for metric in ("exact", "other")
+        for model in "pqrstuv"
+        for row in rows
+    ]
+    figure = lines.figure(many, "concavity")
+    assert [axes.get_ylabel() for axes in figure.axes if axes.get_ylabel()] == ["exact ↑"] * 2
+    assert [axes.get_title() for axes in figure.axes] == list("pqrstu")
+    assert any("1 more not shown" in text for text in texts(figure))
+
+
+def test_every_line_has_a_marker_and_dashes_of_its_own() -> None:
+    known = style.looks(["DM", "AsynDM", "AsynDM subjects=words", "Mine"])
+    assert known["AsynDM"] == style.LOOKS["AsynDM"] and len(known) == len(style.LOOKS) + 2
+    everything = [*style.LOOKS.values(), *style.REST]
+    assert (
+        len({look.marker for look in everything})
+        == len({look.dashes for look in everything})
+        == len(everything)
+    )
+    assert len({look.colour for look in style.LOOKS.values()}) == len(style.LOOKS)
+
+
+@pytest.mark.parametrize("lower", [False, True])
+def test_the_front_is_the_best_for_its_cost(tmp_path: Path, lower: bool) -> None:
+    scores = [(10, DM, "a"), (20, DM, "c"), (20, ASYNDM, "b"), (50, ASYNDM, "a")]
+    for i, (steps, method, right) in enumerate(scores):
+        made(tmp_path, f"{i}", RIGHT[right], method, num_inference_steps=steps)
+    rows = [row | {"guidance": "5", "higher_is_better": not lower} for row in rows_in(tmp_path)]
+    (((_, points)),) = cost.panels(rows)
+    best = {(point.evaluations, point.row["score"]) for point in cost.front(points)}
+    assert best == ({(20, 0.5), (40, 0.25)} if lower else {(20, 0.5), (40, 0.75)})
+    figure = cost.figure(rows)
+    markers = [line for line in figure.axes[0].get_lines() if line.get_marker() != "None"]
+    assert sorted(float(np.asarray(m.get_ydata())[0]) for m in markers) == sorted(
+        row["score"] for row in rows
+    )
+    filled = [m for m in markers if to_hex(m.get_markerfacecolor()) != "#ffffff"]
+    assert {
+        (round(float(np.asarray(m.get_xdata())[0])), float(np.asarray(m.get_ydata())[0])) for m in filled
+    } == best
+    bars = [bar.get_segments()[0][:, 1].tolist() for bar in figure.axes[0].collections]  # type: ignore[attr-defined]
+    assert sorted(bars) == sorted([row["score_low"], row["score_high"]] for row in rows)
+
+
+def test_a_cell_costs_what_its_plan_says(lab: Lab) -> None:
+    swept = ["mask=none,dynamic,static", "num_inference_steps=2,5", "guidance.guidance_scale=1,3"]
+    plans = planned(lab.arguments(*swept))
+    assert len(plans) == 12
+    for plan in plans:
+        row = labels(Run(plan.folder, {"config": plan.config, "identity": plan.identity}, "pending"))
+        assert cost.evaluations(row) == evaluations_per_image(plan)
+
+
+def test_cells_of_one_cost_are_no_front_and_guidance_must_be_known(tmp_path: Path) -> None:
+    rows = swept(tmp_path)
+    with pytest.raises(UserError, match="guidance: the rows do not tell it"):
+        cost.figure(rows)
+    with pytest.raises(UserError, match="all methods cost the same"):
+        cost.figure([row | {"guidance": "1"} for row in rows])
+
+
+@pytest.mark.parametrize("kind", [Quadratic, PiecewiseLinear, Exponential])
+@pytest.mark.parametrize("concavity", [0.0, 0.5, 1.0])
+def test_every_way_a_mask_can_flip_stays_in_the_region_and_reaches_the_end(
+    kind: type[Curve], concavity: float
+) -> None:
+    curve, n = kind(concavity), 7
+    low, high = curves.path(curve, [False] * n, n), curves.path(curve, [True] * n, n)
+    assert low[0] == high[0] == 1001 and (low <= high + 1e-9).all()
+    for flags in itertools.product([False, True], repeat=n):
+        way = curves.path(curve, flags, n)
+        assert (way >= low - 1e-9).all() and (way <= high + 1e-9).all() and abs(way[-1] - 1) < 1e-9
+
+
+def test_the_region_drawn_holds_every_path_drawn() -> None:
+    figure = curves.figure(0.7, 12)
+    assert len(figure.axes) == 6
+    for axes in figure.axes:
+        region = np.asarray(axes.collections[0].get_paths()[0].vertices)
+        low, high = (np.array([f(region[region[:, 0] == x, 1]) for x in range(13)]) for f in (np.min, np.max))
+        ways = [
+            np.asarray(line.get_ydata(), float)
+            for line in axes.get_lines()
+            if len(np.asarray(line.get_xdata())) == 13
+        ]
+        assert len(ways) == 2 + curves.PATHS and len({tuple(way.round(6)) for way in ways}) > 4
+        for way in ways:
+            assert (way >= low - 1e-9).all() and (way <= high + 1e-9).all() and abs(way[-1] - low[-1]) < 1e-9
+    with pytest.raises(UserError, match="concavity must be a number"):
+        curves.figure(2)
+
+
+def sampled(lab: Lab) -> list[Run]:
+    assert lab("-m", "mask=none,global,dynamic", "curve=quadratic").status == 0
+    return [read_run(folder) for folder in find_runs([lab.runs])]
+
+
+def judged(runs: Sequence[Run], rights: Sequence[Sequence[float]]) -> list[Run]:
+    """The runs with these scores of their images, each with a reason where it is wrong."""
+    return [
+        replace(
+            run,
+            scores=[
+                ScoreRow(
+                    "",
+                    image.prompt_id,
+                    image.image_index,
+                    "exact",
+                    right,
+                    "" if right else "the dog is a cat",
+                )
+                for image, right in zip(run.images, row, strict=True)
+            ],
+        )
+        for run, row in zip(runs, rights, strict=True)
+    ]
+
+
+def test_pictures_of_real_runs(lab: Lab, tmp_path: Path) -> None:
+    runs = sampled(lab)
+    trio = seeds.compared(runs)
+    assert [str(run.identity["mask"]["_target_"]).rpartition(".")[2] for run in trio] == [
+        "NoMask",
+        "GlobalMask",
+        "DynamicMask",
+    ]
+    asyn = trio[-1]
+    prompts = [image.prompt for image in asyn.images]
+    wanted = [prompts[0], prompts[2], prompts[1]]
+    for right in (0.0, 1.0):
+        outcomes = judged(trio, [[right, 1 - right, right]] * 3)
+        assert [shot[0].image.prompt for shot in seeds.shots(outcomes, 5)] == wanted
+        assert {shot.right for shot in seeds.shots(outcomes, 1)[0]} == {bool(right)}
+
+    figure = seeds.figure(judged(trio, [[1, 0, 1], [0, 0, 0], [1, 1, 1]]), 2)
+    words = texts(figure)
+    assert [word for word in words if word[0] in "✓✗"].count("✗ the dog is a cat") == 2
+    frames = [
+        to_hex(axes.spines["left"].get_edgecolor())
+        for axes in figure.axes
+        if axes.spines["left"].get_visible() and axes.spines["left"].get_linewidth() > 2
+    ]
+    blue, orange = style.RIGHT.lower(), style.WRONG.lower()
+    assert frames == [blue, orange, blue] * 2
+    shown = [np.asarray(axes.get_images()[0].get_array()) for axes in figure.axes]
+    way = read_trace(strip.trace_file(asyn, asyn.images[0]))
+    with Image.open(asyn.folder / asyn.images[0].file) as picture:
+        for wanted_picture in (picture.convert("RGB"), way.maps[1], way.masks[1]):
+            assert any(np.array_equal(one, np.asarray(wanted_picture)) for one in shown)
+    assert any("never chosen by outcome" in word for word in words)
+
+    run, image = strip.chosen(runs)
+    assert run.folder == asyn.folder and image == asyn.images[0]
+    figure = strip.figure(run, image)
+    shown = [np.asarray(axes.get_images()[0].get_array()) for axes in figure.axes]
+    frames_of = read_previews(strip.previews_file(run, image), len(way.steps))
+    expected = [np.asarray(cell) for cell in (*way.maps, *way.masks, *frames_of)]
+    assert all(np.array_equal(a, b) for a, b in zip(shown, expected, strict=False))
+    assert {"1", "2", "dog", "cat"} <= set(texts(figure))
+
+
+def test_the_command_writes_what_there_is_data_for_and_says_the_rest(
+    lab: Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = sampled(lab)
+    out = lab.folder / "figures"
+    assert main([str(lab.runs), "--out", str(out)]) == 0
+    said = capsys.readouterr()
+    names = ["curves", "seeds", "strip"]
+    assert said.out.splitlines() == [f"{out / name}.png, .svg" for name in names]
+    refused = said.err.splitlines()
+    assert [line.split(":")[1].strip() for line in refused] == ["lines", "cost"]
+    assert all("no scores" in line for line in refused)
+    files = sorted(out.iterdir())
+    assert [file.name for file in files] == [f"{name}.{end}" for name in names for end in ("png", "svg")]
+    before = [file.read_bytes() for file in files]
+    assert draw(runs, table(runs), out) == [out / f"{name}.{end}" for name in names for end in ("png", "svg")]
+    assert [file.read_bytes() for file in files] == before
+    with Image.open(out / "seeds.png") as picture:
+        assert picture.width == 1200
+
+
+def test_lines_and_cost_are_written_twice_alike(tmp_path: Path) -> None:
+    for steps, name in ((5, "a"), (10, "b"), (20, "c")):
+        made(tmp_path / "runs", f"{steps}", RIGHT[name], DM, num_inference_steps=steps)
+    content = []
+    for out in (tmp_path / "one", tmp_path / "two"):
+        assert main([str(tmp_path / "runs"), "--out", str(out), "--only", "lines,cost"]) == 0
+        content.append({file.name: file.read_bytes() for file in sorted(out.iterdir())})
+    assert content[0] == content[1]
+    assert list(content[0]) == ["cost.png", "cost.svg", "lines_steps.png", "lines_steps.svg"]
+
+
+def test_errors_are_one_line_that_names_the_remedy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = ["--out", str(tmp_path / "out")]
+    assert main([*out, "--only", "curves,pie"]) == 1
+    assert capsys.readouterr().err.startswith("error: --only pie: no such figure; choose from curves,")
+    assert main([*out, "--only", "strip"]) == 1
+    assert capsys.readouterr().err == "not drawn: strip: no runs; name their folders, or use --only curves\n"
+    made(tmp_path / "runs", "dm", [1, 0], DM)
+    assert main([str(tmp_path / "runs"), *out, "--metric", "clip"]) == 1
+    assert "--metric clip: no such scores; there are exact" in capsys.readouterr().err
+    assert main([str(tmp_path / "runs"), *out, "--only", "lines,seeds"]) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert "takes 3 values or more" in said[0] and "no DM, DM_concave and AsynDM" in said[1]
