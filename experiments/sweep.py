@@ -141,4 +141,4 @@ def _check_jobs(config: DictConfig) -> None:
     if len(plans) > 1 and missing:
         there = len({plan.run_id for plan in plans}) - len(missing)
         found = f"; {there} more are there" if there else ""
-        print(f"to make: {cost(missing.values())}{found}", flush=True)
+        print(f"to make: {cost(missing.values())}{found}", file=sys.stderr, flush=True)

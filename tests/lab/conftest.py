@@ -44,11 +44,11 @@ class Result:
 
     @property
     def lines(self) -> list[str]:
-        """What was said on standard error, without progress bars."""
+        """What was said on standard error, without progress and the cost of a sweep."""
         return [
             line
             for line in self.error.splitlines()
-            if line.strip() and not re.search(r"(img/s|s/img)\b|\d+%\|", line)
+            if line.strip() and not re.search(r"(img/s|s/img)\b|\d+%\||^to make: ", line)
         ]
 
 
