@@ -45,10 +45,13 @@ benchmark: $(STAMP)  ## what a step costs against the stock network's
 RESULTS := comparison models curves steps masks threshold guidance eta subjects
 .PHONY: results
 results: $(STAMP)  ## make experiments/results anew: runs, tables, figures (about 2 hours on 2 cores)
-	@for name in $(RESULTS); do \
-		$(BIN)/python -m experiments.run experiment=$$name && \
-		$(BIN)/python -m experiments.report experiment=$$name --figures experiments/results/$$name \
-			--csv experiments/results/$$name/table.csv --markdown experiments/results/$$name/table.md || exit 1; \
+	@set -e; for name in $(RESULTS); do \
+		out=experiments/results/$$name; \
+		$(BIN)/python -m experiments.run experiment=$$name; \
+		$(BIN)/python -m experiments.report experiment=$$name --csv $$out/table.csv --markdown $$out/table.md; \
+		case $$name in comparison) only=seeds,strip;; curves) only=curves,lines;; masks) only=cost;; steps|guidance) only=lines,cost;; \
+			threshold|eta) only=lines;; *) continue;; esac; \
+		$(BIN)/python -m experiments.figures experiment=$$name --out $$out --only $$only; \
 	done
 
 .PHONY: train

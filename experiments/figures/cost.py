@@ -194,7 +194,7 @@ def described(points: Sequence[Point], width: int) -> str:
     of = [facts(point.row) for point in points]
     varied = [name for name in FREE if len({f[name] for f in of} - {""}) > 1]
     if "guidance" not in varied:
-        varied.remove("steps")
+        varied = [name for name in varied if name != "steps"]
     lines = []
     for point in front(points):
         settings = told(facts(point.row), varied)

@@ -81,10 +81,10 @@ def report(chosen: argparse.Namespace) -> None:
         write_bytes(chosen.latex, ("".join(f"% {line}\n" for line in said) + to_latex(rows)).encode())
     if chosen.csv:
         write_bytes(chosen.csv, to_csv(rows).encode())
-    figures = draw(runs, rows, chosen.figures) if chosen.figures else []
+    figures = draw(runs, rows, chosen.figures) if chosen.figures else None
     if chosen.html:
         with tempfile.TemporaryDirectory() as drawn:
-            figures = figures or draw(runs, rows, Path(drawn))
+            figures = draw(runs, rows, Path(drawn)) if figures is None else figures
             page = write_page(
                 chosen.html, title(chosen.runs), sections(rows, runs, said, chosen), figures, runs
             )

@@ -198,6 +198,15 @@ def test_cells_of_one_cost_are_no_front_and_guidance_must_be_known(tmp_path: Pat
         cost.figure([row | {"guidance": "1"} for row in rows])
 
 
+def test_a_rehearsal_costs_where_all_take_the_same_steps(tmp_path: Path) -> None:
+    static = {**ASYNDM, "mask": {"_target_": "asyndm.masks.StaticMask", "threshold": 1.0}}
+    made(tmp_path, "dm", RIGHT["c"], DM)
+    made(tmp_path, "static", RIGHT["a"], static)
+    (((_, points)),) = cost.panels([row | {"guidance": "5"} for row in rows_in(tmp_path)])
+    assert sorted(point.evaluations for point in points) == [20, 40]
+    assert cost.described(cost.front(points), 60)
+
+
 @pytest.mark.parametrize("kind", [Quadratic, PiecewiseLinear, Exponential])
 @pytest.mark.parametrize("concavity", [0.0, 0.5, 1.0])
 def test_every_way_a_mask_can_flip_stays_in_the_region_and_reaches_the_end(
