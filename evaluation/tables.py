@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -162,14 +163,18 @@ def collect(runs: Iterable[Run]) -> list[Cell]:
         method = cell.labels["method"]
         place = rank.index(method) if method in rank else len(rank)
         return (
-            *(str(cell.labels[name]) for name in CONDITIONS[:2]),
-            cell.labels["steps"],
-            *(str(cell.labels[name]) for name in CONDITIONS[3:]),
+            *(_place(cell.labels[name]) for name in CONDITIONS),
             place,
-            *(str(cell.labels[name]) for name in METHOD),
+            *(_place(cell.labels[name]) for name in METHOD),
         )
 
     return sorted((cell for group in groups.values() for cell in group), key=order)
+
+
+def _place(label: Any) -> tuple[float, str]:
+    """Where a label stands among others: by the number it begins with, then by its letters."""
+    number = re.match(r"-?\d+(\.\d+)?", str(label))
+    return float(number[0]) if number else -math.inf, str(label)
 
 
 def table(runs: Iterable[Run], metric: str | None = None, by_kind: bool = False) -> list[Row]:

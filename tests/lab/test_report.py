@@ -375,3 +375,13 @@ def test_runs_are_found_by_the_words_they_were_made_with(
     assert "Not made yet: folder-DM-2, folder-AsynDM-quadratic-0.5-2." in out
     assert main([*words, "et=3"]) == 1
     assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_rows_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    for scale in (10.0, 2.0, 7.5):
+        made(tmp_path, f"g{scale}", [1, 0], DM, guidance={"guidance_scale": scale, "negative_prompt": None})
+    assert [row["guidance"] for row in table([read_run(f) for f in find_runs([tmp_path])])] == [
+        "2",
+        "7.5",
+        "10",
+    ]
