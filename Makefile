@@ -44,7 +44,7 @@ benchmark: $(STAMP)  ## what a step costs against the stock network's
 
 RESULTS := comparison models curves steps masks threshold guidance eta subjects
 .PHONY: results
-results: $(STAMP)  ## make experiments/results anew: runs, tables, figures (about 2 hours on 2 cores)
+results: $(STAMP)  ## make experiments/results anew: runs, tables, figures (about 3 hours on 2 cores)
 	@set -e; for name in $(RESULTS); do \
 		out=experiments/results/$$name; \
 		$(BIN)/python -m experiments.run experiment=$$name; \

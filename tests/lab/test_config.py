@@ -75,9 +75,7 @@ def test_the_training_of_the_embedded_models_composes() -> None:
     assert set(config.branches) == {"shapes", "shapes_mixed"}
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--help"], ["--cfg", "job"], ["--cfg", "job", "experiment=curves"]]
-)
+@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"], ["--cfg", "job", "experiment=curves"]])
 def test_help_and_config_are_shown(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 0
     assert "num_inference_steps" in capsys.readouterr().out
