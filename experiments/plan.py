@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue
+from omegaconf.errors import InterpolationKeyError, MissingMandatoryValue
 
-from asyndm.errors import UserError
+from asyndm.errors import UserError, first_line
 from asyndm.prompts import Prompt, PromptSet, SubjectChoice
 from evaluation.choices import build, build_metrics, settings
 from evaluation.metrics import Metric
@@ -40,6 +40,7 @@ NO_MASK, STATIC_MASK, LINEAR = "asyndm.masks.NoMask", "asyndm.masks.StaticMask",
 RANGES: dict[str, tuple[float, float]] = {
     "num_inference_steps": (1, 1000),
     "eta": (0, 1),
+    "mask_threshold": (0, 1000),
     "seed": (0, 2**63 - 1),
     "images_per_prompt": (1, 1000),
     "batch_size": (1, 10_000),
@@ -139,6 +140,11 @@ def make_plan(config: DictConfig) -> Plan:
     except MissingMandatoryValue as error:
         key = error.full_key or str(error).rpartition(": ")[2]
         raise UserError(f"{key} is missing: give {key}=...") from error
+    except InterpolationKeyError as error:
+        group = str(error.full_key).partition(".")[0]
+        raise UserError(
+            f"{error.full_key}: {first_line(error, '')}; choose another {group}, or what it goes with"
+        ) from error
     _check_ranges(resolved)
     prompts = _prompts(resolved["prompt_set"], resolved["subjects"])
     return Plan(resolved, prompts, _identity(resolved, prompts))
@@ -257,11 +263,15 @@ def _model_content(model: Mapping[str, Any]) -> dict[str, Any]:
 
 def _prompts(choice: Mapping[str, Any], subjects: Mapping[str, Any]) -> tuple[Prompt, ...]:
     prompt_set: PromptSet = build(choice)
-    chosen: SubjectChoice = build(subjects)
     try:
-        return tuple(map(chosen.choose, prompt_set.load()))
+        prompts = prompt_set.load()
     except UserError as error:
         raise UserError(f"prompt_set: {error}") from error
+    chosen: SubjectChoice = build(subjects)
+    try:
+        return tuple(map(chosen.choose, prompts))
+    except UserError as error:
+        raise UserError(f"subjects: {error}") from error
 
 
 def _embedded(name: str) -> str:

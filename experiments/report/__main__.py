@@ -66,6 +66,7 @@ def report(chosen: argparse.Namespace) -> None:
     runs = [run for run in runs if run.images]
     if not runs:
         raise UserError(f"{', '.join(chosen.runs)}: no run with images that can be read")
+    make_room(chosen)
     rows = table(runs, chosen.metric, chosen.by == "kind")
     if not rows:
         known = sorted({score.metric for run in runs for score in run.scores})
@@ -89,6 +90,24 @@ def report(chosen: argparse.Namespace) -> None:
                 chosen.html, title(chosen.runs), sections(rows, runs, said, chosen), figures, runs
             )
         print(f"\n{page}")
+
+
+def make_room(chosen: argparse.Namespace) -> None:
+    """Makes the folders that will be written to, before anything takes time.
+
+    Raises:
+        UserError: one of them cannot be made, with the option that asks for it.
+    """
+    for option in ("csv", "markdown", "latex", "figures", "html"):
+        path: Path | None = getattr(chosen, option)
+        if path is not None:
+            folder = path if option in ("figures", "html") else path.parent
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UserError(
+                    f"--{option} {path}: {folder}: {error.strerror}; choose another place"
+                ) from error
 
 
 def title(names: Sequence[str]) -> str:

@@ -372,9 +372,7 @@ class WordList(SubjectChoice):
         lines = read_text(existing(self.path, "word list")).splitlines() if self.path else []
         names = [word.strip() for word in (*self.words, *lines) if word.strip()]
         if not names:
-            raise UserError(
-                "subjects: the word list is empty: give subjects.words=[...] or subjects.path=FILE"
-            )
+            raise UserError("the word list is empty: give subjects.words=[...] or subjects.path=FILE")
         return names
 
 

@@ -167,3 +167,31 @@ def test_paths_may_be_relative(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Non
     assert plan(lab, "output_dir=here", "prompt_set.path=prompts.yaml").folder.parent == Path(
         lab.folder / "here"
     )
+
+
+def test_subjects_of_another_prompt_set_are_refused_by_name(lab: Lab) -> None:
+    result = lab("subjects=animal_words")
+    (line,) = result.lines
+    assert result.status == 1 and line.startswith(
+        "error: subjects.words: Interpolation key 'prompt_set.animals'"
+    )
+    assert line.endswith("choose another subjects, or what it goes with")
+
+
+def test_the_words_of_a_list_are_the_subjects(lab: Lab) -> None:
+    chosen = plan(lab, "subjects=words", "subjects.words=[cat]")
+    assert [[subject.text for subject in prompt.subjects] for prompt in chosen.prompts] == [
+        ["cat"],
+        ["cat"],
+        [],
+    ]
+    assert not same(lab, "subjects=words subjects.words=[cat]", "subjects=words subjects.words=[dog]")
+    result = lab("subjects=word_file", "subjects.path=none.txt")
+    assert result.lines == ["error: subjects: none.txt: no such word list"]
+
+
+@pytest.mark.parametrize("mask", ["none", "dynamic"])
+def test_a_threshold_below_nothing_is_refused_under_any_mask(lab: Lab, mask: str) -> None:
+    assert lab(f"mask={mask}", "mask_threshold=-1").lines == [
+        "error: mask_threshold=-1.0: must be between 0 and 1000"
+    ]

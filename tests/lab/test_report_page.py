@@ -48,14 +48,19 @@ def test_a_page_of_an_unscored_run_shows_its_pictures(lab: Lab, capsys: pytest.C
     assert len(list((page / "pictures").iterdir())) == 3
 
 
-def test_a_page_that_cannot_be_written_is_an_error_in_one_line(
-    lab: Lab, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("option", ["--html", "--figures", "--csv", "--markdown", "--latex"])
+def test_a_place_that_cannot_be_written_is_refused_before_anything_is_drawn(
+    option: str, lab: Lab, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lab("mask=none")
+    lab("mask=none", "pictures=0")
     blocked = lab.folder / "file"
     blocked.write_text("")
-    assert main([str(lab.runs), "--html", str(blocked / "page")]) == 1
-    assert capsys.readouterr().err.splitlines()[-1].startswith("error: ")
+    capsys.readouterr()
+    assert main([str(lab.runs), option, str(blocked / "below")]) == 1
+    said = capsys.readouterr()
+    (line,) = said.err.splitlines()
+    assert line.startswith(f"error: {option} {blocked / 'below'}: ") and line.endswith("choose another place")
+    assert not said.out
 
 
 def test_a_title_names_the_experiment_or_the_folders(tmp_path: Path) -> None:
