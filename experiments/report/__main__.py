@@ -86,8 +86,9 @@ def report(chosen: argparse.Namespace) -> None:
     if chosen.html:
         with tempfile.TemporaryDirectory() as drawn:
             figures = draw(runs, rows, Path(drawn)) if figures is None else figures
+            sharp = [path for path in figures if path.suffix == ".svg"]
             page = write_page(
-                chosen.html, title(chosen.runs), sections(rows, runs, said, chosen), figures, runs
+                chosen.html, title(chosen.runs), sections(rows, runs, said, chosen), sharp, runs
             )
         print(f"\n{page}")
 

@@ -31,6 +31,8 @@ def test_a_report_with_everything(lab: Lab, capsys: pytest.CaptureFixture[str]) 
         for end in ("png", "svg")
     }
     text = (page / "index.html").read_text()
+    assert {path.suffix for path in (page / "figures").iterdir()} == {".svg"}
+    assert text.count("<figure") == len(drawn) / 2
     assert "<h1>runs</h1>" in text and "By prompt kind" in text and "brightness \u2191" in text
     assert len(list((page / "pictures").iterdir())) == len(
         {path.read_bytes() for path in lab.runs.glob("*/images/*.png")}
