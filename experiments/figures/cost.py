@@ -160,7 +160,7 @@ def _draw(axes: Axes, points: Sequence[Point], known: Mapping[str, Look]) -> dic
         entries[row["method"]] = Line2D([], [], markerfacecolor="white", **mark)
     costs, scores = [p.evaluations for p in best], [p.row["score"] for p in best]
     last = points[-1].evaluations
-    (entries["best for its cost (filled)"],) = axes.plot(
+    (entries["best mean for its cost (filled)"],) = axes.plot(
         [*costs, last], [*scores, scores[-1]], color=INK, linewidth=1, drawstyle="steps-post", zorder=1
     )
     values = sorted({point.evaluations for point in points})
@@ -190,7 +190,7 @@ def _places(points: Sequence[Point], order: Sequence[str]) -> list[float]:
 
 
 def described(points: Sequence[Point], width: int) -> str:
-    """The front in words, as "best at 40: DM_concave, ω 0.5": what tells a cell from others, in lines of `width`."""
+    """The front in words, as "best mean at 40: DM_concave, ω 0.5": what tells a cell from others, in lines of `width`."""
     of = [facts(point.row) for point in points]
     varied = [name for name in FREE if len({f[name] for f in of} - {""}) > 1]
     if "guidance" not in varied:
@@ -199,5 +199,5 @@ def described(points: Sequence[Point], width: int) -> str:
     for point in front(points):
         settings = told(facts(point.row), varied)
         cell = ", ".join(filter(None, (point.row["method"], settings)))
-        lines.append(wrapped(f"best at {point.evaluations:,}: {cell}", width))
+        lines.append(wrapped(f"best mean at {point.evaluations:,}: {cell}", width))
     return "\n".join(lines)
