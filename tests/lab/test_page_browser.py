@@ -206,7 +206,8 @@ def test_filters_leave_what_they_should(
     expected = [card.prompt for card in CARDS if passes(card)]
     assert len(expected) < len(CARDS)
     assert count(unfiltered) == f"{len(expected)} of {len(CARDS)}"
-    assert prompts(unfiltered) == expected[: len(prompts(unfiltered))]
+    shown = prompts(unfiltered)
+    assert shown == expected[: len(shown)]
     assert find(unfiltered, "#none").is_displayed() == (not expected)
 
 
@@ -218,7 +219,8 @@ def test_the_address_restores_a_view(unfiltered: Chrome) -> None:
     assert 0 < len(shown) < len(CARDS)
     unfiltered.get("about:blank")
     unfiltered.get(view)
-    assert (prompts(unfiltered), count(unfiltered)) == (shown, told)
+    until(unfiltered, lambda driver: prompts(driver)[: len(shown)] == shown)
+    assert count(unfiltered) == told
     chosen = {name: find(unfiltered, f'[name="{name}"]').get_attribute("value") for name in settings}
     assert chosen == settings
     find(unfiltered, 'nav a[href="#tables"]').click()
@@ -234,7 +236,8 @@ def test_sorts_by_difference_and_puts_the_unknown_last(unfiltered: Chrome, order
     known.sort(key=lambda pair: -pair[0] if order == "descending" else pair[0])
     unknown = [card for card in listed if card.difference("clip") is None]
     assert unknown
-    assert prompts(unfiltered) == [card.prompt for card in (*(card for _, card in known), *unknown)]
+    expected = [card.prompt for card in (*(card for _, card in known), *unknown)]
+    until(unfiltered, lambda driver: prompts(driver) == expected)
     signed = f"{known[0][0]:+.3f}"
     assert find(unfiltered, ".card .facts").text.endswith(f"clip A − B {signed.replace('-', '−')}")
 
@@ -292,7 +295,7 @@ def test_keys(opened: Chrome) -> None:
     press(opened, Keys.ARROW_LEFT, Keys.ARROW_LEFT)
     assert title.text == CARDS[1].prompt
     press(opened, Keys.ESCAPE)
-    assert not dialog.is_displayed() and at() == 1
+    until(opened, lambda _: not dialog.is_displayed() and at() == 1)
     press(opened, "/")
     assert opened.switch_to.active_element.get_attribute("id") == "search"
     press(opened, "j?/")
@@ -301,7 +304,7 @@ def test_keys(opened: Chrome) -> None:
     press(opened, "?")
     assert find(opened, "#keys").is_displayed()
     press(opened, Keys.ESCAPE)
-    assert not find(opened, "#keys").is_displayed()
+    until(opened, lambda driver: not find(driver, "#keys").is_displayed())
 
 
 def test_tab_reaches_the_cards_after_the_filters(opened: Chrome) -> None:
