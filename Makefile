@@ -49,8 +49,11 @@ results: $(STAMP)  ## make experiments/results anew: runs, tables, figures (abou
 		out=experiments/results/$$name; \
 		$(BIN)/python -m experiments.run experiment=$$name; \
 		$(BIN)/python -m experiments.report experiment=$$name --csv $$out/table.csv --markdown $$out/table.md; \
-		case $$name in comparison) only=seeds,strip;; curves) only=curves,lines;; masks) only=cost;; steps|guidance) only=lines,cost;; \
-			threshold|eta) only=lines;; *) continue;; esac; \
+		case $$name in masks) against=method=AsynDM;; subjects) against=settings=;; models) against=model=shapes;; guidance) against=guidance=2;; \
+			*) against=;; esac; \
+		[ -z "$$against" ] || $(BIN)/python -m experiments.report experiment=$$name --against $$against --markdown $$out/against.md; \
+		case $$name in comparison) only=seeds,strip;; curves) only=curves,lines;; masks) only=cost;; steps) only=lines,cost;; \
+			guidance|threshold|eta) only=lines;; *) continue;; esac; \
 		$(BIN)/python -m experiments.figures experiment=$$name --out $$out --only $$only; \
 	done
 

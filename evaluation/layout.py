@@ -19,9 +19,9 @@ STATISTICS = (
     "otherwise, and of all differences, a bootstrap over prompts, or Student's t below 20 of them. "
     "Differences are of the same prompts and seeds, all else equal; p of a permutation test that swaps the methods "
     "in whole prompts, by Holm's correction over the table. Bold: better than every other row of the same conditions, "
-    "by paired intervals that hold together."
+    "by paired intervals that hold together for these rows; not corrected over the table."
 )
-INTERVALS = {"score": "score [95 %]", "difference": "difference from DM [95 %]"}
+INTERVALS = ("score", "difference")
 SHARED = (
     "Prompts share their seeds here, so all were drawn from the same few noises: the intervals speak of other prompts, "
     "not of other noises. With noise=own each prompt has its own."
@@ -41,9 +41,12 @@ class Layout:
     bold: frozenset[tuple[int, int]]
 
 
-def lay_out(rows: Sequence[Row]) -> Layout:
-    """Heads and cells, without empty columns. The number of pairs is shown where it is not that of the images, those
-    of prompts and seeds where they are not the same in all rows."""
+def lay_out(rows: Sequence[Row], reference: str = "DM") -> Layout:
+    """Heads and cells, without empty columns; `reference` is what differences are from.
+
+    The number of pairs is shown where it is not that of the images, those of prompts and seeds where they are not the
+    same in all rows.
+    """
     hidden = set(HIDDEN)
     if all(row["pairs"] in (None, row["n"]) for row in rows):
         hidden.add("pairs")
@@ -52,7 +55,13 @@ def lay_out(rows: Sequence[Row]) -> Layout:
     names = [
         name for name in rows[0] if name not in hidden and any(row[name] not in (None, "") for row in rows)
     ]
-    heads = {**INTERVALS, "wins": "wins-ties-losses", "p_holm": "p (Holm)", "n": "images"}
+    heads = {
+        "score": "score [95 %]",
+        "difference": f"difference from {reference} [95 %]",
+        "wins": "wins-ties-losses",
+        "p_holm": "p (Holm)",
+        "n": "images",
+    }
     bold = {(i, names.index("score")) for i, row in enumerate(rows) if row["best"]}
     return Layout(
         tuple(heads.get(name, name) for name in names),
@@ -110,9 +119,9 @@ def to_csv(rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-def to_markdown(rows: Sequence[Row]) -> str:
+def to_markdown(rows: Sequence[Row], reference: str = "DM") -> str:
     """The table to read: intervals in brackets, differences with their sign, what stands out in bold."""
-    layout = lay_out(rows)
+    layout = lay_out(rows, reference)
     body = [
         [_bold(cell) if (i, j) in layout.bold else cell for j, cell in enumerate(cells)]
         for i, cells in enumerate([[cell.replace("|", "\\|") for cell in cells] for cells in layout.body])
@@ -130,9 +139,9 @@ def _bold(cell: str) -> str:
     return f"**{number}** {rest}".strip()
 
 
-def to_latex(rows: Sequence[Row]) -> str:
-    """The same table for a paper that uses booktabs, without float or caption."""
-    layout = lay_out(rows)
+def to_latex(rows: Sequence[Row], reference: str = "DM", said: Sequence[str] = ()) -> str:
+    """The same table for a paper that uses booktabs, without float or caption; `said` are the notes below it."""
+    layout = lay_out(rows, reference)
     body = [
         [
             re.sub(r"^\S+", lambda number: rf"\textbf{{{number[0]}}}", _latex(cell))
@@ -144,19 +153,28 @@ def to_latex(rows: Sequence[Row]) -> str:
     ]
     lines = [" & ".join(cells) + r" \\" for cells in (map(_latex, layout.heads), *body)]
     rules = [rf"\begin{{tabular}}{{{'l' * len(layout.heads)}}}", r"\toprule"]
-    return "\n".join([*rules, lines[0], r"\midrule", *lines[1:], r"\bottomrule", r"\end{tabular}"]) + "\n"
+    below = [rf"\par\smallskip{{\footnotesize {_latex(line)}\par}}" for line in said]
+    return (
+        "\n".join([*rules, lines[0], r"\midrule", *lines[1:], r"\bottomrule", r"\end{tabular}", *below])
+        + "\n"
+    )
 
 
 def _latex(text: str) -> str:
-    escaped = re.sub(r"[&%$#_{}]", lambda found: "\\" + found[0], text)
-    for plain, command in (
-        ("<", r"\textless{}"),
-        ("~", r"\textasciitilde{}"),
-        ("^", r"\textasciicircum{}"),
-        ("↑", r"$\uparrow$"),
-        ("↓", r"$\downarrow$"),
-    ):
-        escaped = escaped.replace(plain, command)
+    commands = {
+        "\\": r"\textbackslash{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "↑": r"$\uparrow$",
+        "↓": r"$\downarrow$",
+        "ω": r"$\omega$",
+        "η": r"$\eta$",
+        **{plain: "\\" + plain for plain in "&%$#_{}"},
+    }
+    escaped = "".join(commands.get(letter, letter) for letter in text)
     return re.sub(r"(?<![\w.])-(?=\d)", r"$-$", escaped)
 
 
@@ -167,6 +185,7 @@ def _cell(row: Row, name: str) -> str:
     if name in INTERVALS:
         low, high = row[f"{name}_low"], row[f"{name}_high"]
         sign = "+" if name == "difference" else ""
+        value, low, high = (0.0 if abs(x) < 0.0005 else x for x in (value, low, high))
         around = "unknown" if math.isinf(low) else f"{low:{sign}.3f}, {high:{sign}.3f}"
         return f"{value:{sign}.3f} [{around}]"
     if name == "metric":

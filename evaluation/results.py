@@ -31,7 +31,7 @@ from typing import Any, Self, TypeVar
 
 from filelock import FileLock, Timeout
 
-from asyndm.errors import UserError
+from asyndm.errors import UserError, first_line
 from asyndm.prompts import Prompt
 
 SCHEMA_VERSION = 1
@@ -245,8 +245,9 @@ def read_rows(path: Path, kind: type[Row]) -> list[Row]:
         try:
             return [kind.from_cells(cells) for cells in reader]
         except (KeyError, ValueError, TypeError, AttributeError, csv.Error) as error:
+            why = first_line(error, type(error).__name__)
             raise UserError(
-                f"{path}, line {reader.line_num}: not a row of {path.name} ({error!r}); {REMEDY}"
+                f"{path}, line {reader.line_num}: not a row of {path.name} ({why}); {REMEDY}"
             ) from error
 
 
@@ -347,7 +348,7 @@ def runs_below(root: Path) -> list[Path]:
         UserError: no such folder.
     """
     if not root.is_dir():
-        raise UserError(f"{root}: no such folder")
+        raise UserError(f"{root}: {'a file, not a folder of runs' if root.exists() else 'no such folder'}")
     return sorted(path.parent.resolve() for path in root.rglob(RUN_FILE))
 
 

@@ -15,8 +15,8 @@ import numpy.typing as npt
 Key = TypeVar("Key", bound=tuple[Hashable, ...])
 RESAMPLES = 4000
 SEED = 20251004
-EXACT, FLIPS = 12, 9999
-"""Of the permutation test: prompts up to which all flips are tried, and draws beyond."""
+GRID = 1 << 14
+"""Of the permutation test: the steps in which sums that are no whole numbers are counted."""
 FEW = 20
 """Clusters below which a percentile bootstrap covers too little: 4 give 81 % where 95 % are stated."""
 
@@ -112,12 +112,14 @@ def clustered(values: Sequence[float], clusters: Sequence[Hashable], confidence:
 
 
 def mean_interval(values: Sequence[float], clusters: Sequence[Hashable]) -> Interval:
-    """95 % interval of a mean: Wilson's over prompts for right-or-wrong values where each prompt has one or all
-    are alike (equal values would claim certainty), else by clusters, a right-or-wrong one within 0 and 1."""
+    """95 % interval of a mean. Of right-or-wrong values it is Wilson's over prompts, where each prompt has one value
+    or all prompts have the same mean (a bootstrap would claim certainty); else by clusters, within 0 and 1."""
     prompts, n = len(set(clusters)), len(values)
-    binary = set(values) <= {0.0, 1.0}
-    if binary and (prompts == n or len(set(values)) == 1):
+    binary, same = set(values) <= {0.0, 1.0}, _alike(values, clusters)
+    if binary and (prompts == n or same):
         return replace(wilson(sum(values) * prompts / n, prompts), n=n)
+    if same:
+        return Interval(sum(values) / n, -math.inf, math.inf, n)
     interval = clustered(values, clusters)
     if binary and math.isfinite(interval.low):
         return replace(interval, low=max(0.0, interval.low), high=min(1.0, interval.high))
@@ -129,16 +131,29 @@ def difference_interval(
 ) -> Interval:
     """The interval of a mean difference, by clusters.
 
-    Equal differences say nothing of their spread. Of `binary` scores, right or wrong, at most the share h of prompts
-    differs from them, h the upper end of Wilson's interval of none among the prompts; of others it is unknown.
+    Prompts with the same mean difference say nothing of its spread. Of `binary` scores, right or wrong, at most the
+    share h of prompts differs from them, h the upper end of Wilson's interval of none among the prompts; of others it
+    is unknown.
     """
-    if len(set(differences)) > 1:
-        return clustered(differences, clusters, confidence)
-    d, n = differences[0], len(differences)
+    if not _alike(differences, clusters):
+        interval = clustered(differences, clusters, confidence)
+        if binary and math.isfinite(interval.low):
+            return replace(interval, low=max(-1.0, interval.low), high=min(1.0, interval.high))
+        return interval
+    d, n = sum(differences) / len(differences), len(differences)
     if not binary:
         return Interval(d, -math.inf, math.inf, n)
     h = wilson(0, len(set(clusters)), confidence).high
     return Interval(d, d - h * (1 + d), d + h * (1 - d), n)
+
+
+def _alike(values: Sequence[float], clusters: Sequence[Hashable]) -> bool:
+    """Whether all clusters have the same mean, but for rounding."""
+    totals: dict[Hashable, list[float]] = {}
+    for value, cluster in zip(values, clusters, strict=True):
+        totals.setdefault(cluster, []).append(value)
+    means = [sum(own) / len(own) for own in totals.values()]
+    return max(means) - min(means) <= 1e-12 * max(map(abs, values))
 
 
 def paired(first: Mapping[Key, float], second: Mapping[Key, float]) -> Paired | None:
@@ -175,7 +190,11 @@ def _differences(
 
 def sign_flips(differences: Sequence[float], clusters: Sequence[Hashable]) -> float:
     """p of the paired permutation test, two-sided: how often the mean difference is as large where the two methods
-    change places in whole prompts. Exact up to `EXACT` prompts, else of `FLIPS` draws, (1 + hits) / (1 + draws).
+    change places in whole prompts.
+
+    With a_c the sums of the prompts' differences, P(|Σ ±a_c| >= |Σ a_c|) over all signs. No draws: the distribution of
+    the sum is built prompt by prompt, exactly where the sums are small whole numbers as those of right and wrong are,
+    else in steps of Σ |a_c| / `GRID`.
 
     Raises:
         ValueError: no differences, or not one cluster for each.
@@ -185,13 +204,21 @@ def sign_flips(differences: Sequence[float], clusters: Sequence[Hashable]) -> fl
     sums: dict[Hashable, float] = {}
     for difference, cluster in zip(differences, clusters, strict=True):
         sums[cluster] = sums.get(cluster, 0.0) + difference
-    away = np.array([total for total in sums.values() if total])
-    if len(away) <= EXACT:
-        signs = 1 - 2 * ((np.arange(2 ** len(away))[:, None] >> np.arange(len(away))) & 1)
-        return float((np.abs(signs @ away) >= abs(away.sum()) * (1 - 1e-12)).mean())
-    signs = 1 - 2 * np.random.default_rng(SEED).integers(0, 2, (FLIPS, len(away)), dtype=np.int8)
-    hits = int((np.abs(signs @ away) >= abs(away.sum()) * (1 - 1e-12)).sum())
-    return (1 + hits) / (1 + FLIPS)
+    away = np.array(list(sums.values()))
+    if not away.any():
+        return 1.0
+    if (away != away.round()).any() or np.abs(away).sum() > GRID:
+        away = away / np.abs(away).sum() * GRID
+    steps = away.round().astype(int)
+    sizes = np.abs(steps)
+    total, found = int(sizes.sum()), abs(int(steps.sum()))
+    chance = np.zeros(total + 1)
+    chance[0] = 1.0
+    for size in sizes[sizes > 0]:
+        chance[size:] += chance[:-size].copy()
+        chance /= 2
+    outcomes = np.abs(2 * np.arange(total + 1) - total)
+    return min(1.0, float(chance[outcomes >= found].sum()))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

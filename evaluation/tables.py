@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ PAIRING = tuple(name for name in CONDITIONS if name != "prompt_set")
 METHOD = ("method", "curve", "concavity", "threshold", "settings")
 ALWAYS = ("method", "curve", "concavity", "steps")
 Row = dict[str, Any]
+Against = tuple[str, str]
+"""A column of the labels and one of its values, as text: ("guidance", "2")."""
 
 
 @dataclass
@@ -177,7 +179,9 @@ def _place(label: Any) -> tuple[float, str]:
     return float(number[0]) if number else -math.inf, str(label)
 
 
-def table(runs: Iterable[Run], metric: str | None = None, by_kind: bool = False) -> list[Row]:
+def table(
+    runs: Iterable[Run], metric: str | None = None, by_kind: bool = False, against: Against | None = None
+) -> list[Row]:
     """One row a cell and metric (and prompt kind): n, mean with 95 % interval, paired difference from DM.
 
     The difference is over the images both have under the same model, prompts, seeds, steps, eta and guidance,
@@ -188,13 +192,13 @@ def table(runs: Iterable[Run], metric: str | None = None, by_kind: bool = False)
     Args:
         metric: only this one.
         by_kind: one row for each prompt kind as well as for all.
+        against: compare with the cell that has this value of a column and is alike in all others, instead of with DM.
+
+    Raises:
+        UserError: no row has that value.
     """
     cells = collect(runs)
-    plain: dict[tuple[Any, ...], dict[Key, float]] = {}
-    for cell in cells:
-        if cell.labels["method"] == "DM":
-            for name, scores in cell.scores.items():
-                plain.setdefault((*cell.pairing, name), {}).update(scores)
+    reference = _references(cells, against)
     rows: list[Row] = []
     rivals: dict[tuple[Any, ...], list[tuple[Row, Mapping[Key, float]]]] = {}
     for cell in cells:
@@ -203,9 +207,7 @@ def table(runs: Iterable[Run], metric: str | None = None, by_kind: bool = False)
             for kind in ["", *sorted(set(cell.images.values()))] if by_kind else [""]:
                 own = _of_kind(cell, name, kind)
                 if own:
-                    is_plain = cell.labels["method"] == "DM"
-                    other = {} if is_plain else plain.get((*cell.pairing, name), {})
-                    rows.append(_row(cell, name, kind, own, other))
+                    rows.append(_row(cell, name, kind, own, reference(cell, name)))
                     condition = (*cell.pairing, cell.labels["prompt_set"], name, kind)
                     rivals.setdefault(condition, []).append((rows[-1], own))
         if not names and metric is None:
@@ -217,6 +219,36 @@ def table(runs: Iterable[Run], metric: str | None = None, by_kind: bool = False)
         row["p_holm"] = p
     rows.sort(key=lambda row: (row["metric"] != "exact", row["metric"]))
     return _only_what_differs(rows, by_kind)
+
+
+def _references(cells: Sequence[Cell], against: Against | None) -> Callable[[Cell, str], Mapping[Key, float]]:
+    """What the scores of a cell by a metric are compared with: nothing where it is the reference itself."""
+    name, value = against or ("method", "DM")
+    if against and name not in (*CONDITIONS, *METHOD):
+        raise UserError(
+            f"--against {name}={value}: no such column; there are {', '.join((*METHOD, *CONDITIONS))}"
+        )
+    alike = [other for other in (*PAIRING, *METHOD) if other != name] if against else list(PAIRING)
+
+    def said(cell: Cell) -> str:
+        label = cell.labels[name]
+        return str(label[0] if name == "model" else label)
+
+    found: dict[tuple[Any, ...], dict[Key, float]] = {}
+    for cell in cells:
+        if said(cell) == value:
+            for metric, scores in cell.scores.items():
+                place = (*(cell.labels[other] for other in alike), metric)
+                found.setdefault(place, {}).update(scores)
+    if against and not found:
+        known = ", ".join(dict.fromkeys(map(said, cells)))
+        raise UserError(f"--against {name}={value}: no such row; there are {known}")
+
+    def reference(cell: Cell, metric: str) -> Mapping[Key, float]:
+        place = (*(cell.labels[other] for other in alike), metric)
+        return {} if said(cell) == value else found.get(place, {})
+
+    return reference
 
 
 def _mark_best(rivals: Sequence[tuple[Row, Mapping[Key, float]]]) -> None:

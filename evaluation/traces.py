@@ -1,7 +1,8 @@
 """What a method did to a picture on its way, kept beside it as small PNGs: how noisy each place was, and whose it was.
 
 ``traces/ID.png`` has a column for each of some steps; above, the timestep map (violet is clean, yellow noise), below it
-the masks, a colour for each subject and black where there is none, both a pixel for a pixel of the latents.
+the masks, a colour for each subject, black where there is none and grey where one is the whole picture, both a pixel for
+a pixel of the latents.
 ``previews/ID.png`` has the predicted clean picture of the same steps, for a run's first pictures. Steps and ranges are in
 the PNG's text.
 """
@@ -31,6 +32,8 @@ SUBJECTS = np.array(
     [(230, 159, 0), (86, 180, 233), (0, 158, 115), (204, 121, 167), (240, 228, 66)], dtype=float
 )
 """Colours that remain distinct for the colour-blind (Okabe and Ito)."""
+WHOLE = np.array((170, 170, 170), dtype=float)
+"""Of a mask that is the whole picture: under DM_concave always, under AsynDM before the first attention is seen."""
 
 
 def shown_steps(num_inference_steps: int) -> list[int]:
@@ -123,6 +126,8 @@ def _levels(timesteps: Array) -> Image.Image:
 
 def _regions(weights: Array) -> Image.Image:
     colours = SUBJECTS[np.arange(len(weights)) % len(SUBJECTS)]
+    if len(weights) and (weights == 1).all(axis=(1, 2)).any():
+        colours = np.broadcast_to(WHOLE, colours.shape)
     total = np.maximum(weights.sum(0), 1)[..., None]
     return Image.fromarray((np.einsum("shw,sc->hwc", weights, colours) / total).round().astype(np.uint8))
 

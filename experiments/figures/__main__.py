@@ -4,8 +4,8 @@ python -m experiments.figures runs --out figures
 python -m experiments.figures experiment=steps --metric exact --only lines,cost --out figures
 python -m experiments.figures --only curves --out figures                # needs no runs
 
-curves: the schedules; lines: score against each setting that takes three values or more; cost: score against network
-evaluations; seeds: one prompt and seed under each method; strip: one picture over its steps.
+seeds: one prompt and seed under each method; strip: one picture over its steps; curves: the schedules; lines: score
+against each setting that takes three values or more; cost: score against network evaluations.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from experiments.report.selection import readable, selected
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-NAMES = ("curves", "lines", "cost", "seeds", "strip")
+NAMES = ("seeds", "strip", "curves", "lines", "cost")
 
 
 def draw(

@@ -230,7 +230,9 @@ def figure(rows: Sequence[Row], setting: str) -> Figure:
         drawn.legend([entries[n] for n in order], order, loc="outside lower center", ncols=min(3, len(order)))
         note = shared([p.facts for p in found], [r for p in found for line in p.lines for r in line.rows])
         note += f"; {more} more not shown" if more > 0 else ""
-        drawn.suptitle(f"{note}; bands: 95 %", fontsize=SIZE, color=FAINT)
+        drawn.suptitle(
+            f"{note}; bands: 95 % of each alone (differences: the table)", fontsize=SIZE, color=FAINT
+        )
     return drawn
 
 

@@ -69,6 +69,9 @@ def compared(runs: Sequence[Run]) -> tuple[Run, ...]:
         concave = next(match("DM_concave", label, (*COMMON, "curve", "concavity")), None)
         if label["method"] == "AsynDM" and dm and concave and rows_of((dm, concave, run), 1):
             return dm, concave, run
+    absent = [method for method in METHODS if method not in {label["method"] for _, label in of}]
+    if absent:
+        raise UserError(f"no run of {' and '.join(absent)}; ask for it too: mask=none,global,dynamic")
     raise UserError(
         f"no DM, DM_concave and AsynDM of the same prompts, all else equal, with traces; {REMEDY}"
     )
@@ -187,7 +190,7 @@ def _foot(sheet: Sheet, trio: Sequence[Run], distinct: bool, y: float) -> None:
     """What the colours mean, and how rows were chosen; `distinct` says that no two are of one kind."""
     x = sheet.text("Above: noise level, clean", MARGIN, y) + 0.06
     sheet.colourbar(x, y + 0.015, 0.6)
-    x = sheet.text("noise. Below: what stays noisy, by subject, mixed where they overlap.", x + 0.66, y)
+    x = sheet.text("noise. Below: what stays noisy, by subject (mixed: overlap, grey: all).", x + 0.66, y)
     if judge(trio):
         sheet.text("✓", x + 0.14, y, color=RIGHT)
         sheet.text("right", x + 0.26, y)
@@ -195,6 +198,6 @@ def _foot(sheet: Sheet, trio: Sequence[Run], distinct: bool, y: float) -> None:
         sheet.text("wrong", x + 0.72, y)
     of = labels(trio[-1])
     settings = told({**of, "model": of["model"][0]}, ("model", "steps", "curve", "concavity"))
-    which = "prompt of each kind" if distinct else "prompts, new kinds first"
+    which = "prompts of new kinds" if distinct else "prompts, new kinds first"
     caption = f"Rows: the set's first {which}, never chosen by outcome; one seed a row. {settings}"
     sheet.text(shortened(caption, WIDTH - 2 * MARGIN), MARGIN, y + 0.18, color=FAINT)

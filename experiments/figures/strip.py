@@ -11,7 +11,7 @@ from PIL import Image
 from asyndm.errors import UserError
 from evaluation.results import ImageRow, Run
 from evaluation.tables import labels
-from evaluation.traces import PREVIEWS, SUBJECTS, TRACES, Trace, read_previews, read_trace
+from evaluation.traces import PREVIEWS, SUBJECTS, TRACES, WHOLE, Trace, read_previews, read_trace
 from experiments.figures.style import FAINT, INK, SIZE, WIDTH, Sheet, shortened, styled
 
 if TYPE_CHECKING:
@@ -21,9 +21,7 @@ LEFT, GAP, MARGIN = 0.7, 0.03, 0.06
 SIDE, FINAL = 0.415, 1.0
 """Of a small picture and of the final one, in inches."""
 LABELS = ("timestep", "mask", "predicted")
-REMEDY = (
-    "delete the run and ask for it again: traces are kept of every picture, previews of the first `pictures`"
-)
+REMEDY = "ask for such runs: traces are kept of every picture sampled now, previews of the first `pictures`"
 
 
 def trace_file(run: Run, image: ImageRow) -> Path:
@@ -93,7 +91,10 @@ def legend(sheet: Sheet, subjects: Iterable[str], way: Trace, x: float, y: float
     names = list(subjects)
     for colour, name in zip((SUBJECTS[i % len(SUBJECTS)] for i in range(len(names))), names, strict=True):
         x = swatch(sheet, tuple(int(c) for c in colour), name, x, y)
-    known = {tuple(map(int, colour)) for colour in SUBJECTS} | {(0, 0, 0)}
+    whole = tuple(map(int, WHOLE))
+    if any(whole in set(mask.get_flattened_data()) for mask in way.masks):
+        x = swatch(sheet, whole, "all of it", x, y)
+    known = {tuple(map(int, colour)) for colour in SUBJECTS} | {(0, 0, 0), whole}
     if any(set(mask.get_flattened_data()) - known for mask in way.masks):
         sheet.text("mixed: overlap", x, y, color=FAINT)
 

@@ -3,6 +3,7 @@
 python -m experiments.report runs                          # folders, finished or not
 python -m experiments.report experiment=steps              # what experiments.run makes of the same words
 python -m experiments.report runs --by kind --csv table.csv --latex table.tex
+python -m experiments.report experiment=guidance --against guidance=2   # not DM, but the rows that differ in this alone
 python -m experiments.report experiment=comparison --html page --figures figures
 """
 
@@ -36,6 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--metric", help="only this one")
     parser.add_argument("--by", choices=["kind"], help="one row for each prompt kind as well")
+    parser.add_argument(
+        "--against", type=against, metavar="COLUMN=VALUE", help="compare with those rows instead of with DM"
+    )
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write all numbers there")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there")
     parser.add_argument("--latex", type=Path, metavar="FILE", help="the same for LaTeX with booktabs")
@@ -54,6 +58,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def against(text: str) -> tuple[str, str]:
+    """ "guidance=2" as a column and its value."""
+    column, separator, value = text.partition("=")
+    if not separator:
+        raise argparse.ArgumentTypeError(f"{text!r} is not COLUMN=VALUE, as in guidance=2")
+    return column, value
+
+
 def report(chosen: argparse.Namespace) -> None:
     """Prints and writes what was asked for.
 
@@ -67,19 +79,20 @@ def report(chosen: argparse.Namespace) -> None:
     if not runs:
         raise UserError(f"{', '.join(chosen.runs)}: no run with images that can be read")
     make_room(chosen)
-    rows = table(runs, chosen.metric, chosen.by == "kind")
+    rows = table(runs, chosen.metric, chosen.by == "kind", chosen.against)
+    reference = reference_of(chosen)
     if not rows:
         known = sorted({score.metric for run in runs for score in run.scores})
         raise UserError(f"--metric {chosen.metric}: no such scores; there are {', '.join(known) or 'none'}")
     said = notes(rows, runs)
     said += [f"Not finished: {', '.join(unfinished)}."] if unfinished else []
     said += [f"Not made yet: {', '.join(missing)}."] if missing else []
-    text = to_markdown(rows) + "".join(f"\n{line}\n" for line in said)
+    text = to_markdown(rows, reference) + "".join(f"\n{line}\n" for line in said)
     print(text, end="")
     if chosen.markdown:
         write_bytes(chosen.markdown, text.encode())
     if chosen.latex:
-        write_bytes(chosen.latex, ("".join(f"% {line}\n" for line in said) + to_latex(rows)).encode())
+        write_bytes(chosen.latex, to_latex(rows, reference, said).encode())
     if chosen.csv:
         write_bytes(chosen.csv, to_csv(rows).encode())
     figures = draw(runs, rows, chosen.figures) if chosen.figures else None
@@ -93,6 +106,14 @@ def report(chosen: argparse.Namespace) -> None:
         print(f"\n{page}")
 
 
+def reference_of(chosen: argparse.Namespace) -> str:
+    """What differences are from, in words."""
+    if chosen.against is None:
+        return "DM"
+    column, value = chosen.against
+    return f"{column}={value}" if value else f"no {column}"
+
+
 def make_room(chosen: argparse.Namespace) -> None:
     """Makes the folders that will be written to, before anything takes time.
 
@@ -103,6 +124,8 @@ def make_room(chosen: argparse.Namespace) -> None:
         path: Path | None = getattr(chosen, option)
         if path is not None:
             folder = path if option in ("figures", "html") else path.parent
+            if folder is not path and path.is_dir():
+                raise UserError(f"--{option} {path}: a folder; name a file in it")
             try:
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
@@ -121,12 +144,13 @@ def sections(
     rows: Sequence[Row], runs: Sequence[Run], said: Sequence[str], chosen: argparse.Namespace
 ) -> list[Section]:
     """The table of the page, and the one by prompt kind where there are several."""
-    first = lay_out(rows)
+    reference = reference_of(chosen)
+    first = lay_out(rows, reference)
     tables = [Section("Results", first.heads, first.body, first.bold, said)]
     if chosen.by is None and len({image.kind for run in runs for image in run.images}) > 1:
-        by_kind = [row for row in table(runs, chosen.metric, by_kind=True) if row["kind"] != "all"]
+        by_kind = [row for row in table(runs, chosen.metric, True, chosen.against) if row["kind"] != "all"]
         if by_kind:
-            layout = lay_out(by_kind)
+            layout = lay_out(by_kind, reference)
             tables.append(
                 Section("By prompt kind", layout.heads, layout.body, layout.bold, notes(by_kind, runs)[-1:])
             )

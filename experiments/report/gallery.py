@@ -239,6 +239,10 @@ def _fields(conditions: Sequence[Condition]) -> tuple[list[str], dict[str, str]]
     """The names of the conditions that differ, and the usual ones that do not."""
     told = [_told(condition) for condition in conditions]
     differing = [name for name in FIELDS if len({values[name] for values in told}) > 1]
+    if "weights" in differing and "model" in differing:
+        models = {(values["model"], values["weights"]) for values in told}
+        if len(models) == len({name for name, _ in models}):
+            differing.remove("weights")
     shared = {name: told[0][name] for name in FIELDS if told and name in USUAL and name not in differing}
     return differing, shared
 

@@ -12,6 +12,7 @@ import json
 import re
 import sys
 from base64 import b64encode
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,10 +23,17 @@ from PIL import Image
 from asyndm.errors import UserError
 from evaluation.results import Run, sha256, write_bytes
 from evaluation.traces import VIRIDIS, read_trace
+from experiments.figures.lines import SETTINGS
 from experiments.report.gallery import Gallery, Numbered, Source, gallery
 
 INDEX = "index.html"
 TEMPLATE = Path(__file__).parent / "template"
+CAPTIONS = {
+    "seeds": "The same prompts and seeds under DM, DM_concave and AsynDM, with timestep maps and masks of two steps",
+    "strip": "One picture over its steps: timesteps, masks and the picture predicted",
+    "curves": "The timestep curves and the region Proposition 1 speaks of",
+    "cost": "Score against network evaluations per image; bars: 95 %",
+}
 SIDE = 256
 """The longest side of a picture of the gallery, in pixels."""
 Ways = tuple[tuple[int, ...], tuple[str, ...]]
@@ -162,11 +170,19 @@ def _copy_figures(folder: Path, figures: Sequence[Path]) -> list[tuple[str, str]
         name, number = f"figures/{figure.name}", 2
         while name in copies:
             name, number = f"figures/{figure.stem}-{number}{figure.suffix}", number + 1
-        copies[name] = re.sub(r"[_-]+", " ", figure.stem)
+        copies[name] = caption(figure.stem)
         content, target = figure.read_bytes(), folder / name
         if not target.exists() or target.read_bytes() != content:
             write_bytes(target, content, durable=False)
     return list(copies.items())
+
+
+def caption(stem: str) -> str:
+    """What a figure of `experiments.figures` shows; of others, their name in words."""
+    kind, _, setting = stem.partition("_")
+    if kind == "lines" and setting:
+        return f"Score against {SETTINGS.get(setting, setting)}; bands: 95 % of each line alone"
+    return CAPTIONS.get(stem, re.sub(r"[_-]+", " ", stem))
 
 
 def _html(title: str, sections: Sequence[Section], figures: Sequence[tuple[str, str]], shown: Gallery) -> str:
@@ -205,9 +221,11 @@ def _digest(text: str) -> str:
 
 
 def _choices(data: dict[str, Any]) -> dict[str, Any]:
-    """What the filters choose from; A is the first AsynDM and B the first other method, where there are both."""
+    """What the filters choose from; A is the AsynDM of which there are most pictures, B the first other method."""
     methods = [" ".join(filter(None, caption)) for caption in data["methods"]]
-    first = next((i for i, (name, _) in enumerate(data["methods"]) if name == "AsynDM"), len(methods) - 1)
+    shown = Counter(cell[0] for *_, cells in data["cards"] for cell in cells)
+    ours = [i for i, (name, _) in enumerate(data["methods"]) if name == "AsynDM"]
+    first = max(ours, key=lambda i: shown[i], default=len(methods) - 1)
     return {
         "methods": methods,
         "first": first,

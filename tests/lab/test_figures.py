@@ -352,4 +352,4 @@ def test_errors_are_one_line_that_names_the_remedy(
     assert "--metric clip: no such scores; there are exact" in capsys.readouterr().err
     assert main([str(tmp_path / "runs"), *out, "--only", "lines,seeds"]) == 1
     said = capsys.readouterr().err.splitlines()
-    assert "takes 3 values or more" in said[0] and "no DM, DM_concave and AsynDM" in said[1]
+    assert "takes 3 values or more" in said[0] and "no run of DM_concave and AsynDM; ask for it" in said[1]

@@ -285,7 +285,7 @@ def test_the_page_needs_nothing_from_elsewhere(tmp_path: Path) -> None:
     assert links.count("figures/my%20figure.png") == 2 and links.count("figures/my%20figure-2.png") == 2
     names = [link.replace("%20", " ") for link in links if not link.startswith("#")]
     assert all((page.parent / name).is_file() for name in names)
-    assert {a["alt"] for tag, a in seen.found if tag == "img"} == {"Figure: my figure"}
+    assert {a["alt"] for tag, a in seen.found if tag == "img"} == {"my figure"}
 
 
 def test_numbers_are_told_from_words() -> None:

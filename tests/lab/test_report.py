@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -264,12 +265,11 @@ def test_the_latex_table_says_what_the_markdown_table_says(tmp_path: Path) -> No
     made(tmp_path, "asyn", [0.0, 0.0, 1.0, 0.0], ASYNDM)
     out = tmp_path / "table.tex"
     assert main([str(tmp_path), "--latex", str(out), "--markdown", str(tmp_path / "table.md")]) == 0
-    said, lines = (
-        [x for x in out.read_text().splitlines() if (x[0] == "%") is note] for note in (True, False)
-    )
-    assert (
-        said[-1].startswith("% 95 % intervals") and lines[1] == r"\toprule" and lines[-1] == r"\end{tabular}"
-    )
+    written = out.read_text().splitlines()
+    end = written.index(r"\end{tabular}")
+    lines, said = written[:end], written[end + 1 :]
+    assert lines[1] == r"\toprule" and said[-1].startswith(r"\par\smallskip{\footnotesize 95 \% intervals")
+    assert said[0] == r"\par\smallskip{\footnotesize Every row: 4 images, of 4 prompts and 1 seeds.\par}"
     rows = [line.removesuffix(r" \\").split(" & ") for line in lines if line.endswith(r"\\")]
     assert lines[0] == rf"\begin{{tabular}}{{{'l' * len(rows[0])}}}"
     plain = [
@@ -281,6 +281,52 @@ def test_the_latex_table_says_what_the_markdown_table_says(tmp_path: Path) -> No
         [cell.strip() for cell in line.strip("|").split("|")] for line in markdown if line.startswith("|")
     ]
     assert plain == [told[0], *told[2:]] and any("$-$0.25" in cell for cell in rows[2])
+
+
+def test_latex_letters_of_a_kind_stay_letters(tmp_path: Path) -> None:
+    kinds = [r"50% \k", "a|b > c", "x_{1}^2~"]
+    made(tmp_path, "dm", [1.0, 0.0, 1.0], DM)
+    run = read_run(tmp_path / "dm")
+    images = [replace(image, kind=kind) for image, kind in zip(run.images, kinds, strict=True)]
+    text = to_latex(table([replace(run, images=images)], by_kind=True))
+    for escaped in (
+        r"50\% \textbackslash{}k ",
+        r"a\textbar{}b \textgreater{} c ",
+        r"x\_\{1\}\textasciicircum{}2\textasciitilde{}",
+    ):
+        assert escaped in text
+
+
+def test_rows_are_compared_with_what_is_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made(tmp_path, "dm", [1.0, 0.0, 1.0, 0.0], DM)
+    made(tmp_path, "found", [1.0, 1.0, 1.0, 0.0], ASYNDM)
+    static = ASYNDM | {"mask": ASYNDM["mask"] | {"_target_": "asyndm.masks.StaticMask"}}
+    made(tmp_path, "once", [0.0, 0.0, 1.0, 0.0], static)
+    assert main([str(tmp_path), "--against", "method=AsynDM"]) == 0
+    told = capsys.readouterr().out
+    (row,) = [line for line in told.splitlines() if "AsynDM_static" in line]
+    assert "difference from method=AsynDM [95 %]" in told and "-0.500 [" in row and "0-2-2" in row
+    rows = table(map(read_run, find_runs([tmp_path])), against=("method", "AsynDM"))
+    assert [(row["method"], row["pairs"]) for row in rows] == [
+        ("DM", None),
+        ("AsynDM", None),
+        ("AsynDM_static", 4),
+    ]
+    for words, wanted in (
+        ("method=Asyn", "--against method=Asyn: no such row; there are DM, AsynDM, AsynDM_static"),
+        ("colour=red", "--against colour=red: no such column; there are method, curve,"),
+    ):
+        assert main([str(tmp_path), "--against", words]) == 1
+        assert wanted in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([str(tmp_path), "--against", "guidance"])
+    assert "'guidance' is not COLUMN=VALUE" in capsys.readouterr().err
+
+
+def test_a_folder_is_no_place_for_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made(tmp_path / "runs", "dm", [1.0], DM)
+    assert main([str(tmp_path / "runs"), "--csv", str(tmp_path)]) == 1
+    assert f"--csv {tmp_path}: a folder; name a file in it" in capsys.readouterr().err
 
 
 def test_p_values_are_corrected_over_the_table(tmp_path: Path) -> None:

@@ -184,6 +184,30 @@ def test_sign_flips_of_few_prompts_are_all_tried() -> None:
         sign_flips([1.0], [])
 
 
+def test_sign_flips_are_counted_not_drawn() -> None:
+    """10 wins and no loss: 2 of 2^10 ways. 12 wins, 2 losses: both ends of a binomial. Small ones have no floor."""
+    assert sign_flips([1.0] * 10, range(10)) == 2 / 2**10
+    assert sign_flips([1.0] * 12 + [-1.0] * 2, range(14)) == pytest.approx(
+        2 * (1 + 14 + 91) / 2**14, rel=1e-12
+    )
+    assert sign_flips([1.0] * 60, range(60)) == pytest.approx(2.0**-59, rel=1e-12)
+    assert sign_flips([0.25] * 30, range(30)) == pytest.approx(2.0**-29, rel=1e-9)
+
+
+@pytest.mark.parametrize("prompts", [4, 40])
+def test_prompts_that_all_balance_are_not_certainty(prompts: int) -> None:
+    clusters = np.repeat(np.arange(prompts), 2).tolist()
+    mean = mean_interval([1.0, 0.0] * prompts, clusters)
+    assert (mean.low, mean.high) == (wilson(prompts / 2, prompts).low, wilson(prompts / 2, prompts).high)
+    interval = difference_interval([1.0, -1.0] * prompts, clusters, True)
+    assert interval.low == -interval.high < -0.05
+    assert math.isinf(mean_interval([0.25, 0.5] * prompts, clusters).low)
+    better = {(i, j): float(j) for i in range(prompts) for j in (0, 1)}
+    worse = dict.fromkeys(better, 0.0)
+    assert stands_out(better, [worse]) is (prompts == 40)
+    assert not stands_out(dict.fromkeys(better, 0.3), [dict.fromkeys(better, 0.1)])
+
+
 def test_sign_flips_are_scipys_permutation_test() -> None:
     rng = np.random.default_rng(0)
     for prompts in (9, 60):
@@ -197,7 +221,7 @@ def test_sign_flips_are_scipys_permutation_test() -> None:
             n_resamples=2**10 if prompts < 10 else 50_000,
             rng=1,
         ).pvalue
-        assert found == pytest.approx(wanted, abs=1e-12 if prompts < 10 else 0.02)
+        assert found == pytest.approx(wanted, abs=1e-12 if prompts < 10 else 0.005)
 
 
 def test_sign_flips_of_equal_methods_are_small_as_often_as_they_say() -> None:

@@ -11,7 +11,16 @@ from PIL import Image
 
 from asyndm.errors import UserError
 from evaluation.results import find_runs, read_run
-from evaluation.traces import SUBJECTS, encode, encode_previews, read_previews, read_trace, shown_steps, trace
+from evaluation.traces import (
+    SUBJECTS,
+    WHOLE,
+    encode,
+    encode_previews,
+    read_previews,
+    read_trace,
+    shown_steps,
+    trace,
+)
 from tests.lab.conftest import Lab
 
 
@@ -35,6 +44,15 @@ def test_a_trace_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert not np.asarray(way.masks[0]).any()
     assert np.asarray(way.masks[1])[0].tolist() == [SUBJECTS[0].tolist()] * 3
     assert np.asarray(way.masks[1])[1].tolist() == [(SUBJECTS[1] / 2).round().tolist()] * 3
+
+
+def test_a_mask_of_the_whole_picture_is_no_subjects(tmp_path: Path) -> None:
+    weights = np.zeros((2, 2, 2, 3))
+    weights[0, 0] = 1
+    weights[1, 1, 0] = 1
+    way = trace([1, 2], np.zeros((2, 2, 3)), weights)
+    assert (np.asarray(way.masks[0]) == WHOLE).all()
+    assert np.asarray(way.masks[1])[0].tolist() == [SUBJECTS[1].tolist()] * 3
 
 
 def test_predictions_come_back_as_they_were_written(tmp_path: Path) -> None:
