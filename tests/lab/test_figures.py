@@ -314,13 +314,15 @@ def test_the_command_writes_what_there_is_data_for_and_says_the_rest(
     out = lab.folder / "figures"
     assert main([str(lab.runs), "--out", str(out)]) == 0
     said = capsys.readouterr()
-    names = ["curves", "seeds", "strip"]
+    names = ["seeds", "strip", "curves"]
     assert said.out.splitlines() == [f"{out / name}.png, .svg" for name in names]
     refused = said.err.splitlines()
     assert [line.split(":")[1].strip() for line in refused] == ["lines", "cost"]
     assert all("no scores" in line for line in refused)
     files = sorted(out.iterdir())
-    assert [file.name for file in files] == [f"{name}.{end}" for name in names for end in ("png", "svg")]
+    assert [file.name for file in files] == [
+        f"{name}.{end}" for name in sorted(names) for end in ("png", "svg")
+    ]
     before = [file.read_bytes() for file in files]
     assert draw(runs, table(runs), out) == [out / f"{name}.{end}" for name in names for end in ("png", "svg")]
     assert [file.read_bytes() for file in files] == before
@@ -344,7 +346,7 @@ def test_errors_are_one_line_that_names_the_remedy(
 ) -> None:
     out = ["--out", str(tmp_path / "out")]
     assert main([*out, "--only", "curves,pie"]) == 1
-    assert capsys.readouterr().err.startswith("error: --only pie: no such figure; choose from curves,")
+    assert capsys.readouterr().err.startswith("error: --only pie: no such figure; choose from seeds,")
     assert main([*out, "--only", "strip"]) == 1
     assert capsys.readouterr().err == "not drawn: strip: no runs; name their folders, or use --only curves\n"
     made(tmp_path / "runs", "dm", [1, 0], DM)
