@@ -31,6 +31,7 @@ from PIL import Image
 
 from asyndm.errors import UserError
 from evaluation.features import Features, fid, kid
+from evaluation.locks import locked
 from evaluation.messages import describe
 from evaluation.metrics import Score
 from evaluation.metrics.exact import meanings
@@ -38,7 +39,6 @@ from evaluation.results import (
     QUALITY_FILE,
     RUN_FILE,
     QualityRow,
-    locked,
     read_rows,
     runs_below,
     sha256,
@@ -171,7 +171,7 @@ class Comparison:
         name = SHAPES if self.reference is None else f"{_name(self.reference)}@{self.reference.digest}"
         named = (self.features.name, name, pictures.digest)
         drawn = {"fid": (None, self.seed if self.reference is None else None), "kid": (subset, self.seed)}
-        there = {row.key: row for row in done}
+        there = {row.place: row for row in done}
         compared: tuple[Tensor, Tensor] | None = None
         for metric, settings in drawn.items():
             if (row := there.get((metric, *named, *settings))) is None:
@@ -262,9 +262,9 @@ def _add(comparison: Comparison, folder: Path) -> int:
     """One set; what is wrong with it is told, and the next one is compared all the same."""
     try:
         pictures, path = PictureSet.of(folder), folder / QUALITY_FILE
+        rows = list(comparison.rows(pictures, read_rows(path, QualityRow)))
         with locked(folder):
             done = read_rows(path, QualityRow)
-            rows = list(comparison.rows(pictures, done))
             if new := [row for row in rows if row not in done]:
                 write_rows(path, QualityRow, [*done, *new])
     except UserError as error:

@@ -3,7 +3,8 @@
 A run is a folder with
 
 - ``run.json``      what was asked, and with what it was made (config, identity, versions, seeds, timings),
-- ``state.json``    pending, running, done or failed, and the error of a failure,
+- ``state.json``    pending, running, done, failed or interrupted, and the error of a failure,
+- ``shards/*.json`` the same of each part, where the run was made in parts,
 - ``prompts.json``  the prompts with their subjects, phrases and meaning,
 - ``images.csv``    one row an image (`ImageRow`), the pictures themselves under ``images/``,
 - ``scores.csv``    one row an image and metric (`ScoreRow`),
@@ -21,15 +22,11 @@ import io
 import json
 import math
 import os
-import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, TypeVar
-
-from filelock import FileLock, Timeout
 
 from asyndm.errors import UserError, first_line
 from asyndm.prompts import Prompt
@@ -37,6 +34,7 @@ from asyndm.prompts import Prompt
 SCHEMA_VERSION = 1
 RUN_FILE, STATE_FILE, PROMPTS_FILE = "run.json", "state.json", "prompts.json"
 IMAGES_FILE, SCORES_FILE, QUALITY_FILE = "images.csv", "scores.csv", "quality.csv"
+SHARDS = "shards"
 RECORD_PARTS = ("config", "identity", "timings")
 REMEDY = "delete it and ask for the run again: what is missing is made anew"
 PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
@@ -60,6 +58,11 @@ class ImageRow:
     def key(self) -> tuple[str, int]:
         """What joins it with its scores."""
         return self.prompt_id, self.image_index
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """Which row of its file it is."""
+        return self.key
 
     def to_cells(self) -> dict[str, str]:
         return {name: str(value) for name, value in vars(self).items()} | {
@@ -96,6 +99,11 @@ class ScoreRow:
     @property
     def key(self) -> tuple[str, int]:
         return self.prompt_id, self.image_index
+
+    @property
+    def place(self) -> tuple[str, str, int]:
+        """Which row of its file it is."""
+        return self.metric, self.prompt_id, self.image_index
 
     def to_cells(self) -> dict[str, str]:
         value = "" if self.value is None else repr(float(self.value))
@@ -138,8 +146,8 @@ class QualityRow:
     seed: int | None
 
     @property
-    def key(self) -> tuple[str, str, str, str, int | None, int | None]:
-        """What the value depends on."""
+    def place(self) -> tuple[str, str, str, str, int | None, int | None]:
+        """Which row of its file it is: what the value depends on."""
         return self.metric, self.features, self.reference, self.pictures, self.subset_size, self.seed
 
     def to_cells(self) -> dict[str, str]:
@@ -241,7 +249,7 @@ def read_rows(path: Path, kind: type[Row]) -> list[Row]:
     if not path.exists():
         return []
     with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
+        reader = csv.DictReader(_whole(file))
         try:
             return [kind.from_cells(cells) for cells in reader]
         except (KeyError, ValueError, TypeError, AttributeError, csv.Error) as error:
@@ -249,6 +257,32 @@ def read_rows(path: Path, kind: type[Row]) -> list[Row]:
             raise UserError(
                 f"{path}, line {reader.line_num}: not a row of {path.name} ({why}); {REMEDY}"
             ) from error
+
+
+def _whole(lines: Iterable[str]) -> Iterator[str]:
+    """The lines of a file, which ends with the end of a line.
+
+    Raises:
+        ValueError: it was cut short.
+    """
+    line = "\n"
+    for line in lines:
+        yield line
+    if not line.endswith("\n"):
+        raise ValueError("the last line has no end")
+
+
+def salvaged_rows(path: Path, kind: type[Row]) -> list[Row]:
+    """The rows of a damaged CSV that are whole: of one cut short the last line may be a part of one."""
+    lines = path.read_bytes().decode("utf-8", "replace").splitlines(keepends=True)
+    whole = [line for line in lines if line.endswith("\n") and "\0" not in line]
+    rows = []
+    for cells in csv.DictReader(whole):
+        try:
+            rows.append(kind.from_cells(cells))
+        except (KeyError, ValueError, TypeError, AttributeError):
+            continue
+    return rows
 
 
 def write_prompts(path: Path, prompts: Sequence[Prompt]) -> None:
@@ -308,24 +342,6 @@ def read_run(folder: Path) -> Run:
     record, state = read_record(folder), read_state(folder)["state"]
     images = read_rows(folder / IMAGES_FILE, ImageRow)
     return Run(folder, record, state, images, read_rows(folder / SCORES_FILE, ScoreRow))
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Holds the folder for this process; a second one waits, and says so. Freed when its holder dies."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        holder = read_state(folder)
-        who = f"process {holder.get('pid', '?')} on {holder.get('host', '?')}"
-        print(f"{folder.name}: {who} is at it; waiting", file=sys.stderr)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def find_runs(roots: Sequence[Path]) -> list[Path]:

@@ -26,6 +26,7 @@ from asyndm.errors import UserError
 from asyndm.prompts import Prompt, text_id
 from asyndm.rows import csv_rows, read_text, texts
 from evaluation.choices import build_metrics
+from evaluation.locks import clear_claims
 from evaluation.messages import describe
 from evaluation.metrics import Metric
 from evaluation.results import (
@@ -33,14 +34,22 @@ from evaluation.results import (
     RUN_FILE,
     SCORES_FILE,
     ScoreRow,
-    locked,
     read_record,
     read_rows,
     read_run,
     runs_below,
     sha256,
 )
-from evaluation.scoring import Picture, add_missing, means, open_image, read_bases, unscored, write_basis
+from evaluation.scoring import (
+    Picture,
+    add_missing,
+    means,
+    open_image,
+    read_bases,
+    score_table,
+    unscored,
+    write_basis,
+)
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
@@ -193,12 +202,15 @@ def add_scores(folder: Path, pictures: Sequence[Picture], metric: Metric, batch_
         UserError: a row of the file that cannot be read.
     """
     name = metric.name
-    with locked(folder):
-        if unscored(pictures, read_rows(folder / SCORES_FILE, ScoreRow), metric):
-            write_basis(folder, metric)
-        rows, new = add_missing(folder / SCORES_FILE, metric, pictures, name_of(folder), batch_size)
+    table = score_table(folder, pictures)
+    if unscored(pictures, table.rows.values(), metric):
+        write_basis(folder, metric)
+    new = add_missing(table, metric, pictures, name_of(folder), batch_size)
+    clear_claims(folder)
     keys = {picture.key for picture in pictures}
-    found = [row for row in rows if row.metric == name and row.value is not None and row.key in keys]
+    found = [
+        row for row in table.rows.values() if row.metric == name and row.value is not None and row.key in keys
+    ]
     mean = f"{means(found)[name]:.4f}" if found else "no scores"
     print(
         f"{folder}  {name} {mean}  {len(found)} of {len(pictures)} pictures, {new} new",

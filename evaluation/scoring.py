@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,13 @@ import numpy as np
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from asyndm.errors import UserError, first_line
+from asyndm.errors import first_line
 from asyndm.prompts import Prompt
+from evaluation.locks import locked, share_out
+from evaluation.memory import Room, in_parts
 from evaluation.metrics import Metric, Score
-from evaluation.results import RUN_FILE, ScoreRow, read_json, read_record, read_rows, write_json, write_rows
+from evaluation.results import RUN_FILE, SCORES_FILE, ScoreRow, read_json, read_record, write_json
+from evaluation.shared_rows import SharedRows
 
 BASES_FILE = "metrics.json"
 """In a folder that is no run: what the scores of each metric rest on."""
@@ -42,33 +45,18 @@ def open_image(path: Path) -> Image.Image:
         return Image.fromarray(np.asarray(upright.convert("RGB")))
 
 
-def score(
-    metric: Metric, pictures: Sequence[Picture], run_id: str, batch_size: int
-) -> Iterator[list[ScoreRow]]:
-    """The rows of one batch after another.
-
-    A picture that cannot be read has no value, and the reason says why. A batch for which a GPU's memory does not
-    suffice is scored in halves, and all after it are no larger.
+def score(metric: Metric, batch: Sequence[Picture], run_id: str, room: Room) -> list[ScoreRow]:
+    """The rows of a batch. A picture that cannot be read has no value, and the reason says why.
 
     Raises:
-        UserError: the memory does not suffice for one picture.
+        UserError: a GPU's memory does not suffice for one picture.
     """
-    start, size = 0, batch_size
-    while start < len(pictures):
-        try:
-            rows = _rows(metric, pictures[start : start + size], run_id)
-        except RuntimeError as error:
-            if not _out_of_memory(error):
-                raise
-            if size == 1:
-                raise UserError(
-                    f"metric {metric.name}: out of memory with a single picture; choose dtype=bfloat16, "
-                    "device=cpu or a smaller model"
-                ) from error
-            size = (min(size, len(pictures) - start) + 1) // 2
-            continue
-        yield rows
-        start += len(rows)
+    remedy = f"metric {metric.name}: out of memory with one picture; choose dtype=bfloat16, device=cpu or a smaller model"
+
+    def rows(part: Sequence[Picture]) -> list[ScoreRow]:
+        return _rows(metric, part, run_id)
+
+    return [row for part in in_parts(batch, rows, room, remedy) for row in part]
 
 
 def _rows(metric: Metric, batch: Sequence[Picture], run_id: str) -> list[ScoreRow]:
@@ -83,41 +71,68 @@ def _rows(metric: Metric, batch: Sequence[Picture], run_id: str) -> list[ScoreRo
     ]
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
-    """Whether a GPU's memory was the matter; frees what can be."""
-    import torch
+def score_table(folder: Path, pictures: Sequence[Picture]) -> SharedRows[ScoreRow]:
+    """The folder's ``scores.csv``: metric by metric, each in the order of the pictures, after those of others."""
+    rank = {picture.key: i for i, picture in enumerate(pictures)}
 
-    if not isinstance(error, torch.OutOfMemoryError):
-        return False
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    return True
+    def order(rows: Iterable[ScoreRow]) -> list[ScoreRow]:
+        listed = list(rows)
+        metrics = {name: i for i, name in enumerate(dict.fromkeys(row.metric for row in listed))}
+        return sorted(listed, key=lambda row: (metrics[row.metric], rank.get(row.key, -1)))
+
+    return SharedRows(folder / SCORES_FILE, ScoreRow, order)
 
 
 def add_missing(
-    path: Path, metric: Metric, pictures: Sequence[Picture], run_id: str, batch_size: int, delay: float = 0
-) -> tuple[list[ScoreRow], int]:
-    """Scores the pictures that have no row of the metric in the CSV at `path`, which is written after every batch.
+    table: SharedRows[ScoreRow],
+    metric: Metric,
+    pictures: Sequence[Picture],
+    run_id: str,
+    batch_size: int,
+    mine: Callable[[int], bool] = lambda number: True,
+    delay: float = 0,
+) -> int:
+    """Scores the pictures that have no row of the metric, together with other processes that do the same.
+
+    The batches are always the same ones, and one of which a row is missing is computed whole: the last bits of a score
+    can depend on its company, and so do not on what was interrupted when.
 
     Args:
+        mine: whether this process takes part in the batch of that number.
         delay: seconds before a progress bar appears.
 
     Returns:
-        All rows of the file, and how many of them are new.
+        How many rows are new.
     """
-    rows = read_rows(path, ScoreRow)
-    todo = unscored(pictures, rows, metric)
-    if todo:
-        done = len(pictures) - len(todo)
-        with tqdm(total=len(pictures), initial=done, unit="img", desc=metric.name, delay=delay) as bar:
-            for batch in score(metric, todo, run_id, batch_size):
-                rows += batch
-                write_rows(path, ScoreRow, rows)
-                bar.update(len(batch))
-    return rows, len(todo)
+    starts = range(0, len(pictures), batch_size)
+    batches = [(i, pictures[s : s + batch_size]) for i, s in enumerate(starts) if mine(i)]
+    new, room = 0, Room(batch_size)
+
+    def missing(number: int) -> bool:
+        table.refresh()
+        return any((metric.name, *picture.key) not in table.rows for picture in batches[number][1])
+
+    if not any(unscored(batch, table.rows.values(), metric) for _, batch in batches):
+        return 0
+    total = sum(len(batch) for _, batch in batches)
+    with tqdm(total=total, unit="img", desc=metric.name, delay=delay) as bar:
+        done = total - len(unscored([p for _, batch in batches for p in batch], table.rows.values(), metric))
+        bar.update(done)
+        try:
+            for number in share_out(
+                table.path.parent, [f"{metric.name}-{i:05d}" for i, _ in batches], missing
+            ):
+                rows = score(metric, batches[number][1], run_id, room)
+                added = [row for row in rows if row.place not in table.rows]
+                table.put(added)
+                new += len(added)
+                bar.update(len(added))
+        finally:
+            table.save()
+    return new
 
 
-def unscored(pictures: Sequence[Picture], rows: Sequence[ScoreRow], metric: Metric) -> list[Picture]:
+def unscored(pictures: Sequence[Picture], rows: Iterable[ScoreRow], metric: Metric) -> list[Picture]:
     """The pictures of which the metric has no row."""
     done = {row.key for row in rows if row.metric == metric.name}
     return [picture for picture in pictures if picture.key not in done]
@@ -142,11 +157,12 @@ def read_bases(folder: Path) -> dict[str, Any]:
 
 def write_basis(folder: Path, metric: Metric) -> None:
     """Notes what all scores of this metric in the folder rest on."""
-    bases = {**read_bases(folder), metric.name: metric.basis}
-    if (folder / RUN_FILE).exists():
-        write_json(folder / RUN_FILE, {**read_record(folder), "metrics": bases})
-    else:
-        write_json(folder / BASES_FILE, bases)
+    with locked(folder):
+        bases = {**read_bases(folder), metric.name: metric.basis}
+        if (folder / RUN_FILE).exists():
+            write_json(folder / RUN_FILE, {**read_record(folder), "metrics": bases})
+        else:
+            write_json(folder / BASES_FILE, bases)
 
 
 def opened(path: Path) -> Image.Image | Score:

@@ -20,14 +20,19 @@ FREE_BYTES = 32 * 2**20
 """What must stay free on the disk beside the pictures."""
 
 
-def check(plan: Plan) -> None:
+def check(plan: Plan, elsewhere: bool = False) -> None:
     """Everything that can be checked without loading the model.
+
+    Args:
+        elsewhere: it is made on another machine, whose devices are not known here.
 
     Raises:
         UserError: the first thing that is wrong.
     """
     model = plan.config["model"]
-    check_device(plan.device, plan.identity["model"]["dtype"])
+    if not elsewhere:
+        check_device(plan.device, plan.identity["model"]["dtype"])
+    _check_objective(plan)
     check_model(model)
     parts = read_parts(model["name"], model["path"], model["revision"])
     height, width = parts.pixels(plan.config["height"], plan.config["width"])
@@ -44,6 +49,15 @@ def check(plan: Plan) -> None:
     check_tokens(parts, plan.prompts)
     for metric in metrics(plan).values():
         metric.check(plan.prompts, (height, width))
+
+
+def _check_objective(plan: Plan) -> None:
+    """Refuses a search for the best on the prompts that the result is told of."""
+    name, split = plan.config["objective"], plan.config["prompt_set"].get("split")
+    if name is not None and name not in plan.config["metric"]:
+        raise UserError(f"objective={name}: not among the metrics; add metric={name}")
+    if name is not None and split == "test":
+        raise UserError(f"objective={name}: never on test prompts; choose prompt_set.split=val")
 
 
 @dataclass(frozen=True, eq=False)

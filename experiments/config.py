@@ -151,6 +151,9 @@ class Config:
     device: str | None = None
     batch_size: int = 16
     pictures: int = 4
+    shard: str | None = None
+    jobs_per_gpu: int = 1
+    objective: str | None = None
     output_dir: str = "runs"
 
 

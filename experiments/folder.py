@@ -1,86 +1,60 @@
-"""A run's folder: one writer at a time, its state, and the images that are there."""
+"""What of a run is there already, and what is missing."""
 
 from __future__ import annotations
 
-import os
-import socket
-import time
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable
 
-from evaluation.results import (
-    RUN_FILE,
-    STATE_FILE,
-    is_whole_png,
-    read_run,
-    read_state,
-    write_json,
-)
+from asyndm.errors import UserError
+from evaluation.results import RUN_FILE, Run, is_whole_png, read_record, read_run, read_state
 from experiments.plan import Item, Plan, metrics
 
 GRID_FILE, STRIP_FILE = "grid.png", "strip.png"
 
 
-@contextmanager
-def stated(folder: Path) -> Iterator[None]:
-    """Says in ``state.json`` that the run is running, then that it is done, or how it failed.
-
-    What a killed process left half-written under a temporary name is removed first.
-    """
-    started = time.time()
-    for leftover in folder.rglob(".*.tmp"):
-        leftover.unlink(missing_ok=True)
-    set_state(folder, "running", started)
-    try:
-        yield
-    except BaseException as error:
-        interrupted = isinstance(error, KeyboardInterrupt)
-        set_state(folder, "interrupted" if interrupted else "failed", started, error)
-        raise
-    set_state(folder, "done", started)
-
-
-def set_state(folder: Path, state: str, started: float, error: BaseException | None = None) -> None:
-    """Writes the state. A disk that has no room even for that is not worth a second error."""
-    content: dict[str, Any] = {
-        "state": state,
-        "pid": os.getpid(),
-        "host": socket.gethostname(),
-        "started": started,
-        "updated": time.time(),
-    }
-    if error is not None:
-        content |= {"error": str(error), "traceback": "".join(traceback.format_exception(error))}
-    try:
-        write_json(folder / STATE_FILE, content)
-    except OSError:
-        if error is None:
-            raise
-
-
-def missing_items(plan: Plan) -> set[Item]:
+def missing_items(plan: Plan, items: Iterable[Item]) -> set[Item]:
     """The images that are not there, or not whole."""
-    return {item for item in plan.items if not is_whole_png(plan.folder / item.file)}
+    return {item for item in items if not is_whole_png(plan.folder / item.file)}
 
 
 def wants_strip(plan: Plan) -> bool:
     return plan.config["pictures"] > 0 and not is_whole_png(plan.folder / STRIP_FILE)
 
 
+def batch_size(plan: Plan) -> int:
+    """The one the run was begun with, else that of the settings."""
+    try:
+        return int(read_record(plan.folder).get("batch_size", plan.config["batch_size"]))
+    except UserError:
+        return int(plan.config["batch_size"])
+
+
 def is_complete(plan: Plan) -> bool:
-    """Whether nothing is left to do: no model is loaded to find out."""
-    done = read_state(plan.folder)["state"] == "done" and (plan.folder / RUN_FILE).exists()
-    if not done or wants_strip(plan) or missing_items(plan):
+    """Whether nothing is left to do, of the run or of the shard: no model is loaded to find out. What is damaged is left
+    to be made anew."""
+    if not (plan.folder / RUN_FILE).exists():
         return False
-    run, wanted = read_run(plan.folder), metrics(plan)
-    bases = run.record.get("metrics", {})
+    try:
+        run = read_run(plan.folder)
+    except UserError:
+        return False
+    if read_state(plan.folder)["state"] == "done" and not wants_strip(plan):
+        return is_whole_png(plan.folder / GRID_FILE) and is_made(plan, run, plan.items)
+    if plan.shard is None:
+        return False
+    own = [item for _, batch in plan.batches(batch_size(plan)) for item in batch]
+    return is_made(plan, run, own) and not is_made(plan, run, plan.items)
+
+
+def is_made(plan: Plan, run: Run, items: Iterable[Item]) -> bool:
+    """Whether these images are there, listed and scored."""
+    wanted, bases = metrics(plan), run.record.get("metrics", {})
     if any(bases.get(name) != metric.basis for name, metric in wanted.items()):
         return False
     listed = {row.key for row in run.images}
-    scored = {(*row.key, row.metric) for row in run.scores}
-    return is_whole_png(plan.folder / GRID_FILE) and all(
-        item.key in listed and all((*item.key, name) in scored for name in wanted) for item in plan.items
+    scored = {row.place for row in run.scores}
+    return all(
+        item.key in listed
+        and is_whole_png(plan.folder / item.file)
+        and all((name, *item.key) in scored for name in wanted)
+        for item in items
     )

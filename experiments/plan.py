@@ -45,6 +45,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "images_per_prompt": (1, 1000),
     "batch_size": (1, 10_000),
     "pictures": (0, 64),
+    "jobs_per_gpu": (1, 64),
     "height": (8, 8192),
     "width": (8, 8192),
     "curve.concavity": (0, 1),
@@ -122,6 +123,25 @@ class Plan:
             for prompt in self.prompts
             for index in range(self.config["images_per_prompt"])
         )
+
+    @cached_property
+    def shard(self) -> tuple[int, int] | None:
+        """Number and count, of a part of the run; None: all of it."""
+        if self.config["shard"] is None:
+            return None
+        number, _, count = self.config["shard"].partition("/")
+        return int(number), int(count)
+
+    def batches(self, size: int) -> list[tuple[int, tuple[Item, ...]]]:
+        """The batches that this part of the run makes, with their numbers: of shard k of n every n-th, from the k-th.
+
+        A shard makes whole batches: so its pictures are the same to the bit as those of the run in one.
+        """
+        number, count = self.shard or (1, 1)
+        starts = range(0, len(self.items), size)
+        return [
+            (i, self.items[start : start + size]) for i, start in enumerate(starts) if i % count == number - 1
+        ]
 
 
 def text_seed(text: str) -> int:
@@ -208,6 +228,7 @@ def _check_ranges(config: Mapping[str, Any]) -> None:
             f"seed={config['seed']}: the last image of a prompt would have a seed beyond 2^63 - 1; "
             "choose a smaller one"
         )
+    _check_shard(config["shard"])
     if not config["output_dir"]:
         raise UserError("output_dir is empty: give a folder, or leave it out")
     if config["model"]["dtype"] not in DTYPES:
@@ -215,6 +236,14 @@ def _check_ranges(config: Mapping[str, Any]) -> None:
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device := chosen_device(config)):
         setting = "model.device" if config["device"] is None else "device"
         raise UserError(f"{setting}={device}: choose from auto, cpu, cuda, cuda:N")
+
+
+def _check_shard(shard: str | None) -> None:
+    if shard is None:
+        return
+    found = re.fullmatch(r"(\d{1,5})/(\d{1,5})", shard)
+    if not found or not 1 <= int(found[1]) <= int(found[2]):
+        raise UserError(f"shard={shard}: give K/N with K from 1 to N, as in shard=1/8")
 
 
 def _identity(config: Mapping[str, Any], prompts: tuple[Prompt, ...]) -> dict[str, Any]:

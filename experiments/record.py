@@ -11,31 +11,65 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from asyndm.errors import UserError
+from evaluation.locks import is_held, locked
 from evaluation.results import RUN_FILE, SCHEMA_VERSION, read_record, sha256, write_json
 from evaluation.weights import model_files
 from experiments.folder import missing_items
 from experiments.plan import Plan, local_folder
+from experiments.state import others_alive
 
 PACKAGES = ("asyndm", "torch", "diffusers", "transformers", "numpy", "pillow")
 
 
 def begin_record(plan: Plan, pipe: Any) -> dict[str, Any]:
     """The run's record: the one its images were begun with, else a new one, written."""
-    if (plan.folder / RUN_FILE).exists() and len(missing_items(plan)) < len(plan.items):
+    with locked(plan.folder):
+        record = _begun(plan)
+        if record is None:
+            record = _new_record(plan, pipe)
+            write_json(plan.folder / RUN_FILE, record)
+    if record["batch_size"] != plan.config["batch_size"]:
+        print(
+            f"{plan.label}: goes on with batch_size={record['batch_size']}, as begun, so that "
+            "images come back byte for byte",
+            file=sys.stderr,
+        )
+    return record
+
+
+def has_record(plan: Plan) -> bool:
+    """Whether it is known with what the run was begun."""
+    try:
+        read_record(plan.folder)
+    except UserError:
+        return False
+    return True
+
+
+def _begun(plan: Plan) -> dict[str, Any] | None:
+    """The record of a run that has images or is being made; None for one to begin anew, or whose record is damaged."""
+    if not (plan.folder / RUN_FILE).exists():
+        return None
+    try:
         record = read_record(plan.folder)
-        if record.setdefault("batch_size", plan.config["batch_size"]) != plan.config["batch_size"]:
-            print(
-                f"{plan.label}: goes on with batch_size={record['batch_size']}, as begun, so that "
-                "images come back byte for byte",
-                file=sys.stderr,
-            )
-        return record
-    record = {
+    except UserError as error:
+        print(f"warning: {error}; written anew", file=sys.stderr)
+        return None
+    alone = not any(is_held(file) for file in others_alive(plan))
+    if alone and len(missing_items(plan, plan.items)) == len(plan.items):
+        return None
+    record.setdefault("batch_size", plan.config["batch_size"])
+    return record
+
+
+def _new_record(plan: Plan, pipe: Any) -> dict[str, Any]:
+    return {
         "schema_version": SCHEMA_VERSION,
         "run_id": plan.run_id,
         "label": plan.label,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "config": plan.config,
+        "config": {**plan.config, "shard": None},
         "identity": plan.identity,
         "prompts": len(plan.prompts),
         "images": len(plan.items),
@@ -48,16 +82,15 @@ def begin_record(plan: Plan, pipe: Any) -> dict[str, Any]:
         "metrics": {},
         "timings": {"sampling_seconds": 0.0, "images_sampled": 0, "scoring_seconds": 0.0},
     }
-    write_json(plan.folder / RUN_FILE, record)
-    return record
 
 
 def add_timings(plan: Plan, **seconds: float) -> None:
-    """Adds to the run's timings; an interrupted run took the sum of its parts (a killed one not the last)."""
-    record = read_record(plan.folder)
-    for key, value in seconds.items():
-        record["timings"][key] = round(record["timings"].get(key, 0) + value, 3)
-    write_json(plan.folder / RUN_FILE, record)
+    """Adds to the run's timings, which are the sum over its processes and beginnings (but for what was killed)."""
+    with locked(plan.folder):
+        record = read_record(plan.folder)
+        for key, value in seconds.items():
+            record["timings"][key] = round(record["timings"].get(key, 0) + value, 3)
+        write_json(plan.folder / RUN_FILE, record)
 
 
 def git_commit() -> str | None:

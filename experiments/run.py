@@ -14,7 +14,7 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence, Set
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -24,37 +24,35 @@ from PIL.Image import Image
 
 from evaluation import pictures
 from evaluation.choices import build
+from evaluation.locks import clear_claims, locked, share_out
 from evaluation.messages import describe
 from evaluation.results import (
     IMAGES_FILE,
     PROMPTS_FILE,
-    RUN_FILE,
-    SCORES_FILE,
+    STATE_FILE,
     ImageRow,
     Run,
-    ScoreRow,
-    locked,
-    read_rows,
+    is_whole_png,
     read_run,
+    read_state,
     sha256,
     write_bytes,
     write_prompts,
-    write_rows,
 )
-from evaluation.scoring import Picture, add_missing, means, open_image, read_bases, write_basis
+from evaluation.scoring import Picture, add_missing, means, open_image, read_bases, score_table, write_basis
+from evaluation.shared_rows import SharedRows
 from experiments import config as schema
 from experiments.checks import check
-from experiments.folder import GRID_FILE, is_complete, missing_items, stated, wants_strip
+from experiments.folder import GRID_FILE, batch_size, is_complete, is_made, missing_items, wants_strip
 from experiments.plan import Item, Plan, make_plan, metrics
-from experiments.record import add_timings, begin_record
+from experiments.record import add_timings, begin_record, has_record
 from experiments.sampling import load_model, png, sample_missing
+from experiments.signals import STATUS, Terminated, heard, stopping
+from experiments.state import Progress, say_done, stated
 from experiments.trackers import Forgiving, Tracker
 
 GRID_SIZE = 64
 """Pictures in the grid."""
-KEEP_EVERY = 20.0
-"""Seconds between two writings of images.csv while sampling."""
-
 
 Key = tuple[str, int]
 """An image within a run: its prompt's id, and its place among the images of that prompt."""
@@ -64,8 +62,8 @@ class JobFailed(Exception):
     """A job failed and has said so."""
 
 
-def run(config: DictConfig) -> Run:
-    """Makes what is missing of one run and returns all of it.
+def run(config: DictConfig) -> tuple[Plan, Run]:
+    """Makes what is missing of one run, or of its shard, and returns all that is there.
 
     Raises:
         UserError: anything wrong with what was asked, before anything is sampled.
@@ -74,31 +72,59 @@ def run(config: DictConfig) -> Run:
     found = is_complete(plan)
     if not found:
         check(plan)
-        with locked(plan.folder):
-            found = is_complete(plan)
-            if not found:
-                with stated(plan.folder):
-                    make(plan)
+        with stated(plan) as progress:
+            make(plan, progress)
     result = read_run(plan.folder)
-    if found:
+    if found and result.state == "done":
         track_found(plan, result)
     print(summary(plan, result, found), flush=True)
-    return result
+    return plan, result
 
 
-def make(plan: Plan) -> None:
-    """Samples, scores, draws and tracks."""
+def make(plan: Plan, progress: Progress) -> None:
+    """Samples, scores, draws and tracks; what other processes make of the same run meanwhile is theirs."""
     tracker = Forgiving(build(plan.config["tracker"]))
+    tracks = plan.shard is None and progress.owner
     try:
-        tracker.start(plan)
-        write_prompts(plan.folder / PROMPTS_FILE, plan.prompts)
-        make_images(plan, tracker)
-        make_scores(plan)
-        result = read_run(plan.folder)
-        write_bytes(plan.folder / GRID_FILE, png(draw_grid(result)))
-        tracker.finish(plan, result, means(result.scores))
+        if tracks:
+            tracker.start(plan)
+        if not (plan.folder / PROMPTS_FILE).exists():
+            write_prompts(plan.folder / PROMPTS_FILE, plan.prompts)
+        make_images(plan, progress, tracker.progress if tracks else lambda images: None)
+        make_scores(plan, progress)
+        progress.tell(phase="finishing")
+        finish(plan, tracker, tracks, tracks or plan.shard is not None or progress.owner)
     finally:
         tracker.close()
+
+
+def finish(plan: Plan, tracker: Tracker, started: bool, tells: bool) -> None:
+    """Draws the grid and tells the tracker, once all of the run is made: by the last of its processes.
+
+    Args:
+        started: whether the tracker was told of the beginning.
+        tells: whether this process is the one that tells it.
+    """
+
+    def unfinished(_: int) -> bool:
+        return read_state(plan.folder)["state"] != "done" or not is_whole_png(plan.folder / GRID_FILE)
+
+    result = read_run(plan.folder)
+    if not is_made(plan, result, plan.items):
+        return
+    for _ in share_out(plan.folder, ["finish"], unfinished):
+        with locked(plan.folder):
+            for leftover in plan.folder.rglob(".*.tmp"):
+                if not leftover.name.startswith(f".{STATE_FILE}"):
+                    leftover.unlink(missing_ok=True)
+        write_bytes(plan.folder / GRID_FILE, png(draw_grid(result)))
+        if started or (tells and not tracker.has(plan)):
+            if not started:
+                tracker.start(plan)
+            tracker.finish(plan, result, means(result.scores))
+        if plan.shard is not None:
+            say_done(plan)
+    clear_claims(plan.folder)
 
 
 def track_found(plan: Plan, result: Run) -> None:
@@ -112,56 +138,71 @@ def track_found(plan: Plan, result: Run) -> None:
             tracker.close()
 
 
-def make_images(plan: Plan, tracker: Tracker) -> None:
-    """Samples the missing images and brings ``images.csv`` up to date.
+def image_table(plan: Plan) -> SharedRows[ImageRow]:
+    """The run's ``images.csv``, in the order of the plan."""
+    rank = {item.key: i for i, item in enumerate(plan.items)}
+    return SharedRows(
+        plan.folder / IMAGES_FILE,
+        ImageRow,
+        lambda rows: sorted((row for row in rows if row.key in rank), key=lambda row: rank[row.key]),
+    )
+
+
+def make_images(plan: Plan, progress: Progress, told: Callable[[int], None]) -> None:
+    """Samples the missing images of this part and brings ``images.csv`` up to date.
 
     The scores of pictures that changed go first, so that an interruption leaves no score of another picture.
     """
-    listed = {row.key: row for row in read_rows(plan.folder / IMAGES_FILE, ImageRow)}
-    before = {item.key: listed[item.key] for item in plan.items if item.key in listed}
-    rows = dict(before)
-    missing = missing_items(plan)
-    rows |= {item.key: image_row(plan, item) for item in plan.items if item not in missing}
-    made, last = 0, time.monotonic()
+    table, size = image_table(plan), batch_size(plan)
+    before = dict(table.rows)
+    own = [item for _, batch in plan.batches(size) for item in batch]
+    missing = missing_items(plan, own)
+    changed: set[Key] = set()
+    made = 0
+
+    def listed(item: Item) -> None:
+        row = image_row(plan, item)
+        if item.key in before and before[item.key].sha256 != row.sha256 and item.key not in changed:
+            changed.add(item.key)
+            drop_scores(plan, {item.key})
+        table.put([row])
 
     def saved(item: Item) -> None:
-        nonlocal made, last
+        nonlocal made
         made += 1
-        rows[item.key] = image_row(plan, item)
-        if time.monotonic() - last > KEEP_EVERY:
-            keep()
-            tracker.progress(len(rows))
-            last = time.monotonic()
-
-    def keep() -> None:
-        drop_scores(plan, {key for key, row in before.items() if rows[key].sha256 != row.sha256})
-        present = [rows[item.key] for item in plan.items if item.key in rows]
-        write_rows(plan.folder / IMAGES_FILE, ImageRow, present)
+        listed(item)
+        progress.tell(made=made, there=len(own) - len(missing) + made)
+        told(len(table.rows))
 
     try:
-        if missing or wants_strip(plan) or not (plan.folder / RUN_FILE).exists():
+        for item in own:
+            if item not in missing:
+                listed(item)
+        if missing or (wants_strip(plan) and own[:1] == list(plan.items[:1])) or not has_record(plan):
+            progress.tell(phase="loading")
             pipe = load_model(plan)
             record = begin_record(plan, pipe)
+            own = [item for _, batch in plan.batches(record["batch_size"]) for item in batch]
+            missing = missing_items(plan, own)
+            progress.tell(phase="sampling", part=len(own), loaded=progress.seconds)
             started = time.perf_counter()
             try:
                 sample_missing(plan, record["batch_size"], pipe, saved)
             finally:
                 add_timings(plan, sampling_seconds=time.perf_counter() - started, images_sampled=made)
     finally:
-        keep()
-    if changed := sum(rows[key].sha256 != row.sha256 for key, row in before.items()):
+        table.save()
+    if changed:
         print(
-            f"warning: {plan.folder.name}: {changed} images came back different (machine, libraries?)",
+            f"warning: {plan.folder.name}: {len(changed)} images came back different (machine, libraries?)",
             file=sys.stderr,
         )
 
 
 def drop_scores(plan: Plan, changed: Set[Key]) -> None:
     """Takes the scores of these pictures out of ``scores.csv``."""
-    scores = read_rows(plan.folder / SCORES_FILE, ScoreRow) if changed else []
-    kept = [row for row in scores if row.key not in changed]
-    if len(kept) < len(scores):
-        write_rows(plan.folder / SCORES_FILE, ScoreRow, kept)
+    table = score_table(plan.folder, scored(plan))
+    table.drop({place for place, row in table.rows.items() if row.key in changed})
 
 
 def image_row(plan: Plan, item: Item) -> ImageRow:
@@ -181,23 +222,28 @@ def image_row(plan: Plan, item: Item) -> ImageRow:
     )
 
 
-def make_scores(plan: Plan) -> None:
-    """Scores what has no score yet, or one on another basis (version, convention, model) of its metric.
+def scored(plan: Plan) -> list[Picture]:
+    """The pictures of a run, to be scored."""
+    return [Picture(plan.folder / item.file, item.prompt, item.image_index) for item in plan.items]
+
+
+def make_scores(plan: Plan, progress: Progress) -> None:
+    """Scores what of this part has no score yet, or one on another basis (version, convention, model) of its metric.
 
     The pictures are read from their files: a score is of what was kept.
     """
-    path, size = plan.folder / SCORES_FILE, plan.config["batch_size"]
-    rows = read_rows(path, ScoreRow)
-    bases = read_bases(plan.folder)
-    made = [Picture(plan.folder / item.file, item.prompt, item.image_index) for item in plan.items]
+    size, pictures = batch_size(plan), scored(plan)
+    mine = {number for number, _ in plan.batches(size)}
     started = time.perf_counter()
     for name, metric in metrics(plan).items():
-        if bases.get(name) != metric.basis:
-            rows = [row for row in rows if row.metric != name]
-            write_rows(path, ScoreRow, rows)
-            write_basis(plan.folder, metric)
+        progress.tell(phase=f"scoring {name}")
+        with locked(plan.folder):
+            table = score_table(plan.folder, pictures)
+            if read_bases(plan.folder).get(name) != metric.basis:
+                table.drop({place for place, row in table.rows.items() if row.metric == name})
+                write_basis(plan.folder, metric)
         try:
-            rows, _ = add_missing(path, metric, made, plan.run_id, size, delay=2)
+            add_missing(table, metric, pictures, plan.run_id, size, mine.__contains__, delay=2)
         finally:
             metric.release()
     add_timings(plan, scoring_seconds=time.perf_counter() - started)
@@ -226,22 +272,38 @@ def summary(plan: Plan, result: Run, found: bool) -> str:
     told = [f"{name} {value:.3f}" for name, value in means(result.scores).items()]
     told += [f"{count} without {name}" for name, count in lacking.items()]
     scores = "  ".join(told) or "no scores"
-    return f"{plan.label}  {len(result.images)} images  {scores}  {'found' if found else rate}  {plan.folder}"
+    images = f"{len(result.images)} images"
+    if plan.shard is not None:
+        images = f"shard {plan.config['shard']}, {len(result.images)} of {len(plan.items)} images there"
+    return f"{plan.label}  {images}  {scores}  {'found' if found else rate}  {plan.folder}"
 
 
-def job(config: DictConfig) -> None:
-    """One job: its failure is told in one line, and the next one still runs."""
+def job(config: DictConfig) -> float | None:
+    """One job: its failure is told in one line, and the next one still runs.
+
+    Returns:
+        what a search maximises, if this is one.
+    """
+    if stopping():
+        raise JobFailed("the sweep was told to stop")
     try:
-        run(config)
+        with heard():
+            return objective(*run(config))
     except Exception as error:
         print(f"error: {describe(error)}", file=sys.stderr, flush=True)
         if HydraConfig.get().mode == RunMode.RUN:
             raise SystemExit(1) from error
-        raise JobFailed from error
+        raise JobFailed(describe(error)) from error
+
+
+def objective(plan: Plan, result: Run) -> float | None:
+    """The mean of the metric that a search is for."""
+    name = plan.config["objective"]
+    return None if name is None else means(result.scores)[name]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line. Returns its exit status: 0, 1 for any error, 130 when interrupted.
+    """The command line. Returns its exit status: 0, 1 for any error, 130 when interrupted, 143 when terminated.
 
     Hydra is made to raise its errors rather than print them, so that each can be told in one line; with
     HYDRA_FULL_ERROR=1 in the environment the traceback comes as well.
@@ -251,11 +313,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.argv = [program[0], *(program[1:] if arguments is None else arguments)]
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
-        hydra.main(version_base="1.3", config_path=str(schema.CONF), config_name="config")(job)()
+        with heard():
+            hydra.main(version_base="1.3", config_path=str(schema.CONF), config_name="config")(job)()
         return 0
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Terminated) as stop:
         print("interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+        return STATUS[type(stop)]
     except SystemExit as end:
         if end.__cause__ is not None and wish not in (None, "0"):
             traceback.print_exception(end.__cause__)
@@ -277,4 +340,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from experiments.run import (
+        main as importable,
+    )  # of a module by this name, not of __main__: workers import it
+
+    sys.exit(importable())

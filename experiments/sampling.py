@@ -11,15 +11,19 @@ import io
 import json
 import warnings
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from asyndm.errors import UserError
 from evaluation import pictures
 from evaluation.choices import build
+from evaluation.locks import share_out
+from evaluation.memory import Room, in_parts
 from evaluation.results import write_bytes
 from evaluation.traces import PREVIEWS, TRACES, Trace, encode, encode_previews, shown_steps, trace
 from experiments.folder import STRIP_FILE, missing_items, wants_strip
@@ -30,6 +34,9 @@ if TYPE_CHECKING:
 
     from asyndm.algorithm import StepRecord
     from asyndm.masks import Mask
+
+REMEDY = "choose model.dtype=float32, or less guidance"
+TOO_SMALL = "out of memory with a single image: choose model.dtype=float16, a smaller size, or another device"
 
 
 class Tracer:
@@ -66,59 +73,88 @@ class Tracer:
         return [list(frames) for frames in zip(*steps, strict=True)]
 
 
-def pending_batches(plan: Plan, batch_size: int, missing: set[Item]) -> list[tuple[Item, ...]]:
-    """The batches of the run's fixed division that have something to make."""
-    starts = range(0, len(plan.items), batch_size)
-    batches = [plan.items[start : start + batch_size] for start in starts]
-    return [b for i, b in enumerate(batches) if not missing.isdisjoint(b) or (i == 0 and wants_strip(plan))]
+def is_wanted(plan: Plan, number: int, batch: Sequence[Item]) -> bool:
+    """Whether something of a batch has to be made."""
+    return bool(missing_items(plan, batch)) or (number == 0 and wants_strip(plan))
 
 
 def sample_missing(plan: Plan, batch_size: int, pipe: Any, saved: Callable[[Item], None]) -> None:
-    """Makes and writes the missing images, telling of each by `saved`.
+    """Makes and writes the missing images of this part of the run, telling of each by `saved`; other processes may make
+    some of them meanwhile.
 
     Raises:
-        UserError: what the sampler refuses.
+        UserError: what the sampler refuses; or images came out as no numbers, after all others are made.
     """
-    mask, missing = build_mask(plan), missing_items(plan)
-    done = len(plan.items) - len(missing)
-    with tqdm(total=len(plan.items), initial=done, unit="img", desc=plan.label, mininterval=0.5) as progress:
-        for batch in pending_batches(plan, batch_size, missing):
-            first = batch[0] is plan.items[0]
-            tracer = Tracer(plan.identity["num_inference_steps"], plan.config["pictures"] if first else 0)
-            images = _sample(plan, pipe, mask, batch, tracer)
-            traces = tracer.traces()
-            for item, image, way in zip(batch, images, traces, strict=True):
-                if item in missing:
-                    write_bytes(plan.folder / TRACES / item.name, encode(way), durable=False)
-                    write_bytes(plan.folder / item.file, png(image), durable=False)
-                    saved(item)
-                    progress.update()
-            if tracer.previews:
-                draw_strip(plan, batch, images, traces, tracer.decoded(pipe))
+    batches = plan.batches(batch_size)
+    items = [item for _, batch in batches for item in batch]
+    mask, room, broken = build_mask(plan), Room(batch_size), list[Item]()
+    with tqdm(total=len(items), unit="img", desc=plan.label, mininterval=0.5) as bar:
+        bar.update(len(items) - len(missing_items(plan, items)))
+        for place in share_out(
+            plan.folder,
+            [f"images-{i:05d}" for i, _ in batches],
+            lambda place: is_wanted(plan, *batches[place]),
+        ):
+            number, batch = batches[place]
+            missing, made = missing_items(plan, batch), Made()
+            previews = plan.config["pictures"] if number == 0 else 0
+            make = partial(_sample, plan, pipe, mask, previews)
+            for part in in_parts(batch, make, room, TOO_SMALL):
+                for item, image, way in zip(part.items, part.images, part.traces, strict=True):
+                    if item in missing and image is not None:
+                        write_bytes(plan.folder / TRACES / item.name, encode(way), durable=False)
+                        write_bytes(plan.folder / item.file, png(image), durable=False)
+                        saved(item)
+                        bar.update()
+                made.add(part)
+            broken += made.broken
+            if previews and not made.broken:
+                draw_strip(plan, made, previews)
+    if broken:
+        raise UserError(
+            f"{len(broken)} images are no numbers, the first {broken[0].name} of prompt {broken[0].prompt.text!r}; all "
+            f"others are kept: {REMEDY}"
+        )
 
 
-def draw_strip(
-    plan: Plan,
-    batch: Sequence[Item],
-    images: Sequence[Image.Image],
-    traces: Sequence[Trace],
-    previews: Sequence[Sequence[Image.Image]],
-) -> None:
+@dataclass
+class Made:
+    """Images of a batch, None where the numbers overflowed, with their ways and the predicted pictures of the first."""
+
+    items: list[Item] = field(default_factory=list)
+    images: list[Image.Image | None] = field(default_factory=list)
+    traces: list[Trace] = field(default_factory=list)
+    previews: list[list[Image.Image]] = field(default_factory=list)
+
+    @property
+    def broken(self) -> list[Item]:
+        return [item for item, image in zip(self.items, self.images, strict=True) if image is None]
+
+    def add(self, part: Made) -> None:
+        self.items += part.items
+        self.images += part.images
+        self.traces += part.traces
+        self.previews += part.previews
+
+
+def draw_strip(plan: Plan, made: Made, count: int) -> None:
     """Writes the predicted pictures of the first images, and then the strip of them."""
-    for item, frames in zip(batch, previews, strict=False):
+    images = [image for image in made.images[:count] if image is not None]
+    for item, frames in zip(made.items, made.previews[:count], strict=False):
         write_bytes(plan.folder / PREVIEWS / item.name, encode_previews(frames), durable=False)
-    count = len(previews)
-    captions = [item.prompt.text for item in batch[:count]]
-    write_bytes(
-        plan.folder / STRIP_FILE, png(pictures.strip(images[:count], captions, traces[:count], previews))
-    )
+    captions = [item.prompt.text for item in made.items[:count]]
+    strip = pictures.strip(images, captions, made.traces[:count], made.previews[:count])
+    write_bytes(plan.folder / STRIP_FILE, png(strip))
 
 
-def _sample(plan: Plan, pipe: Any, mask: Mask, batch: Sequence[Item], tracer: Tracer) -> list[Image.Image]:
-    from asyndm.sampler import sample
+def _sample(plan: Plan, pipe: Any, mask: Mask, previews: int, batch: Sequence[Item]) -> Made:
+    import torch
+
+    from asyndm.sampler import decode, sample
 
     config = plan.identity
-    images: list[Image.Image] = sample(
+    tracer = Tracer(config["num_inference_steps"], previews)
+    latents: Tensor = sample(
         pipe,
         [item.prompt.text for item in batch],
         [list(item.prompt.subjects) for item in batch],
@@ -130,9 +166,13 @@ def _sample(plan: Plan, pipe: Any, mask: Mask, batch: Sequence[Item], tracer: Tr
         height=config["height"],
         width=config["width"],
         callback=tracer,
+        output_type="latent",
         **config["guidance"],
     )
-    return images
+    finite = torch.isfinite(latents).flatten(1).all(1).tolist()
+    decoded = iter(decode(pipe, latents[finite], "pil") if any(finite) else [])
+    images = [next(decoded) if whole else None for whole in finite]
+    return Made(list(batch), images, tracer.traces(), tracer.decoded(pipe) if all(finite) else [])
 
 
 def load_model(plan: Plan) -> Any:

@@ -21,6 +21,7 @@ from experiments.config import CONF, SCHEMAS, register
 from experiments.cost import cost
 from experiments.folder import is_complete
 from experiments.plan import Plan, make_plan
+from experiments.state import say_pending
 from experiments.trackers import SWEEP_VARIABLE
 
 SINGLE = frozenset(SCHEMAS)
@@ -131,13 +132,22 @@ def planned(given: Sequence[str]) -> list[Plan]:
         return list({plan.run_id: plan for plan in plans}.values())
 
 
+def _elsewhere(config: DictConfig) -> bool:
+    """Whether jobs run on other machines than this one, whose devices say nothing of theirs."""
+    launcher: str = config.hydra.launcher._target_
+    return launcher.endswith((".SlurmLauncher", ".RayLauncher"))
+
+
 def _check_jobs(config: DictConfig) -> None:
     missing: dict[str, Plan] = {}
     plans = jobs(config.hydra.sweeper.params or {}, config.hydra.overrides.task)
     for plan in plans:
         if plan.run_id not in missing and not is_complete(plan):
-            check(plan)
+            check(plan, _elsewhere(config))
             missing[plan.run_id] = plan
+    for plan in plans:
+        if plan.run_id in missing:
+            say_pending(plan)
     if len(plans) > 1 and missing:
         there = len({plan.run_id for plan in plans}) - len(missing)
         found = f"; {there} more are there" if there else ""

@@ -129,7 +129,8 @@ def sample(
         A list of PIL images, or one tensor or array.
 
     Raises:
-        UserError: any bad input, before the first network evaluation.
+        UserError: any bad input, before the first network evaluation; or, after the last one, latents that are no
+            numbers ("latent" returns them as they are).
     """
     inputs.check_pipeline(pipe)
     inputs.check_method(curve, mask, callback)
@@ -177,9 +178,21 @@ def sample(
     )
     try:
         latents = batch.run(mask, mask.initial(scene, batch.rehearse), callback)
-        return latents if output_type == "latent" else decode(pipe, latents, output_type)
+        if output_type == "latent":
+            return latents
+        _check_finite(latents)
+        return decode(pipe, latents, output_type)
     finally:
         pipe.maybe_free_model_hooks()
+
+
+def _check_finite(latents: Tensor) -> None:
+    finite = torch.isfinite(latents).flatten(1).all(1).tolist()
+    if not all(finite):
+        broken = ", ".join(str(i) for i, whole in enumerate(finite) if not whole)
+        raise UserError(
+            f"images {broken} came out as no numbers (NaN or infinite): load the pipeline in float32"
+        )
 
 
 def _tokens(pipe: Any, prompt: str, subjects: Sequence[Subject]) -> list[list[int]]:

@@ -14,6 +14,7 @@ from PIL import Image
 
 from asyndm.errors import UserError
 from asyndm.prompts import Prompt
+from evaluation.memory import Room
 from evaluation.metrics import Score
 from evaluation.results import SCORES_FILE, ScoreRow, read_rows, read_run
 from evaluation.score import main
@@ -185,14 +186,13 @@ def test_batches_shrink_to_the_memory_and_scores_are_the_same(tmp_path: Path) ->
         image.save(tmp_path / f"{i}.png")
         pictures.append(Picture(tmp_path / f"{i}.png", Prompt(str(i), "x")))
     hungry = Hungry()
-    found = [row for batch in score(hungry, pictures, "r", 10) for row in batch]
-    assert found == [row for batch in score(Brightness(), pictures, "r", 10) for row in batch]
-    assert hungry.batches == [10, 5, 3, 3, 3, 2]
+    room = Room(10)
+    found = [row for batch in (pictures[:10], pictures[10:]) for row in score(hungry, batch, "r", room)]
+    assert found == score(Brightness(), pictures, "r", Room(11))
+    assert hungry.batches == [10, 5, 3, 3, 3, 1, 1]
     hungry.most = 0
-    with pytest.raises(
-        UserError, match="metric brightness: out of memory with a single picture; choose dtype"
-    ):
-        list(score(hungry, pictures, "r", 4))
+    with pytest.raises(UserError, match="metric brightness: out of memory with one picture; choose dtype"):
+        score(hungry, pictures, "r", room)
 
 
 class Counting(Brightness):

@@ -1,0 +1,54 @@
+"""Batches for which a GPU's memory does not suffice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from asyndm.errors import UserError
+
+Thing = TypeVar("Thing")
+Made = TypeVar("Made")
+
+
+@dataclass
+class Room:
+    """How many things at once the memory has room for, as far as is known."""
+
+    size: int
+
+
+def in_parts(
+    batch: Sequence[Thing], make: Callable[[Sequence[Thing]], Made], room: Room, remedy: str
+) -> Iterator[Made]:
+    """What `make` makes of a batch, in halves where the memory does not suffice, and no larger from then on.
+
+    Raises:
+        UserError: it does not suffice for a single one; says `remedy`.
+    """
+    start = 0
+    while start < len(batch):
+        part = batch[start : start + room.size]
+        try:
+            made = make(part)
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            if len(part) == 1:
+                raise UserError(remedy) from error
+            room.size = (len(part) + 1) // 2
+            continue
+        yield made
+        start += len(part)
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether a GPU's memory was the matter; frees what can be."""
+    import torch
+
+    if not isinstance(error, torch.OutOfMemoryError):
+        return False
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return True
