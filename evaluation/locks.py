@@ -60,11 +60,7 @@ def share_out(folder: Path, parts: Sequence[str], is_missing: Callable[[int], bo
         for number in busy if wait else range(len(parts)):
             if not is_missing(number):
                 continue
-            claims.mkdir(parents=True, exist_ok=True)
-            lock = file_lock(claims / parts[number])
-            try:
-                lock.acquire(timeout=-1 if wait else 0)
-            except Timeout:
+            if (lock := _claimed(claims / parts[number], wait)) is None:
                 busy.append(number)
                 continue
             try:
@@ -72,6 +68,20 @@ def share_out(folder: Path, parts: Sequence[str], is_missing: Callable[[int], bo
                     yield number
             finally:
                 lock.release()
+
+
+def _claimed(path: Path, wait: bool) -> FileLock | None:
+    """The held lock of that file; None where another process holds it and this one shall not wait."""
+    lock = file_lock(path)
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=-1 if wait else 0)
+            return lock
+        except Timeout:
+            return None
+        except FileNotFoundError:  # the folder was cleared in between
+            continue
 
 
 def clear_claims(folder: Path) -> None:

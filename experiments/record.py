@@ -6,6 +6,8 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -91,6 +93,20 @@ def add_timings(plan: Plan, **seconds: float) -> None:
         for key, value in seconds.items():
             record["timings"][key] = round(record["timings"].get(key, 0) + value, 3)
         write_json(plan.folder / RUN_FILE, record)
+
+
+@contextmanager
+def threads_as_begun(plan: Plan) -> Iterator[None]:
+    """As many threads as the run was begun with: on a CPU they decide the order of sums, and so the last bits."""
+    import torch
+
+    device, own = read_record(plan.folder).get("device", {}), torch.get_num_threads()
+    wanted = int(device.get("threads", own)) if device.get("type") == "cpu" else own
+    torch.set_num_threads(wanted)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(own)
 
 
 def git_commit() -> str | None:

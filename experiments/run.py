@@ -45,7 +45,7 @@ from experiments import config as schema
 from experiments.checks import check
 from experiments.folder import GRID_FILE, batch_size, is_complete, is_made, missing_items, wants_strip
 from experiments.plan import Item, Plan, make_plan, metrics
-from experiments.record import add_timings, begin_record, has_record
+from experiments.record import add_timings, begin_record, has_record, threads_as_begun
 from experiments.sampling import load_model, png, sample_missing
 from experiments.signals import STATUS, Terminated, heard, stopping
 from experiments.state import Progress, say_done, stated
@@ -187,7 +187,8 @@ def make_images(plan: Plan, progress: Progress, told: Callable[[int], None]) -> 
             progress.tell(phase="sampling", part=len(own), loaded=progress.seconds)
             started = time.perf_counter()
             try:
-                sample_missing(plan, record["batch_size"], pipe, saved)
+                with threads_as_begun(plan):
+                    sample_missing(plan, record["batch_size"], pipe, saved)
             finally:
                 add_timings(plan, sampling_seconds=time.perf_counter() - started, images_sampled=made)
     finally:
@@ -243,7 +244,8 @@ def make_scores(plan: Plan, progress: Progress) -> None:
                 table.drop({place for place, row in table.rows.items() if row.metric == name})
                 write_basis(plan.folder, metric)
         try:
-            add_missing(table, metric, pictures, plan.run_id, size, mine.__contains__, delay=2)
+            with threads_as_begun(plan):
+                add_missing(table, metric, pictures, plan.run_id, size, mine.__contains__, delay=2)
         finally:
             metric.release()
     add_timings(plan, scoring_seconds=time.perf_counter() - started)

@@ -106,9 +106,12 @@ class Progress:
         self._beat.start()
 
     def tell(self, **what: Any) -> None:
-        """Where the work is; written by the next heartbeat."""
+        """Where the work is: written at once where the phase changes, else by the next heartbeat."""
         with self._writing:
+            changed = what.get("phase", self.content["phase"]) != self.content["phase"]
             self.content |= what
+        if changed:
+            self._write()
 
     def end(self, state: str, error: BaseException | None = None, log: tuple[str, ...] = ()) -> None:
         """Says how it ended; a disk that has no room even for that is not worth a second error."""

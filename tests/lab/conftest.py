@@ -58,7 +58,7 @@ class Lab:
 
     folder: Path
     pipeline: Path
-    capture: pytest.CaptureFixture[str]
+    capture: pytest.CaptureFixture[str] | None = None
     steps: int = 2
 
     @property
@@ -84,6 +84,7 @@ class Lab:
 
     def __call__(self, *overrides: str) -> Result:
         """In this process."""
+        assert self.capture is not None
         self.capture.readouterr()
         status = main(self.arguments(*overrides))
         said = self.capture.readouterr()

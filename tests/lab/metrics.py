@@ -1,5 +1,6 @@
 """A metric that any picture has a value of."""
 
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,3 +20,11 @@ class Brightness(Metric):
         return [
             Score(float(np.asarray(i).mean() / 255)) if p.kind else Score(None, "no kind") for i, p in pairs
         ]
+
+
+class Slow(Brightness):
+    """The same, at leisure: there is time to interrupt it."""
+
+    def score(self, images: Sequence[Image], prompts: Sequence[Prompt]) -> list[Score]:
+        time.sleep(0.1)
+        return super().score(images, prompts)
