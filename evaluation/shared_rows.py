@@ -29,7 +29,9 @@ class SharedRows(Generic[Row]):
     """
 
     def __init__(self, path: Path, kind: type[Row], order: Callable[[Iterable[Row]], Sequence[Row]]) -> None:
-        self.path, self.kind, self.order = path, kind, order
+        self.path = path
+        self.kind: type[Row] = kind
+        self.order: Callable[[Iterable[Row]], Sequence[Row]] = order
         self.rows: dict[Any, Row] = {}
         self._new: dict[Any, Row] = {}
         self._dropped: set[Any] = set()

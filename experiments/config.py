@@ -28,12 +28,14 @@ class Choice:
 @dataclass
 class Model(Choice):
     """`path`: hub id or folder. `dtype`: float32, float16, bfloat16, or auto (half on a GPU).
-    `device`: where it runs unless the top-level `device` says otherwise."""
+    `device`: where it runs unless the top-level `device` says otherwise. `threads`: of a CPU; null: as many as torch
+    takes. With one, pictures are the same to the bit on any number of cores and under every launcher."""
 
     path: str = MISSING
     dtype: str = "auto"
     device: str = "auto"
     revision: str | None = None
+    threads: int | None = None
 
 
 @dataclass

@@ -43,6 +43,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "mask_threshold": (0, 1000),
     "seed": (0, 2**63 - 1),
     "images_per_prompt": (1, 1000),
+    "model.threads": (1, 4096),
     "batch_size": (1, 10_000),
     "pictures": (0, 64),
     "jobs_per_gpu": (1, 64),
@@ -52,6 +53,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "mask.threshold": (0, 1000),
     "guidance.guidance_scale": (0, 1000),
 }
+HOW = ("path", "revision", "device", "threads")
+"""Settings of a model that say where and how it is run, not which it is."""
 DTYPES = ("auto", "float32", "float16", "bfloat16")
 
 
@@ -284,7 +287,7 @@ def _content(choice: Mapping[str, Any]) -> dict[str, Any]:
 
 def _model_content(model: Mapping[str, Any]) -> dict[str, Any]:
     folder = local_folder(model)
-    rest = {key: value for key, value in settings(model).items() if key not in ("path", "revision", "device")}
+    rest = {key: value for key, value in settings(model).items() if key not in HOW}
     if folder is None:
         return {"hub": model["path"], "revision": model["revision"], **rest}
     return {"weights": digest(folder), **rest}

@@ -79,7 +79,7 @@ def _new_record(plan: Plan, pipe: Any) -> dict[str, Any]:
         "git_commit": git_commit(),
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "model": _model(plan),
-        "device": _device(pipe),
+        "device": _device(plan, pipe),
         "command": sys.argv,
         "metrics": {},
         "timings": {"sampling_seconds": 0.0, "images_sampled": 0, "scoring_seconds": 0.0},
@@ -151,7 +151,7 @@ def _cached_commit(model: dict[str, Any]) -> str | None:
     return Path(index).parent.name if isinstance(index, str) else None
 
 
-def _device(pipe: Any) -> dict[str, Any]:
+def _device(plan: Plan, pipe: Any) -> dict[str, Any]:
     import torch
 
     name = torch.cuda.get_device_name(pipe.device) if pipe.device.type == "cuda" else platform.processor()
@@ -159,6 +159,6 @@ def _device(pipe: Any) -> dict[str, Any]:
         "type": pipe.device.type,
         "name": name or platform.machine(),
         "dtype": str(pipe.unet.dtype).removeprefix("torch."),
-        "threads": torch.get_num_threads(),
+        "threads": plan.config["model"]["threads"] or torch.get_num_threads(),
         "cores": os.cpu_count(),
     }

@@ -44,6 +44,8 @@ from evaluation.shared_rows import SharedRows
 from experiments import config as schema
 from experiments.checks import check
 from experiments.folder import GRID_FILE, batch_size, is_complete, is_made, missing_items, wants_strip
+from experiments.gpus import leased
+from experiments.launch import missing_plugin
 from experiments.plan import Item, Plan, make_plan, metrics
 from experiments.record import add_timings, begin_record, has_record, threads_as_begun
 from experiments.sampling import load_model, png, sample_missing
@@ -59,7 +61,9 @@ Key = tuple[str, int]
 
 
 class JobFailed(Exception):
-    """A job failed and has said so."""
+    """A job failed and has said so: to the user, or to the log of a job that runs elsewhere."""
+
+    told = True
 
 
 def run(config: DictConfig) -> tuple[Plan, Run]:
@@ -72,7 +76,7 @@ def run(config: DictConfig) -> tuple[Plan, Run]:
     found = is_complete(plan)
     if not found:
         check(plan)
-        with stated(plan) as progress:
+        with stated(plan) as progress, leased(plan.device, plan.config["jobs_per_gpu"]):
             make(plan, progress)
     result = read_run(plan.folder)
     if found and result.state == "done":
@@ -183,6 +187,8 @@ def make_images(plan: Plan, progress: Progress, told: Callable[[int], None]) -> 
             pipe = load_model(plan)
             record = begin_record(plan, pipe)
             own = [item for _, batch in plan.batches(record["batch_size"]) for item in batch]
+            if not own:
+                say_nothing_to_do(plan, record["batch_size"])
             missing = missing_items(plan, own)
             progress.tell(phase="sampling", part=len(own), loaded=progress.seconds)
             started = time.perf_counter()
@@ -198,6 +204,15 @@ def make_images(plan: Plan, progress: Progress, told: Callable[[int], None]) -> 
             f"warning: {plan.folder.name}: {len(changed)} images came back different (machine, libraries?)",
             file=sys.stderr,
         )
+
+
+def say_nothing_to_do(plan: Plan, size: int) -> None:
+    count = -(-len(plan.items) // size)
+    print(
+        f"{plan.label}: nothing for shard {plan.config['shard']}: the run has {count} batches of {size}; "
+        "a smaller batch_size makes more",
+        file=sys.stderr,
+    )
 
 
 def drop_scores(plan: Plan, changed: Set[Key]) -> None:
@@ -295,7 +310,9 @@ def job(config: DictConfig) -> float | None:
         print(f"error: {describe(error)}", file=sys.stderr, flush=True)
         if HydraConfig.get().mode == RunMode.RUN:
             raise SystemExit(1) from error
-        raise JobFailed(describe(error)) from error
+        failure = JobFailed(describe(error))
+        failure.told = "SUBMITIT_EXECUTOR" not in os.environ
+        raise failure from error
 
 
 def objective(plan: Plan, result: Run) -> float | None:
@@ -320,7 +337,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except (KeyboardInterrupt, Terminated) as stop:
         print("interrupted; the same command goes on from here", file=sys.stderr)
-        return STATUS[type(stop)]
+        return STATUS[Terminated if stopping() else type(stop)]
     except SystemExit as end:
         if end.__cause__ is not None and wish not in (None, "0"):
             traceback.print_exception(end.__cause__)
@@ -328,8 +345,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"error: {end.code}", file=sys.stderr)
         return 1 if isinstance(end.code, str) else end.code or 0
     except Exception as error:
-        if not isinstance(error, JobFailed):
-            print(f"error: {describe(error)}", file=sys.stderr)
+        if not isinstance(error, JobFailed) or not error.told:
+            print(f"error: {missing_plugin(error) or describe(error)}", file=sys.stderr)
         if wish not in (None, "0"):
             traceback.print_exception(error)
         return 1

@@ -27,6 +27,7 @@ from evaluation.memory import Room, in_parts
 from evaluation.results import write_bytes
 from evaluation.traces import PREVIEWS, TRACES, Trace, encode, encode_previews, shown_steps, trace
 from experiments.folder import STRIP_FILE, missing_items, wants_strip
+from experiments.gpus import leased_device
 from experiments.plan import Item, Plan, build_mask
 
 if TYPE_CHECKING:
@@ -178,7 +179,8 @@ def _sample(plan: Plan, pipe: Any, mask: Mask, previews: int, batch: Sequence[It
 def load_model(plan: Plan) -> Any:
     """The run's pipeline; the last one loaded stays at hand for the next job of a sweep."""
     content = plan.identity["model"]
-    model = {**plan.config["model"], "dtype": content["dtype"], "device": plan.device}
+    model = {**plan.config["model"], "dtype": content["dtype"], "device": leased_device(plan.device)}
+    del model["threads"]
     return _load(json.dumps(model), json.dumps(content))
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import socket
 import sys
 import time
@@ -73,9 +74,8 @@ def parts(root: Path) -> list[Part]:
 
 def of_run(folder: Path) -> list[Part]:
     """The run, or its shards where they do not make up all of it yet."""
-    told, shards = read_state(folder), sorted((folder / SHARDS).glob("*-of-*.json"), key=_number)
-    there = _pictures(folder)
-    if shards and told["state"] == "pending":
+    told, there = read_state(folder), _pictures(folder)
+    if told["state"] == "pending" and (shards := _shards(folder)):
         return [_shard(folder, path) for path in shards]
     state = _state(folder / STATE_FILE, told)
     total = int(told.get("total", there))
@@ -84,14 +84,19 @@ def of_run(folder: Path) -> list[Part]:
     return [_part(folder.name, state, there, total, told)]
 
 
-def _number(path: Path) -> int:
-    return int(path.stem.partition("-")[0]) if path.stem.partition("-")[0].isdigit() else 0
+def _shards(folder: Path) -> list[Path]:
+    """The state files of all shards, there or not, of the division into shards that was last used."""
+    there = [path for path in (folder / SHARDS).glob("*-of-*.json") if re.fullmatch(r"\d+-of-\d+", path.stem)]
+    if not there:
+        return []
+    count = max(there, key=lambda path: path.stat().st_mtime).stem.partition("-of-")[2]
+    return [folder / SHARDS / f"{number}-of-{count}.json" for number in range(1, int(count) + 1)]
 
 
 def _shard(folder: Path, path: Path) -> Part:
     try:
         told = dict(read_json(path))
-    except (UserError, ValueError, TypeError):
+    except (FileNotFoundError, UserError, ValueError, TypeError):
         told = {"state": "pending"}
     name = f"{folder.name} {path.stem.replace('-of-', '/')}"
     there, total = int(told.get("there", 0)), int(told.get("part", 0))
@@ -142,7 +147,7 @@ def _cells(part: Part) -> tuple[str, ...]:
     return (
         part.name,
         part.state,
-        f"{part.there:,}/{part.total:,}",
+        f"{part.there:,}/{part.total:,}" if part.total else "",
         f"{part.rate:.2f}" if part.rate else "",
         "" if part.seconds_left is None else duration(part.seconds_left),
         part.phase,

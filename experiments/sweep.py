@@ -12,7 +12,7 @@ from typing import Any
 
 from hydra.core.override_parser.types import Override
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from asyndm.errors import UserError
 from evaluation.messages import describe
@@ -20,12 +20,15 @@ from experiments.checks import check, check_writable
 from experiments.config import CONF, SCHEMAS, register
 from experiments.cost import cost
 from experiments.folder import is_complete
+from experiments.launch import enter, prepare
 from experiments.plan import Plan, make_plan
 from experiments.state import say_pending
 from experiments.trackers import SWEEP_VARIABLE
 
 SINGLE = frozenset(SCHEMAS)
 """Groups of which a run has one choice; of metrics it can have several."""
+SEARCH_FILE = "optimization_results.yaml"
+"""Where the Optuna sweeper leaves the best it found."""
 MANY = 50
 """Jobs whose composing takes so long that it is announced."""
 
@@ -43,14 +46,34 @@ class CheckAll(Callback):
             check_writable(Path(config.output_dir).expanduser(), 0)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        basic = config.hydra.sweeper._target_.endswith(".BasicSweeper")
+        basic = _is_grid(config)
         with _exit_on_error():
             _refuse_lists(config)
+            prepare(config)
             if basic:
                 _replace_params(config)
             os.environ[SWEEP_VARIABLE] = config.hydra.runtime.choices.get("experiment") or _name(config)
             if basic:
                 _check_jobs(config)
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        enter(config)
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        file = Path(config.hydra.sweep.dir) / SEARCH_FILE
+        if not _is_grid(config) and file.is_file():
+            found = OmegaConf.load(file)
+            best = " ".join(f"{key}={value}" for key, value in found.best_params.items())
+            where = config.prompt_set.get("split") or config.prompt_set.name
+            print(
+                f"best: {best}  {config.objective} {found.best_value:.4f} on prompts of {where}", flush=True
+            )
+
+
+def _is_grid(config: DictConfig) -> bool:
+    """Whether all jobs are known before the first one runs."""
+    sweeper: str = config.hydra.sweeper._target_
+    return sweeper.endswith(".BasicSweeper")
 
 
 @contextmanager
@@ -66,6 +89,8 @@ def _refuse_lists(config: DictConfig) -> None:
     """Hydra composes a list of choices on top of each other, and the last one wins: never what was meant."""
     for override in _parsed(config.hydra.overrides.task):
         group, value = override.key_or_group, override.value()
+        if group == "launcher" and override.is_sweep_override():
+            raise UserError("launcher: one for all jobs of a sweep; name only one")
         if group in SINGLE and isinstance(value, list):
             names = ",".join(map(str, value))
             raise UserError(f"{group}=[{names}]: one choice at a time; to sweep, -m {group}={names}")
@@ -128,14 +153,17 @@ def planned(given: Sequence[str]) -> list[Plan]:
     experiment = [text for text in given if text.startswith("experiment=")]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("config", experiment, return_hydra_config=True)
+        if not _is_grid(config):
+            raise UserError(f"{' '.join(experiment)}: chooses its runs as it goes; name their folder instead")
         plans = jobs(_params(config, given), given)
         return list({plan.run_id: plan for plan in plans}.values())
 
 
 def _elsewhere(config: DictConfig) -> bool:
     """Whether jobs run on other machines than this one, whose devices say nothing of theirs."""
-    launcher: str = config.hydra.launcher._target_
-    return launcher.endswith((".SlurmLauncher", ".RayLauncher"))
+    settings = config.hydra.launcher
+    joins = settings._target_.endswith(".RayLauncher") and settings.ray.init.get("address") != "local"
+    return bool(joins or settings._target_.endswith(".SlurmLauncher"))
 
 
 def _check_jobs(config: DictConfig) -> None:

@@ -38,7 +38,7 @@ def composed(*overrides: str) -> DictConfig:
 
 def test_the_groups_are_these() -> None:
     folders = {path.name for path in CONF.iterdir() if path.is_dir()}
-    assert folders == {*GROUPS, "experiment"}
+    assert folders == {*GROUPS, "experiment", "launcher"}
 
 
 @pytest.mark.parametrize(("group", "name"), CHOICES)
@@ -52,6 +52,7 @@ def test_a_choice_stands_for_a_class_with_these_settings(group: str, name: str) 
         for key in OmegaConf.missing_keys(choice):
             choice[key.rpartition(".")[2]] = GIVEN[key.rpartition(".")[2]]
         keywords = settings(OmegaConf.to_container(choice, resolve=True))  # type: ignore[arg-type]
+        keywords.pop("threads", None)
         target = get_object(choice._target_)
         inspect.signature(target).bind(**keywords)
         if group != "model":

@@ -15,7 +15,7 @@ from experiments.report.__main__ import main as report
 from experiments.run import main
 from experiments.sweep import planned
 
-EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+EXPERIMENTS = sorted({path.stem for path in (CONF / "experiment").glob("*.yaml")} - {"search"})
 COST = re.compile(r"([\d,]+) runs, ([\d,]+) images, ([\d,]+) network evaluations\.")
 GENEVAL, REFERENCE = 553, 160
 """Prompts of GenEval's list and of the reference implementation's."""

@@ -1,0 +1,194 @@
+"""What the launchers of ``conf/launcher`` need beyond settings: how many workers, what these inherit, and their end."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from asyndm.errors import UserError
+from experiments.gpus import ANY_GPU
+from experiments.plan import chosen_device
+from experiments.signals import Terminated
+from experiments.trackers import SWEEP_VARIABLE
+
+ROOT = Path(__file__).resolve().parent.parent
+DRIVER, FOLDER, VISIBLE = "ASYNDM_DRIVER", "ASYNDM_FOLDER", "ASYNDM_VISIBLE_DEVICES"
+"""Variables that workers inherit: the process of the sweep, its working directory, and the GPUs it sees."""
+EXTRAS = {"joblib": "joblib", "submitit_slurm": "slurm", "submitit_local": "slurm", "ray": "ray"}
+"""Which extra of the package brings which launcher of Hydra."""
+GRACE = 2.0
+"""Seconds that joblib's workers have, when the sweep is stopped, to say so in the states of their runs."""
+WATCH = 1.0
+"""Seconds between two looks of a worker at the process it works for."""
+Handler = Callable[[int, FrameType | None], Any]
+"""Of a signal."""
+
+
+def prepare(config: DictConfig) -> None:
+    """Sets what the workers of a sweep inherit, before its launcher starts them.
+
+    Args:
+        config: of the sweep, with Hydra's part.
+
+    Raises:
+        UserError: there is no Ray cluster to join.
+    """
+    kind = launcher(config)
+    if kind == "BasicLauncher":
+        return
+    register()
+    paths = [str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(map(os.path.abspath, paths)))
+    os.environ |= {DRIVER: str(os.getpid()), FOLDER: os.getcwd()}
+    os.environ |= {"TQDM_DISABLE": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+    if "CUDA_VISIBLE_DEVICES" in os.environ:
+        os.environ[VISIBLE] = os.environ["CUDA_VISIBLE_DEVICES"]
+    if kind == "JoblibLauncher":
+        _stop_workers_first()
+    elif kind == "RayLauncher":
+        _start_ray(config.hydra.launcher.ray.init)
+
+
+def enter(config: DictConfig) -> None:
+    """Called in every process that does a job, before it: one of submitit on this machine sees the GPUs that the sweep
+    sees, and one of joblib ends with the sweep."""
+    if os.environ.get("SUBMITIT_EXECUTOR") == "local":
+        _see_gpus(os.environ.get(VISIBLE))
+    driver = int(os.environ.get(DRIVER, os.getpid()))
+    if launcher(config) == "JoblibLauncher" and driver != os.getpid():
+        _end_with(driver)
+
+
+def settle() -> None:
+    """Called in a new worker of a Ray cluster: relative paths mean there what they mean to the sweep.
+
+    Raises:
+        OSError: this machine does not have the folder that the sweep was started in.
+    """
+    os.chdir(os.environ[FOLDER])
+
+
+def launcher(config: DictConfig) -> str:
+    """The class of the launcher, without its module."""
+    name: str = config.hydra.launcher._target_
+    return name.rpartition(".")[2]
+
+
+def missing_plugin(error: BaseException) -> str | None:
+    """What to install, where an error of Hydra is that there is no such launcher; else None."""
+    found = re.search(r"Could not find 'hydra/launcher/(\w+)'", str(error))
+    if found is None or found[1] not in EXTRAS:
+        return None
+    extra = EXTRAS[found[1]]
+    return f"launcher={extra}: needs pip install 'asyndm[{extra}]'"
+
+
+def _gpus(config: Mapping[str, Any]) -> int:
+    """How many GPUs of this machine the runs may use; torch is asked only where they may use any."""
+    device = chosen_device(config)
+    if device not in ANY_GPU:
+        return int(device.startswith("cuda"))
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def workers(*, _root_: DictConfig) -> int:
+    """``${workers:}``, processes at a time: the slots of all GPUs; -1, for joblib as many as cores, without one."""
+    return _gpus(_root_) * int(_root_.jobs_per_gpu) or -1
+
+
+def gpu_share(*, _root_: DictConfig) -> float:
+    """``${gpu_share:}``, what a run takes of a GPU; 0 where it uses none."""
+    on_gpu = chosen_device(_root_).startswith("cuda") or _gpus(_root_) > 0
+    return 1 / int(_root_.jobs_per_gpu) if on_gpu else 0
+
+
+def worker_environment() -> DictConfig:
+    """``${worker_environment:}``, the variables of `prepare` and those of the sweep, for workers that inherit nothing."""
+    names = ("PYTHONPATH", "TQDM_DISABLE", "HF_HUB_OFFLINE", FOLDER, SWEEP_VARIABLE)
+    return OmegaConf.create({name: os.environ[name] for name in names if name in os.environ})
+
+
+def register() -> None:
+    """Makes what the launchers' settings refer to known to OmegaConf."""
+    for resolver in (workers, gpu_share, worker_environment):
+        OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
+
+
+def _see_gpus(visible: str | None) -> None:
+    """Undoes what submitit's local executor says, which knows no GPU unless told how many, and then counts from 0."""
+    if visible is None:
+        os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+    else:
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible
+
+
+def _start_ray(settings: DictConfig) -> None:
+    """Starts or joins the cluster as the launcher would, but has SIGTERM heard as before, where Ray would abort.
+
+    While it waits for jobs, Ray hears of no other exception than KeyboardInterrupt.
+    """
+    import ray
+
+    if ray.is_initialized():
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    given: Any = OmegaConf.to_container(settings, resolve=True)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        try:
+            if callable(before):
+                before(number, frame)
+        except Terminated as error:
+            raise KeyboardInterrupt from error
+
+    try:
+        ray.init(**given)
+    except ConnectionError as error:
+        raise UserError(
+            "launcher=ray_cluster: no Ray cluster runs on this machine; begin with ray start, or choose launcher=ray"
+        ) from error
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, stop)
+
+
+def _stop_workers_first() -> None:
+    """Where the sweep is stopped, has its workers stopped before joblib kills them."""
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if callable(before := signal.getsignal(number)):
+                signal.signal(number, partial(_stop_workers, before))
+
+
+def _stop_workers(then: Handler, number: int, frame: FrameType | None) -> None:
+    signal.signal(number, then)
+    for worker in multiprocessing.active_children():
+        worker.terminate()
+    time.sleep(GRACE)
+    then(number, frame)
+
+
+def _end_with(driver: int) -> None:
+    """Has this process stopped once its parent is gone; Ctrl-C is the parent's to hear."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        while True:
+            time.sleep(WATCH)
+            if os.getppid() != driver:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    if not any(thread.name == DRIVER for thread in threading.enumerate()):
+        threading.Thread(target=watch, name=DRIVER, daemon=True).start()
