@@ -260,10 +260,11 @@ def test_two_drivers_on_one_sweep(fault: Fault) -> None:
 
 
 @pytest.mark.parametrize("jump", [-3 * 86400, 86400])
-def test_clock_jumps(fault: Fault, jump: int) -> None:
+def test_clock_jumps(fault: Fault, jump: int, capsys: pytest.CaptureFixture[str]) -> None:
     process = fault.broken(hook=f"jump({jump})")
-    fault.until(some_images)
-    assert status([str(fault.lab.runs)]) == 1
+    folder = fault.until(lambda folder: len(list(folder.glob("images/[!.]*.png"))) >= 7)
+    capsys.readouterr()
+    assert status([str(folder)]) == 1 and "  running  " in capsys.readouterr().out
     process.kill()
     process.communicate()
     fault.mended(f"clock jumps by {jump // 86400} days", "killed there; locks tell who lives, no clock")
