@@ -39,7 +39,7 @@ def bare(plan: Plan) -> float:
     from asyndm.sampler import sample
 
     pipe, identity = load_model(plan), plan.identity
-    torch.set_num_threads(plan.config["model"]["threads"] or torch.get_num_threads())
+    torch.set_num_threads(plan.config["model"].get("threads") or torch.get_num_threads())
     started = time.perf_counter()
     for _, batch in plan.batches(plan.config["batch_size"]):
         sample(

@@ -159,6 +159,6 @@ def _device(plan: Plan, pipe: Any) -> dict[str, Any]:
         "type": pipe.device.type,
         "name": name or platform.machine(),
         "dtype": str(pipe.unet.dtype).removeprefix("torch."),
-        "threads": plan.config["model"]["threads"] or torch.get_num_threads(),
+        "threads": plan.config["model"].get("threads") or torch.get_num_threads(),
         "cores": os.cpu_count(),
     }

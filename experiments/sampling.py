@@ -180,7 +180,7 @@ def load_model(plan: Plan) -> Any:
     """The run's pipeline; the last one loaded stays at hand for the next job of a sweep."""
     content = plan.identity["model"]
     model = {**plan.config["model"], "dtype": content["dtype"], "device": leased_device(plan.device)}
-    del model["threads"]
+    model.pop("threads", None)
     return _load(json.dumps(model), json.dumps(content))
 
 
