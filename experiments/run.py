@@ -161,6 +161,7 @@ def make_images(plan: Plan, progress: Progress, told: Callable[[int], None]) -> 
     before = dict(table.rows)
     own = [item for _, batch in plan.batches(size) for item in batch]
     missing = missing_items(plan, own)
+    progress.tell(part=len(own), there=len(own) - len(missing))
     changed: set[Key] = set()
     made = 0
 
@@ -190,7 +191,8 @@ def make_images(plan: Plan, progress: Progress, told: Callable[[int], None]) -> 
             if not own:
                 say_nothing_to_do(plan, record["batch_size"])
             missing = missing_items(plan, own)
-            progress.tell(phase="sampling", part=len(own), loaded=progress.seconds)
+            there = len(own) - len(missing)
+            progress.tell(phase="sampling", part=len(own), there=there, loaded=progress.seconds)
             started = time.perf_counter()
             try:
                 with threads_as_begun(plan):

@@ -72,7 +72,7 @@ class Progress:
             "state": "running",
             "label": plan.label,
             "total": len(plan.items),
-            "phase": "checking",
+            "phase": "starting",
             "made": 0,
             "pid": os.getpid(),
             "host": socket.gethostname(),

@@ -75,7 +75,7 @@ def parts(root: Path) -> list[Part]:
 def of_run(folder: Path) -> list[Part]:
     """The run, or its shards where they do not make up all of it yet."""
     told, there = read_state(folder), _pictures(folder)
-    if told["state"] == "pending" and (shards := _shards(folder)):
+    if told["state"] != "done" and (shards := _shards(folder)):
         return [_shard(folder, path) for path in shards]
     state = _state(folder / STATE_FILE, told)
     total = int(told.get("total", there))
@@ -85,12 +85,20 @@ def of_run(folder: Path) -> list[Part]:
 
 
 def _shards(folder: Path) -> list[Path]:
-    """The state files of all shards, there or not, of the division into shards that was last used."""
+    """The state files of all shards, there or not, of the last division; none where the whole run was last asked for."""
     there = [path for path in (folder / SHARDS).glob("*-of-*.json") if re.fullmatch(r"\d+-of-\d+", path.stem)]
-    if not there:
+    last = max(there, key=_written, default=None)
+    if last is None or _written(folder / STATE_FILE) > _written(last):
         return []
-    count = max(there, key=lambda path: path.stat().st_mtime).stem.partition("-of-")[2]
+    count = last.stem.partition("-of-")[2]
     return [folder / SHARDS / f"{number}-of-{count}.json" for number in range(1, int(count) + 1)]
+
+
+def _written(file: Path) -> float:
+    try:
+        return file.stat().st_mtime
+    except OSError:
+        return -1.0
 
 
 def _shard(folder: Path, path: Path) -> Part:

@@ -179,4 +179,6 @@ def _check_jobs(config: DictConfig) -> None:
     if len(plans) > 1 and missing:
         there = len({plan.run_id for plan in plans}) - len(missing)
         found = f"; {there} more are there" if there else ""
-        print(f"to make: {cost(missing.values())}{found}", file=sys.stderr, flush=True)
+        elsewhere = not config.hydra.launcher._target_.endswith(".BasicLauncher")
+        how_far = f"\nhow far: python -m experiments.status {config.output_dir}" if elsewhere else ""
+        print(f"to make: {cost(missing.values())}{found}{how_far}", file=sys.stderr, flush=True)

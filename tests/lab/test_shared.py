@@ -278,6 +278,12 @@ def test_status_tells_of_shards(lab: Lab, capsys: pytest.CaptureFixture[str]) ->
     capsys.readouterr()
     assert status([str(lab.runs)]) == 1
     assert capsys.readouterr().out.splitlines()[-1] == "1 done, 2 pending"
+    (lab.only_run() / "state.json").write_text('{"state": "interrupted", "total": 15}')
+    assert [(part.state, part.there) for part in parts(lab.runs)] == [("interrupted", 5)]
+    lab(*SETTINGS, "shard=1/3")
+    assert [part.state for part in parts(lab.runs)] == ["done", "done", "pending"]
+    lab(*SETTINGS, "shard=3/3")
+    assert [(part.state, part.there) for part in parts(lab.runs)] == [("done", 15)]
 
 
 def test_status_is_0_when_all_is_done_and_2_where_there_is_nothing(
