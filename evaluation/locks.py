@@ -5,7 +5,7 @@ that ends; where processes of several machines share a folder, its file system m
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -40,7 +40,9 @@ def is_held(path: Path) -> bool:
     return False
 
 
-def share_out(folder: Path, parts: Sequence[str], is_missing: Callable[[int], bool]) -> Iterator[int]:
+def share_out(
+    folder: Path, parts: Sequence[str], is_missing: Callable[[int], bool]
+) -> Generator[int, None, None]:
     """Goes through the missing parts of some work that any number of processes do together, each part by one of them.
 
     The parts that others are at come last, once they are done with them: what is then still missing, because they
@@ -52,7 +54,8 @@ def share_out(folder: Path, parts: Sequence[str], is_missing: Callable[[int], bo
         is_missing: asked before a part is claimed, and again when it is held.
 
     Yields:
-        The number of a part, held until the next one is asked for.
+        The number of a part, held until the next one is asked for, or this is closed: an exception keeps what it went
+        through alive, so use ``contextlib.closing``.
     """
     claims = folder / CLAIMS
     busy: list[int] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,14 +120,14 @@ def add_missing(
         done = total - len(unscored([p for _, batch in batches for p in batch], table.rows.values(), metric))
         bar.update(done)
         try:
-            for number in share_out(
-                table.path.parent, [f"{metric.name}-{i:05d}" for i, _ in batches], missing
-            ):
-                rows = score(metric, batches[number][1], run_id, room)
-                added = [row for row in rows if row.place not in table.rows]
-                table.put(added)
-                new += len(added)
-                bar.update(len(added))
+            names = [f"{metric.name}-{i:05d}" for i, _ in batches]
+            with closing(share_out(table.path.parent, names, missing)) as claimed:
+                for number in claimed:
+                    rows = score(metric, batches[number][1], run_id, room)
+                    added = [row for row in rows if row.place not in table.rows]
+                    table.put(added)
+                    new += len(added)
+                    bar.update(len(added))
         finally:
             table.save()
     return new

@@ -56,6 +56,8 @@ def _check_objective(plan: Plan) -> None:
     name, split = plan.config["objective"], plan.config["prompt_set"].get("split")
     if name is not None and name not in plan.config["metric"]:
         raise UserError(f"objective={name}: not among the metrics; add metric={name}")
+    if name is not None and plan.shard is not None:
+        raise UserError(f"objective={name}: is of a whole run; leave shard={plan.config['shard']} out")
     if name is not None and split == "test":
         raise UserError(f"objective={name}: never on test prompts; choose prompt_set.split=val")
 

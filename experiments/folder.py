@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from asyndm.errors import UserError
-from evaluation.results import RUN_FILE, Run, is_whole_png, read_record, read_run, read_state
+from evaluation.results import (
+    PROMPTS_FILE,
+    RUN_FILE,
+    Run,
+    is_whole_png,
+    read_prompts,
+    read_record,
+    read_run,
+    read_state,
+)
 from experiments.plan import Item, Plan, metrics
 
 GRID_FILE, STRIP_FILE = "grid.png", "strip.png"
@@ -28,10 +37,18 @@ def batch_size(plan: Plan) -> int:
         return int(plan.config["batch_size"])
 
 
+def has_prompts(plan: Plan) -> bool:
+    """Whether the run's folder says for what it was made, undamaged."""
+    try:
+        return tuple(read_prompts(plan.folder / PROMPTS_FILE).values()) == plan.prompts
+    except (FileNotFoundError, UserError):
+        return False
+
+
 def is_complete(plan: Plan) -> bool:
     """Whether nothing is left to do, of the run or of the shard: no model is loaded to find out. What is damaged is left
     to be made anew."""
-    if not (plan.folder / RUN_FILE).exists():
+    if not (plan.folder / RUN_FILE).exists() or not has_prompts(plan):
         return False
     try:
         run = read_run(plan.folder)

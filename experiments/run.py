@@ -15,6 +15,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence, Set
+from contextlib import closing
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -29,6 +30,7 @@ from evaluation.messages import describe
 from evaluation.results import (
     IMAGES_FILE,
     PROMPTS_FILE,
+    SHARDS,
     STATE_FILE,
     ImageRow,
     Run,
@@ -43,7 +45,15 @@ from evaluation.scoring import Picture, add_missing, means, open_image, read_bas
 from evaluation.shared_rows import SharedRows
 from experiments import config as schema
 from experiments.checks import check
-from experiments.folder import GRID_FILE, batch_size, is_complete, is_made, missing_items, wants_strip
+from experiments.folder import (
+    GRID_FILE,
+    batch_size,
+    has_prompts,
+    is_complete,
+    is_made,
+    missing_items,
+    wants_strip,
+)
 from experiments.gpus import leased
 from experiments.launch import missing_plugin
 from experiments.plan import Item, Plan, make_plan, metrics
@@ -73,6 +83,9 @@ def run(config: DictConfig) -> tuple[Plan, Run]:
         UserError: anything wrong with what was asked, before anything is sampled.
     """
     plan = make_plan(config)
+    if not plan.batches(batch_size(plan)):
+        say_nothing_to_do(plan)
+        return plan, Run(plan.folder, {}, "done")
     found = is_complete(plan)
     if not found:
         check(plan)
@@ -92,7 +105,7 @@ def make(plan: Plan, progress: Progress) -> None:
     try:
         if tracks:
             tracker.start(plan)
-        if not (plan.folder / PROMPTS_FILE).exists():
+        if not has_prompts(plan):
             write_prompts(plan.folder / PROMPTS_FILE, plan.prompts)
         make_images(plan, progress, tracker.progress if tracks else lambda images: None)
         make_scores(plan, progress)
@@ -114,21 +127,27 @@ def finish(plan: Plan, tracker: Tracker, started: bool, tells: bool) -> None:
         return read_state(plan.folder)["state"] != "done" or not is_whole_png(plan.folder / GRID_FILE)
 
     result = read_run(plan.folder)
-    if not is_made(plan, result, plan.items):
+    if wants_strip(plan) or not is_made(plan, result, plan.items):
         return
-    for _ in share_out(plan.folder, ["finish"], unfinished):
-        with locked(plan.folder):
-            for leftover in plan.folder.rglob(".*.tmp"):
-                if not leftover.name.startswith(f".{STATE_FILE}"):
-                    leftover.unlink(missing_ok=True)
-        write_bytes(plan.folder / GRID_FILE, png(draw_grid(result)))
-        if started or (tells and not tracker.has(plan)):
-            if not started:
-                tracker.start(plan)
-            tracker.finish(plan, result, means(result.scores))
-        if plan.shard is not None:
-            say_done(plan)
+    with closing(share_out(plan.folder, ["finish"], unfinished)) as parts:
+        for _ in parts:
+            clear_leftovers(plan)
+            write_bytes(plan.folder / GRID_FILE, png(draw_grid(result)))
+            if started or (tells and not tracker.has(plan)):
+                if not started:
+                    tracker.start(plan)
+                tracker.finish(plan, result, means(result.scores))
+            if plan.shard is not None:
+                say_done(plan)
     clear_claims(plan.folder)
+
+
+def clear_leftovers(plan: Plan) -> None:
+    """Removes what killed processes left half-written under temporary names, where all is made."""
+    with locked(plan.folder):
+        for leftover in plan.folder.rglob(".*.tmp"):
+            if not leftover.name.startswith(f".{STATE_FILE}") and leftover.parent.name != SHARDS:
+                leftover.unlink(missing_ok=True)
 
 
 def track_found(plan: Plan, result: Run) -> None:
@@ -188,8 +207,6 @@ def make_images(plan: Plan, progress: Progress, told: Callable[[int], None]) -> 
             pipe = load_model(plan)
             record = begin_record(plan, pipe)
             own = [item for _, batch in plan.batches(record["batch_size"]) for item in batch]
-            if not own:
-                say_nothing_to_do(plan, record["batch_size"])
             missing = missing_items(plan, own)
             there = len(own) - len(missing)
             progress.tell(phase="sampling", part=len(own), there=there, loaded=progress.seconds)
@@ -199,6 +216,10 @@ def make_images(plan: Plan, progress: Progress, told: Callable[[int], None]) -> 
                     sample_missing(plan, record["batch_size"], pipe, saved)
             finally:
                 add_timings(plan, sampling_seconds=time.perf_counter() - started, images_sampled=made)
+            table.refresh()
+            for item in own:
+                if item.key not in table.rows:
+                    listed(item)
     finally:
         table.save()
     if changed:
@@ -208,7 +229,9 @@ def make_images(plan: Plan, progress: Progress, told: Callable[[int], None]) -> 
         )
 
 
-def say_nothing_to_do(plan: Plan, size: int) -> None:
+def say_nothing_to_do(plan: Plan) -> None:
+    """A shard can have no batch."""
+    size = batch_size(plan)
     count = -(-len(plan.items) // size)
     print(
         f"{plan.label}: nothing for shard {plan.config['shard']}: the run has {count} batches of {size}; "

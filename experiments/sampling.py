@@ -11,6 +11,7 @@ import io
 import json
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
@@ -89,14 +90,17 @@ def sample_missing(plan: Plan, batch_size: int, pipe: Any, saved: Callable[[Item
     batches = plan.batches(batch_size)
     items = [item for _, batch in batches for item in batch]
     mask, room, broken = build_mask(plan), Room(batch_size), list[Item]()
-    with tqdm(total=len(items), unit="img", desc=plan.label, mininterval=0.5) as bar:
+    names = [f"images-{i:05d}" for i, _ in batches]
+
+    def wanted(place: int) -> bool:
+        return is_wanted(plan, *batches[place])
+
+    with (
+        tqdm(total=len(items), unit="img", desc=plan.label, mininterval=0.5) as bar,
+        closing(share_out(plan.folder, names, wanted)) as claimed,
+    ):
         bar.update(len(items) - len(missing_items(plan, items)))
-        for place in share_out(
-            plan.folder,
-            [f"images-{i:05d}" for i, _ in batches],
-            lambda place: is_wanted(plan, *batches[place]),
-        ):
-            number, batch = batches[place]
+        for number, batch in (batches[place] for place in claimed):
             missing, made = missing_items(plan, batch), Made()
             previews = plan.config["pictures"] if number == 0 else 0
             make = partial(_sample, plan, pipe, mask, previews)

@@ -78,7 +78,7 @@ def of_run(folder: Path) -> list[Part]:
     if told["state"] != "done" and (shards := _shards(folder)):
         return [_shard(folder, path) for path in shards]
     state = _state(folder / STATE_FILE, told)
-    total = int(told.get("total", there))
+    total = int(_number(told, "total", there))
     if state == "done" and there < total:
         state = "incomplete"
     return [_part(folder.name, state, there, total, told)]
@@ -107,13 +107,17 @@ def _shard(folder: Path, path: Path) -> Part:
     except (FileNotFoundError, UserError, ValueError, TypeError):
         told = {"state": "pending"}
     name = f"{folder.name} {path.stem.replace('-of-', '/')}"
-    there, total = int(told.get("there", 0)), int(told.get("part", 0))
-    return _part(name, _state(path, told), there, total, told)
+    return _part(name, _state(path, told), int(_number(told, "there")), int(_number(told, "part")), told)
+
+
+def _number(told: dict[str, Any], key: str, otherwise: float = 0) -> float:
+    value = told.get(key, otherwise)
+    return value if isinstance(value, int | float) else otherwise
 
 
 def _part(name: str, state: str, there: int, total: int, told: dict[str, Any]) -> Part:
-    seconds = float(told.get("seconds", 0)) - float(told.get("loaded", 0))
-    rate = int(told.get("made", 0)) / seconds if seconds > 0 and state != "pending" else 0.0
+    seconds = _number(told, "seconds") - _number(told, "loaded")
+    rate = _number(told, "made") / seconds if seconds > 0 and state != "pending" else 0.0
     return Part(
         name, state, there, total, rate, str(told.get("phase", "")) if state == "running" else "", told
     )
@@ -124,7 +128,7 @@ def _state(file: Path, told: dict[str, Any]) -> str:
     state = str(told.get("state", "pending"))
     if state != "running" or is_held(alive_file(file)):
         return state
-    silent = abs(time.time() - float(told.get("updated", 0))) > SILENCE
+    silent = abs(time.time() - _number(told, "updated")) > SILENCE
     return "stale" if silent or told.get("host") == socket.gethostname() else "running"
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.results import IMAGES_FILE, SCORES_FILE, read_run, read_state
+from evaluation.results import IMAGES_FILE, SCORES_FILE, read_prompts, read_run, read_state
 from experiments.status import main as status
 from tests.lab.conftest import PROMPTS, Lab
 
@@ -245,6 +245,9 @@ def test_half_written_pictures_and_records(fault: Fault) -> None:
     (folder / "prompts.json").write_text("[")
     lines = fault.mended("half-written run.json and prompts.json", "written anew")
     assert any("run.json: not JSON" in line and "written anew" in line for line in lines)
+    assert len(read_prompts(folder / "prompts.json")) == 3
+    (folder / "prompts.json").write_text("[")
+    assert fault.lab(*SETTINGS).status == 0 and len(read_prompts(folder / "prompts.json")) == 3
 
 
 def test_two_drivers_on_one_sweep(fault: Fault) -> None:

@@ -13,9 +13,12 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from PIL import Image
 
 from asyndm.errors import UserError
+from asyndm.prompts import Prompt
 from evaluation.locks import clear_claims, is_held, share_out
+from evaluation.metrics import Score
 from evaluation.results import (
     IMAGES_FILE,
     SCORES_FILE,
@@ -27,10 +30,12 @@ from evaluation.results import (
     salvaged_rows,
     write_rows,
 )
+from evaluation.scoring import Picture, add_missing, score_table
 from evaluation.shared_rows import SharedRows
 from experiments.status import duration, of_run, parts
 from experiments.status import main as status
 from tests.lab.conftest import ROOT, Lab
+from tests.lab.metrics import Brightness
 from tests.lab.test_faults import results
 
 BRIGHTNESS = "+metric.brightness._target_=tests.lab.metrics.Brightness"
@@ -220,6 +225,29 @@ def test_each_part_is_made_once_and_what_a_dead_process_left_is_taken_over(tmp_p
     other.wait()
 
 
+def test_a_failure_lets_go_of_its_part_while_it_is_still_told(tmp_path: Path) -> None:
+    class Broken(Brightness):
+        def score(self, images: object, prompts: object) -> list[Score]:
+            raise ValueError("no idea")
+
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    pictures = [Picture(tmp_path / "a.png", Prompt("a", "a cat"))]
+    with pytest.raises(ValueError, match="no idea") as failure:
+        add_missing(score_table(tmp_path, pictures), Broken(), pictures, "r", 1)
+    claim = tmp_path / ".claims" / "brightness-00000"
+    assert failure.tb is not None and claim.exists() and not is_held(claim)
+
+
+def test_a_picture_that_a_killed_process_made_and_did_not_list_is_listed(lab: Lab) -> None:
+    lab(*SETTINGS)
+    folder = lab.only_run()
+    wanted = results(folder)
+    lines = (folder / IMAGES_FILE).read_text().splitlines(keepends=True)
+    (folder / IMAGES_FILE).write_text("".join(lines[:4] + lines[6:]))
+    (folder / "images" / Path(read_run(folder).images[-1].file).name).unlink()
+    assert lab(*SETTINGS).status == 0 and results(folder) == wanted
+
+
 def state(folder: Path, **content: object) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "state.json").write_text(json.dumps({"label": folder.name, "total": 10, **content}))
@@ -245,6 +273,7 @@ def test_status_tells_each_state(tmp_path: Path, capsys: pytest.CaptureFixture[s
     state(tmp_path / "f", state="failed", traceback="Traceback: no", log=["a warning"], pid=7, host="there")
     state(tmp_path / "g", state="done")
     state(tmp_path / "h", state="done", total=0)
+    state(tmp_path / "i", state="done", total="many", seconds=None, made={})
     with FileLock(tmp_path / "b" / ".state.alive"):
         told = {part.name: part for part in parts(tmp_path)}
         assert status([str(tmp_path)]) == 1
@@ -257,12 +286,13 @@ def test_status_tells_each_state(tmp_path: Path, capsys: pytest.CaptureFixture[s
         "f": "failed",
         "g": "incomplete",
         "h": "done",
+        "i": "done",
     }
     assert (told["b"].there, told["b"].rate, told["b"].seconds_left) == (4, 2.0, 3.0)
     said = capsys.readouterr().out
     assert "b    running       4/10      2.00   3 s  sampling" in said
     assert said.splitlines()[-1] == (
-        "1 done, 2 running, 1 pending, 1 failed, 2 stale, 1 incomplete; 22 images left, 6 s at 4.00 images/s; "
+        "2 done, 2 running, 1 pending, 1 failed, 2 stale, 1 incomplete; 22 images left, 6 s at 4.00 images/s; "
         "--failed tells why"
     )
     assert status([str(tmp_path), "--failed"]) == 1
