@@ -63,7 +63,7 @@ def parts(root: Path) -> list[Part]:
         UserError: no such folder, or no run in it.
     """
     if not root.is_dir():
-        raise UserError(f"{root}: no such folder")
+        raise UserError(f"{root}: {'a file, not a folder of runs' if root.exists() else 'no such folder'}")
     states = {path.parent for path in root.rglob(STATE_FILE)} | {path.parent for path in root.rglob(RUN_FILE)}
     shards = list(root.rglob(f"{SHARDS}/*-of-*.json"))
     folders = sorted(states | {path.parent.parent for path in shards})
