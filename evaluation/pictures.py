@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -14,6 +16,14 @@ CELL, GAP, LINE = 144, 10, 13
 INK, PAPER = (32, 32, 32), (255, 255, 255)
 RIGHT, WRONG, UNKNOWN = (0, 114, 178), (213, 94, 0), (170, 170, 170)
 """Right and wrong are blue and orange: distinct for the colour-blind."""
+
+
+def _greek_font() -> ImageFont.FreeTypeFont:
+    """Small, with a σ, which Pillow's own lacks."""
+    spec = find_spec("matplotlib")
+    assert spec is not None and spec.submodule_search_locations is not None
+    folder = Path(spec.submodule_search_locations[0])
+    return ImageFont.truetype(folder / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf", 9)
 
 
 def grid(images: Sequence[Image.Image], captions: Sequence[str], right: Sequence[bool | None]) -> Image.Image:
@@ -58,14 +68,14 @@ def strip(
     side = 72
     block, wide = LINE * 2 + 3 * (side + 2) + GAP, max(len(way.steps) for way in traces) * (side + 4)
     canvas = Image.new("RGB", (GAP + wide + CELL + GAP, GAP + len(images) * block), PAPER)
-    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=10)
+    draw, font, labels = ImageDraw.Draw(canvas), ImageFont.load_default(size=10), _greek_font()
     for b, (image, caption, way, frames) in enumerate(zip(images, captions, traces, previews, strict=True)):
         y = GAP + b * block
         draw.text((GAP, y), caption, fill=INK, font=font)
         rows = (way.maps, way.masks, frames)
         for column, label in enumerate(way.labels):
             x = GAP + column * (side + 4)
-            draw.text((x, y + LINE), label, fill=INK, font=font)
+            draw.text((x, y + LINE), label, fill=INK, font=labels)
             for row, cells in enumerate(rows):
                 canvas.paste(_fit(cells[column], side), (x, y + 2 * LINE + row * (side + 2)))
         canvas.paste(_fit(image), (GAP + wide, y + 2 * LINE))

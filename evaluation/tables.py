@@ -27,6 +27,14 @@ METHODS = {
 Key = tuple[str, str, int]
 """An image across runs: prompt id, prompt, seed."""
 
+READING: dict[str, Any] = {
+    "attention_factor": None,
+    "attention_layers": None,
+    "attention_keys": "joint",
+    "attention_text": "both",
+    "text_level": "mean",
+}
+"""What masks are made of, and what is not worth telling."""
 CONDITIONS = ("model", "prompt_set", "steps", "eta", "guidance", "height", "width", "noise", "recipe")
 PAIRING = tuple(name for name in CONDITIONS if name != "prompt_set")
 """What two methods must share to be compared, beside the prompt and the seed of each image."""
@@ -103,6 +111,10 @@ def _labels(run: Run) -> dict[str, Any]:
     chosen = (config.get("subjects") or {}).get("name", "given")
     if chosen != "given" and method_name(mask["_target_"]) != "DM":
         rest["subjects"] = chosen
+    for name, default in READING.items():
+        if identity.get(name, default) != default:
+            rest[name] = identity[name]
+    rest |= identity.get("pipeline_arguments", {})
     version = model.get("weights") or model.get("revision") or ""
     return {
         "model": (config["model"]["name"], version, model["dtype"]),
@@ -343,5 +355,5 @@ def _only_what_differs(rows: list[Row], by_kind: bool) -> list[Row]:
 
 
 def _guidance(guidance: Mapping[str, Any]) -> str:
-    negative = guidance["negative_prompt"]
-    return f"{guidance['guidance_scale']:g}" + (f" not {negative!r}" if negative else "")
+    scale, negative = guidance.get("guidance_scale"), guidance.get("negative_prompt")
+    return ("" if scale is None else f"{scale:g}") + (f" not {negative!r}" if negative else "")

@@ -44,40 +44,47 @@ def shown_steps(num_inference_steps: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Trace:
-    """One picture's way: for each step shown, its number, the lowest and highest timestep, and two small pictures."""
+    """One picture's way: for each step shown, its number, the lowest and highest timestep, and two small pictures. The
+    timesteps of a flow are 1000 σ, and told as σ."""
 
     steps: tuple[int, ...]
     ranges: tuple[tuple[float, float], ...]
     maps: tuple[Image.Image, ...]
     masks: tuple[Image.Image, ...]
+    flow: bool = False
 
     @property
     def labels(self) -> list[str]:
-        """The timesteps of each step: "t 561-701", or "t 561" where all places have the same."""
-        spans = [(round(low), round(high)) for low, high in self.ranges]
-        return [f"t {high}" if low == high else f"t {low}-{high}" for low, high in spans]
+        """The timesteps of each step: "t 561-701", or "t 561" where all places have the same; "σ 0.56-0.70"."""
+        sign, tell = ("σ", lambda t: f"{t / 1000:.2f}") if self.flow else ("t", lambda t: str(round(t)))
+        spans = [(tell(low), tell(high)) for low, high in self.ranges]
+        return [f"{sign} {high}" if low == high else f"{sign} {low}-{high}" for low, high in spans]
 
 
-def trace(steps: Sequence[int], timesteps: Array, weights: Array) -> Trace:
+def trace(steps: Sequence[int], timesteps: Array, weights: Array, flow: bool = False) -> Trace:
     """The way of one picture.
 
     Args:
         steps: C of them.
         timesteps: (C, H, W), 0 (clean) to 1000 (noise).
         weights: (C, S, H, W) in [0, 1], the mask of each subject.
+        flow: whether the model is one of flow matching.
     """
     return Trace(
         tuple(steps),
         tuple((float(t.min()), float(t.max())) for t in timesteps),
         tuple(_levels(t) for t in timesteps),
         tuple(_regions(w) for w in weights),
+        flow,
     )
 
 
 def encode(way: Trace) -> bytes:
     """The trace as a PNG."""
     text = PngInfo()
-    text.add_text(KEY, json.dumps({"steps": way.steps, "ranges": way.ranges}))
+    text.add_text(
+        KEY, json.dumps({"steps": way.steps, "ranges": way.ranges, **({"flow": True} if way.flow else {})})
+    )
     return _png(_tiled([way.maps, way.masks]), text)
 
 
@@ -100,7 +107,7 @@ def read_trace(path: Path) -> Trace:
             maps, masks = _cut(image, 2, len(steps))
             if len(ranges) != len(steps):
                 raise ValueError(f"{len(ranges)} ranges for {len(steps)} steps")
-            return Trace(steps, ranges, maps, masks)
+            return Trace(steps, ranges, maps, masks, bool(told.get("flow")))
     except (OSError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise UserError(f"{path}: not a trace ({first_line(error, type(error).__name__)})") from error
 

@@ -1,12 +1,11 @@
-"""The cost of asynchrony: python -m experiments.benchmark [--size small|sd21|both] [--device auto|cpu|cuda]
+"""The cost of asynchrony: python -m experiments.benchmark [--network unet,sd35,flux] [--size small|full]
 
-AsynDM's step (timestep map, hooks, attention maps, mask, per-pixel update) against the stock step (network, guidance,
-``DDIMScheduler.step``), interleaved in one run on the same random weights: 64x64 latents, one image, guidance. On a GPU
-also whole sampling with ``asyndm.sample`` against ``StableDiffusionPipeline``: time and peak memory, both decoding one
-image at a time.
+AsynDM's step (64 timesteps in the picture, attention read, mask, per-pixel update) against the stock pipeline's, whose
+calls take turns in one run on the same random weights: one image of 64x64 latents, with guidance where the pipeline has
+two rows for it. On a GPU also the peak of memory.
 
-``small``, the default, takes a minute on a CPU. ``sd21`` has the size of Stable Diffusion 2.1: several gigabytes of
-memory, and slow without a GPU.
+``small``, the default, takes two minutes on a CPU. ``full`` has the sizes of Stable Diffusion 2.1, Stable Diffusion 3.5
+medium and FLUX.1: for a GPU.
 """
 
 from __future__ import annotations
@@ -15,43 +14,33 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FluxPipeline,
+    FluxTransformer2DModel,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-import asyndm
-from asyndm.algorithm import Schedule, StepRecord
-from asyndm.curves import Horizon, Quadratic
+from asyndm.attention import Reading
+from asyndm.curves import Quadratic
 from asyndm.errors import UserError
-from asyndm.guided import GuidedNetwork
 from asyndm.masks import DynamicMask, Scene
 from asyndm.models import choose_device, choose_dtype
-from asyndm.sampler import Batch
-from asyndm.steps import AlphaTable, Prediction
+from asyndm.networks import denoiser, find_family
+from asyndm.scheduler import AsynchronousScheduler, Method
+from asyndm.session import Session
 
-LATENT, TEXT_LENGTH, GUIDANCE = 64, 77, 5.0
-ATTENDING = {
-    "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
-    "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
-    "use_linear_projection": True,
-    "sample_size": LATENT,
-}
-SIZES: dict[str, dict[str, Any]] = {
-    "small": {
-        "block_out_channels": (32, 64, 128, 128),
-        "attention_head_dim": (1, 2, 4, 4),
-        "cross_attention_dim": 128,
-    },
-    "sd21": {
-        "block_out_channels": (320, 640, 1280, 1280),
-        "attention_head_dim": (5, 10, 20, 20),
-        "cross_attention_dim": 1024,
-    },
-}
+LATENT, LEVELS = 64, 64
 SCHEDULER: dict[str, Any] = {
     "beta_start": 0.00085,
     "beta_end": 0.012,
@@ -60,198 +49,258 @@ SCHEDULER: dict[str, Any] = {
     "set_alpha_to_one": False,
     "steps_offset": 1,
 }
+ATTENDING: dict[str, Any] = {
+    "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+    "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+    "use_linear_projection": True,
+    "sample_size": LATENT,
+}
+UNETS: dict[str, dict[str, Any]] = {
+    "small": {
+        "block_out_channels": (32, 64, 128, 128),
+        "attention_head_dim": (1, 2, 4, 4),
+        "cross_attention_dim": 128,
+    },
+    "full": {
+        "block_out_channels": (320, 640, 1280, 1280),
+        "attention_head_dim": (5, 10, 20, 20),
+        "cross_attention_dim": 1024,
+    },
+}
+SD35: dict[str, dict[str, Any]] = {
+    "small": {
+        "num_layers": 6,
+        "num_attention_heads": 8,
+        "joint_attention_dim": 256,
+        "dual_attention_layers": (0, 1),
+    },
+    "full": {
+        "num_layers": 24,
+        "num_attention_heads": 24,
+        "joint_attention_dim": 4096,
+        "dual_attention_layers": tuple(range(13)),
+    },
+}
+FLUX: dict[str, dict[str, Any]] = {
+    "small": {"num_layers": 3, "num_single_layers": 6, "num_attention_heads": 4, "joint_attention_dim": 256},
+    "full": {
+        "num_layers": 19,
+        "num_single_layers": 38,
+        "num_attention_heads": 24,
+        "joint_attention_dim": 4096,
+    },
+}
 
 
-def build_unet(size: str, device: torch.device, dtype: torch.dtype) -> UNet2DConditionModel:
-    """A network of that size with random weights."""
-    torch.manual_seed(0)
-    with torch.device(device):
-        unet = UNet2DConditionModel(**ATTENDING, **SIZES[size])
-    for tensor in (*unet.parameters(), *unet.buffers()):
-        tensor.data = tensor.data.to(dtype)
-    return unet.eval()
+@dataclass(frozen=True)
+class Subject:
+    """A pipeline to be timed, and its call's arguments."""
+
+    pipe: Any
+    call: dict[str, Any] = field(default_factory=dict)
 
 
-def twin(unet: UNet2DConditionModel) -> UNet2DConditionModel:
-    """A second network around the same weights, so that one can be hooked and the other stay stock."""
-    with torch.device("meta"):
-        other = UNet2DConditionModel.from_config(unet.config)
-    other.load_state_dict(unet.state_dict(), assign=True)
-    return other.eval()
+def build_unet(size: str, device: torch.device, dtype: torch.dtype) -> Subject:
+    """Stable Diffusion 2.1, or a small one of the same shape."""
+    network = _random(UNet2DConditionModel, {**ATTENDING, **UNETS[size]}, device, dtype)
+    nothing = dict.fromkeys(("text_encoder", "tokenizer", "safety_checker", "feature_extractor"))
+    pipe = StableDiffusionPipeline(
+        vae=_autoencoder(4),
+        unet=network,
+        scheduler=DDIMScheduler(**SCHEDULER),
+        requires_safety_checker=False,
+        **nothing,
+    )
+    width = UNETS[size]["cross_attention_dim"]
+    cond, uncond = torch.randn((2, 1, 77, width), device=device, dtype=dtype)
+    return Subject(pipe, {"prompt_embeds": cond, "negative_prompt_embeds": uncond, "guidance_scale": 5.0})
 
 
-def stopwatch(device: torch.device) -> Callable[[], float]:
-    """The time once the device has done all it was asked to do."""
+def build_sd35(size: str, device: torch.device, dtype: torch.dtype) -> Subject:
+    """Stable Diffusion 3.5 medium, or a small one."""
+    heads = SD35[size]["num_attention_heads"]
+    settings = {
+        "sample_size": LATENT,
+        "caption_projection_dim": 64 * heads,
+        "pooled_projection_dim": 2048,
+        "in_channels": 16,
+        "out_channels": 16,
+        "pos_embed_max_size": 384,
+        "qk_norm": "rms_norm",
+    }
+    network = _random(SD3Transformer2DModel, {**settings, **SD35[size]}, device, dtype)
+    names = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "text_encoder_3", "tokenizer_3")
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    pipe = StableDiffusion3Pipeline(
+        vae=_autoencoder(16), transformer=network, scheduler=scheduler, **dict.fromkeys(names)
+    )
+    cond, uncond = torch.randn(
+        (2, 1, 77 + 256, SD35[size]["joint_attention_dim"]), device=device, dtype=dtype
+    )
+    pooled = torch.randn((1, 2048), device=device, dtype=dtype)
+    texts = {"prompt_embeds": cond, "negative_prompt_embeds": uncond}
+    return Subject(
+        pipe,
+        {
+            **texts,
+            "pooled_prompt_embeds": pooled,
+            "negative_pooled_prompt_embeds": pooled,
+            "guidance_scale": 4.5,
+        },
+    )
 
-    def now() -> float:
+
+def build_flux(size: str, device: torch.device, dtype: torch.dtype) -> Subject:
+    """FLUX.1 dev, or a small one."""
+    network = _random(FluxTransformer2DModel, {"guidance_embeds": True, **FLUX[size]}, device, dtype)
+    names = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)
+    pipe = FluxPipeline(
+        vae=_autoencoder(16), transformer=network, scheduler=scheduler, **dict.fromkeys(names)
+    )
+    cond = torch.randn((1, 512, FLUX[size]["joint_attention_dim"]), device=device, dtype=dtype)
+    pooled = torch.randn((1, 768), device=device, dtype=dtype)
+    return Subject(pipe, {"prompt_embeds": cond, "pooled_prompt_embeds": pooled})
+
+
+NETWORKS: dict[str, Callable[[str, torch.device, torch.dtype], Subject]] = {
+    "unet": build_unet,
+    "sd35": build_sd35,
+    "flux": build_flux,
+}
+
+
+class Graded(DynamicMask):
+    """Reads attention as AsynDM does, and then takes a picture with 64 greys: as many timesteps as a mask that settles
+    slowly leaves behind."""
+
+    def initial(self, scene: Scene, rehearse: Callable[[], Tensor]) -> Tensor:
+        height, width = scene.size
+        place = torch.arange(height * width, device=scene.concavity.device).view(height, width)
+        return scene.weights(1.0) * (place * LEVELS // (height * width) / LEVELS)
+
+    def follow(self, weights: Tensor, maps: Tensor | None, scene: Scene) -> Tensor:
+        super().follow(weights, maps, scene)
+        return weights
+
+
+def asynchronous(pipe: Any) -> Session:
+    """The pipeline with two subjects, as AsynDM."""
+    concavity = torch.full((1, 2), 0.5, dtype=torch.float64)
+    family = find_family(pipe)
+    reader = family.attention(denoiser(pipe), [[[2], [5, 6]]], Reading())
+    return Session(
+        pipe, family, AsynchronousScheduler(pipe.scheduler, Method(Quadratic(), Graded(), concavity)), reader
+    )
+
+
+@dataclass
+class Timing:
+    """Seconds of each step, and the largest memory of any call in GiB."""
+
+    seconds: list[float] = field(default_factory=list)
+    memory: float = 0.0
+
+
+def timed_call(subject: Subject, steps: int, device: torch.device, timing: Timing) -> None:
+    """One call of the pipeline; the first step, which warms up, is not counted."""
+    marks: list[float] = []
+
+    def mark(pipe: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        return time.perf_counter()
+        marks.append(time.perf_counter())
+        return values
 
-    return now
-
-
-def stock_step(unet: UNet2DConditionModel, text: Tensor, noise: Tensor) -> Callable[[Tensor], Tensor]:
-    """One step of the stock pipeline's loop, as it stands there."""
-    scheduler = DDIMScheduler(**SCHEDULER)
-    scheduler.set_timesteps(50)
-    t = scheduler.timesteps.to(text.device)[10]
-
-    def step(latents: Tensor) -> Tensor:
-        output = unet(torch.cat([latents] * 2), t, encoder_hidden_states=text, return_dict=False)[0]
-        uncond, cond = output.chunk(2)
-        output = uncond + GUIDANCE * (cond - uncond)
-        stepped = scheduler.step(output, t, latents, eta=1.0, variance_noise=noise, return_dict=False)
-        result: Tensor = stepped[0]
-        return result
-
-    return step
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    subject.pipe(
+        **subject.call,
+        height=8 * LATENT,
+        width=8 * LATENT,
+        num_inference_steps=steps,
+        generator=torch.Generator().manual_seed(0),
+        callback_on_step_end=mark,
+        output_type="latent",
+    )
+    timing.seconds += [after - before for before, after in zip(marks, marks[1:], strict=False)]
+    if device.type == "cuda":
+        timing.memory = max(timing.memory, torch.cuda.max_memory_allocated(device) / 2**30)
 
 
 @torch.no_grad()
-def compare_steps(
-    size: str, device: torch.device, dtype: torch.dtype, repeats: int
-) -> tuple[list[float], list[float]]:
-    """Seconds of each stock step and of each AsynDM step between them; the first of both is dropped."""
-    unet = build_unet(size, device, dtype)
-    width = SIZES[size]["cross_attention_dim"]
-    cond, uncond = torch.randn((2, 1, TEXT_LENGTH, width), device=device, dtype=dtype)
-    noise = torch.randn((repeats + 2, 1, 4, LATENT, LATENT), device=device)
-    step = stock_step(twin(unet), torch.cat([uncond, cond]), noise[0].to(dtype))
-    horizon = Horizon(repeats + 1)
-    scene = Scene(torch.full((1, 2), 0.5, dtype=torch.float64, device=device), (LATENT, LATENT))
-    scheduler, mask, now = DDIMScheduler(**SCHEDULER), DynamicMask(), stopwatch(device)
-    stock, ours, last = [], [], now()
-
-    def between(record: StepRecord) -> None:
-        nonlocal last
-        start = now()
-        ours.append(start - last)
-        step(noise[0].to(dtype))
-        last = now()
-        stock.append(last - start)
-
-    Batch(
-        network=partial(GuidedNetwork, unet, cond, uncond, GUIDANCE),
-        tokens=[[[2], [5, 6]]],
-        x=noise[0],
-        noise=noise[1:],
-        scene=scene,
-        horizon=horizon,
-        schedule=Schedule(Quadratic(0.5), horizon, scene),
-        alphas=AlphaTable.from_scheduler(scheduler, device),
-        prediction=Prediction.from_config(scheduler.config),
-        eta=1.0,
-    ).run(mask, scene.weights(1.0), between)
-    return stock[1:], ours[1:]
+def compare(subject: Subject, device: torch.device, calls: int, steps: int) -> tuple[Timing, Timing]:
+    """Stock and asynchronous calls in turn; the first of both is not counted."""
+    stock, ours = Timing(), Timing()
+    for call in range(calls + 1):
+        for timing in (stock, ours):
+            kept = timing if call else Timing()
+            if timing is stock:
+                timed_call(subject, steps, device, kept)
+            else:
+                with asynchronous(subject.pipe).open():
+                    timed_call(subject, steps, device, kept)
+    return stock, ours
 
 
-def spread(values: list[float]) -> str:
-    """Median, quartiles and fastest, in milliseconds."""
-    low, middle, high = statistics.quantiles([1000 * v for v in values], n=4)
-    return f"{middle:10.2f}  ({low:.2f} to {high:.2f}), fastest {1000 * min(values):.2f}"
-
-
-def report_steps(size: str, device: torch.device, dtype: torch.dtype, repeats: int) -> None:
-    stock, ours = compare_steps(size, device, dtype, repeats)
-    ratio = statistics.median(ours) / statistics.median(stock)
-    low, _, high = statistics.quantiles([a / b for a, b in zip(ours, stock, strict=True)], n=4)
-    print(f"{size}, {device}, {dtype}, {repeats} steps each, interleaved: median (quartiles) in ms")
-    print(f"  stock step   {spread(stock)}")
-    print(f"  AsynDM step  {spread(ours)}")
-    print(
-        f"  ratio of medians {ratio:.3f}  (quartiles of the paired ratios {low:.3f} to {high:.3f}), "
-        f"of fastest {min(ours) / min(stock):.3f}",
-        flush=True,
+def report(name: str, size: str, device: torch.device, dtype: torch.dtype, calls: int, steps: int) -> None:
+    """Times one network and prints the line."""
+    subject = NETWORKS[name](size, device, dtype)
+    subject.pipe.set_progress_bar_config(disable=True)
+    stock, ours = compare(subject, device, calls, steps)
+    middle = [1000 * statistics.median(timing.seconds) for timing in (stock, ours)]
+    low, _, high = statistics.quantiles(
+        [a / b for a, b in zip(ours.seconds, stock.seconds, strict=True)], n=4
     )
+    line = (
+        f"{name:5} {size:5} {device.type} {str(dtype).removeprefix('torch.')}: stock {middle[0]:.1f} ms, AsynDM "
+        f"{middle[1]:.1f} ms a step, ratio {middle[1] / middle[0]:.3f} (quartiles of the pairs {low:.3f} to {high:.3f}, "
+        f"{len(ours.seconds)} steps)"
+    )
+    if device.type == "cuda":
+        line += f", memory {stock.memory:.2f} and {ours.memory:.2f} GiB"
+    print(line, flush=True)
 
 
-def build_pipeline(size: str, device: torch.device, dtype: torch.dtype) -> StableDiffusionPipeline:
-    """A complete pipeline around that network, with Stable Diffusion's autoencoder and text encoder shapes."""
-    letters = "abcdefghijklmnopqrstuvwxyz"
-    pieces = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
-    tokenizer = CLIPTokenizer(
-        vocab={piece: number for number, piece in enumerate(pieces)}, merges=[], model_max_length=TEXT_LENGTH
-    )
-    width = SIZES[size]["cross_attention_dim"]
-    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-    text = CLIPTextConfig(
-        vocab_size=len(pieces),
-        hidden_size=width,
-        intermediate_size=4 * width,
-        num_hidden_layers=23,
-        num_attention_heads=width // 64,
-        **ends,
-    )
+def _random(kind: Any, settings: dict[str, Any], device: torch.device, dtype: torch.dtype) -> Any:
+    torch.manual_seed(0)
     with torch.device(device):
-        autoencoder = AutoencoderKL(
-            block_out_channels=(128, 256, 512, 512),
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            layers_per_block=2,
-            latent_channels=4,
-        )
-        encoder = CLIPTextModel(text)
-    pipe = StableDiffusionPipeline(
-        vae=autoencoder.to(dtype).eval(),
-        text_encoder=encoder.to(dtype).eval(),
-        tokenizer=tokenizer,
-        unet=build_unet(size, device, dtype),
-        scheduler=DDIMScheduler(**SCHEDULER),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    pipe.set_progress_bar_config(disable=True)
-    return pipe.to(device)
+        network = kind(**settings)
+    for tensor in (*network.parameters(), *network.buffers()):
+        tensor.data = tensor.data.to(dtype)
+    return network.eval()
 
 
-def report_sampling(
-    size: str, device: torch.device, dtype: torch.dtype, steps: int = 50, images: int = 4
-) -> None:
-    """Whole sampling on a GPU, three times each, interleaved: the last two count."""
-    pipe = build_pipeline(size, device, dtype)
-    pipe.vae.enable_slicing()
-    prompt, now = "a dog and a cat", stopwatch(device)
-    shared: dict[str, Any] = {"num_inference_steps": steps, "guidance_scale": GUIDANCE, "eta": 1.0}
-    methods: dict[str, Callable[[], Any]] = {
-        "stock pipeline": lambda: pipe([prompt] * images, **shared),
-        "asyndm.sample": lambda: asyndm.sample(pipe, [prompt] * images, ["dog", "cat"], **shared),
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in methods}
-    peaks = dict.fromkeys(methods, 0.0)
-    for _ in range(3):
-        for name, method in methods.items():
-            torch.cuda.reset_peak_memory_stats(device)
-            start = now()
-            method()
-            seconds[name].append(now() - start)
-            peaks[name] = torch.cuda.max_memory_allocated(device) / 2**30
-    print(f"{size}, {device}, {dtype}: {images} images of {8 * LATENT} pixels, {steps} steps")
-    for name in methods:
-        print(f"  {name:16} {min(seconds[name][1:]):8.2f} s  peak {peaks[name]:.2f} GiB", flush=True)
+def _autoencoder(channels: int) -> AutoencoderKL:
+    """Of the usual factor, 8; it decodes nothing here."""
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
+    return AutoencoderKL(block_out_channels=(4,) * 4, norm_num_groups=2, latent_channels=channels, **blocks)
 
 
 def main() -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--size", choices=[*SIZES, "both"], default="small")
+    parser.add_argument("--network", default=",".join(NETWORKS), help=f"some of {', '.join(NETWORKS)}")
+    parser.add_argument("--size", choices=[*UNETS], default="small")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--dtype", default="auto", help="auto, float32, float16 or bfloat16")
-    parser.add_argument("--repeats", type=int, default=20, help="steps of each kind")
-    arguments = parser.parse_args()
-    if not 2 <= arguments.repeats < 1000:
-        parser.error("--repeats must be from 2 to 999")
+    parser.add_argument("--calls", type=int, default=5, help="calls of each kind")
+    parser.add_argument("--steps", type=int, default=6, help="steps of a call")
+    chosen = parser.parse_args()
+    names = chosen.network.split(",")
+    if unknown := sorted(set(names) - set(NETWORKS)):
+        parser.error(f"--network {unknown[0]}: choose from {', '.join(NETWORKS)}")
+    if not 1 <= chosen.calls <= 1000 or not 3 <= chosen.steps <= 1000:
+        parser.error("--calls must be from 1 to 1000 and --steps from 3 to 1000")
     try:
-        device = choose_device(arguments.device)
-        dtype = choose_dtype(arguments.dtype, device)
+        device = choose_device(chosen.device)
+        dtype = choose_dtype(chosen.dtype, device)
     except UserError as error:
         parser.error(str(error))
-    for size in SIZES if arguments.size == "both" else [arguments.size]:
-        report_steps(size, device, dtype, arguments.repeats)
-        if device.type == "cuda":
-            report_sampling(size, device, dtype)
+    for name in names:
+        report(name, chosen.size, device, dtype, chosen.calls, chosen.steps)
 
 
 if __name__ == "__main__":

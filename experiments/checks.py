@@ -5,15 +5,13 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from asyndm.errors import UserError, first_line
-from asyndm.prompts import Prompt
 from evaluation.choices import build
-from experiments.plan import Plan, build_mask, local_folder, metrics
+from experiments.plan import READING, Plan, build_mask, local_folder, metrics
 
 NO_REASON = "no reason given"
 FREE_BYTES = 32 * 2**20
@@ -29,13 +27,16 @@ def check(plan: Plan, elsewhere: bool = False) -> None:
     Raises:
         UserError: the first thing that is wrong.
     """
+    from asyndm.inputs import check_call, picture_size
+
     model = plan.config["model"]
     if not elsewhere:
-        check_device(plan.device, plan.identity["model"]["dtype"])
+        check_device(plan.device, plan.identity["model"]["dtype"], model.get("offload", "none"))
     _check_objective(plan)
     check_model(model)
-    parts = read_parts(model["name"], model["path"], model["revision"])
-    height, width = parts.pixels(plan.config["height"], plan.config["width"])
+    parts = read_parts(model["name"], model["path"], model.get("revision"), model.get("config"))
+    height, width = picture_size(parts, plan.config["height"], plan.config["width"])
+    check_call(parts, plan.identity["num_inference_steps"], 1, "pil", plan.identity["pipeline_arguments"])
     check_writable(plan.output_dir, len(plan.items) * height * width)
     build(plan.identity["curve"])
     mask = build_mask(plan)
@@ -46,7 +47,8 @@ def check(plan: Plan, elsewhere: bool = False) -> None:
             raise UserError(
                 f"prompt {prompt.text!r} has no subjects, which mask={mask.name} needs; or choose mask=none"
             )
-    check_tokens(parts, plan.prompts)
+    if mask.needs_subjects:
+        check_tokens(plan, parts)
     for metric in metrics(plan).values():
         metric.check(plan.prompts, (height, width))
 
@@ -62,48 +64,22 @@ def _check_objective(plan: Plan) -> None:
         raise UserError(f"objective={name}: never on test prompts; choose prompt_set.split=val")
 
 
-@dataclass(frozen=True, eq=False)
-class Parts:
-    """What of a model can be known without its weights: its tokenizer and the configs of its networks."""
-
-    tokenizer: Any
-    unet: Mapping[str, Any]
-    vae: Mapping[str, Any]
-
-    def pixels(self, height: int | None, width: int | None) -> tuple[int, int]:
-        """Height and width of the pictures; None: the model's own.
-
-        Raises:
-            UserError: a size the networks cannot make.
-        """
-        from asyndm.inputs import latent_scale, latent_size
-
-        rows, columns = latent_size(self.unet, self.vae, height, width)
-        scale = latent_scale(self.vae)
-        return rows * scale, columns * scale
-
-
 @lru_cache(maxsize=8)
-def read_parts(name: str, path: str, revision: str | None) -> Parts:
-    """The parts of a model on this disk or the hub, read once.
+def read_parts(name: str, path: str, revision: str | None, config: str | None) -> Any:
+    """What of a model on this disk or the hub is known without its weights, read once; see `asyndm.models.read_parts`.
 
     Raises:
-        UserError: one of them cannot be read.
+        UserError: it cannot be read.
     """
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import CLIPTokenizer
+    from diffusers.utils import logging
 
-    path = str(Path(path).expanduser())
+    from asyndm import models
+
+    logging.disable_progress_bar()
     try:
-        parts = Parts(
-            CLIPTokenizer.from_pretrained(path, subfolder="tokenizer", revision=revision),
-            UNet2DConditionModel.load_config(path, subfolder="unet", revision=revision),
-            AutoencoderKL.load_config(path, subfolder="vae", revision=revision),
-        )
-        parts.pixels(None, None)
-        return parts
-    except Exception as error:  # transformers, diffusers and the hub raise many kinds for a broken folder
-        raise UserError(f"model={name}: {path} cannot be read ({first_line(error, NO_REASON)})") from error
+        return models.read_parts(path, revision, config)
+    except UserError as error:
+        raise UserError(f"model={name}: {error}") from error
 
 
 def check_mask_image(path: str) -> None:
@@ -133,13 +109,14 @@ def check_writable(output_dir: Path, expected_bytes: int) -> None:
         raise UserError(f"output_dir={output_dir}: {free / 2**20:.0f} MB free, about {needed:.0f} MB needed")
 
 
-def check_device(device: str, dtype: str) -> None:
-    """Refuses a GPU that is not there, and half precision without one."""
-    from asyndm.models import choose_device, choose_dtype
+def check_device(device: str, dtype: str, offload: str = "none") -> None:
+    """Refuses a GPU that is not there, and half precision or offloading without one."""
+    from asyndm.models import check_offload, choose_device, choose_dtype
 
     where = choose_device(device)
     try:
         choose_dtype(dtype, where)
+        check_offload(offload, where)
     except UserError as error:
         raise UserError(f"model.{error}") from error
 
@@ -161,13 +138,19 @@ def check_model(model: Mapping[str, Any]) -> None:
         ) from error
 
 
-@lru_cache(maxsize=8)
-def check_tokens(parts: Parts, prompts: tuple[Prompt, ...]) -> None:
-    """Refuses a subject of any prompt that the tokenizer loses or cuts off."""
-    from asyndm.subjects import locate
+def check_tokens(plan: Plan, parts: Any) -> None:
+    """Refuses a subject of any prompt that the model's tokenizer loses or cuts off, and layers it does not have."""
+    from asyndm.attention import Reading
+    from asyndm.networks import denoiser, find_family
 
-    for prompt in prompts:
+    factor, layers, keys, text = (plan.identity[name] for name in READING if name != "text_level")
+    reading = Reading(factor, layers, keys, text)
+    family = find_family(parts)
+    family.attention(denoiser(parts), [[[]]], reading)
+    for prompt in plan.prompts:
         try:
-            locate(parts.tokenizer, prompt.text, prompt.subjects)
+            family.positions(
+                parts, prompt.text, prompt.subjects, reading, plan.identity["pipeline_arguments"]
+            )
         except UserError as error:
             raise UserError(f"prompt {prompt.prompt_id}: {error}") from error

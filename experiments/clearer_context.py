@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from asyndm.conditioning.unet import PerPixelTime
+from asyndm.levels import pixel_timesteps
 from asyndm.shapes.model import CHECKPOINTS, load_pipeline
 from asyndm.shapes.render import render
 from asyndm.shapes.world import KINDS, Spec, prompts
@@ -81,10 +81,9 @@ def object_errors(pipe: Any, scenes: Scenes, level: int, gap: int) -> Tensor:
     x = a.sqrt() * scenes.latents + (1 - a).sqrt() * scenes.noise
     target = a.sqrt() * scenes.noise - (1 - a).sqrt() * scenes.latents
     outputs = []
-    with PerPixelTime(pipe.unet) as time:
-        for rows in torch.arange(len(x)).split(CHUNK):
-            time.set(index[rows])
-            outputs.append(pipe.unet(x[rows], 0, encoder_hidden_states=scenes.text[rows]).sample)
+    for rows in torch.arange(len(x)).split(CHUNK):
+        timesteps = pixel_timesteps(index[rows])
+        outputs.append(pipe.unet(x[rows], timesteps, encoder_hidden_states=scenes.text[rows]).sample)
     inside = (scenes.objects > 0.5).float()
     error = (torch.cat(outputs) - target).square().mean(1)
     return (error * inside).sum((1, 2)) / inside.sum((1, 2)).clamp_min(1)

@@ -17,6 +17,37 @@ from omegaconf import MISSING
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
 
+class Offload(Enum):
+    """What of a model stays on the GPU: all of it, the network that computes, or the layer that does."""
+
+    none = "none"
+    model = "model"
+    sequential = "sequential"
+
+
+class TextLevel(Enum):
+    """Where joint text tokens stand: at the mean of the image's, or with its slowest or fastest."""
+
+    mean = "mean"
+    slowest = "slowest"
+    fastest = "fastest"
+
+
+class Keys(Enum):
+    """Of joint attention, the share among all keys or among the text's alone."""
+
+    joint = "joint"
+    text = "text"
+
+
+class TextParts(Enum):
+    """Whose tokens of a prompt, where CLIP and T5 read it side by side."""
+
+    both = "both"
+    clip = "clip"
+    t5 = "t5"
+
+
 @dataclass
 class Choice:
     """What every choice has: the class or function it stands for, and the name it has in tables."""
@@ -27,15 +58,33 @@ class Choice:
 
 @dataclass
 class Model(Choice):
-    """`path`: hub id or folder. `dtype`: float32, float16, bfloat16, or auto (half on a GPU).
-    `device`: where it runs unless the top-level `device` says otherwise. `threads`: of a CPU; null: as many as torch
-    takes. With one, pictures are the same to the bit on any number of cores and under every launcher."""
+    """`path`: hub id, folder, or one .safetensors file (`config`: where its configs are). `dtype`: float32, float16,
+    bfloat16, or auto (half on a GPU). `device`: where it runs unless the top-level `device` says otherwise. `variant`: of
+    the weight files. `lora`: a file or folder of LoRA weights. `offload`: less memory on a GPU, slower. `threads`: of a
+    CPU; null: as many as torch takes. With one, pictures are the same to the bit on any number of cores and under every
+    launcher.
+
+    What follows is what the model recommends: the defaults of the settings of the same name, where null is the
+    pipeline's own, and arguments of its pipeline's call. `guided`: whether guidance evaluates the network twice; a
+    distilled network is told the number instead."""
 
     path: str = MISSING
     dtype: str = "auto"
     device: str = "auto"
     revision: str | None = None
+    variant: str | None = None
+    config: str | None = None
+    lora: str | None = None
+    offload: Offload = Offload.none
+    vae_slicing: bool = False
+    vae_tiling: bool = False
     threads: int | None = None
+
+    num_inference_steps: int = 50
+    guidance_scale: float | None = None
+    eta: float | None = None
+    pipeline_arguments: Any = None
+    guided: bool = True
 
 
 @dataclass
@@ -95,7 +144,7 @@ class WordList(Choice):
 
 @dataclass
 class Guidance(Choice):
-    guidance_scale: float = 1.0
+    guidance_scale: float | None = None
     negative_prompt: str | None = None
 
 
@@ -140,13 +189,19 @@ class Config:
     guidance: Any = MISSING
     num_inference_steps: int = 20
     mask_threshold: float = 1.0
-    eta: float = 1.0
+    eta: float | None = None
     seed: int = 0
     noise: Noise = Noise.own
     images_per_prompt: int = 1
     limit: int | None = None
     height: int | None = None
     width: int | None = None
+    attention_factor: int | None = None
+    attention_layers: list[int] | None = None
+    attention_keys: Keys = Keys.joint
+    attention_text: TextParts = TextParts.both
+    text_level: TextLevel = TextLevel.mean
+    pipeline_arguments: Any = None
 
     metric: dict[str, Any] = field(default_factory=dict)
     tracker: Any = MISSING

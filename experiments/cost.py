@@ -22,7 +22,13 @@ class Cost:
 
 def evaluations_per_image(plan: Plan) -> int:
     """N, twice that with guidance, and twice that for the static mask, which rehearses with a complete DM run."""
-    guided = plan.identity["guidance"]["guidance_scale"] != 1
+    guidance, own = plan.identity["guidance"], plan.identity["pipeline_arguments"]
+    scale = (
+        guidance.get("guidance_scale")
+        if plan.config["model"].get("guided", True)
+        else own.get("true_cfg_scale")
+    )
+    guided = (scale or 0) > 1
     rehearsed = plan.identity["mask"]["_target_"] == STATIC_MASK
     evaluations: int = plan.identity["num_inference_steps"] * (1 + guided) * (1 + rehearsed)
     return evaluations

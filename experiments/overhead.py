@@ -22,12 +22,11 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from asyndm.errors import UserError
-from evaluation.choices import build
 from evaluation.messages import describe
 from experiments.config import CONF, register
 from experiments.plan import Plan, build_mask, make_plan
 from experiments.run import run
-from experiments.sampling import load_model
+from experiments.sampling import load_model, sample_arguments
 
 DEFAULTS = ("limit=64", "metric=none")
 
@@ -36,9 +35,9 @@ def bare(plan: Plan) -> float:
     """Seconds of the pictures alone: the library's `sample`, batch by batch, and nothing kept."""
     import torch
 
-    from asyndm.sampler import sample
+    from asyndm import sample
 
-    pipe, identity = load_model(plan), plan.identity
+    pipe = load_model(plan)
     torch.set_num_threads(plan.config["model"].get("threads") or torch.get_num_threads())
     started = time.perf_counter()
     for _, batch in plan.batches(plan.config["batch_size"]):
@@ -46,14 +45,9 @@ def bare(plan: Plan) -> float:
             pipe,
             [item.prompt.text for item in batch],
             [list(item.prompt.subjects) for item in batch],
-            curve=build(identity["curve"]),
             mask=build_mask(plan),
-            num_inference_steps=identity["num_inference_steps"],
-            eta=identity["eta"],
             seed=[item.seed for item in batch],
-            height=identity["height"],
-            width=identity["width"],
-            **identity["guidance"],
+            **sample_arguments(plan),
         )
     return time.perf_counter() - started
 

@@ -33,7 +33,7 @@ from experiments.config import Noise
 if TYPE_CHECKING:
     from asyndm.masks import Mask
 
-RECIPE = 1
+RECIPE = 2
 """Raise it when the sampler or a loader begins to make other pixels of the same settings."""
 
 NO_MASK, STATIC_MASK, LINEAR = "asyndm.masks.NoMask", "asyndm.masks.StaticMask", "asyndm.curves.Linear"
@@ -52,9 +52,14 @@ RANGES: dict[str, tuple[float, float]] = {
     "curve.concavity": (0, 1),
     "mask.threshold": (0, 1000),
     "guidance.guidance_scale": (0, 1000),
+    "attention_factor": (1, 64),
 }
-HOW = ("path", "revision", "device", "threads")
-"""Settings of a model that say where and how it is run, not which it is."""
+HOW = ("path", "revision", "device", "threads", "offload", "vae_slicing", "config", "lora")
+"""Settings of a model that say where it lies and how it is run, not which it is; files are known by their content."""
+ADVICE = ("num_inference_steps", "guidance_scale", "eta", "pipeline_arguments", "guided")
+"""What a model recommends; it counts as what is made of it."""
+READING = ("attention_factor", "attention_layers", "attention_keys", "attention_text", "text_level")
+"""What masks are made of."""
 DTYPES = ("auto", "float32", "float16", "bfloat16")
 
 
@@ -186,12 +191,14 @@ def metrics(plan: Plan) -> dict[str, Metric]:
 
 
 def local_folder(model: Mapping[str, Any]) -> Path | None:
-    """The folder of a model on this disk; None for one of the hub.
+    """The folder or single file of a model on this disk; None for one of the hub.
 
     Raises:
         UserError: it is a folder's path, but there is no pipeline.
     """
     path = Path(model["path"]).expanduser()
+    if path.is_file():
+        return path
     if path.is_dir():
         if not (path / "model_index.json").is_file():
             raise UserError(f"model.path={path}: not a diffusers pipeline (no model_index.json)")
@@ -257,21 +264,38 @@ def _identity(config: Mapping[str, Any], prompts: tuple[Prompt, ...]) -> dict[st
     if mask["_target_"] == NO_MASK:
         curve = {"_target_": LINEAR}
         prompts = tuple(replace(prompt, subjects=()) for prompt in prompts)
-    if guidance["guidance_scale"] == 1 or not guidance["negative_prompt"]:
-        guidance["negative_prompt"] = None
+    guidance = {
+        key: value for key, value in guidance.items() if key != "_target_" and value not in (None, "")
+    }
+    if guidance.get("guidance_scale") in (0, 1):
+        guidance.pop("negative_prompt", None)
+    reading = {name: config[name] for name in READING}
+    if mask["_target_"] == NO_MASK:
+        reading = {"attention_keys": "joint", "attention_text": "both", "text_level": "mean"}
+    said = json.dumps([asdict(prompt) for prompt in prompts])
     scalars = ("num_inference_steps", "eta", "seed", "images_per_prompt", "height", "width")
     return {
         "recipe": RECIPE,
         "model": {**_model_content(config["model"]), "dtype": _dtype(config)},
         "mask": mask,
         "curve": curve,
-        "guidance": {key: value for key, value in guidance.items() if key != "_target_"},
-        "prompts": hashlib.sha256(json.dumps([asdict(prompt) for prompt in prompts]).encode()).hexdigest()[
-            :16
-        ],
+        "guidance": guidance,
+        "pipeline_arguments": _mapping(config["model"]) | _mapping(config),
+        **{name: reading.get(name) for name in READING},
+        "prompts": hashlib.sha256(said.encode()).hexdigest()[:16],
         **{key: config[key] for key in scalars},
         **({"noise": config["noise"]} if config["noise"] != Noise.shared.name else {}),
     }
+
+
+def _mapping(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of the pipeline's call that are asked for."""
+    asked = config.get("pipeline_arguments") or {}
+    if not isinstance(asked, dict):
+        raise UserError(
+            f"pipeline_arguments={asked}: give them by name, as in pipeline_arguments={{clip_skip: 1}}"
+        )
+    return asked
 
 
 def _content(choice: Mapping[str, Any]) -> dict[str, Any]:
@@ -286,11 +310,20 @@ def _content(choice: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _model_content(model: Mapping[str, Any]) -> dict[str, Any]:
-    folder = local_folder(model)
-    rest = {key: value for key, value in settings(model).items() if key not in HOW}
-    if folder is None:
-        return {"hub": model["path"], "revision": model["revision"], **rest}
-    return {"weights": digest(folder), **rest}
+    content: dict[str, Any] = {
+        key: value
+        for key, value in settings(model).items()
+        if key not in (*HOW, *ADVICE) and value not in (None, False)
+    }
+    where = local_folder(model)
+    if where is None:
+        content |= {"hub": model["path"], "revision": model["revision"]}
+    else:
+        content["weights"] = digest(where) if where.is_dir() else sha256(where)[:16]
+    if (lora := model.get("lora")) is not None:
+        found = Path(lora).expanduser()
+        content["lora"] = digest(found) if found.is_dir() else sha256(found)[:16] if found.is_file() else lora
+    return content
 
 
 def _prompts(choice: Mapping[str, Any], subjects: Mapping[str, Any]) -> tuple[Prompt, ...]:

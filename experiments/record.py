@@ -154,11 +154,14 @@ def _cached_commit(model: dict[str, Any]) -> str | None:
 def _device(plan: Plan, pipe: Any) -> dict[str, Any]:
     import torch
 
-    name = torch.cuda.get_device_name(pipe.device) if pipe.device.type == "cuda" else platform.processor()
+    from asyndm.networks import denoiser
+
+    device = pipe._execution_device  # weights may lie elsewhere
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
     return {
-        "type": pipe.device.type,
+        "type": device.type,
         "name": name or platform.machine(),
-        "dtype": str(pipe.unet.dtype).removeprefix("torch."),
+        "dtype": str(denoiser(pipe).dtype).removeprefix("torch."),
         "threads": plan.config["model"].get("threads") or torch.get_num_threads(),
         "cores": os.cpu_count(),
     }

@@ -29,12 +29,12 @@ from evaluation.results import write_bytes
 from evaluation.traces import PREVIEWS, TRACES, Trace, encode, encode_previews, shown_steps, trace
 from experiments.folder import STRIP_FILE, missing_items, wants_strip
 from experiments.gpus import leased_device
-from experiments.plan import Item, Plan, build_mask
+from experiments.plan import ADVICE, READING, Item, Plan, build_mask
 
 if TYPE_CHECKING:
+    from asyndm.algorithm import StepRecord
     from torch import Tensor
 
-    from asyndm.algorithm import StepRecord
     from asyndm.masks import Mask
 
 REMEDY = "choose model.dtype=float32, or less guidance"
@@ -47,32 +47,47 @@ class Tracer:
     def __init__(self, num_inference_steps: int, previews: int) -> None:
         self.steps = shown_steps(num_inference_steps)
         self.previews = previews
-        self.timesteps: list[Tensor] = []
-        self.weights: list[Tensor] = []
-        self.samples: list[Tensor] = []
+        self.flow = False
+        self.timesteps: dict[int, list[Tensor]] = {}
+        self.weights: dict[int, list[Tensor]] = {}
+        self.samples: dict[int, list[Tensor]] = {}
 
     def __call__(self, record: StepRecord) -> None:
-        if record.step in self.steps:
-            self.timesteps.append(record.timesteps)
-            self.weights.append(record.weights)
-            self.samples.append(record.sample[: self.previews])
+        if record.step not in self.steps:
+            return
+        self.flow = record.flow
+        for row, image in enumerate(record.images):
+            self.timesteps.setdefault(image, []).append(record.timesteps[row])
+            self.weights.setdefault(image, []).append(record.weights[row])
+            if image < self.previews:
+                self.samples.setdefault(image, []).append(record.sample[row])
 
     def traces(self) -> list[Trace]:
-        """The way of each picture of the batch."""
-        timesteps, weights = (
-            [step.cpu().double().numpy() for step in steps] for steps in (self.timesteps, self.weights)
-        )
+        """The way of each picture of the batch; of fewer evaluations than asked for (image to image) those made."""
         return [
-            trace(self.steps, np.stack([t[b] for t in timesteps]), np.stack([w[b] for w in weights]))
-            for b in range(len(timesteps[0]))
+            trace(
+                self.steps[: len(self.timesteps[i])],
+                _array(self.timesteps[i]),
+                _array(self.weights[i]),
+                self.flow,
+            )
+            for i in sorted(self.timesteps)
         ]
 
     def decoded(self, pipe: Any) -> list[list[Image.Image]]:
         """The predicted clean pictures of the first images, one at each step kept."""
-        from asyndm.sampler import decode
+        import torch
 
-        steps = [decode(pipe, sample, "pil") for sample in self.samples] if self.previews else []
-        return [list(frames) for frames in zip(*steps, strict=True)]
+        from asyndm.previews import decode
+
+        return [
+            decode(pipe, torch.stack(samples), tuple(self.timesteps[i][0].shape))
+            for i, samples in sorted(self.samples.items())
+        ]
+
+
+def _array(steps: Sequence[Tensor]) -> Any:
+    return np.stack([step.cpu().double().numpy() for step in steps])
 
 
 def is_wanted(plan: Plan, number: int, batch: Sequence[Item]) -> bool:
@@ -153,38 +168,43 @@ def draw_strip(plan: Plan, made: Made, count: int) -> None:
 
 
 def _sample(plan: Plan, pipe: Any, mask: Mask, previews: int, batch: Sequence[Item]) -> Made:
-    import torch
+    from asyndm import BrokenImages, sample
 
-    from asyndm.sampler import decode, sample
+    tracer = Tracer(plan.identity["num_inference_steps"], previews)
+    try:
+        images = sample(
+            pipe,
+            [item.prompt.text for item in batch],
+            [list(item.prompt.subjects) for item in batch],
+            mask=mask,
+            seed=[item.seed for item in batch],
+            callback=tracer,
+            **sample_arguments(plan),
+        )
+    except BrokenImages as error:
+        images = error.images
+    whole = all(image is not None for image in images)
+    return Made(list(batch), images, tracer.traces(), tracer.decoded(pipe) if whole else [])
 
-    config = plan.identity
-    tracer = Tracer(config["num_inference_steps"], previews)
-    latents: Tensor = sample(
-        pipe,
-        [item.prompt.text for item in batch],
-        [list(item.prompt.subjects) for item in batch],
-        curve=build(config["curve"]),
-        mask=mask,
-        num_inference_steps=config["num_inference_steps"],
-        eta=config["eta"],
-        seed=[item.seed for item in batch],
-        height=config["height"],
-        width=config["width"],
-        callback=tracer,
-        output_type="latent",
-        **config["guidance"],
-    )
-    finite = torch.isfinite(latents).flatten(1).all(1).tolist()
-    decoded = iter(decode(pipe, latents[finite], "pil") if any(finite) else [])
-    images = [next(decoded) if whole else None for whole in finite]
-    return Made(list(batch), images, tracer.traces(), tracer.decoded(pipe) if all(finite) else [])
+
+def sample_arguments(plan: Plan) -> dict[str, Any]:
+    """Of `asyndm.sample`, all that is the same for every picture of the run but its mask."""
+    identity = plan.identity
+    return {
+        "curve": build(identity["curve"]),
+        **{name: identity[name] for name in ("num_inference_steps", "eta", *READING)},
+        **{name: identity[name] for name in ("height", "width") if identity[name] is not None},
+        **identity["guidance"],
+        **identity["pipeline_arguments"],
+    }
 
 
 def load_model(plan: Plan) -> Any:
     """The run's pipeline; the last one loaded stays at hand for the next job of a sweep."""
     content = plan.identity["model"]
     model = {**plan.config["model"], "dtype": content["dtype"], "device": leased_device(plan.device)}
-    model.pop("threads", None)
+    for name in ("threads", *ADVICE):
+        model.pop(name, None)
     return _load(json.dumps(model), json.dumps(content))
 
 
@@ -197,6 +217,7 @@ def _load(model: str, content: str) -> Any:
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
     pipe: Any = build(json.loads(model))
+    pipe.set_progress_bar_config(disable=True)
     return pipe
 
 

@@ -22,7 +22,7 @@ from asyndm.prompts import (
     WordList,
     text_id,
 )
-from asyndm.subjects import Subject, locate
+from asyndm.subjects import Subject, locate, span
 from tests.conftest import make_tokenizer
 
 YAML = """\
@@ -337,3 +337,69 @@ def test_a_word_list_finds_its_words_wherever_they_stand(tmp_path: Path) -> None
 def test_a_word_list_without_words_is_refused(words: list[str], path: str | None) -> None:
     with pytest.raises(UserError, match="word list"):
         WordList(words, path).choose(Prompt("p", "a dog"))
+
+
+@pytest.mark.parametrize(
+    ("words", "text", "expected"),
+    [
+        (["puppy", "dog"], "two puppies and a dog", ["puppies", "dog"]),
+        (["knife", "person"], "three knives and people", ["knives", "people"]),
+        (["wolf", "leaf", "bookshelf"], "wolves, leaves, bookshelves", ["wolves", "leaves", "bookshelves"]),
+        (["man", "woman", "child"], "men, women and children", ["men", "women", "children"]),
+        (["snowman", "human", "fireman"], "snowmen, humans, Firemen", ["snowmen", "humans", "Firemen"]),
+        (["mouse", "goose", "mongoose"], "mice, geese, mongooses", ["mice", "geese", "mongooses"]),
+        (["foot", "tooth", "ox", "die"], "feet, teeth, oxen, dice", ["feet", "teeth", "oxen", "dice"]),
+        (["sheep", "fish", "deer"], "two sheep, fish, deer", ["sheep", "fish", "deer"]),
+        (
+            ["bus", "dish", "box", "church"],
+            "buses dishes boxes churches",
+            ["buses", "dishes", "boxes", "churches"],
+        ),
+        (["potato", "photo", "zoo"], "potatoes, photos, zoos", ["potatoes", "photos", "zoos"]),
+        (["monkey", "quiz", "stomach"], "monkeys, quizzes, stomachs", ["monkeys", "quizzes", "stomachs"]),
+        (["roof", "giraffe", "dwarf"], "roofs, giraffes, dwarfs", ["roofs", "giraffes", "dwarfs"]),
+        (["cactus", "chateau"], "cacti, cactuses, chateaux", ["cacti", "cactuses", "chateaux"]),
+        (["star"], "a man stares at a star", ["star"]),
+        (["car", "can", "cap"], "cares, canes, capes, a can", ["can"]),
+        (["bus", "bush"], "a bush, bushes, a buss, a bus", ["bush", "bushes", "bus"]),
+        (["wolf", "loaf", "foot"], "he wolfs, loafs and foots", []),
+        (["traffic light"], "two Traffic  Lights", ["Traffic  Lights"]),
+        (["man on horse", "man"], "a man on horse, a man", ["man on horse", "man"]),
+        (["glass of water"], "two glasses of water", ["glasses of water"]),
+        (["hot-dog", "caf\u00e9"], "hot\u2011dogs in cafe\u0301s", ["hot\u2011dogs", "cafe\u0301s"]),
+        (["猫"], "一只猫在草地上", ["猫"]),
+        (["猫", "黑猫"], "一只黑猫和猫", ["黑猫", "猫"]),
+        (["แมว", "หมา"], "แมวกับหมา", ["แมว", "หมา"]),
+        (["고양이"], "고양이가 고양이와", ["고양이", "고양이"]),
+    ],
+)
+def test_plurals_and_scripts_of_a_word_list(words: list[str], text: str, expected: list[str]) -> None:
+    chosen = WordList(words).choose(Prompt("p", text))
+    assert [subject.text for subject in chosen.subjects] == expected
+    places = [span(text, subject) for subject in chosen.subjects]
+    assert places == sorted(places) and [text[start:end] for start, end in places] == expected
+
+
+def test_a_found_word_beyond_the_limit_is_left_out_and_a_chosen_one_refused(tmp_path: Path) -> None:
+    text = "a dog with " + "a " * 80 + "dog"
+    found = WordList(["dog"]).choose(Prompt("p", text))
+    chosen = Prompt("p", text, (Subject("dog"), Subject("dog", occurrence=2)))
+    assert found == chosen and asdict(found) == asdict(chosen)
+    with pytest.warns(UserWarning, match="left out 'dog#2': beyond the 77 tokens"):
+        assert locate(make_tokenizer(), text, found.subjects, limit=77) == [[2], []]
+    with pytest.raises(UserError, match="'dog' lies beyond the 77 tokens"):
+        locate(make_tokenizer(), text, chosen.subjects, limit=77)
+
+
+def test_a_number_is_part_of_a_subject_where_the_prompt_has_it_so(tmp_path: Path) -> None:
+    path = written(tmp_path, "p.yaml", '- {text: "player with jersey #7", subjects: ["jersey #7"]}\n')
+    (prompt,) = FilePrompts(path).load()
+    assert prompt.subjects == (Subject("jersey #7"),)
+    assert Prompt.from_dict(json.loads(json.dumps(asdict(prompt)))) == prompt
+
+
+def test_reference_places_where_words_have_no_spaces(tmp_path: Path) -> None:
+    text = "大猫 猫, cafe\u0301 猫"
+    given = reference(tmp_path, {"item_idx": {text: [1, 3]}, "item_k": {text: [0.5, 0.5]}}, [text])
+    (prompt,) = given.load()
+    assert [span(text, subject) for subject in prompt.subjects] == [(3, 4), (text.rindex("猫"), len(text))]

@@ -5,14 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from asyndm.curves import Curve, Horizon
+from asyndm.curves import Curve
 
 
-def trajectory(curve: Curve, horizon: Horizon) -> Tensor:
-    """The N timesteps at which a pixel that never leaves ``curve`` is evaluated, then 0: (N+1,) float64."""
-    t = torch.tensor(horizon.t_start, dtype=torch.float64)
-    levels = []
-    for remaining in range(horizon.num_inference_steps, -1, -1):
-        t = curve.advance(t, remaining, horizon)
-        levels.append(t)
-    return torch.stack(levels)
+def trajectory(curve: Curve, steps: int) -> Tensor:
+    """The places in rungs at which a pixel that never leaves ``curve`` is evaluated, from one above the first rung on,
+    as on "leading" ladders: (N,) float64, the last of them 0."""
+    u = torch.tensor(float(steps), dtype=torch.float64)
+    places = []
+    for remaining in range(steps, 0, -1):
+        u = curve.advance(u, remaining, steps)
+        places.append(u)
+    return torch.stack(places)

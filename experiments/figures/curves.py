@@ -24,7 +24,7 @@ DOTTED = 25
 
 
 def path(curve: Curve, flags: Sequence[bool] | npt.NDArray[np.bool_], num_inference_steps: int) -> Array:
-    """The timesteps of one pixel: (N + 1,), from t_start after no update to t_end after N.
+    """The timesteps of one pixel: (N + 1,), from 1001 after no update to 1 after N, as on Stable Diffusion's ladder.
 
     Args:
         curve: the concave one.
@@ -33,15 +33,14 @@ def path(curve: Curve, flags: Sequence[bool] | npt.NDArray[np.bool_], num_infere
     """
     import torch
 
-    from asyndm.curves import Horizon, Linear
+    from asyndm.curves import Linear
 
-    horizon, line = Horizon(num_inference_steps), Linear()
-    t = torch.tensor(horizon.t_start, dtype=torch.float64)
-    timesteps = [float(t)]
+    line, rungs = Linear(), torch.tensor(float(num_inference_steps), dtype=torch.float64)
+    places = [float(rungs)]
     for remaining, flag in zip(range(num_inference_steps, 0, -1), flags, strict=True):
-        t = (curve if flag else line).advance(t, remaining, horizon)
-        timesteps.append(float(t))
-    return np.array(timesteps)
+        rungs = (curve if flag else line).advance(rungs, remaining, num_inference_steps)
+        places.append(float(rungs))
+    return 1 + 1000 / num_inference_steps * np.array(places)
 
 
 def flips(num_inference_steps: int, count: int = PATHS, seed: int = SEED) -> npt.NDArray[np.bool_]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,9 @@ from diffusers import StableDiffusionPipeline
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from asyndm.attention import CrossAttentionMaps
-from asyndm.conditioning.unet import PerPixelTime
+from asyndm.attention import Reading
+from asyndm.levels import pixel_timesteps
+from asyndm.networks.unet import UNet
 from asyndm.shapes.render import MOST
 from experiments.train_shapes.settings import Recipe
 
@@ -65,12 +65,11 @@ def batch_loss(
     noise = torch.randn(x0.shape, generator=generator)
     x, target = a.sqrt() * x0 + (1 - a).sqrt() * noise, a.sqrt() * noise - (1 - a).sqrt() * x0
     text = net.text_encoder(batch["tokens"]).last_hidden_state
-    with PerPixelTime(net.unet) if recipe.mixed_share else nullcontext() as per_pixel:
-        if per_pixel:
-            per_pixel.set(index, rows)
-        with CrossAttentionMaps(net.unet, batch["positions"], factor=1, conditional_half=False) as attention:
-            output = net.unet(x, rows[:count], encoder_hidden_states=text).sample
-            maps = attention.maps()
+    timesteps = pixel_timesteps(rows[index]) if recipe.mixed_share else rows[:count]
+    with UNet().attention(net.unet, batch["positions"], Reading(factor=1)) as attention:
+        attention.listen(slice(None), (x.shape[-2], x.shape[-1]))
+        output = net.unet(x, timesteps, encoder_hidden_states=text).sample
+        maps = attention.maps()
     things = regions[:, : maps.shape[1]]
     share = (maps * things).sum((2, 3)) / maps.sum((2, 3)).clamp_min(1e-8)
     present = (things.amax((2, 3)) > 0) & (maps.sum((2, 3)) > 0)

@@ -11,29 +11,29 @@ from typing import TYPE_CHECKING, Any
 from asyndm.errors import UserError
 
 if TYPE_CHECKING:
-    from asyndm.algorithm import StepRecord
-    from asyndm.curves import Curve, Exponential, Horizon, Linear, PiecewiseLinear, Quadratic
+    from asyndm.curves import Curve, Exponential, Linear, PiecewiseLinear, Quadratic
     from asyndm.masks import DynamicMask, ExternalMask, GlobalMask, Mask, NoMask, StaticMask
     from asyndm.models import load
-    from asyndm.sampler import sample
+    from asyndm.sampler import BrokenImages, asynchronous, sample
+    from asyndm.scheduler import StepRecord
     from asyndm.subjects import Subject
 
 _HOMES = {
-    "algorithm": ("StepRecord",),
-    "curves": ("Curve", "Exponential", "Horizon", "Linear", "PiecewiseLinear", "Quadratic"),
+    "curves": ("Curve", "Exponential", "Linear", "PiecewiseLinear", "Quadratic"),
     "masks": ("DynamicMask", "ExternalMask", "GlobalMask", "Mask", "NoMask", "StaticMask"),
     "models": ("load",),
-    "sampler": ("sample",),
+    "sampler": ("BrokenImages", "asynchronous", "sample"),
+    "scheduler": ("StepRecord",),
     "subjects": ("Subject",),
 }
 
 __all__ = [
+    "BrokenImages",
     "Curve",
     "DynamicMask",
     "Exponential",
     "ExternalMask",
     "GlobalMask",
-    "Horizon",
     "Linear",
     "Mask",
     "NoMask",
@@ -43,6 +43,7 @@ __all__ = [
     "StepRecord",
     "Subject",
     "UserError",
+    "asynchronous",
     "load",
     "sample",
 ]

@@ -1,70 +1,96 @@
-"""Reading cross-attention maps off a stock ``UNet2DConditionModel``, by removable hooks."""
+"""Reading attention maps off a stock network beside its own attention, which runs untouched."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 import torch
-from diffusers import UNet2DConditionModel
-from diffusers.models.attention_processor import Attention
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
 from asyndm.errors import UserError, is_whole
 
 PREFERRED_FACTOR = 4
+KEYS = ("joint", "text")
+PARTS = ("both", "clip", "t5")
+Tokens = Sequence[Sequence[Sequence[int]]]
 
 
-class CrossAttentionMaps:
-    """Where each subject's words are attended to, while the context lasts.
-
-    The map of a subject is softmax(QKᵀ/√d) at its token positions, averaged over those tokens, over the
-    heads and over all cross-attention layers of one resolution. Queries and keys are taken from the
-    outputs of ``to_q`` and ``to_k``; the network's own (fused) attention runs untouched beside it.
-
-    Example::
-
-        with CrossAttentionMaps(unet, tokens=[[[2], [5, 6]]]) as attention:
-            unet(torch.cat([x, x]), t, encoder_hidden_states=torch.cat([uncond, cond]))
-            maps = attention.maps()              # (1, 2, H/4, W/4)
+@dataclass(frozen=True)
+class Reading:
+    """Which attention a mask is made of. What does not concern a network is not asked.
 
     Args:
-        unet: a stock network with cross-attention.
-        tokens: for each image, for each of its subjects, the positions of its tokens in the text; a subject
-            without any has a zero map.
-        factor: latent size over map size. None: 4 if the network attends there, else the finest it has.
-        conditional_half: the network's batch is [unconditional; conditional], and only the second half
-            is read. False: the whole batch is conditional.
-
-    Raises:
-        UserError: no cross-attention at this factor, or a batch of another size than ``tokens`` says.
+        factor: of a UNet, latent size over map size; None: 4 if it attends there, else the finest there is.
+        layers: of a transformer, which of its blocks that attend to text, counted from 0; None: the middle third of
+            those where text and image attend together, all where there is true cross-attention.
+        keys: of joint attention: "joint" is the share among all keys, "text" among the text's alone.
+        text: where a prompt is read by CLIP and T5 side by side (SD3): the tokens of "both", "clip" or "t5".
     """
 
-    def __init__(
-        self,
-        unet: UNet2DConditionModel,
-        tokens: Sequence[Sequence[Sequence[int]]],
-        factor: int | None = None,
-        conditional_half: bool = True,
-    ) -> None:
-        self._unet: Any = unet
+    factor: int | None = None
+    layers: Sequence[int] | None = None
+    keys: str = "joint"
+    text: str = "both"
+
+    def __post_init__(self) -> None:
+        if self.factor is not None and not is_whole(self.factor):
+            raise UserError(f"attention_factor must be a whole number or None, got {self.factor!r}")
+        listed = self.layers is None or isinstance(self.layers, (list, tuple))
+        if not listed or not all(map(is_whole, self.layers or ())) or self.layers in ([], ()):
+            raise UserError(f"attention_layers must be a list of whole numbers or None, got {self.layers!r}")
+        for setting, value, choices in (
+            ("attention_keys", self.keys, KEYS),
+            ("attention_text", self.text, PARTS),
+        ):
+            if value not in choices:
+                raise UserError(f"{setting} must be one of {', '.join(choices)}, got {value!r}")
+
+    def choose(self, layers: Sequence[nn.Module], default: slice) -> list[nn.Module]:
+        """The layers asked for, else those of the slice.
+
+        Raises:
+            UserError: the network has no such layer.
+        """
+        if self.layers is None:
+            return list(layers[default])
+        if wrong := [i for i in self.layers if not 0 <= i < len(layers)]:
+            raise UserError(
+                f"attention_layers: the network has layers 0 to {len(layers) - 1}, not {wrong[0]}"
+            )
+        return [layers[i] for i in self.layers]
+
+
+class AttentionMaps(ABC):
+    """Where each subject's words are attended to, while the context lasts.
+
+    The map of a subject is softmax(QKᵀ/√d) at its token positions, averaged over those tokens, over the heads and over
+    the layers read. `listen` says which rows of the network's next batch are read; nothing is read until then.
+
+    Args:
+        layers: the network's attention layers.
+        tokens: for each image, for each of its subjects, the positions of its tokens in the text, or less than 0 and
+            counted from its end; a subject without any has a zero map.
+    """
+
+    def __init__(self, layers: Sequence[nn.Module], tokens: Tokens) -> None:
+        self.layers = list(layers)
         self._tokens = tokens
-        self._copies = 2 if conditional_half else 1
-        self.factor, self._layers = _layers_at(unet, factor)
         self._handles: list[RemovableHandle] = []
-        self._size = (0, 0)
-        self._queries: dict[nn.Module, Tensor] = {}
-        self._maps: list[Tensor] = []
-        self._weights: Tensor | None = None
+        self._rows: slice | None = None
+        self._grid = (0, 0)
+        self._lengths: int | Sequence[int] | None = None
+        self._shares: list[Tensor] = []
 
     def __enter__(self) -> Self:
-        self._handles.append(self._unet.register_forward_pre_hook(self._begin, with_kwargs=True))
-        for layer in self._layers:
-            key = layer.to_kv if layer.fused_projections else layer.to_k
-            self._handles.append(layer.to_q.register_forward_hook(self._query_hook(layer)))
-            self._handles.append(key.register_forward_hook(self._key_hook(layer)))
+        for layer in self.layers:
+            self._handles += self._hook(layer)
         return self
 
     def __exit__(
@@ -73,45 +99,87 @@ class CrossAttentionMaps:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        self._queries.clear()
+        self.ignore()
+
+    def listen(self, rows: slice, grid: tuple[int, int], lengths: int | Sequence[int] | None = None) -> None:
+        """Read the next evaluation: these rows of its batch, one for each image, as maps of this size.
+
+        Args:
+            lengths: of the text in joint sequences, or of each row of the batch where each has its own; None: all
+                that is not image.
+        """
+        self._rows, self._grid, self._lengths = rows, grid, lengths
+        self._shares.clear()
+
+    def ignore(self) -> None:
+        """Read no further evaluation; what has been read is kept."""
+        self._rows = None
 
     def maps(self) -> Tensor:
-        """The maps of the network's last evaluation: (B, S, h, w), float32, differentiable.
+        """The maps of the evaluation listened to: (B, S, h, w), float32, differentiable.
 
         S is the largest number of subjects in the batch; images with fewer have zero maps at the end.
+
+        Raises:
+            UserError: nothing was read.
         """
-        if not self._maps:
-            raise UserError("no attention map yet: evaluate the network inside the context first")
-        mean = torch.stack(self._maps).mean(0)
-        return mean.transpose(1, 2).reshape(mean.shape[0], -1, *self._size)
-
-    def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        sample = args[0] if args else kwargs["sample"]
-        if sample.shape[0] != self._copies * len(self._tokens):
+        if not self._shares:
             raise UserError(
-                f"the network's batch is {sample.shape[0]}, but tokens were given for {len(self._tokens)} images "
-                f"({self._copies} rows each)"
+                "no attention map was read: the network's attention does not go through torch's "
+                "scaled_dot_product_attention (use pipe's default attention backend), or is compiled"
             )
-        self._size = (-(-sample.shape[-2] // self.factor), -(-sample.shape[-1] // self.factor))
-        self._queries.clear()
-        self._maps.clear()
+        mean = torch.stack(self._shares).mean(0)
+        return mean.transpose(1, 2).reshape(mean.shape[0], -1, *self._grid)
 
-    def _query_hook(self, layer: Attention) -> Any:
-        def read(module: nn.Module, args: tuple[Any, ...], query: Tensor) -> None:
-            self._queries[layer] = query[-len(self._tokens) :]
+    def _weights(self, length: int, device: torch.device, own: Sequence[int] | None = None) -> Tensor:
+        """(B, length, S): 1/n at each of a subject's n token positions, so that a product is a mean.
 
-        return read
+        Args:
+            own: how many of them are each image's own text; None: all.
+        """
+        weights = torch.zeros(len(self._tokens), length, max(map(len, self._tokens)))
+        for image, subjects in enumerate(self._tokens):
+            end = length if own is None else own[image]
+            for subject, positions in enumerate(subjects):
+                if max(positions, default=0) >= end or min(positions, default=0) < -end:
+                    raise UserError(
+                        f"subject {subject + 1} of image {image + 1} has token positions {list(positions)}, but the "
+                        f"text has {end} tokens"
+                    )
+                weights[image, [token % end for token in positions], subject] = 1 / max(1, len(positions))
+        return weights.to(device)
 
-    def _key_hook(self, layer: Attention) -> Any:
-        def read(module: nn.Module, args: tuple[Any, ...], key: Tensor) -> None:
-            key = key[-len(self._tokens) :]
-            if layer.fused_projections:
-                key = key.chunk(2, dim=-1)[0]
-            self._maps.append(self._subject_maps(layer, self._queries.pop(layer), key))
+    @abstractmethod
+    def _hook(self, layer: nn.Module) -> list[RemovableHandle]: ...
 
-        return read
 
-    def _subject_maps(self, layer: Attention, query: Tensor, key: Tensor) -> Tensor:
+class ProjectedMaps(AttentionMaps):
+    """From the outputs of ``to_q`` and ``to_k`` of cross-attention layers: whatever processor they run.
+
+    Args:
+        factor: latent size over map size.
+    """
+
+    def __init__(self, layers: Sequence[nn.Module], tokens: Tokens, factor: int = 1) -> None:
+        super().__init__(layers, tokens)
+        self.factor = factor
+        self._query: Tensor | None = None
+
+    def _hook(self, layer: Any) -> list[RemovableHandle]:
+        key = layer.to_kv if layer.fused_projections else layer.to_k
+
+        def read_query(module: nn.Module, args: Any, query: Tensor) -> None:
+            self._query = None if self._rows is None else query[self._rows]
+
+        def read_key(module: nn.Module, args: Any, key: Tensor) -> None:
+            if self._rows is not None and self._query is not None:
+                key = key.chunk(2, dim=-1)[0] if layer.fused_projections else key
+                self._shares.append(self._share(layer, self._query, key[self._rows]))
+                self._query = None
+
+        return [layer.to_q.register_forward_hook(read_query), key.register_forward_hook(read_key)]
+
+    def _share(self, layer: Any, query: Tensor, key: Tensor) -> Tensor:
         """(B, P, S): each subject's share of the attention of each of the P map pixels, mean over heads."""
         query, key = (x.view(*x.shape[:2], layer.heads, -1).transpose(1, 2) for x in (query, key))
         if layer.norm_q is not None:
@@ -121,61 +189,120 @@ class CrossAttentionMaps:
         scale = query.shape[-1] ** -0.5
         scores = (query.float() * scale) @ key.float().transpose(-1, -2)
         share: Tensor = scores.softmax(dim=-1).mean(dim=1)
-        if self._weights is None:
-            self._weights = _token_weights(self._tokens, share.shape[-1]).to(share.device)
-        return share @ self._weights
+        return share @ self._weights(share.shape[-1], share.device)
 
 
-def _token_weights(tokens: Sequence[Sequence[Sequence[int]]], length: int) -> Tensor:
-    """(B, length, S): 1/n at each of a subject's n token positions, so that a product is a mean."""
-    weights = torch.zeros(len(tokens), length, max(len(subjects) for subjects in tokens))
-    for image, subjects in enumerate(tokens):
-        for subject, positions in enumerate(subjects):
-            if max(positions, default=0) >= length:
-                raise UserError(
-                    f"subject {subject + 1} of image {image + 1} has token positions {list(positions)}, but the text "
-                    f"has {length} tokens"
-                )
-            weights[image, list(positions), subject] = 1 / max(1, len(positions))
-    return weights
+class FusedMaps(AttentionMaps):
+    """From the arguments of ``scaled_dot_product_attention`` as each layer first calls it: normed and rotated as they
+    are, whatever the architecture.
+
+    One more call of the kernel, whose values are the subjects' indicators, gives each subject's share; the N x (N+L)
+    probabilities are never formed.
+
+    Args:
+        text_first: of joint sequences, whether text comes before image; None: keys are text alone.
+        keys: "joint" or "text", see `Reading`.
+    """
+
+    def __init__(
+        self, layers: Sequence[nn.Module], tokens: Tokens, text_first: bool | None = None, keys: str = "joint"
+    ) -> None:
+        super().__init__(layers, tokens)
+        self._text_first, self._text_keys = text_first, keys == "text"
+
+    def _hook(self, layer: nn.Module) -> list[RemovableHandle]:
+        watch = _Watch(self)
+
+        def enter(module: nn.Module, args: Any, kwargs: Any = None) -> None:
+            if self._rows is not None:
+                watch.begin()
+
+        def leave(module: nn.Module, args: Any, output: Any) -> None:
+            watch.end()
+
+        return [
+            layer.register_forward_pre_hook(enter),
+            layer.register_forward_hook(leave, always_call=True),
+        ]
+
+    def read(self, query: Tensor, key: Tensor, mask: Tensor | None, **settings: Any) -> None:
+        """Keep the subjects' share of this attention: (B, heads, length, d) each; settings are the kernel's."""
+        assert self._rows is not None
+        n = self._grid[0] * self._grid[1]
+        query, key = query[self._rows], key[self._rows]
+        mask = mask[self._rows] if mask is not None and mask.ndim == 4 and len(mask) > 1 else mask
+        if self._text_first is None:
+            values = self._weights(key.shape[2], query.device)
+        else:
+            lengths = self._text_lengths(key.shape[2] - n)
+            own, length = lengths[self._rows], max(lengths)
+            start = 0 if self._text_first else key.shape[2] - length
+            values = self._weights(length, query.device, own)
+            query, mask = _image_rows(query, mask, n, own if self._text_first else [0])
+            if self._text_keys:
+                text = slice(start, start + length)
+                key, mask = key[:, :, text], None if mask is None else mask[..., text]
+                mask = mask if min(own) == length else _within(own, mask, key)
+            else:
+                values = F.pad(values, (0, 0, start, key.shape[2] - length - start))
+        S, d = values.shape[-1], query.shape[-1]
+        values = F.pad(values, (0, max(0, d - S))).to(query.dtype)[:, None].expand(-1, key.shape[1], -1, -1)
+        share = F.scaled_dot_product_attention(query, key, values, attn_mask=mask, **settings)[..., :S]
+        self._shares.append(share.float().mean(1))
+
+    def _text_lengths(self, beside: int) -> list[int]:
+        """Of each row of the network's batch, where ``beside`` tokens stand beside the image's."""
+        lengths = beside if self._lengths is None else self._lengths
+        assert self._rows is not None
+        return [lengths] * self._rows.stop if isinstance(lengths, int) else list(lengths)
 
 
-def _layers_at(unet: UNet2DConditionModel, factor: int | None) -> tuple[int, list[Attention]]:
-    """The cross-attention layers at one resolution, in network order."""
-    layers = cross_attention_layers(unet)
-    if not layers:
-        raise UserError(
-            "the network has no cross-attention: masks from attention need one (use another mask)"
-        )
-    if factor is not None and not is_whole(factor):
-        raise UserError(f"attention_factor must be a whole number or None, got {factor!r}")
-    if factor is None:
-        factor = PREFERRED_FACTOR if PREFERRED_FACTOR in layers else min(layers)
-    if factor not in layers:
-        raise UserError(
-            f"attention_factor={factor}: the network has cross-attention only at "
-            f"{', '.join(map(str, sorted(layers)))} (latent size over map size)"
-        )
-    return factor, layers[factor]
+def _image_rows(
+    query: Tensor, mask: Tensor | None, n: int, starts: Sequence[int]
+) -> tuple[Tensor, Tensor | None]:
+    """The queries of the n image tokens of each sequence, and their part of a mask, from where they start in it."""
+    whole = mask is None or mask.shape[-2] == 1
+    if len(set(starts)) == 1:
+        image = slice(starts[0], starts[0] + n)
+        return query[:, :, image], mask if mask is None or whole else mask[..., image, :]
+    places = torch.tensor(starts, device=query.device)[:, None] + torch.arange(n, device=query.device)
+    places = places[:, None, :, None]
+    if mask is not None and not whole:
+        mask = torch.take_along_dim(mask if mask.ndim == 4 else mask[None, None], places, -2)
+    return torch.take_along_dim(query, places, -2), mask
 
 
-def cross_attention_layers(unet: UNet2DConditionModel) -> dict[int, list[Attention]]:
-    """All cross-attention layers of a network by factor: latent size over the size the layer works at."""
-    layers: dict[int, list[Attention]] = {}
+def _within(own: Sequence[int], mask: Tensor | None, key: Tensor) -> Tensor:
+    """A mask that hides the keys beyond each image's own text as well."""
+    inside = torch.arange(key.shape[2], device=key.device) < torch.tensor(own, device=key.device)[:, None]
+    inside = inside[:, None, None]
+    if mask is None:
+        return inside
+    return inside & mask if mask.dtype == torch.bool else mask.masked_fill(~inside, -torch.inf)
 
-    def collect(block: nn.Module, factor: int) -> None:
-        found = [m for m in block.modules() if isinstance(m, Attention) and m.is_cross_attention]
-        if found:
-            layers.setdefault(factor, []).extend(found)
 
-    network: Any = unet
-    factor = 1
-    for block in network.down_blocks:
-        collect(block, factor)
-        factor *= 2 if getattr(block, "downsamplers", None) else 1
-    if network.mid_block is not None:
-        collect(network.mid_block, factor)
-    for block in network.up_blocks:
-        collect(block, factor)
-        factor //= 2 if getattr(block, "upsamplers", None) else 1
-    return layers
+class _Watch(TorchFunctionMode):
+    """Hands the first attention inside one layer to its reader."""
+
+    def __init__(self, reader: FusedMaps) -> None:
+        super().__init__()
+        self._reader = reader
+        self._on = self._waiting = False
+
+    def begin(self) -> None:
+        self._on = self._waiting = True
+        super().__enter__()  # type: ignore[no-untyped-call]
+
+    def end(self) -> None:
+        if self._on:
+            self._on = False
+            super().__exit__(None, None, None)  # type: ignore[no-untyped-call]
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if self._waiting and func is F.scaled_dot_product_attention:
+            self._waiting = False
+            named = dict(zip(("query", "key", "value", "attn_mask"), args, strict=False)) | kwargs
+            kept = {name: named[name] for name in ("scale", "enable_gqa") if name in named}
+            self._reader.read(named["query"], named["key"], named.get("attn_mask"), **kept)
+        return func(*args, **kwargs)

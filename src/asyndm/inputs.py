@@ -3,66 +3,171 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from inspect import signature
 from numbers import Integral
 from typing import Any
 
+import numpy as np
 import torch
-from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
-from torch._dynamo import OptimizedModule
-from torch.nn import Module
 from torch.nn.utils.rnn import pad_sequence
 
-from asyndm.conditioning.unet import PerPixelTime
 from asyndm.curves import Curve
-from asyndm.errors import UserError, is_number, is_whole
+from asyndm.errors import UserError, check_fraction, is_whole
 from asyndm.masks import Mask
+from asyndm.networks import Family, denoiser, find_family
+from asyndm.session import TEXT_LEVELS, check_uncompiled
 from asyndm.subjects import Subject, as_subject
 
 Subjects = Sequence[str | Subject]
-PIPELINE_PARTS = (
-    "vae",
-    "tokenizer",
-    "encode_prompt",
-    "maybe_convert_prompt",
-    "run_safety_checker",
-    "image_processor",
-    "maybe_free_model_hooks",
-)
-"""What sampling uses of a pipeline beside its network."""
+OUTPUT_TYPES = ("pil", "pt", "np", "latent")
+RESERVED = {"generator": "seed", "return_dict": "output_type", "scheduler": "pipe.scheduler"}
+"""Arguments of a pipeline that are set here, and what to use in their place."""
+USUAL = 1024
+"""Pixels a side where neither a pipeline nor its network says what they were made for."""
+PICTURES = ("image", "mask_image", "control_image", "masked_image_latents")
+"""Arguments of a pipeline that may have an entry for each prompt, beside all those of prompts."""
 
 
-def check_pipeline(pipe: Any) -> None:
-    """Refuse anything but a text-to-image pipeline around an uncompiled ``UNet2DConditionModel`` with plain time."""
-    unet = getattr(pipe, "unet", None)
-    if isinstance(unet, Module) and any(_is_compiled(module) for module in unet.modules()):
-        raise UserError(
-            "pipe.unet is compiled by torch.compile, which leaves out hooks: give the network as it was loaded "
-            "(after pipe.unet = torch.compile(pipe.unet) that is pipe.unet._orig_mod)"
-        )
-    if not isinstance(unet, UNet2DConditionModel) or not all(hasattr(pipe, name) for name in PIPELINE_PARTS):
-        raise UserError(f"pipe must be a StableDiffusionPipeline, got {type(pipe).__name__}")
+def check_pipeline(pipe: Any) -> Family:
+    """The family that serves a pipeline.
+
+    Raises:
+        UserError: a class that is not served, a compiled network, a device without float64.
+    """
+    family, network = find_family(pipe), denoiser(pipe)
+    check_uncompiled(network, family)
     if pipe._execution_device.type == "mps":
         raise UserError(
             "the pipeline is on mps, which has no float64, and timesteps need it: use pipe.to('cpu')"
         )
-    channels, latent = pipe.unet.config.in_channels, pipe.vae.config.latent_channels
-    if channels != latent:
+    return family
+
+
+def check_call(pipe: Any, steps: Any, copies: Any, output_type: Any, arguments: Mapping[str, Any]) -> None:
+    """Refuse a number of steps or images, an output type or arguments that no call could take.
+
+    Raises:
+        UserError: one of them, or an IP-Adapter without its picture.
+    """
+    limit = pipe.scheduler.config.get("num_train_timesteps", 1000)
+    if steps is not None and (not is_whole(steps) or not 1 <= steps <= limit):
+        raise UserError(f"num_inference_steps must be a whole number from 1 to {limit}, got {steps!r}")
+    if not is_whole(copies) or copies < 1:
+        raise UserError(f"num_images_per_prompt must be a whole number of at least 1, got {copies!r}")
+    if output_type not in OUTPUT_TYPES:
+        raise UserError(f"output_type must be one of {', '.join(OUTPUT_TYPES)}, got {output_type!r}")
+    for name, remedy in RESERVED.items():
+        if name in arguments:
+            raise UserError(f"{name} is set by asyndm.sample itself: use {remedy}")
+    parameters = signature(type(pipe).__call__).parameters
+    # Of those that take **kwargs most ignore what they do not know.
+    if unknown := [name for name in arguments if name not in parameters or name == "kwargs"]:
+        raise UserError(f"{type(pipe).__name__} takes no argument {unknown[0]!r}")
+    for name, value in arguments.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{name} must be a finite number, got {value!r}")
+    if arguments.get("height") is not None or arguments.get("width") is not None:
+        picture_size(pipe, arguments.get("height"), arguments.get("width"))
+    adapted = getattr(denoiser(pipe).config, "encoder_hid_dim_type", None) == "ip_image_proj"
+    if adapted and not {"ip_adapter_image", "ip_adapter_image_embeds"} & set(arguments):
         raise UserError(
-            f"the network takes {channels} channels but the autoencoder has {latent}: "
-            "only text-to-image models are supported (no inpainting, no upscaling)"
+            "the pipeline has an IP-Adapter: give its picture as ip_adapter_image, or call pipe.unload_ip_adapter()"
         )
-    PerPixelTime(unet)  # refuses a network that uses time in another way
 
 
-def _is_compiled(module: Module) -> bool:
-    """Compiled as a wrapper (``torch.compile(module)``) or in place (``module.compile()``)."""
-    return isinstance(module, OptimizedModule) or module._compiled_call_impl is not None
+@dataclass(frozen=True)
+class Texts:
+    """The prompts of a call with all other arguments of the pipeline, and which of its images are made.
+
+    Args:
+        copies: images of each prompt.
+        images: those made now: all, or a single one.
+    """
+
+    prompts: Sequence[str]
+    copies: int
+    images: range
+    others: Mapping[str, Any]
+
+    def arguments(self, pipe: Any) -> dict[str, Any]:
+        """Of the pipeline's call. Of a list with an entry for each prompt one image takes its own. A text is given to
+        each prompt, as pipelines want where prompts are a list; so is a single picture, which they would noise by the
+        first image's generator alone."""
+        count, place = len(self.prompts), self.images.start // self.copies
+        several_nets = hasattr(
+            getattr(pipe, "controlnet", None), "nets"
+        )  # a list of pictures is one for each of them
+        pictures = () if several_nets else PICTURES
+        own: dict[str, Any] = {"prompt": list(self.prompts), **self.others}
+        for name, value in own.items():
+            if ("prompt" in name and isinstance(value, str)) or (name in pictures and not _is_batch(value)):
+                own[name] = None if value is None else [value] * count
+            elif "prompt" in name and isinstance(value, list):
+                own[name] = list(value)  # Z-Image writes its template into the lists it is given
+        if len(self.images) == count * self.copies:
+            own["num_images_per_prompt"] = self.copies
+        else:
+            for name, value in own.items():
+                if ("prompt" in name or name in pictures) and _is_batch(value) and len(value) == count:
+                    own[name] = value[place : place + 1]
+                if name == "latents" and _is_batch(value) and len(value) == count * self.copies:
+                    own[name] = value[self.images.start : self.images.stop]
+        if self.others.get("prompt_embeds") is not None:
+            own["prompt"] = None
+        return own
 
 
-def prompt_list(prompt: str | Sequence[str]) -> list[str]:
-    """One prompt or several, as a list."""
+def _is_batch(value: Any) -> bool:
+    """Whether it is a list, or a tensor or array of at least embeddings or pictures in a batch."""
+    return isinstance(value, (list, tuple)) or getattr(value, "ndim", 0) >= 2 and not _is_picture(value)
+
+
+def _is_picture(value: Any) -> bool:
+    """Whether an array is (h, w), (h, w, 3) or (3, h, w); embeddings of a batch are told from these by their size."""
+    return isinstance(value, np.ndarray) and value.ndim <= 3
+
+
+def picture_size(pipe: Any, height: Any = None, width: Any = None) -> tuple[int, int]:
+    """Height and width of a pipeline's pictures in pixels; None: the model's own. Its weights are not looked at.
+
+    Raises:
+        UserError: a size that the pipeline would refuse, or silently round.
+    """
+    network, scale = denoiser(pipe), pipe.vae_scale_factor
+    native = getattr(pipe, "default_sample_size", None) or network.config.get("sample_size") or USUAL // scale
+    native = (native, native) if isinstance(native, int) else tuple(native)
+    size = []
+    for name, value, default in zip(("height", "width"), (height, width), native, strict=True):
+        value = default * scale if value is None else value
+        unit = _unit(pipe)
+        if not is_whole(value) or value < 1 or value % unit:
+            raise UserError(f"{name} must be a positive multiple of {unit} for this model, got {value!r}")
+        size.append(value)
+    return size[0], size[1]
+
+
+def _unit(pipe: Any) -> int:
+    """Pixels of which a picture's sides must be multiples: those of a token, but at least 8 as in every pipeline."""
+    network, scale = denoiser(pipe), int(pipe.vae_scale_factor)
+    if (
+        network is getattr(pipe, "unet", None)
+        or "use_resolution_binning" in signature(type(pipe).__call__).parameters
+    ):
+        return max(8, scale)
+    packed = not network.config.get(
+        "sample_size"
+    )  # two by two latent pixels, whatever the network's own patch
+    return scale * (2 if packed else network.config.get("patch_size") or 1)
+
+
+def prompt_list(prompt: str | Sequence[str] | None, arguments: Mapping[str, Any]) -> list[str]:
+    """One prompt or several, as a list; empty texts where only their embeddings are given."""
+    if prompt is None and (embeddings := arguments.get("prompt_embeds")) is not None:
+        return [""] * len(embeddings)
     wrong = f"prompt must be a text or a non-empty list of texts, got {prompt!r}"
     prompts = [prompt] if isinstance(prompt, str) else _listed(prompt, wrong)
     if not prompts or not all(isinstance(text, str) for text in prompts):
@@ -70,19 +175,15 @@ def prompt_list(prompt: str | Sequence[str]) -> list[str]:
     return prompts
 
 
-def negative_list(negative_prompt: str | Sequence[str] | None, count: int) -> list[str]:
-    """One negative prompt for each image."""
-    if negative_prompt is None or isinstance(negative_prompt, str):
-        return [negative_prompt or ""] * count
-    wrong = f"negative_prompt must be a text or a list of texts, got {negative_prompt!r}"
-    negatives = _listed(negative_prompt, wrong)
-    if not all(isinstance(text, str) for text in negatives):
-        raise UserError(wrong)
-    if len(negatives) != count:
-        raise UserError(
-            f"negative_prompt has {len(negatives)} entries for {count} prompts: give one, or one each"
-        )
-    return negatives
+def check_texts(arguments: Mapping[str, Any], count: int) -> None:
+    """Refuse further prompts (``negative_prompt``, ``prompt_2``, ...) that are neither one text nor one for each."""
+    for name, value in arguments.items():
+        if value is None or isinstance(value, str) or not re.fullmatch(r"(negative_)?prompt(_\d)?", name):
+            continue
+        if not isinstance(value, (list, tuple)) or not all(isinstance(text, str) for text in value):
+            raise UserError(f"{name} must be a text or a list of texts, got {value!r}")
+        if len(value) != count:
+            raise UserError(f"{name} has {len(value)} entries for {count} prompts: give one, or one each")
 
 
 def subject_lists(subjects: Subjects | Sequence[Subjects] | None, count: int) -> list[list[Subject]]:
@@ -134,36 +235,8 @@ def seed_list(seed: int | Sequence[int], prompts: Sequence[str]) -> list[int]:
     return [int(s) for s in seeds]
 
 
-def latent_scale(vae: Mapping[str, Any]) -> int:
-    """Pixels a side of one latent pixel, from the autoencoder's config."""
-    scale: int = 2 ** (len(vae["block_out_channels"]) - 1)
-    return scale
-
-
-def latent_size(
-    unet: Mapping[str, Any], vae: Mapping[str, Any], height: int | None, width: int | None
-) -> tuple[int, int]:
-    """(H, W) of the latents for a size in pixels, None: the model's own; from the configs of its two networks.
-
-    Both must be divisible by the factor between the network's finest and coarsest grids.
-    """
-    native = unet["sample_size"]
-    native = (native, native) if isinstance(native, int) else tuple(native)
-    scale = latent_scale(vae)
-    factor = 2 ** (len(unet["block_out_channels"]) - 1)
-    size = []
-    for name, value, default in zip(("height", "width"), (height, width), native, strict=True):
-        value = default * scale if value is None else value
-        if not is_whole(value) or value < 1 or value % (scale * factor):
-            raise UserError(
-                f"{name} must be a positive multiple of {scale * factor} for this model, got {value!r}"
-            )
-        size.append(value // scale)
-    return size[0], size[1]
-
-
-def check_method(curve: Any, mask: Any, callback: Any) -> None:
-    """Refuse a curve, mask or callback of another kind: a class instead of an object of it, a name."""
+def check_method(curve: Any, mask: Any, callback: Any, eta: Any, text_level: Any) -> None:
+    """Refuse a curve, mask or callback of another kind (a class instead of an object of it, a name), η out of range."""
     for setting, value, kind, example in (
         ("curve", curve, Curve, "asyndm.Quadratic(0.5)"),
         ("mask", mask, Mask, "asyndm.DynamicMask()"),
@@ -172,29 +245,10 @@ def check_method(curve: Any, mask: Any, callback: Any) -> None:
             raise UserError(f"{setting} must be a {kind.__name__} such as {example}, got {value!r}")
     if callback is not None and not callable(callback):
         raise UserError(f"callback must be a function of a StepRecord, or None, got {callback!r}")
-
-
-def check_guidance(guidance_scale: float) -> None:
-    """Refuse a guidance scale that is not a finite number of at least 0."""
-    if not is_number(guidance_scale) or not math.isfinite(guidance_scale) or guidance_scale < 0:
-        raise UserError(
-            f"guidance_scale must be a number of at least 0 (1: no guidance), got {guidance_scale!r}"
-        )
-
-
-def ddim_scheduler(scheduler: Any) -> Any:
-    """DDIM with another scheduler's noise levels; the other one is left alone.
-
-    A config that says nothing of ``clip_sample`` (PNDM's, that of every Stable Diffusion checkpoint) means no
-    clipping, where DDIM's own default would clip the latents.
-    """
-    config = dict(scheduler.config)
-    if "beta_schedule" not in config and "trained_betas" not in config:
-        raise UserError(
-            f"{type(scheduler).__name__} has no noise levels of a diffusion model (no beta_schedule)"
-        )
-    config.setdefault("clip_sample", False)
-    return DDIMScheduler.from_config(config)
+    if eta is not None:
+        check_fraction(eta, "eta")
+    if text_level not in TEXT_LEVELS:
+        raise UserError(f"text_level must be one of {', '.join(TEXT_LEVELS)}, got {text_level!r}")
 
 
 def _is_subject(value: Any) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -26,7 +26,7 @@ class Scene:
 
     Args:
         concavity: (B, S) float64, each subject's ω; -1 where an image has fewer subjects than S.
-        size: (H, W) of the latents.
+        size: (H, W) of the network's token grid: latent pixels for a UNet.
     """
 
     concavity: Tensor
@@ -57,14 +57,20 @@ class Scene:
 
 
 class Mask(ABC):
-    """Says which latent pixels belong to which subject: weights (B, S, H, W) in [0, 1].
+    """Says which pixels of the token grid belong to which subject: weights (B, S, H, W) in [0, 1].
 
-    A pixel of weight w moves to w·(curve) + (1-w)·(straight line).
+    A pixel of weight w moves to w·(curve) + (1-w)·(straight line). A subclass says whether it needs subjects, reads
+    their attention at every step, or first needs a whole synchronous run.
     """
 
     name: ClassVar[str]
     needs_subjects: ClassVar[bool] = False
     follows_attention: ClassVar[bool] = False
+    rehearses: ClassVar[bool] = False
+
+    def select(self, images: range, count: int) -> Mask:
+        """The mask of some of ``count`` images, with all that it is made of at hand."""
+        return self
 
     @abstractmethod
     def initial(self, scene: Scene, rehearse: Callable[[], Tensor]) -> Tensor:
@@ -133,6 +139,7 @@ class StaticMask(Mask):
 
     name = "static"
     needs_subjects = True
+    rehearses = True
 
     def __post_init__(self) -> None:
         _check_threshold(self.threshold)
@@ -147,23 +154,34 @@ class ExternalMask(Mask):
 
     Args:
         image: one mask for all images of the batch, or a list with one for each; any size, resized to the
-            latent grid by area. The curve is that of the subject with the largest ω.
+            token grid by area. The curve is that of the subject with the largest ω.
     """
 
-    image: ImageSource | Sequence[ImageSource] = field(repr=False)
+    image: Any = field(repr=False)
 
     name = "external"
 
+    def select(self, images: range, count: int) -> Mask:
+        """Their masks, read.
+
+        Raises:
+            UserError: another number of masks than of images, or one that cannot be read.
+        """
+        several = isinstance(self.image, (list, tuple))
+        if several and len(self.image) != count:
+            raise UserError(f"mask: {len(self.image)} mask images were given for {count} images")
+        return ExternalMask([read_grey(self.image[i]) for i in images] if several else read_grey(self.image))
+
     def initial(self, scene: Scene, rehearse: Callable[[], Tensor]) -> Tensor:
-        images = self.image if isinstance(self.image, (list, tuple)) else [self.image] * len(scene.concavity)
-        if len(images) != len(scene.concavity):
-            raise UserError(f"mask: {len(images)} mask images were given for {len(scene.concavity)} images")
-        grey = torch.stack([F.adaptive_avg_pool2d(read_grey(image)[None], scene.size)[0] for image in images])
+        count = len(scene.concavity)
+        ready: Any = self.select(range(count), count)
+        sources = ready.image if isinstance(ready.image, list) else [ready.image] * count
+        grey = torch.stack([F.adaptive_avg_pool2d(each[None], scene.size)[0] for each in sources])
         return scene.weights(1.0) * grey[:, None].to(scene.concavity.device)
 
 
 def binarise(maps: Tensor, threshold: float, scene: Scene) -> Tensor:
-    """Weights 0 or 1 (B, S, H, W): map >= threshold · its mean over the image, repeated to the latent grid."""
+    """Weights 0 or 1 (B, S, H, W): map >= threshold · its mean over the image, repeated to the token grid."""
     maps = maps.double()
     chosen = (maps >= threshold * maps.mean((-2, -1), keepdim=True)) & scene.present[:, :, None, None]
     height, width = scene.size

@@ -1,20 +1,27 @@
-"""Loading a Stable Diffusion pipeline from a diffusers folder or the hub."""
+"""Loading a pipeline that can be sampled from: a diffusers folder, the hub, or a single file."""
 
 from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DiffusionPipeline
 
 from asyndm.errors import UserError, first_line
-from asyndm.inputs import check_pipeline, ddim_scheduler
+from asyndm.inputs import check_pipeline
+from asyndm.networks import pipeline_names
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 DEVICES = ("auto", "cpu", "cuda")
+OFFLOADS = ("none", "model", "sequential")
+LIBRARIES = ("diffusers", "transformers")
+"""Whose classes a checkpoint may name; any other module would be imported, wherever it lies."""
+SINGLE_FILE = ".safetensors"
 
 
 def load(
@@ -24,44 +31,176 @@ def load(
     device: str | torch.device = "auto",
     revision: str | None = None,
     variant: str | None = None,
+    config: str | Path | None = None,
+    lora: str | Path | None = None,
+    offload: str = "none",
+    vae_slicing: bool = False,
+    vae_tiling: bool = False,
 ) -> Any:
-    """A ``StableDiffusionPipeline`` with a DDIM scheduler, on its device, in its dtype, without safety checker.
+    """A pipeline of a served class, with its own scheduler, on its device, in its dtype, without safety checker.
 
     Only safetensors are read, and no code of the checkpoint is run.
 
     Args:
-        path: a diffusers folder, or a hub id such as "stable-diffusion-v1-5/stable-diffusion-v1-5".
+        path: a diffusers folder, a hub id such as "stabilityai/stable-diffusion-3.5-medium", or one ``.safetensors``
+            file of a model whose format diffusers knows.
         dtype: float32, float16, bfloat16, or auto: float16 on a GPU, float32 on the CPU.
         device: cpu, cuda (cuda:1, ...), or auto: the GPU if there is one.
         revision: branch, tag or commit on the hub.
         variant: of the weight files, such as "fp16".
+        config: of a single file, the diffusers folder or hub id that has the configs and tokenizers of its model;
+            None: the hub id that diffusers knows of it.
+        lora: a file or folder of LoRA weights, or a hub id of them.
+        offload: "model" keeps on the GPU the one network that computes, "sequential" one layer; needs a GPU.
+        vae_slicing, vae_tiling: decode picture by picture, or tile by tile: less memory.
 
     Raises:
         UserError: unknown dtype or device, GPU absent, half precision on the CPU, no such folder, hub unreachable,
-            not a Stable Diffusion checkpoint in safetensors.
+            a class that is not served, weights that are no safetensors.
     """
     where = choose_device(device)
     kind = choose_dtype(dtype, where)
+    check_offload(offload, where)
+    pipe = (
+        _from_file(Path(path), kind, config) if is_file(path) else _from_folder(path, kind, revision, variant)
+    )
+    check_pipeline(pipe)
+    if lora is not None:
+        _add_lora(pipe, lora)
+    for asked, method in ((vae_slicing, "enable_slicing"), (vae_tiling, "enable_tiling")):
+        if asked:
+            getattr(pipe.vae, method)()
+    if offload == "none":
+        return pipe.to(where)
+    getattr(pipe, f"enable_{offload}_cpu_offload")(device=where)
+    return pipe
+
+
+def read_index(source: str, revision: str | None = None) -> dict[str, Any]:
+    """``model_index.json`` of a folder or hub id, refused if it names a class that is not served or not to be trusted.
+
+    Raises:
+        UserError: it cannot be read, names another pipeline, or a part from another library.
+    """
+    try:
+        index: dict[str, Any] = DiffusionPipeline.load_config(source, revision=revision)
+    except Exception as error:  # diffusers and the hub raise some ten kinds
+        raise UserError(f"model {source!r} cannot be loaded: {first_line(error)}") from error
+    name = index.get("_class_name")
+    if name is None:
+        raise UserError(f"model {source!r} cannot be read: its model_index.json names no class of pipeline")
+    if name not in pipeline_names():
+        raise UserError(
+            f"model {source!r} is a {name}, which asyndm does not serve: see docs/models.md for those it does"
+        )
+    check_libraries(source, index)
+    return index
+
+
+def check_libraries(source: str, index: Mapping[str, Any]) -> None:
+    """Refuse an index that names parts from other libraries than these, whose import would run their code.
+
+    Raises:
+        UserError: there is one.
+    """
+    for part, named in index.items():
+        if isinstance(named, (list, tuple)) and len(named) == 2 and isinstance(named[1], str):
+            library = str(named[0])
+            if library not in LIBRARIES and not _is_part_of_pipelines(library, named[1]):
+                raise UserError(
+                    f"model {source!r} names {library}.{named[1]} as its {part}: only classes of "
+                    f"{' and '.join(LIBRARIES)} are loaded, no code of a checkpoint is run"
+                )
+
+
+def _is_part_of_pipelines(library: str, name: str) -> bool:
+    """The safety checker of Stable Diffusion and a few others stand as ["stable_diffusion", "..."]."""
+    return re.fullmatch(r"[a-z0-9_]+", library) is not None and hasattr(diffusers.pipelines, library)
+
+
+def _from_folder(path: str | Path, dtype: torch.dtype, revision: str | None, variant: str | None) -> Any:
     source = _existing(path)
+    index = read_index(source, revision)
+    _check_variant(source, variant)
+    without: dict[str, Any] = dict.fromkeys(_left_out(index))
+    if "safety_checker" in index:
+        without |= {"safety_checker": None, "requires_safety_checker": False}
     try:
         with warnings.catch_warnings():  # "dtype" is not yet known to every diffusers that is supported
             warnings.filterwarnings("ignore", message=".*torch_dtype.*", category=FutureWarning)
-            pipe: Any = StableDiffusionPipeline.from_pretrained(
-                source,
-                torch_dtype=kind,
-                revision=revision,
-                variant=variant,
-                use_safetensors=True,
-                safety_checker=None,
-                requires_safety_checker=False,
+            return getattr(diffusers, index["_class_name"]).from_pretrained(
+                source, torch_dtype=dtype, revision=revision, variant=variant, use_safetensors=True, **without
             )
     except (
         Exception
     ) as error:  # diffusers, transformers and the hub raise some twenty kinds for a bad checkpoint
         raise UserError(f"model {source!r} cannot be loaded: {first_line(error)}") from error
-    check_pipeline(pipe)
-    pipe.scheduler = ddim_scheduler(pipe.scheduler)
-    return pipe.to(where)
+
+
+def _left_out(index: Mapping[str, Any]) -> list[str]:
+    """Parts that a pipeline was saved without, such as T5; diffusers loads it only if it is told so."""
+    return [
+        part
+        for part, named in index.items()
+        if isinstance(named, (list, tuple)) and list(named) == [None, None]
+    ]
+
+
+def _from_file(path: Path, dtype: torch.dtype, config: str | Path | None) -> Any:
+    path = path.expanduser()
+    source, index = _index_of_file(path, config)
+    kind = getattr(diffusers, index["_class_name"])
+    if not hasattr(kind, "from_single_file"):
+        raise UserError(
+            f"model file {str(path)!r}: diffusers reads no single file of a {kind.__name__}: give a diffusers folder"
+        )
+    try:
+        return kind.from_single_file(str(path), config=source, torch_dtype=dtype, local_files_only=None)
+    except Exception as error:  # likewise
+        raise UserError(f"model file {str(path)!r} cannot be loaded: {first_line(error)}") from error
+
+
+def _index_of_file(path: Path, config: str | Path | None) -> tuple[str, dict[str, Any]]:
+    """Where the configs of a single file's model are, and the index that is there."""
+    if path.suffix != SINGLE_FILE:
+        raise UserError(
+            f"model file {str(path)!r}: only {SINGLE_FILE} files are read, as others can hold code"
+        )
+    from diffusers.loaders.single_file_utils import fetch_diffusers_config, load_single_file_checkpoint
+
+    try:
+        if config is None:
+            known = fetch_diffusers_config(load_single_file_checkpoint(str(path)))
+            config = str(known["pretrained_model_name_or_path"])
+        source = _existing(config)
+        return source, read_index(source)
+    except UserError as error:
+        raise UserError(
+            f"model file {str(path)!r}: {error}; config=FOLDER says where its configs are"
+        ) from error
+    except Exception as error:  # likewise
+        raise UserError(f"model file {str(path)!r} cannot be loaded: {first_line(error)}") from error
+
+
+def _add_lora(pipe: Any, lora: str | Path) -> None:
+    source = Path(str(lora)).expanduser()
+    if source.is_file() and source.suffix != SINGLE_FILE:
+        raise UserError(f"lora {str(lora)!r}: only {SINGLE_FILE} files are read, as others can hold code")
+    folder, name = (source.parent, source.name) if source.is_file() else (lora, None)
+    try:
+        pipe.load_lora_weights(str(folder), weight_name=name, use_safetensors=True)
+    except Exception as error:  # likewise; without peft diffusers says so
+        raise UserError(f"lora {str(lora)!r} cannot be loaded: {first_line(error)}") from error
+
+
+def check_offload(offload: str, device: torch.device) -> None:
+    """Refuse an unknown way to offload weights, and any without a GPU."""
+    if offload not in OFFLOADS:
+        raise UserError(f"offload must be one of {', '.join(OFFLOADS)}, got {offload!r}")
+    if offload != "none" and device.type == "cpu":
+        raise UserError(
+            f"offload={offload} moves weights between a GPU and the CPU: choose offload=none on a CPU"
+        )
 
 
 def choose_device(device: str | torch.device) -> torch.device:
@@ -91,6 +230,11 @@ def choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
     return DTYPES[dtype]
 
 
+def is_file(path: str | Path) -> bool:
+    """Whether a model is one file rather than a folder or a hub id."""
+    return Path(str(path)).expanduser().is_file()
+
+
 def _existing(path: str | Path) -> str:
     """A folder that exists, or something that can be a hub id."""
     text = str(path)
@@ -101,6 +245,66 @@ def _existing(path: str | Path) -> str:
                 f"model folder {text!r} has no model_index.json: give a diffusers pipeline folder"
             )
         return str(folder)
+    if text.endswith(SINGLE_FILE):
+        raise UserError(f"model: there is no file {text!r}")
     if isinstance(path, Path) or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", text):
         raise UserError(f"model: there is no folder {text!r}")
     return text
+
+
+def _check_variant(source: str, variant: str | None) -> None:
+    """Refuse a folder whose weights are all of another variant than asked for, which diffusers reports as missing."""
+    folder = Path(source)
+    names = [file.name for file in folder.glob("*/*.safetensors")] if folder.is_dir() else []
+    found = {
+        match[1]
+        for name in names
+        if (match := re.fullmatch(r".*\.([a-z]\w*)(?:-\d+-of-\d+)?\.safetensors", name))
+    }
+    plain = any(re.fullmatch(r"[^.]+\.safetensors", name) for name in names)
+    if variant is None and found and not plain:
+        raise UserError(
+            f"model folder {source!r} has weights of variant {', '.join(sorted(found))} only: give variant={min(found)!r}"
+        )
+    if variant is not None and names and variant not in found:
+        have = f"only of {', '.join(sorted(found))}" if found else "of no variant"
+        raise UserError(f"model folder {source!r} has weights {have}: variant={variant!r} is not there")
+
+
+def read_parts(path: str | Path, revision: str | None = None, config: str | Path | None = None) -> Any:
+    """A model's pipeline as far as it is known without its weights: tokenizers, scheduler, and networks that have a
+    shape and a config but no numbers; text encoders are empty modules. To check a request before anything is loaded.
+
+    Raises:
+        UserError: as `load`.
+    """
+    if is_file(path):
+        source, index = _index_of_file(Path(path).expanduser(), config)
+        revision = None
+    else:
+        source = _existing(path)
+        index = read_index(source, revision)
+    kind = getattr(diffusers, index["_class_name"])
+    hollow: dict[str, Any] = dict.fromkeys(_left_out(index))
+    encoders: dict[str, torch.nn.Module] = {}
+    try:
+        for part, named in index.items():
+            if not isinstance(named, (list, tuple)) or len(named) != 2 or named[1] is None:
+                continue
+            if part.startswith("text_encoder"):
+                encoders[part] = torch.nn.Identity()
+            if part in ("unet", "transformer", "vae"):
+                network = getattr(diffusers, named[1])
+                with torch.device("meta"):
+                    hollow[part] = network.from_config(
+                        network.load_config(source, subfolder=part, revision=revision)
+                    )
+            elif not part.startswith("tokenizer") and part != "scheduler":
+                hollow[part] = None
+        if "requires_safety_checker" in index:
+            hollow["requires_safety_checker"] = False
+        parts = kind.from_pretrained(source, revision=revision, **hollow)
+        vars(parts).update(encoders)  # beside the pipeline's own __setattr__, which would look into them
+        return parts
+    except Exception as error:  # likewise
+        raise UserError(f"model {source!r} cannot be read: {first_line(error)}") from error

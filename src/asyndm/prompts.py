@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import count, product, zip_longest
+from itertools import product, zip_longest
 from typing import Any, ClassVar, Self
 
 from asyndm.errors import UserError, is_number, is_whole
@@ -27,7 +27,8 @@ from asyndm.rows import (
     texts,
     yaml_rows,
 )
-from asyndm.subjects import Subject, span
+from asyndm.subjects import Subject, as_written, span, subject_at
+from asyndm.words import forms, mentions, occurrences, read
 
 PROMPT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 WORD = re.compile(r"\w+")
@@ -61,8 +62,10 @@ class Prompt:
             )
         if not self.text.strip():
             raise UserError(f"prompt {self.prompt_id}: its text is empty")
-        for subject in self.subjects:
+        subjects = tuple(as_written(self.text, subject) for subject in self.subjects)
+        for subject in subjects:
             span(self.text, subject)
+        object.__setattr__(self, "subjects", subjects)
 
     @classmethod
     def from_dict(cls, entry: Mapping[str, Any]) -> Self:
@@ -266,13 +269,14 @@ class ReferencePrompts(PromptSet):
             )
 
     def _subject(self, text: str, place: Any) -> Subject:
-        words = WORD.findall(text)
+        words = list(WORD.finditer(text))
         if not is_whole(place) or not 0 <= place < len(words):
             raise UserError(
                 f"{self.items_path}: {place!r} is not the place of a word in {text!r} (0 to {len(words) - 1})"
             )
-        before = [word.lower() for word in words[:place]]
-        return Subject(words[place], occurrence=before.count(words[place].lower()) + 1)
+        start, word = words[place].start(), words[place][0]
+        before = [found for found in occurrences(text, word) if found.start < start]
+        return Subject(word, occurrence=len(before) + 1)
 
     def _with_concavities(self, subjects: list[Subject], text: str, values: Any) -> list[Subject]:
         numbers = isinstance(values, list) and all(is_number(value) for value in values)
@@ -288,7 +292,7 @@ class GenEvalPrompts(PromptSet):
     """GenEval's prompts (arXiv 2310.11513), from a copy of its ``evaluation_metadata.jsonl``.
 
     The kind of a prompt is its tag. Its subjects are the classes to include, wherever the text names them, in the
-    singular or the regular plural; its phrases are these with the number or article and the colour before them.
+    singular or a plural; its phrases are these with the number or article and the colour before them.
 
     Attributes:
         metadata: path of that file.
@@ -327,14 +331,17 @@ class GenEvalPrompts(PromptSet):
     def _all(self) -> Iterator[tuple[str, Prompt]]:
         for place, row in self.rows():
             text = row["prompt"].strip()
-            colours = [re.escape(thing["color"]) for thing in row["include"] if "color" in thing]
+            colours = [re.escape(read(thing["color"]).text) for thing in row["include"] if "color" in thing]
             before = "".join(rf"(?:(?:{words})\s+)?" for words in (self.BEFORE, "|".join(colours)) if words)
-            found = _mentions(text, [thing["class"] for thing in row["include"]], before)
-            subjects = tuple(_subject_at(text, *match.span(1)) for match in found)
-            yield (
-                place,
-                Prompt(text_id(text), text, subjects, row["tag"], tuple(match[0] for match in found)),
-            )
+            names = [thing["class"].strip() for thing in row["include"]]
+            spellings = set().union(*map(forms, names), map(_plural_of_geneval, names))
+            found = [
+                (subject, text[slice(*phrase)])
+                for phrase, name in mentions(text, spellings, before)
+                if (subject := subject_at(text, *name))
+            ]
+            subjects, phrases = zip(*found, strict=True) if found else ((), ())
+            yield place, Prompt(text_id(text), text, subjects, row["tag"], phrases)
 
 
 class SubjectChoice:
@@ -347,8 +354,8 @@ class SubjectChoice:
 
 @dataclass(frozen=True)
 class WordList(SubjectChoice):
-    """The subjects are the words of a list, wherever a prompt says them, in the singular or the regular plural;
-    of words that overlap the longest. Their concavity is the curve's.
+    """The subjects are the words of a list, wherever a prompt says them, in the singular or a plural; of words that
+    overlap the longest. Their concavity is the curve's.
 
     Attributes:
         words: words or phrases.
@@ -364,28 +371,21 @@ class WordList(SubjectChoice):
         Raises:
             UserError: no words at all, or a file that is not there.
         """
-        found = [_subject_at(prompt.text, *match.span(1)) for match in _mentions(prompt.text, self._names)]
-        return replace(prompt, subjects=tuple(found))
+        found = (subject_at(prompt.text, *name) for _, name in mentions(prompt.text, self._spellings))
+        return replace(prompt, subjects=tuple(filter(None, found)))
 
     @cached_property
-    def _names(self) -> list[str]:
+    def _spellings(self) -> set[str]:
         lines = read_text(existing(self.path, "word list")).splitlines() if self.path else []
         names = [word.strip() for word in (*self.words, *lines) if word.strip()]
         if not names:
             raise UserError("the word list is empty: give subjects.words=[...] or subjects.path=FILE")
-        return names
+        return set().union(*map(forms, names))
 
 
-def _mentions(text: str, names: Sequence[str], before: str = "") -> list[re.Match[str]]:
-    """Where the text says one of the names, which is the first group; `before` is a pattern."""
-    longest = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
-    return list(re.finditer(rf"(?<!\w){before}((?:{longest})(?:e?s)?)(?!\w)", text, flags=re.IGNORECASE))
-
-
-def _subject_at(text: str, start: int, end: int) -> Subject:
-    """The subject that is these whole words of the text."""
-    nth = (Subject(text[start:end], occurrence=number) for number in count(1))
-    return next(subject for subject in nth if span(text, subject) == (start, end))
+def _plural_of_geneval(name: str) -> str:
+    """As that file has it: "toothbrushs", "knifes"."""
+    return name + ("es" if name.endswith("s") else "s")
 
 
 def text_id(text: str) -> str:

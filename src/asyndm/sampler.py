@@ -1,256 +1,313 @@
-"""Sampling with a stock Stable Diffusion pipeline: from what the user asks to images."""
+"""Sampling with a stock pipeline: it runs its own call, with scheduler and timesteps for that call ours."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
-from functools import cache, partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from asyndm import inputs
-from asyndm.algorithm import NextTimesteps, Schedule, StepRecord, denoise
-from asyndm.curves import Curve, Horizon, Quadratic
-from asyndm.errors import UserError, check_fraction
-from asyndm.guided import GuidedNetwork
-from asyndm.masks import DynamicMask, Mask, NoMask, Scene
-from asyndm.steps import AlphaTable, Prediction
-from asyndm.subjects import Subject, locate
+from asyndm.attention import Reading
+from asyndm.curves import Curve, Quadratic
+from asyndm.errors import UserError
+from asyndm.ladder import is_flow
+from asyndm.masks import DynamicMask, Mask, NoMask
+from asyndm.networks import Family, denoiser
+from asyndm.scheduler import AsynchronousScheduler, Method, StepRecord, habit
+from asyndm.session import Session, finite_pictures, held
+from asyndm.subjects import Subject
 
-OUTPUT_TYPES = ("pil", "pt", "np", "latent")
 DEFAULT_CURVE = Quadratic(0.5)
 DEFAULT_MASK = DynamicMask()
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Everything of a batch of images but its mask: the same noise can be denoised under one mask after another.
+class BrokenImages(UserError):
+    """Some images came out as no numbers.
 
-    Args:
-        network: makes the ``GuidedNetwork``, given ``tokens``.
-        tokens: for each image, for each subject, its token positions.
-        x: (B, C, H, W) initial noise.
-        noise: (N, B, C, H, W), needed if eta > 0.
+    Attributes:
+        images: all that were made, in order, None for each broken one.
     """
 
-    network: Callable[..., GuidedNetwork]
-    tokens: Sequence[Sequence[Sequence[int]]]
-    x: Tensor
-    noise: Tensor | None
-    scene: Scene
-    horizon: Horizon
-    schedule: NextTimesteps
-    alphas: AlphaTable
-    prediction: Prediction
-    eta: float
+    def __init__(self, images: Sequence[Any]) -> None:
+        self.images = list(images)
+        broken = ", ".join(str(i) for i, image in enumerate(self.images) if image is None)
+        super().__init__(
+            f"images {broken} came out as no numbers (NaN or infinite): load the pipeline in float32"
+        )
 
-    def run(
-        self,
-        mask: Mask,
-        weights: Tensor,
-        callback: Callable[[StepRecord], None] | None = None,
-        read_attention: bool = False,
-    ) -> Tensor:
-        """The denoised latents (B, C, H, W), starting with these weights (B, S, H, W)."""
-        tokens = self.tokens if read_attention or mask.follows_attention else None
-        with self.network(tokens=tokens) as network:
-            return denoise(
-                network,
-                self.x,
-                weights,
-                horizon=self.horizon,
-                schedule=self.schedule,
-                mask=mask,
-                scene=self.scene,
-                alphas=self.alphas,
-                prediction=self.prediction,
-                eta=self.eta,
-                noise=self.noise,
-                callback=callback,
-            )
 
-    def rehearse(self) -> Tensor:
-        """The mean of all attention maps (B, S, h, w) of the synchronous method from the same noise."""
+@dataclass(frozen=True)
+class Settings:
+    """How to sample, whatever the prompts; see `sample`."""
+
+    curve: Curve
+    mask: Mask
+    eta: float | None
+    reading: Reading
+    text_level: str
+    callback: Callable[[StepRecord], None] | None
+
+    def __post_init__(self) -> None:
+        inputs.check_method(self.curve, self.mask, self.callback, self.eta, self.text_level)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of a pipeline for some images.
+
+    Args:
+        subjects: of each image.
+        tokens: for each image, for each subject, its token positions; None where no mask is made of attention.
+        images: which of all images asked for these are.
+        rehearsed: (B, S, h, w) attention maps that a mask found beforehand is made of.
+    """
+
+    pipe: Any
+    family: Family
+    settings: Settings
+    subjects: Sequence[Sequence[Subject]]
+    tokens: Sequence[Sequence[Sequence[int]]] | None
+    images: range
+    rehearsed: Tensor | None = None
+
+    def part(self, images: range) -> Request:
+        """The request for some of the images."""
+        part = slice(images.start, images.stop)
+        tokens = None if self.tokens is None else self.tokens[part]
+        settings = replace(self.settings, mask=self.settings.mask.select(images, len(self.images)))
+        return replace(self, images=images, subjects=self.subjects[part], tokens=tokens, settings=settings)
+
+    def session(
+        self, generators: Sequence[torch.Generator] | None = None, read: bool | None = None
+    ) -> AbstractContextManager[None]:
+        """The pipeline is asynchronous inside; its attention is read where the mask follows it, or as told."""
+        settings = self.settings
+        method = Method(
+            settings.curve, settings.mask, inputs.concavities(self.subjects, settings.curve), self.rehearsed
+        )
+        scheduler = AsynchronousScheduler(
+            self.pipe.scheduler,
+            method,
+            eta=settings.eta,
+            callback=settings.callback,
+            images=self.images,
+            generators=generators,
+        )
+        reader = None
+        if self.tokens is not None and (settings.mask.follows_attention if read is None else read):
+            reader = self.family.attention(denoiser(self.pipe), self.tokens, settings.reading)
+        return Session(self.pipe, self.family, scheduler, reader, settings.text_level).open()
+
+    def rehearse(self, call: Callable[[], Any], generators: Sequence[torch.Generator]) -> Request:
+        """The request with the mean of all attention maps of a synchronous call from the same noise."""
         maps: list[Tensor] = []
 
         def keep(record: StepRecord) -> None:
             if record.maps is not None:
                 maps.append(record.maps)
 
-        self.run(NoMask(), self.scene.weights(0.0), keep, read_attention=True)
-        return torch.stack(maps).mean(0)
+        synchronous = replace(self.settings, mask=NoMask(), callback=keep)
+        with replace(self, settings=synchronous).session(generators, read=True):
+            call()
+        return replace(self, rehearsed=torch.stack(maps).mean(0))
+
+
+def make_request(
+    pipe: Any,
+    family: Family,
+    prompts: Sequence[str],
+    subjects: Any,
+    copies: int,
+    settings: Settings,
+    arguments: Mapping[str, Any],
+) -> Request:
+    """Checks what is asked before any network runs; each prompt is for ``copies`` images.
+
+    Raises:
+        UserError: any bad input.
+    """
+    words = inputs.subject_lists(subjects, len(prompts))
+    tokens: list[list[list[int]]] | None = None
+    if settings.mask.needs_subjects:
+        inputs.check_subjects(words, settings.mask)
+        tokens = [
+            family.positions(pipe, prompt, said, settings.reading, arguments)
+            for prompt, said in zip(prompts, words, strict=True)
+        ]
+        tokens = [found for found in tokens for _ in range(copies)]
+        family.attention(denoiser(pipe), tokens, settings.reading)  # refuses layers that are not there
+    each = [said for said in words for _ in range(copies)]
+    images = range(len(each))
+    return Request(pipe, family, settings, each, tokens, images).part(images)
 
 
 @torch.no_grad()
 def sample(
     pipe: Any,
-    prompt: str | Sequence[str],
+    prompt: str | Sequence[str] | None = None,
     subjects: inputs.Subjects | Sequence[inputs.Subjects] | None = None,
     *,
     curve: Curve = DEFAULT_CURVE,
     mask: Mask = DEFAULT_MASK,
-    num_inference_steps: int = 50,
-    guidance_scale: float = 5.0,
-    eta: float = 1.0,
+    num_inference_steps: int | None = None,
+    num_images_per_prompt: int = 1,
+    eta: float | None = None,
     seed: int | Sequence[int] = 0,
-    negative_prompt: str | Sequence[str] | None = None,
-    height: int | None = None,
-    width: int | None = None,
     attention_factor: int | None = None,
+    attention_layers: Sequence[int] | None = None,
+    attention_keys: str = "joint",
+    attention_text: str = "both",
+    text_level: str = "mean",
     batch_invariant: bool | None = None,
     output_type: str = "pil",
     callback: Callable[[StepRecord], None] | None = None,
+    **arguments: Any,
 ) -> Any:
-    """Sample one image for each prompt with a stock ``StableDiffusionPipeline``, which is left untouched.
+    """Sample images with a stock diffusers pipeline, which is left untouched.
 
     Args:
-        pipe: any ``StableDiffusionPipeline``; only the noise levels of its scheduler are used, with DDIM.
-        prompt: a text, or one for each image (repeat a text for several images of it).
+        pipe: any pipeline that docs/models.md lists. Its scheduler gives the noise levels; the step is DDIM's or, for
+            flow matching, Euler's.
+        prompt: a text, or one for each image.
         subjects: the words or phrases that must align ("dog", "dog#2" for the second, or ``Subject``), or a
             list of them for each prompt. Needed by the dynamic and the static mask.
         curve: the concave schedule of the subjects' pixels; by default quadratic, ω = 0.5.
         mask: which pixels those are: ``NoMask`` is DM, ``GlobalMask`` DM_concave, ``DynamicMask`` AsynDM.
-        num_inference_steps: N, network evaluations (twice that for ``StaticMask``).
-        guidance_scale: g; 1 is no guidance, at half the cost.
-        eta: η of DDIM in [0, 1].
+        num_inference_steps: N, network evaluations (twice that for ``StaticMask``); None: the pipeline's own.
+        num_images_per_prompt: images of each prompt, one after another.
+        eta: η in [0, 1]: 0 deterministic, 1 as noisy as DDPM; None: 0 for flow matching, else 1.
         seed: of the first image of each prompt, whose further images count up from it; or one for each image.
             An image is a function of its seed, prompt, subjects and these settings, not of the batch's order.
-        negative_prompt: one for all images, or one each.
-        height, width: in pixels; None: the model's own.
-        attention_factor: latent size over attention map size; None: 4, or else the finest there is.
-        batch_invariant: evaluate the network for one image after another, so that an image is the same to the bit
-            alone and in any batch. False: together, which is faster and differs by rounding. None: on the CPU only.
-        output_type: "pil", "pt" (B, 3, h, w) in [0, 1], "np" (B, h, w, 3), or "latent" (B, C, H, W) float32.
-        callback: called after each step.
+        attention_factor, attention_layers, attention_keys, attention_text: what masks are made of, see ``Reading``.
+        text_level: where joint text tokens stand: at the "mean" of the image's, or with its "slowest" or "fastest".
+        batch_invariant: call the pipeline for one image after another, so that an image is the same to the bit
+            alone and in any batch. False: once for all, which is faster and differs by rounding. None: on the CPU only.
+        output_type: "pil", "pt", "np" or "latent", as of the pipeline.
+        callback: called after each step; its record says of which images.
+        arguments: all else is the pipeline's own and means what it means there: ``guidance_scale``,
+            ``negative_prompt``, ``height``, ``image``, ``callback_on_step_end``, ...
 
     Returns:
-        A list of PIL images, or one tensor or array.
+        What the pipeline returns as images: a list of PIL images, or one tensor or array.
 
     Raises:
-        UserError: any bad input, before the first network evaluation; or, after the last one, latents that are no
-            numbers ("latent" returns them as they are).
+        UserError: any bad input, before the first network evaluation.
+        BrokenImages: pixels that are no numbers ("latent" returns them as they are).
     """
-    inputs.check_pipeline(pipe)
-    inputs.check_method(curve, mask, callback)
-    inputs.check_guidance(guidance_scale)
-    check_fraction(eta, "eta")
-    if output_type not in OUTPUT_TYPES:
-        raise UserError(f"output_type must be one of {', '.join(OUTPUT_TYPES)}, got {output_type!r}")
-    prompts = inputs.prompt_list(prompt)
-    seeds = inputs.seed_list(seed, prompts)
-    negatives = inputs.negative_list(negative_prompt, len(prompts))
-    chosen = inputs.subject_lists(subjects, len(prompts))
-    inputs.check_subjects(chosen, mask)
-    tokens = [_tokens(pipe, *pair) for pair in zip(prompts, chosen, strict=True)]
-    size = inputs.latent_size(pipe.unet.config, pipe.vae.config, height, width)
-    scheduler = inputs.ddim_scheduler(pipe.scheduler)
-    horizon = Horizon(
-        num_inference_steps, scheduler.config.num_train_timesteps, scheduler.config.steps_offset
-    )
-    device = pipe._execution_device
+    reading = Reading(attention_factor, attention_layers, attention_keys, attention_text)
+    settings = Settings(curve, mask, eta, reading, text_level, callback)
+    prompts = inputs.prompt_list(prompt, arguments)
+    inputs.check_texts(arguments, len(prompts))
+    seeds = inputs.seed_list(seed, [text for text in prompts for _ in range(max(1, num_images_per_prompt))])
+    family = inputs.check_pipeline(pipe)
+    with held(denoiser(pipe)):
+        inputs.check_call(pipe, num_inference_steps, num_images_per_prompt, output_type, arguments)
+        settings = replace(settings, eta=habit(is_flow(pipe.scheduler), eta))
+        request = make_request(pipe, family, prompts, subjects, num_images_per_prompt, settings, arguments)
+        if num_inference_steps is not None:
+            arguments["num_inference_steps"] = num_inference_steps
+        one_by_one = pipe._execution_device.type == "cpu" if batch_invariant is None else batch_invariant
+        groups = [range(i, i + 1) for i in request.images] if one_by_one else [request.images]
+        made, broken = [], list[bool]()
+        for images in groups:
+            texts = inputs.Texts(prompts, num_images_per_prompt, images, arguments)
+            made.append(_call(request.part(images), texts, [seeds[i] for i in images], output_type, broken))
+    if any(broken) and output_type != "latent":
+        flat = [image for batch in made for image in batch]
+        raise BrokenImages([None if bad else image for image, bad in zip(flat, broken, strict=True)])
+    return _joined(made)
 
-    cond, uncond = _encode(pipe, prompts, None if guidance_scale == 1 else negatives, device)
-    network = partial(
-        GuidedNetwork,
-        pipe.unet,
-        cond,
-        uncond,
-        guidance_scale,
-        attention_factor=attention_factor,
-        num_train_timesteps=horizon.num_train_timesteps,
-        one_by_one=device.type == "cpu" if batch_invariant is None else batch_invariant,
-    )
-    x, noise = _draw(seeds, (pipe.unet.config.in_channels, *size), num_inference_steps if eta > 0 else 0)
-    scene = Scene(inputs.concavities(chosen, curve).to(device), size)
-    batch = Batch(
-        network=network,
-        tokens=tokens,
-        x=x.to(device),
-        noise=None if noise is None else noise.to(device),
-        scene=scene,
-        horizon=horizon,
-        schedule=Schedule(curve, horizon, scene),
-        alphas=AlphaTable.from_scheduler(scheduler, device),
-        prediction=Prediction.from_config(scheduler.config),
-        eta=eta,
-    )
+
+def _call(
+    request: Request, texts: inputs.Texts, seeds: Sequence[int], output_type: str, broken: list[bool]
+) -> Any:
+    """The pipeline's images of one batch; whether each is broken is added to the list."""
+    pipe = request.pipe
+
+    def generators() -> list[torch.Generator]:
+        return [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+
+    def call(output_type: str, **more: Any) -> Any:
+        return pipe(**texts.arguments(pipe), **more, output_type=output_type).images
+
     try:
-        latents = batch.run(mask, mask.initial(scene, batch.rehearse), callback)
-        if output_type == "latent":
-            return latents
-        _check_finite(latents)
-        return decode(pipe, latents, output_type)
-    finally:
+        if request.settings.mask.rehearses:
+            own = generators()
+            request = request.rehearse(lambda: call("latent", generator=own), own)
+        own = generators()
+        with request.session(own), finite_pictures(pipe, broken), torch.random.fork_rng():
+            torch.manual_seed(seeds[0])  # some pipelines draw from torch's own generator (SD3's ControlNet)
+            return call(output_type, generator=own)
+    except BaseException:
         pipe.maybe_free_model_hooks()
+        raise
 
 
-def _check_finite(latents: Tensor) -> None:
-    finite = torch.isfinite(latents).flatten(1).all(1).tolist()
-    if not all(finite):
-        broken = ", ".join(str(i) for i, whole in enumerate(finite) if not whole)
-        raise UserError(
-            f"images {broken} came out as no numbers (NaN or infinite): load the pipeline in float32"
-        )
+@contextmanager
+def asynchronous(
+    pipe: Any,
+    prompt: str | Sequence[str] | None = None,
+    subjects: inputs.Subjects | Sequence[inputs.Subjects] | None = None,
+    *,
+    curve: Curve = DEFAULT_CURVE,
+    mask: Mask = DEFAULT_MASK,
+    num_images_per_prompt: int = 1,
+    eta: float | None = None,
+    attention_factor: int | None = None,
+    attention_layers: Sequence[int] | None = None,
+    attention_keys: str = "joint",
+    attention_text: str = "both",
+    text_level: str = "mean",
+    callback: Callable[[StepRecord], None] | None = None,
+    **arguments: Any,
+) -> Iterator[None]:
+    """A stock pipeline, called by the user inside the context, samples asynchronously.
 
+    Example::
 
-def _tokens(pipe: Any, prompt: str, subjects: Sequence[Subject]) -> list[list[int]]:
-    """The token positions of each subject, in the prompt as the pipeline will spell it.
-
-    A textual inversion of n vectors is n words there ("<toy> <toy>_1"), in the prompt as in a subject.
-    """
-
-    def spelled(text: str) -> str:
-        words: str = pipe.maybe_convert_prompt(text, pipe.tokenizer)
-        return words
-
-    return locate(
-        pipe.tokenizer,
-        spelled(prompt),
-        [replace(subject, text=spelled(subject.text)) for subject in subjects],
-    )
-
-
-def _encode(
-    pipe: Any, prompts: Sequence[str], negatives: Sequence[str] | None, device: torch.device
-) -> tuple[Tensor, Tensor | None]:
-    """Text embeddings (B, L, D), one text at a time so that none depends on its company."""
-
-    @cache
-    def embed(text: str) -> Tensor:
-        embedding: Tensor = pipe.encode_prompt(text, device, 1, False)[0]
-        return embedding
-
-    cond = torch.cat([embed(text) for text in prompts])
-    return cond, None if negatives is None else torch.cat([embed(text) for text in negatives])
-
-
-def _draw(seeds: Sequence[int], shape: tuple[int, ...], steps: int) -> tuple[Tensor, Tensor | None]:
-    """Initial noise (B, C, H, W) and that of each step (N, B, C, H, W), each image from its own generator."""
-    draws = []
-    for seed in seeds:
-        generator = torch.Generator("cpu").manual_seed(seed)
-        draws.append(torch.cat([torch.randn((1, *shape), generator=generator) for _ in range(1 + steps)]))
-    noise = torch.stack(draws, dim=1)
-    return noise[0], noise[1:] if steps else None
-
-
-@torch.no_grad()
-def decode(pipe: Any, latents: Tensor, output_type: str = "pil") -> Any:
-    """Latents (B, C, H, W) to images, one at a time so that none depends on its company; a flagged picture is black.
+        with asyndm.asynchronous(pipe, prompt, subjects=["rabbit"]):
+            images = pipe(prompt, num_inference_steps=50).images
 
     Args:
-        pipe: the ``StableDiffusionPipeline`` whose latents they are.
-        output_type: "pil", "pt" or "np", as in `sample`.
+        prompt, num_images_per_prompt: those of the pipeline's call, as its subjects are found in them.
+        eta: None: what the pipeline's call says, or where it has no such argument, 0 for a flow and 1 else.
+        arguments: of the pipeline's call, those that say how a prompt is read (``prompt_3``, ``max_sequence_length``).
+
+    All else as in `sample`. Masks that need a whole run first (``StaticMask``) are refused: `sample` makes both.
+    The pipeline's attention is read, and its pixels are checked, in each call inside the context.
+
+    Raises:
+        UserError: any bad input; inside the context, another number of images than stated here.
+        BrokenImages: on leaving the context, if pixels were no numbers.
     """
-    pixels: list[Tensor] = []
-    flagged: list[bool] = []
-    for latent in latents.to(pipe.vae.dtype):
-        decoded = pipe.vae.decode(latent[None] / pipe.vae.config.scaling_factor, return_dict=False)[0]
-        decoded, concerns = pipe.run_safety_checker(decoded, decoded.device, latent.dtype)
-        pixels.append(decoded)
-        flagged += concerns or [False]
-    return pipe.image_processor.postprocess(
-        torch.cat(pixels), output_type=output_type, do_denormalize=[not flag for flag in flagged]
+    reading = Reading(attention_factor, attention_layers, attention_keys, attention_text)
+    settings = Settings(curve, mask, eta, reading, text_level, callback)
+    if mask.rehearses:
+        raise UserError(
+            f"mask {mask.name!r} needs a whole run before the run: use asyndm.sample, which makes both"
+        )
+    prompts = inputs.prompt_list(prompt, arguments)
+    family = inputs.check_pipeline(pipe)
+    broken: list[bool] = []
+    with held(denoiser(pipe)):
+        request = make_request(pipe, family, prompts, subjects, num_images_per_prompt, settings, arguments)
+        with request.session(), finite_pictures(pipe, broken):
+            yield
+    if any(broken):
+        raise BrokenImages([None if bad else "made" for bad in broken])
+
+
+def _joined(batches: Sequence[Any]) -> Any:
+    first = batches[0]
+    if isinstance(first, Tensor):
+        return torch.cat(list(batches))
+    return (
+        np.concatenate(batches)
+        if isinstance(first, np.ndarray)
+        else [image for batch in batches for image in batch]
     )

@@ -1,44 +1,19 @@
-"""The per-pixel DDIM step: a pure function of two noise levels."""
+"""The step of every pixel between two noise levels of its own: pure functions."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from asyndm.errors import UserError
+from asyndm.ladder import Level
 
-PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
-
-
-@dataclass(frozen=True)
-class AlphaTable:
-    """ᾱ of a discrete-time model, looked up per pixel on the table's own device.
-
-    Args:
-        alphas: (T,) float32, ᾱ_t for t = 0 ... T-1 (``alphas_cumprod``).
-        clean: () float32, ᾱ of the fully clean end (the scheduler's ``final_alpha_cumprod``).
-    """
-
-    alphas: Tensor
-    clean: Tensor
-
-    @classmethod
-    def from_scheduler(cls, scheduler: Any, device: torch.device | str = "cpu") -> AlphaTable:
-        """The table of a ``DDIMScheduler``."""
-        clean = torch.as_tensor(scheduler.final_alpha_cumprod, dtype=torch.float32)
-        return cls(scheduler.alphas_cumprod.float().to(device), clean.to(device))
-
-    def index(self, t: Tensor) -> Tensor:
-        """Float timesteps to the nearest whole ones (ties to even), clamped to [0, T-1]: long, same shape."""
-        return t.round().clamp(0, len(self.alphas) - 1).long()
-
-    def at(self, t: Tensor) -> Tensor:
-        """ᾱ at float timesteps (B, H, W), with room for channels: (B, 1, H, W)."""
-        return self.alphas[self.index(t)][:, None]
+FLOW = "flow_prediction"
+PREDICTION_TYPES = ("epsilon", "v_prediction", "sample", FLOW)
 
 
 @dataclass(frozen=True)
@@ -46,7 +21,7 @@ class Prediction:
     """What the network's output means and how the predicted x₀ is kept in range, as the scheduler says.
 
     Args:
-        prediction_type: epsilon, v_prediction or sample.
+        prediction_type: epsilon, v_prediction, sample, or flow_prediction (ε - x₀).
         clip_range: x₀ is clamped to ±clip_range; None: it is not.
         threshold: (quantile, largest) of dynamic thresholding (arXiv 2205.11487), which replaces clipping:
             x₀ is clamped to ± that quantile s of its image's |x₀|, s in [1, largest], and divided by s.
@@ -64,73 +39,88 @@ class Prediction:
             )
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Prediction:
-        """From a ``DDIMScheduler``'s config."""
+    def of(cls, scheduler: Any, flow: bool = False) -> Prediction:
+        """As a scheduler says; of what its config merely carries along from another one it takes nothing."""
+        known = signature(type(scheduler).__init__).parameters
+        config = {name: value for name, value in scheduler.config.items() if name in known}
+        ratio, largest = config.get("dynamic_thresholding_ratio", 0.995), config.get("sample_max_value", 1.0)
         return cls(
-            config["prediction_type"],
-            config["clip_sample_range"] if config["clip_sample"] else None,
-            (config["dynamic_thresholding_ratio"], config["sample_max_value"])
-            if config["thresholding"]
-            else None,
+            FLOW if flow else config.get("prediction_type", "epsilon"),
+            config.get("clip_sample_range", 1.0) if config.get("clip_sample") else None,
+            (ratio, largest) if config.get("thresholding") else None,
         )
 
-    def __call__(self, x: Tensor, output: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
-        """(x₀, ε) from the state x, the network's output and ᾱ; x₀ is clipped, ε is as predicted.
+    def __call__(self, x: Tensor, output: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+        """(x₀, ε) from the state x, the network's output and its level; x₀ is clipped, ε is as predicted.
 
-        - epsilon: x₀ = (x - √(1-a) ε)/√a. At a = 0 the output says nothing of x₀, and 0 is taken.
-        - v_prediction: x₀ = √a x - √(1-a) v, ε = √a v + √(1-a) x.
-        - sample: ε = (x - √a x₀)/√(1-a). At a = 1 there is no noise, and 0 is taken.
+        - epsilon: x₀ = (x - σ ε)/α. At α = 0 the output says nothing of x₀, and 0 is taken.
+        - v_prediction: x₀ = α x - σ v, ε = α v + σ x.
+        - sample: ε = (x - α x₀)/σ. At σ = 0 there is no noise, and 0 is taken.
+        - flow_prediction: x₀ = x - σ v, ε = x + α v.
         """
-        signal, noise = a.sqrt(), (1 - a).sqrt()
+        alpha, sigma = level.alpha, level.sigma
         if self.prediction_type == "epsilon":
-            x0, epsilon = torch.where(a > 0, (x - noise * output) / signal, 0.0), output
+            x0, epsilon = torch.where(alpha > 0, (x - sigma * output) / alpha, 0.0), output
         elif self.prediction_type == "v_prediction":
-            x0, epsilon = signal * x - noise * output, signal * output + noise * x
+            x0, epsilon = alpha * x - sigma * output, alpha * output + sigma * x
+        elif self.prediction_type == FLOW:
+            x0, epsilon = x - sigma * output, x + alpha * output
         else:
-            x0, epsilon = output, torch.where(a < 1, (x - signal * output) / noise, 0.0)
+            x0, epsilon = output, torch.where(sigma > 0, (x - alpha * output) / sigma, 0.0)
         return self._in_range(x0), epsilon
 
     def _in_range(self, x0: Tensor) -> Tensor:
         if self.threshold is not None:
             quantile, largest = self.threshold
             s = torch.quantile(x0.flatten(1).abs(), quantile, dim=1).clamp(1, max(1.0, largest))
-            s = s[:, None, None, None]
+            s = s.view(-1, *(1,) * (x0.ndim - 1))
             return x0.clamp(-s, s) / s
         return x0 if self.clip_range is None else x0.clamp(-self.clip_range, self.clip_range)
 
 
-def ddim_step(
+def step(
     x: Tensor,
     output: Tensor,
-    a: Tensor,
-    s: Tensor,
+    now: Level,
+    then: Level,
     *,
     eta: float = 0.0,
     noise: Tensor | None = None,
     prediction: Prediction = Prediction(),
 ) -> tuple[Tensor, Tensor]:
-    """One DDIM step (arXiv 2010.02502, eq. 12 and 16) in which every pixel has its own two levels.
+    """One step of DDIM (arXiv 2010.02502, eq. 12 and 16), or of Euler for a flow, from one level to another per pixel.
 
-    σ² = η² (1-s)/(1-a) (1 - a/s);  x' = √s x₀ + √(1-s-σ²) ε + σ z. Where s = a nothing changes.
+    s² = η² (σ'²/σ²)(σ² - σ'² α²/α'²);  x' = α' x₀ + √(σ'² - s²) ε + s z. For a flow with η = 0 this is
+    x' = x + (σ' - σ) v, and computed so. Where the level stays nothing changes.
 
     Args:
-        x: (B, C, H, W) the state at level a.
-        output: (B, C, H, W) the network's output there.
-        a: (B, 1, H, W) ᾱ now.
-        s: ᾱ after the step, broadcastable to ``a``.
+        x: (B, ...) float32, the state at level ``now``.
+        output: of the same shape, the network's output there.
+        now, then: α, σ and α', σ', broadcastable to x.
         eta: η in [0, 1]: 0 deterministic, 1 as noisy as DDPM.
-        noise: (B, C, H, W) z, standard normal; may be None if η = 0.
+        noise: of the same shape, z, standard normal; may be None if η = 0.
         prediction: what the output means.
 
     Returns:
-        x' and the predicted x₀, both (B, C, H, W).
+        x' and the predicted x₀.
     """
-    x0, epsilon = prediction(x, output, a)
-    change = s != a
-    variance = torch.where(change, (1 - s) / (1 - a) * (1 - a / s), 0.0).clamp(0, 1) * eta**2
-    following = s.sqrt() * x0 + (1 - s - variance).clamp(min=0).sqrt() * epsilon
+    x0, epsilon = prediction(x, output, now)
     if eta > 0:
         if noise is None:
             raise UserError("noise is needed when eta > 0")
-        following = following + variance.sqrt() * noise
-    return torch.where(change, following, x), x0
+        variance = _variance(now, then) * eta**2
+        direction = (then.sigma.double() ** 2 - variance).clamp(min=0).sqrt().float()
+        following = then.alpha * x0 + direction * epsilon + variance.sqrt().float() * noise
+    elif prediction.prediction_type == FLOW:
+        following = x + (then.sigma - now.sigma) * output
+    else:
+        following = then.alpha * x0 + then.sigma * epsilon
+    return torch.where((then.alpha != now.alpha) | (then.sigma != now.sigma), following, x), x0
+
+
+def _variance(now: Level, then: Level) -> Tensor:
+    """s² of η = 1, that of the posterior of x' given x and x₀; float64, since it is a difference of near equals."""
+    alpha_t, sigma_t = now.alpha.double(), now.sigma.double()
+    alpha_s, sigma_s = then.alpha.double(), then.sigma.double()
+    ratio = torch.where(sigma_t > 0, (sigma_s / sigma_t) ** 2, 0.0)
+    return (ratio * (sigma_t**2 - (sigma_s * alpha_t / alpha_s) ** 2)).clamp(min=0)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import InitVar, dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 from asyndm.errors import UserError, check_fraction, is_whole
+from asyndm.words import Span, occurrences
 
 
 @dataclass(frozen=True)
@@ -18,25 +21,37 @@ class Subject:
         text: as in the prompt, whole words, in any case: "rabbit", "red car".
         concavity: its own ω in [0, 1]; None: that of the curve.
         occurrence: which of several equal words, from 1.
+        required: whether a prompt is refused in which the text encoder does not read it. What a rule finds is
+            not required: it is left out while another subject remains.
+        number: "#2" as it was written behind the text; where the prompt has both as written ("jersey #7") they
+            are the subject.
+
+    The last two are no part of what it is: subjects are equal, and known in files, without them.
     """
 
     text: str
     concavity: float | None = None
     occurrence: int = 1
+    required: InitVar[bool] = field(default=True, kw_only=True)
+    number: InitVar[str] = field(default="", kw_only=True)
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, required: bool, number: str) -> None:
         if not isinstance(self.text, str) or not self.text.strip():
             raise UserError(f"a subject must be a word or phrase of the prompt, got {self.text!r}")
         if self.concavity is not None:
             check_fraction(self.concavity, f"concavity of subject {self.text!r}")
         if not is_whole(self.occurrence) or self.occurrence < 1:
             raise UserError(f"occurrence of subject {self.text!r} must be 1 or more, got {self.occurrence!r}")
+        object.__setattr__(self, "required", required)
+        object.__setattr__(self, "number", number)
 
     @classmethod
     def parse(cls, text: str) -> Subject:
-        """ "dog" or, for the second dog of the prompt, "dog#2"."""
-        match = re.fullmatch(r"(.*\S)\s*#(\d+)", text)
-        return cls(match[1], occurrence=int(match[2])) if match else cls(text)
+        """ "dog" or, for the second dog of the prompt, "dog#2"; of a prompt with "jersey #7" also that."""
+        match = re.fullmatch(r"(.*\S)(\s*)#(\d+)", text)
+        if not match or (match[2] and int(match[3]) == 0):  # "agent #0" can only be words
+            return cls(text)
+        return cls(match[1], occurrence=int(match[3]), number=text[match.end(1) :])
 
 
 def as_subject(subject: str | Subject) -> Subject:
@@ -44,48 +59,38 @@ def as_subject(subject: str | Subject) -> Subject:
     return subject if isinstance(subject, Subject) else Subject.parse(subject)
 
 
-def locate(tokenizer: Any, prompt: str, subjects: Sequence[str | Subject]) -> list[list[int]]:
-    """The positions of all tokens of each subject, in the sequence the text encoder sees.
+def _init_only(subject: Subject, name: str) -> Any:
+    """What a type checker takes for an argument only, though `replace` needs it kept."""
+    return vars(subject)[name]
 
-    By character offsets: those of a fast tokenizer, or for a slow one the number of tokens before the
-    subject's first and after its last character.
 
-    Args:
-        tokenizer: the pipeline's own, fast or slow.
-        prompt: the text the subjects are words of.
-        subjects: ``Subject`` or plain text ("dog", "dog#2").
+def as_written(prompt: str, subject: Subject) -> Subject:
+    """The subject with its "#7" as part of its words, where the prompt has them so."""
+    number = _init_only(subject, "number")
+    words = f"{subject.text}{number}"
+    if number and occurrences(prompt, words):
+        return replace(subject, text=words, occurrence=1, number="")
+    return subject
 
-    Raises:
-        UserError: a subject that is not in the prompt, not that often, or beyond the text encoder's limit.
-    """
-    limit = tokenizer.model_max_length
-    complete = tokenizer(prompt, verbose=False)["input_ids"]
-    seen = tokenizer(prompt, truncation=True, max_length=limit)["input_ids"]
-    positions = []
-    for subject in map(as_subject, subjects):
-        start, end = span(prompt, subject)
-        tokens = _tokens_between(tokenizer, prompt, complete, start, end)
-        if not tokens:
-            raise UserError(
-                f"subject {subject.text!r} has no token in the prompt {prompt!r}: choose another word"
-            )
-        if tokens[-1] >= len(seen) or seen[tokens[-1]] != complete[tokens[-1]]:
-            raise UserError(
-                f"subject {subject.text!r} lies beyond the {limit} tokens the text encoder reads: "
-                f"shorten the prompt {_short(prompt)}"
-            )
-        positions.append(tokens)
-    return positions
+
+def subject_at(prompt: str, start: int, end: int) -> Subject | None:
+    """The subject that is these words of the prompt, found by a rule; None where the words cannot be told from others."""
+    words, place = prompt[start:end], Span(start, end)
+    places = occurrences(prompt, words)
+    return Subject(words, occurrence=places.index(place) + 1, required=False) if place in places else None
 
 
 def span(prompt: str, subject: Subject) -> tuple[int, int]:
-    """Where the wanted occurrence of a subject starts and ends in the prompt: whole words, any case, any space.
+    """Where the wanted occurrence of a subject starts and ends in the prompt: whole words, however they are written.
+
+    Case, kinds of spaces, quotes and dashes, composed or decomposed letters and their widths do not matter; words of
+    scripts without spaces are whole anywhere, Korean nouns also before their particles.
 
     Raises:
         UserError: it is not there, or not that often.
     """
-    words = r"\s+".join(re.escape(word) for word in subject.text.split())
-    found = list(re.finditer(rf"(?<!\w){words}(?!\w)", prompt, flags=re.IGNORECASE))
+    subject = as_written(prompt, subject)
+    found = occurrences(prompt, subject.text)
     if not found:
         raise UserError(
             f"subject {subject.text!r} is not in the prompt {_short(prompt)} (whole words, as written there)"
@@ -95,29 +100,135 @@ def span(prompt: str, subject: Subject) -> tuple[int, int]:
             f"subject {subject.text!r} occurs {len(found)} time(s) in the prompt {_short(prompt)}, "
             f"but occurrence {subject.occurrence} was asked for"
         )
-    return found[subject.occurrence - 1].span()
+    start, end = found[subject.occurrence - 1]
+    return start, end
 
 
-def _tokens_between(tokenizer: Any, prompt: str, ids: list[int], start: int, end: int) -> list[int]:
-    """Positions of the tokens that overlap the characters [start, end) of the prompt."""
-    if tokenizer.is_fast:
-        offsets = tokenizer(prompt, return_offsets_mapping=True, verbose=False)["offset_mapping"]
-        return [i for i, (first, last) in enumerate(offsets) if first < end and last > start]
-    leading = _count_leading_special(tokenizer, ids)
-    plain = ids[leading:]
-    before = tokenizer(prompt[:start].rstrip(), add_special_tokens=False, verbose=False)["input_ids"]
-    through = tokenizer(prompt[:end], add_special_tokens=False, verbose=False)["input_ids"]
-    if plain[: len(through)] != through or through[: len(before)] != before:
+def locate(
+    tokenizer: Any,
+    prompt: str,
+    subjects: Sequence[str | Subject],
+    *,
+    before: str = "",
+    after: str = "",
+    limit: int | None = None,
+    special: bool = True,
+) -> list[list[int]]:
+    """The positions of all tokens of each subject, in the complete sequence of the text that is tokenised.
+
+    By character offsets: those of a fast tokenizer, or for a slow one the number of tokens before the
+    subject's first and after its last character.
+
+    Args:
+        tokenizer: the pipeline's own, fast or slow.
+        prompt: the text the subjects are words of.
+        subjects: ``Subject`` or plain text ("dog", "dog#2").
+        before: what stands before the prompt, such as an instruction or the beginning of a chat; no subject is in it.
+        after: what stands behind it.
+        limit: how many tokens the text encoder reads: refuses or leaves out what is beyond, see `within_reach`.
+        special: whether the tokenizer adds its own first and last tokens, which a template may have already.
+
+    Raises:
+        UserError: a subject that is not in the prompt, not that often, or beyond the limit.
+    """
+    text = before + prompt + after
+    complete = tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"]
+    positions = []
+    for subject in map(as_subject, subjects):
+        start, end = span(prompt, subject)
+        tokens = _tokens_between(tokenizer, text, complete, len(before) + start, len(before) + end, special)
+        if not tokens:
+            raise UserError(
+                f"subject {subject.text!r} has no token in the prompt {prompt!r}: choose another word"
+            )
+        positions.append(tokens)
+    if limit is None or len(complete) <= limit:
+        return positions
+    seen = tokenizer(text, add_special_tokens=special, truncation=True, max_length=limit)["input_ids"]
+
+    def reached(position: int) -> int | None:
+        return position if position < len(seen) and seen[position] == complete[position] else None
+
+    return within_reach(prompt, subjects, positions, reached, limit=limit)
+
+
+def within_reach(
+    prompt: str,
+    subjects: Sequence[str | Subject],
+    positions: Sequence[Sequence[int]],
+    reached: Callable[[int], int | None],
+    *,
+    limit: int | None = None,
+) -> list[list[int]]:
+    """Where the network attends to the tokens of each subject; an empty list for a subject that is left out.
+
+    A subject of which a token is out of reach is left out, with a warning, if a rule found it and another
+    subject remains.
+
+    Args:
+        prompt: the text the subjects are words of, for messages.
+        subjects: as given to `locate`.
+        positions: what `locate` returned.
+        reached: of a position of the complete sequence that which the network attends to, None for one it does not.
+        limit: how many tokens the text encoder reads, for messages, where that is known.
+
+    Raises:
+        UserError: a required subject is out of reach, or no subject remains.
+    """
+    mapped = [[reached(token) for token in tokens] for tokens in positions]
+    kept = [[token for token in tokens if token is not None and None not in tokens] for tokens in mapped]
+    chosen = [as_subject(subject) for subject in subjects]
+    beyond = [subject for subject, old, new in zip(chosen, positions, kept, strict=True) if old and not new]
+    tokens = "the tokens" if limit is None else f"the {limit} tokens"
+    refused = [subject for subject in beyond if _init_only(subject, "required") or not any(kept)]
+    if refused:
         raise UserError(
-            f"the tokenizer does not split {_short(prompt)} at the word {prompt[start:end]!r}: use a fast tokenizer"
+            f"subject {refused[0].text!r} lies beyond {tokens} the text encoder reads: "
+            f"shorten the prompt {_short(prompt)}"
         )
-    return list(range(leading + len(before), leading + len(through)))
+    if beyond:
+        words = ", ".join(repr(_numbered(subject)) for subject in beyond)
+        _say_once(prompt, f"left out {words}: beyond {tokens} the text encoder reads of {_short(prompt)}")
+    return kept
 
 
-def _count_leading_special(tokenizer: Any, ids: list[int]) -> int:
-    """How many special tokens the tokenizer puts before the text."""
-    special = set(tokenizer.all_special_ids)
-    return next((i for i, token in enumerate(ids) if token not in special), len(ids))
+def _all_reached(tokens: Sequence[int], reached: Callable[[int], int | None]) -> list[int]:
+    mapped = [reached(token) for token in tokens]
+    known = [token for token in mapped if token is not None]
+    return known if len(known) == len(mapped) else []
+
+
+@lru_cache(maxsize=2**16)
+def _say_once(prompt: str, message: str) -> None:
+    # remembered here, as the memory of `warnings` is lost whenever any library catches some
+    warnings.warn(message, stacklevel=3)
+
+
+def _numbered(subject: Subject) -> str:
+    return subject.text if subject.occurrence == 1 else f"{subject.text}#{subject.occurrence}"
+
+
+def _tokens_between(
+    tokenizer: Any, text: str, ids: list[int], start: int, end: int, special: bool
+) -> list[int]:
+    """Positions of the tokens that overlap the characters [start, end) of the text."""
+    if tokenizer.is_fast:
+        read = tokenizer(text, add_special_tokens=special, return_offsets_mapping=True, verbose=False)
+        offsets = read["offset_mapping"]
+        tokens = [i for i, (first, last) in enumerate(offsets) if max(first, start) < min(last, end)]
+        # the space that a tokenizer puts before a text has the offsets of the first letter
+        while tokens and not tokenizer.convert_ids_to_tokens(ids[tokens[0]]).strip("▁Ġ "):
+            del tokens[0]
+        return tokens
+    plain = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    leading = next((i for i in range(len(ids)) if ids[i : i + len(plain)] == plain), 0)
+    head = tokenizer(text[:start].rstrip(), add_special_tokens=False, verbose=False)["input_ids"]
+    through = tokenizer(text[:end], add_special_tokens=False, verbose=False)["input_ids"]
+    if plain[: len(through)] != through or through[: len(head)] != head:
+        raise UserError(
+            f"the tokenizer does not split {_short(text)} at the word {text[start:end]!r}: use a fast tokenizer"
+        )
+    return list(range(leading + len(head), leading + len(through)))
 
 
 def _short(text: str, length: int = 80) -> str:

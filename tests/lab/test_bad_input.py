@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from asyndm.inputs import picture_size
 from experiments.checks import read_parts
 from experiments.report.__main__ import main as report
 from tests.lab.conftest import Lab
@@ -51,7 +52,7 @@ BAD = [
     (["prompt_set.path={folder}/malformed.csv"], "malformed.csv, line 3: 2 columns expected"),
     (["prompt_set.path={folder}/absent.yaml"], "absent.yaml, line 2: subject 'bird' is not in the prompt"),
     (["prompt_set.path={folder}/bare.yaml"], "has no subjects, which mask=dynamic needs"),
-    (["prompt_set.path={folder}/long.yaml"], "lies beyond the 77 tokens"),
+    (["prompt_set.path={folder}/long.yaml", "mask=dynamic"], "lies beyond the 77 tokens"),
     (["metric=exact"], "metric=exact: none of the prompts is one of the shapes world"),
     (
         ["prompt_set=shapes", "metric=exact"],
@@ -79,7 +80,7 @@ BAD = [
     (["+metric.foo=3"], "metric.foo=3: not a metric"),
     (["prompt_set.path={folder}/open.csv"], "open.csv, line 1: not CSV"),
     (["prompt_set.path={folder}/deep.json"], "deep.json, line 1: not a list of prompts"),
-    (["model.path={folder}/hollow"], "model=folder: {folder}/hollow cannot be read"),
+    (["model.path={folder}/hollow"], "model=folder: model '{folder}/hollow' cannot be read"),
 ]
 
 
@@ -90,7 +91,7 @@ def filled(lab: Lab) -> Lab:
     Image.new("L", (8, 8)).save(lab.folder / "good.png")
     (lab.folder / "bare.yaml").write_text("- a cat\n")
     (lab.folder / "long.yaml").write_text(
-        f"- a cat\n- {{text: '{'rabbit ' * 13} and a dog', subjects: [dog]}}\n"
+        f"- {{text: a cat, subjects: [cat]}}\n- {{text: '{'rabbit ' * 13} and a dog', subjects: [dog]}}\n"
     )
     (lab.folder / "open.csv").write_text('text\n"a cat\n' + "x" * 200_000)
     (lab.folder / "deep.json").write_text("[" * 100_000)
@@ -116,9 +117,14 @@ def refused(lab: Lab, overrides: list[str], message: str) -> None:
     ("overrides", "message"), BAD, ids=lambda value: value[-1] if isinstance(value, list) else ""
 )
 def test_bad_input_is_refused_in_one_line(filled: Lab, overrides: list[str], message: str) -> None:
-    if "77" in message:
-        overrides = [*overrides, "mask=none"]
     refused(filled, overrides, message)
+
+
+@pytest.mark.parametrize("mask", ["none", "global"])
+def test_a_subject_out_of_reach_does_not_matter_to_a_mask_that_reads_none(filled: Lab, mask: str) -> None:
+    assert (
+        filled("prompt_set.path={folder}/long.yaml".format(folder=filled.folder), f"mask={mask}").status == 0
+    )
 
 
 @pytest.mark.parametrize(
@@ -137,7 +143,7 @@ def test_bad_input_is_refused_in_one_line(filled: Lab, overrides: list[str], mes
         (["curve.concavty=0.1,0.2"], "curve.concavty: no such setting"),
         (["height=16,30"], "height must be a positive multiple of 8"),
         (
-            ["prompt_set.path={folder}/prompts.yaml,{folder}/long.yaml", "mask=none"],
+            ["prompt_set.path={folder}/prompts.yaml,{folder}/long.yaml", "mask=none,dynamic"],
             "lies beyond the 77 tokens",
         ),
         (["mask=none,global", "output_dir=/proc/runs"], "output_dir=/proc/runs: cannot be written to"),
@@ -176,8 +182,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_the_models_own_size_is_what_it_makes(lab: Lab) -> None:
     assert lab("limit=1").status == 0
     with Image.open(next((lab.only_run() / "images").iterdir())) as image:
-        parts = read_parts("folder", str(lab.pipeline), None)
-        assert parts.pixels(None, None) == (image.height, image.width)
+        parts = read_parts("folder", str(lab.pipeline), None, None)
+        assert picture_size(parts) == (image.height, image.width)
 
 
 def test_pictures_of_the_models_own_size_must_fit_on_the_disk(lab: Lab) -> None:

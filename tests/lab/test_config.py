@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from evaluation.choices import build, settings
 from experiments import config as schema
 from experiments.config import CONF
+from experiments.plan import ADVICE
 from experiments.run import main
 from experiments.train_shapes.settings import register
 
@@ -52,7 +53,8 @@ def test_a_choice_stands_for_a_class_with_these_settings(group: str, name: str) 
         for key in OmegaConf.missing_keys(choice):
             choice[key.rpartition(".")[2]] = GIVEN[key.rpartition(".")[2]]
         keywords = settings(OmegaConf.to_container(choice, resolve=True))  # type: ignore[arg-type]
-        keywords.pop("threads", None)
+        for advice in ("threads", *ADVICE):
+            keywords.pop(advice, None)
         target = get_object(choice._target_)
         inspect.signature(target).bind(**keywords)
         if group != "model":

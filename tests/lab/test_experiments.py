@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from evaluation.results import find_runs, read_run
+from evaluation.traces import TRACES, read_trace
 from experiments.config import CONF
 from experiments.cost import Cost, cost
 from experiments.report.__main__ import main as report
 from experiments.run import main
 from experiments.sweep import planned
+from tests.pipelines.registry import PIPELINES
 
 EXPERIMENTS = sorted({path.stem for path in (CONF / "experiment").glob("*.yaml")} - {"search"})
 COST = re.compile(r"([\d,]+) runs, ([\d,]+) images, ([\d,]+) network evaluations\.")
@@ -29,7 +33,34 @@ FEW = {
 }
 """What of a sweep is enough."""
 REAL = {"animals", "geneval", "reference", "real_models"}
-"""Those of real models: here a tiny pipeline of the same class stands for them, and no metric judges it."""
+"""Those of Stable Diffusion: here a tiny pipeline of the same class stands for it, and no metric judges it."""
+TINY = {"sdxl": "sdxl", "sd35": "sd35", "flux": "flux"}
+"""Those of other real models, and which tiny pipeline has their weights' place; all else is as their YAML says."""
+BRIGHTNESS = ["metric=none", "+metric.brightness._target_=tests.lab.metrics.Brightness"]
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Where a tiny pipeline is saved."""
+    saved: dict[str, Path] = {}
+
+    def folder(name: str) -> Path:
+        if name not in saved:
+            saved[name] = tmp_path_factory.mktemp(name)
+            PIPELINES[name].build().save_pretrained(saved[name])
+        return saved[name]
+
+    return folder
+
+
+def tiny_words(name: str, folder: Path) -> list[str]:
+    """Settings by which an experiment's own model is read from the folder of a tiny one."""
+    tiny = PIPELINES[name]
+    height, width = tiny.size
+    longer = {"max_sequence_length": 48} if "max_sequence_length" in tiny.arguments else {}
+    arguments = [f"+pipeline_arguments.{key}={value}" for key, value in {**tiny.arguments, **longer}.items()]
+    own = [f"model.path={folder}", "model.dtype=float32", "device=cpu"]
+    return [*own, f"height={height}", f"width={width}", *arguments]
 
 
 def files(folder: Path, name: str, prompts: int) -> list[str]:
@@ -59,13 +90,19 @@ def test_an_experiment_costs_what_it_says(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_an_experiment_runs_and_is_reported(
-    name: str, tmp_path: Path, pipeline_folder: Path, capsys: pytest.CaptureFixture[str]
+    name: str,
+    tmp_path: Path,
+    pipeline_folder: Path,
+    tiny_folder: Callable[[str], Path],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     words = [f"experiment={name}", *files(tmp_path, name, 2), f"output_dir={tmp_path / 'runs'}"]
     changed = FEW.get(name, [])
     words += [item for item in SMALL if item.partition("=")[0] not in " ".join(changed)] + changed
     if name in REAL:
         words += ["model=folder", f"model.path={pipeline_folder}", "metric=none", "device=cpu"]
+    if name in TINY:
+        words += [*tiny_words(TINY[name], tiny_folder(TINY[name])), *BRIGHTNESS]
     assert main(words) == 0
     runs = [read_run(folder) for folder in find_runs([tmp_path / "runs"])]
     assert len(runs) == cost(planned(words)).runs and all(run.state == "done" for run in runs)
@@ -76,3 +113,26 @@ def test_an_experiment_runs_and_is_reported(
     table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     assert len(table) >= 2 + len(runs) * (name not in REAL)
     assert r"\bottomrule" in (tmp_path / "table.tex").read_text()
+
+
+@pytest.mark.parametrize(("name", "sign"), [("sdxl", "t "), ("sd35", "σ "), ("flux", "σ ")])
+def test_an_experiment_of_another_model_leaves_all_there_is(
+    name: str, sign: str, tmp_path: Path, tiny_folder: Callable[[str], Path]
+) -> None:
+    words = [f"experiment={name}", *SMALL, *tiny_words(TINY[name], tiny_folder(TINY[name])), *BRIGHTNESS]
+    assert main([*words, f"output_dir={tmp_path}"]) == 0
+    folders = find_runs([tmp_path])
+    assert len(folders) == 3
+    for folder in folders:
+        run = read_run(folder)
+        assert run.identity["model"]["dtype"] == "float32" and run.identity["eta"] == (name == "sdxl")
+        assert [row.metric for row in run.scores] == ["brightness"] * 2
+        assert all(row.value is not None for row in run.scores)
+        for row in run.images:
+            way = read_trace(folder / TRACES / Path(row.file).name)
+            assert len(way.labels) == 2 and all(label.startswith(sign) for label in way.labels)
+        for picture in ("strip.png", "grid.png"):
+            with Image.open(folder / picture) as image:
+                assert image.width > 100
+    stored = {read_run(folder).identity["mask"]["_target_"] for folder in folders}
+    assert len(stored) == 3

@@ -4,94 +4,97 @@ import math
 
 import pytest
 import torch
+from diffusers import DDIMScheduler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asyndm.algorithm import Schedule
-from asyndm.curves import Curve, Exponential, Horizon, Linear, PiecewiseLinear, Quadratic
+from asyndm.curves import Curve, Exponential, Linear, PiecewiseLinear, Quadratic
 from asyndm.errors import UserError
-from asyndm.masks import Scene
+from asyndm.ladder import Ladder
+from asyndm.masks import NoMask, Scene
+from asyndm.scheduler import Method
 from tests.trajectory import trajectory
 
 CONCAVE = (Quadratic, PiecewiseLinear, Exponential)
+ROUNDING = 1e-12
+"""Of a place in rungs, at most 60 here."""
 fractions = st.floats(0, 1)
-horizons = st.builds(Horizon, st.integers(1, 60), st.sampled_from([250, 1000]), st.sampled_from([0, 1]))
+lengths = st.integers(1, 60)
 
 
 @settings(max_examples=150)
 @given(
     kind=st.sampled_from(CONCAVE),
-    horizon=horizons,
+    steps=lengths,
+    ahead=st.sampled_from([0, 1]),
     concavity=st.lists(fractions, min_size=1, max_size=3),
     grey=st.booleans(),
     seed=st.integers(0, 2**32),
 )
 def test_proposition_1_whatever_the_mask_does_every_pixel_arrives(
-    kind: type[Curve], horizon: Horizon, concavity: list[float], grey: bool, seed: int
+    kind: type[Curve], steps: int, ahead: int, concavity: list[float], grey: bool, seed: int
 ) -> None:
+    """From above the first rung (leading) or on it (any other ladder)."""
     generator = torch.Generator().manual_seed(seed)
     scene = Scene(torch.tensor([concavity], dtype=torch.float64), (4, 4))
-    schedule = Schedule(kind(), horizon, scene)
-    t = torch.full((1, 4, 4), horizon.t_start, dtype=torch.float64)
-    for remaining in range(horizon.num_inference_steps, -1, -1):
+    method = Method(kind(), NoMask(), scene.concavity)
+    updates = steps - 1 + ahead
+    u = torch.full((1, 4, 4), float(updates), dtype=torch.float64)
+    for remaining in range(updates, 0, -1):
         weights = torch.rand((1, len(concavity), 4, 4), generator=generator, dtype=torch.float64)
-        before, t = t, schedule(t, remaining, weights if grey else weights.round())
-        assert (t <= before + 1e-9).all()
-        if remaining == 1:
-            assert torch.allclose(t, torch.full_like(t, horizon.t_end), rtol=0, atol=1e-9)
+        before, u = u, method.move(u, remaining, steps, weights if grey else weights.round(), scene)
+        assert (u <= before + ROUNDING).all()
         if remaining > 1:
-            assert (t >= horizon.t_end).all()
-    assert (t == 0).all()
+            assert (u >= 0).all()
+    assert u.abs().max() <= ROUNDING
 
 
-@given(kind=st.sampled_from(CONCAVE), horizon=horizons)
-def test_no_concavity_is_the_straight_line(kind: type[Curve], horizon: Horizon) -> None:
-    assert torch.allclose(trajectory(kind(0.0), horizon), trajectory(Linear(), horizon), rtol=0, atol=1e-8)
+@given(kind=st.sampled_from(CONCAVE), steps=lengths)
+def test_no_concavity_is_the_straight_line(kind: type[Curve], steps: int) -> None:
+    assert torch.allclose(trajectory(kind(0.0), steps), trajectory(Linear(), steps), rtol=0, atol=ROUNDING)
 
 
-@given(kind=st.sampled_from(CONCAVE), horizon=horizons, omega=fractions)
+@given(kind=st.sampled_from(CONCAVE), steps=lengths, omega=fractions)
 def test_curves_keep_a_pixel_noisier_than_the_line_and_fall_faster_and_faster(
-    kind: type[Curve], horizon: Horizon, omega: float
+    kind: type[Curve], steps: int, omega: float
 ) -> None:
-    levels = trajectory(kind(omega), horizon)
-    assert (levels >= trajectory(Linear(), horizon) - 1e-8).all()
-    assert (levels[:-1].diff().diff() <= 1e-8).all()
+    places = trajectory(kind(omega), steps)
+    assert (places >= trajectory(Linear(), steps) - ROUNDING).all()
+    assert (places.diff().diff() <= ROUNDING).all()
 
 
 @pytest.mark.parametrize("kind", CONCAVE)
-@given(horizon=horizons, omega=fractions)
-def test_a_tensor_of_concavities_is_each_ones_own_curve(
-    kind: type[Curve], horizon: Horizon, omega: float
-) -> None:
-    t = torch.tensor([horizon.t_start] * 2, dtype=torch.float64)
-    n = horizon.num_inference_steps
-    both = kind(0.3).advance(t, n, horizon, torch.tensor([omega, 0.3]))
-    expected = [float(kind(w).advance(t[0], n, horizon)) for w in (float(torch.tensor(omega)), 0.3)]
-    assert both.tolist() == pytest.approx(expected, abs=1e-4)
+@given(steps=lengths, omega=fractions)
+def test_a_tensor_of_concavities_is_each_ones_own_curve(kind: type[Curve], steps: int, omega: float) -> None:
+    u = torch.tensor([float(steps)] * 2, dtype=torch.float64)
+    concavity = torch.tensor([omega, 0.3])
+    both = kind(0.3).advance(u, steps, steps, concavity)
+    expected = [float(kind(w).advance(u[0], steps, steps)) for w in concavity.tolist()]
+    assert both.tolist() == pytest.approx(expected, abs=ROUNDING)
 
 
 def test_closed_forms_are_those_of_the_paper() -> None:
-    """The parabola and the exponential through (0, t) and (r, t_end), evaluated at x = 1."""
-    horizon, t, r, omega = Horizon(20), 700.0, 11, 0.6
-    second_difference = -2 * omega * 1000 / 20**2
-    parabola = t + (1 - t) / r - second_difference / 2 * (r - 1)
-    assert float(Quadratic(omega).advance(torch.tensor(t), r, horizon)) == pytest.approx(parabola, abs=1e-9)
+    """The parabola and the exponential through (0, u) and (r, 0), evaluated at x = 1."""
+    u, r, N, omega = 14.0, 11, 20, 0.6
+    second_difference = -2 * omega / N
+    parabola = u - u / r - second_difference / 2 * (r - 1)
+    ours = float(Quadratic(omega).advance(torch.tensor(u), r, N))
+    assert ours == pytest.approx(parabola, abs=ROUNDING)
 
-    b = -(1 - omega) * 1000 / 20
-    scale = (1 - t - b * r) / (math.exp(r / 20) - 1)
-    exponential = t + b + scale * (math.exp(1 / 20) - 1)
-    assert float(Exponential(omega).advance(torch.tensor(t), r, horizon)) == pytest.approx(
-        exponential, abs=1e-9
-    )
+    b = omega - 1
+    scale = (-u - b * r) / (math.exp(r / N) - 1)
+    exponential = u + b + scale * (math.exp(1 / N) - 1)
+    ours = float(Exponential(omega).advance(torch.tensor(u), r, N))
+    assert ours == pytest.approx(exponential, abs=ROUNDING)
 
 
-def test_dm_ladder_is_the_schedulers_own_where_steps_divide_the_timesteps() -> None:
-    from diffusers import DDIMScheduler
-
-    for steps in (1, 2, 5, 8, 10, 20, 25, 50, 100, 1000):
+def test_the_line_is_the_schedulers_own_ladder() -> None:
+    for steps in (1, 2, 5, 8, 10, 20, 25, 30, 50, 60, 100, 999, 1000):
         scheduler = DDIMScheduler(steps_offset=1)
         scheduler.set_timesteps(steps)
-        assert torch.equal(trajectory(Linear(), Horizon(steps))[:-1].round().long(), scheduler.timesteps)
+        places = trajectory(Linear(), steps)
+        assert torch.equal(places, torch.arange(steps - 1, -1, -1).double())
+        assert torch.equal(Ladder(scheduler, ahead=True).timestep(places).long(), scheduler.timesteps)
 
 
 @pytest.mark.parametrize("concavity", [-0.1, 1.01, math.nan, "0.5", True, None])
@@ -100,12 +103,7 @@ def test_concavity_outside_the_unit_interval_is_refused(concavity: object) -> No
         Quadratic(concavity)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("steps", [0, -1, 1001, 2.5, True])
-def test_steps_outside_the_training_range_are_refused(steps: object) -> None:
-    with pytest.raises(UserError, match="num_inference_steps must be a whole number from 1 to 1000"):
-        Horizon(steps)  # type: ignore[arg-type]
-
-
-def test_updates_beyond_the_horizon_are_refused() -> None:
-    with pytest.raises(UserError, match="remaining"):
-        Linear().advance(torch.tensor(5.0), 11, Horizon(10))
+@pytest.mark.parametrize("remaining", [0, -1, 11])
+def test_updates_beyond_the_ladder_are_refused(remaining: int) -> None:
+    with pytest.raises(UserError, match="remaining must be 1 to 10"):
+        Linear().advance(torch.tensor(5.0), remaining, 10)

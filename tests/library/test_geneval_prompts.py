@@ -10,7 +10,8 @@ import pytest
 
 from asyndm.errors import UserError
 from asyndm.prompts import GenEvalPrompts, Prompt, text_id
-from asyndm.subjects import Subject, span
+from asyndm.subjects import Subject, locate, span
+from tests.conftest import make_tokenizer
 
 
 def thing(name: str, **more: Any) -> dict[str, Any]:
@@ -70,8 +71,42 @@ def test_a_colour_that_is_a_class_as_well(tmp_path: Path) -> None:
 
 
 def test_a_class_that_the_text_does_not_name_is_no_subject(tmp_path: Path) -> None:
-    prompt = read(tmp_path, "a photo of two people and a catfish", thing("person"), thing("cat"))
+    prompt = read(tmp_path, "a photo of two humans and a catfish", thing("person"), thing("cat"))
     assert prompt.subjects == () and prompt.phrases == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "subject"),
+    [
+        ("a photo of two people", "person", "people"),
+        ("a photo of two persons", "person", "persons"),
+        ("a photo of two knives", "knife", "knives"),
+        ("a photo of two sheep", "sheep", "sheep"),
+        # as the file has them
+        ("a photo of two knifes", "knife", "knifes"),
+        ("a photo of two toothbrushs", "toothbrush", "toothbrushs"),
+        ("a photo of two computer mouses", "computer mouse", "computer mouses"),
+        ("a photo of two traffic lights", "traffic light", "traffic lights"),
+    ],
+)
+def test_plurals_by_grammar_and_as_the_file_makes_them(
+    tmp_path: Path, text: str, name: str, subject: str
+) -> None:
+    prompt = read(tmp_path, text, thing(name))
+    assert prompt.subjects == (Subject(subject),) and prompt.phrases == (f"two {subject}",)
+
+
+def test_a_verb_and_another_spelling(tmp_path: Path) -> None:
+    text = "a nurse cares for a RED\u00a0car and a\u2019s car"
+    prompt = read(tmp_path, text, thing("car", color="Red"))
+    assert prompt.subjects == (Subject("car"), Subject("car", occurrence=2))
+    assert prompt.phrases == ("a RED\u00a0car", "car")
+
+
+def test_a_class_beyond_the_limit_does_not_stop_a_prompt(tmp_path: Path) -> None:
+    prompt = read(tmp_path, "a dog and " + "a " * 80 + "dog", thing("dog"))
+    with pytest.warns(UserWarning, match="left out 'dog#2'"):
+        assert locate(make_tokenizer(), prompt.text, prompt.subjects, limit=77) == [[2], []]
 
 
 GOOD = '{"tag": "t", "include": [{"class": "cat", "count": 1}], "prompt": "a cat"}'

@@ -1,17 +1,30 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, PNDMScheduler
+from diffusers import PNDMScheduler, StableDiffusionPipeline
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
+from transformers import PixtralImageProcessor, PixtralProcessor
 
 import asyndm
+from asyndm.attention import Reading
 from asyndm.errors import UserError
-from asyndm.models import choose_device, choose_dtype, load
+from asyndm.inputs import picture_size
+from asyndm.models import choose_device, choose_dtype, load, read_parts
+from asyndm.networks import denoiser, find_family
+from asyndm.subjects import as_subject
 from tests.conftest import make_pipeline
+from tests.library.single_file import save_single_file
+from tests.pipelines.registry import PIPELINES
+from tests.pipelines.shared import PROMPT, Tiny
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +41,165 @@ def test_a_half_precision_folder_is_loaded_in_single_precision_on_the_cpu(folder
     pipe = load(folder, device="cpu")
     for part in (pipe.unet, pipe.vae, pipe.text_encoder):
         assert {p.dtype for p in part.parameters()} == {torch.float32}
-    assert isinstance(pipe.scheduler, DDIMScheduler) and pipe.scheduler.config.clip_sample is False
-    assert pipe.scheduler.config.steps_offset == 1 and pipe.safety_checker is None
+    assert isinstance(pipe.scheduler, PNDMScheduler) and pipe.scheduler.config.steps_offset == 1
+    assert pipe.safety_checker is None
     images = asyndm.sample(pipe, "a dog", ["dog"], num_inference_steps=2)
     assert images[0].size == (32, 32)
+
+
+LOADED = (
+    *("sdxl", "sd3", "sd35", "sd3_clips", "flux", "flux_schnell", "pixart_dpm", "sana_dpm", "qwen", "flux2"),
+    *("flux2_klein", "chroma", "auraflow", "cogview4", "lumina2", "zimage", "hunyuandit"),
+)
+
+
+def positions(pipe: Any, tiny: Tiny) -> list[list[int]]:
+    """Where words of the prompt stand; and its attention can be read."""
+    family, reading = find_family(pipe), Reading(None, None, "joint", "both")
+    family.attention(denoiser(pipe), [[[]]], reading)
+    return family.positions(
+        pipe, PROMPT, [as_subject("red dog"), as_subject("rabbit")], reading, tiny.arguments
+    )
+
+
+@pytest.mark.parametrize("name", LOADED)
+def test_a_saved_pipeline_comes_back_and_is_known_without_its_weights(name: str, tmp_path: Path) -> None:
+    tiny = PIPELINES[name]
+    pipe = tiny.build()
+    pipe.save_pretrained(tmp_path)
+    again = load(tmp_path, dtype="float32", device="cpu")
+    again.set_progress_bar_config(disable=True)
+    assert type(again) is type(pipe) and type(again.scheduler) is type(pipe.scheduler)
+    (wanted,), (made,) = tiny.run(pipe, output_type="np"), tiny.run(again, output_type="np")
+    assert np.abs(made - wanted).max() < 1e-4
+    parts = read_parts(tmp_path)
+    assert all(weight.is_meta for weight in denoiser(parts).parameters())
+    assert picture_size(parts) == picture_size(pipe)
+    assert positions(parts, tiny) == positions(pipe, tiny)
+
+
+def test_a_tokenizer_within_a_processor_is_read(tmp_path: Path) -> None:
+    tiny = PIPELINES["flux2"]
+    pipe = tiny.build()
+    processor = PixtralProcessor(PixtralImageProcessor(), pipe.tokenizer, 14)
+    processor.chat_template = pipe.tokenizer.chat_template
+    pipe.register_modules(tokenizer=processor)  # as FLUX.2 [dev] is published
+    pipe.save_pretrained(tmp_path)
+    assert positions(read_parts(tmp_path), tiny) == positions(pipe, tiny)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"_class_name": "StableVideoDiffusionPipeline"},
+            "is a StableVideoDiffusionPipeline, which asyndm does",
+        ),
+        ({"_class_name": ["pipeline", "Mine"]}, "which asyndm does not serve"),
+        (
+            {"unet": ["mine", "UNet2DConditionModel"]},
+            "names mine.UNet2DConditionModel as its unet: only classes of",
+        ),
+        ({"tokenizer": ["os", "system"]}, "names os.system as its tokenizer"),
+    ],
+)
+def test_an_index_that_is_not_served_or_not_to_be_trusted_is_refused(
+    folder: Path, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    index = json.loads((folder / "model_index.json").read_text())
+    (tmp_path / "model_index.json").write_text(json.dumps({**index, **change}))
+    for read in (lambda: load(tmp_path, device="cpu"), lambda: read_parts(tmp_path)):
+        with pytest.raises(UserError, match=message):
+            read()
+
+
+@pytest.fixture(scope="module")
+def single_file(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same model in one file, in the layout of its authors."""
+    path: Path = tmp_path_factory.mktemp("file") / "model.safetensors"
+    save_single_file(load(folder, device="cpu"), path)
+    return path
+
+
+def test_a_single_file_is_the_same_model(folder: Path, single_file: Path) -> None:
+    wanted, made = load(folder, device="cpu"), load(single_file, config=folder, device="cpu")
+    assert type(made) is StableDiffusionPipeline and made.scheduler.config == wanted.scheduler.config
+    for part in ("unet", "vae", "text_encoder"):
+        weights, same = getattr(wanted, part).state_dict(), getattr(made, part).state_dict()
+        assert weights.keys() == same.keys()
+        assert all(torch.equal(weights[key], same[key]) for key in weights)
+    parts = read_parts(single_file, config=folder)
+    assert picture_size(parts) == picture_size(made)
+
+
+def test_a_single_file_that_cannot_be_read_is_told(folder: Path, single_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "model.ckpt").write_bytes(b"code")
+    (tmp_path / "broken.safetensors").write_bytes(b"no tensors")
+    cases: list[tuple[Path, Path | str | None, str]] = [
+        (single_file, None, "model 'stable-diffusion-v1-5/stable-diffusion-v1-5' cannot be loaded"),
+        (single_file, tmp_path, "has no model_index.json.*config=FOLDER says where its configs are"),
+        (single_file, "nobody/no-such-model", "model 'nobody/no-such-model' cannot be loaded"),
+        (tmp_path / "model.ckpt", folder, "only .safetensors files are read, as others can hold code"),
+        (tmp_path / "broken.safetensors", None, "broken.safetensors' cannot be loaded"),
+        (tmp_path / "absent.safetensors", folder, "there is no file"),
+    ]
+    for path, config, message in cases:
+        with pytest.raises(UserError, match=message) as caught:
+            load(path, config=config, device="cpu")
+        assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match="broken.safetensors' cannot be loaded"):
+        load(tmp_path / "broken.safetensors", config=folder, device="cpu")
+    with pytest.raises(UserError, match="only .safetensors files are read"):
+        read_parts(tmp_path / "model.ckpt", config=folder)
+
+
+def test_lora_weights_are_added(folder: Path, tmp_path: Path) -> None:
+    pipe = make_pipeline()
+    torch.manual_seed(1)
+    pipe.unet.add_adapter(LoraConfig(r=2, target_modules=["to_q", "to_v"], init_lora_weights=False))
+    StableDiffusionPipeline.save_lora_weights(tmp_path, get_peft_model_state_dict(pipe.unet))
+    (file,) = tmp_path.glob("*.safetensors")
+
+    def drawn(**settings: Any) -> Any:
+        made = load(folder, device="cpu", **settings)
+        images = asyndm.sample(made, "a dog", ["dog"], num_inference_steps=2, output_type="np")
+        return images[0]
+
+    plain, from_folder, from_file = drawn(), drawn(lora=tmp_path), drawn(lora=str(file))
+    assert np.array_equal(from_folder, from_file) and np.abs(plain - from_folder).max() > 1e-3
+
+
+def test_lora_weights_that_cannot_be_added_are_told(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "lora.bin").write_bytes(b"code")
+    for lora, message in (
+        (tmp_path / "lora.bin", "only .safetensors files are read"),
+        (tmp_path, "cannot be loaded"),
+        ("nobody/no-such-lora", "lora 'nobody/no-such-lora' cannot be loaded"),
+    ):
+        with pytest.raises(UserError, match=message) as caught:
+            load(folder, device="cpu", lora=lora)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_variant_must_be_asked_for_and_be_there(folder: Path, tmp_path: Path) -> None:
+    make_pipeline().save_pretrained(tmp_path, variant="fp16")
+    assert load(tmp_path, device="cpu", variant="fp16").unet.dtype == torch.float32
+    with pytest.raises(UserError, match="has weights of variant fp16 only: give variant='fp16'"):
+        load(tmp_path, device="cpu")
+    with pytest.raises(UserError, match="has weights only of fp16: variant='bf16' is not there"):
+        load(tmp_path, device="cpu", variant="bf16")
+    with pytest.raises(UserError, match="has weights of no variant: variant='fp16' is not there"):
+        load(folder, device="cpu", variant="fp16")
+
+
+def test_settings_that_save_memory(folder: Path) -> None:
+    for offload in ("model", "sequential"):
+        with pytest.raises(UserError, match=f"offload={offload} moves weights between a GPU and the CPU"):
+            load(folder, device="cpu", offload=offload)
+    with pytest.raises(UserError, match="offload must be one of none, model, sequential, got 'disk'"):
+        load(folder, device="cpu", offload="disk")
+    pipe = load(folder, device="cpu", vae_slicing=True, vae_tiling=True)
+    assert pipe.vae.use_slicing and pipe.vae.use_tiling
 
 
 def test_weights_must_be_safetensors(folder: Path, tmp_path: Path) -> None:

@@ -1,25 +1,58 @@
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from asyndm.errors import UserError
-from asyndm.steps import PREDICTION_TYPES, AlphaTable, Prediction, ddim_step
+from asyndm.ladder import Ladder, Level
+from asyndm.steps import FLOW, PREDICTION_TYPES, Prediction, step
 from tests.conftest import SD_SCHEDULER
 
 SHAPE = (2, 4, 6, 5)
+GRID = (2, 6, 5)
+DIFFUSION = tuple(kind for kind in PREDICTION_TYPES if kind != FLOW)
 
 
-def normal(seed: int) -> torch.Tensor:
+def normal(seed: int) -> Tensor:
     return torch.randn(SHAPE, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
+def ladder_of(scheduler: Any, steps: int = 1000, **arguments: Any) -> Ladder:
+    scheduler.set_timesteps(steps, **arguments)
+    return Ladder(scheduler)
+
+
+def in_double(scheduler: DDIMScheduler) -> DDIMScheduler:
+    """A copy that computes its steps in float64."""
+    double = deepcopy(scheduler)
+    double.alphas_cumprod = scheduler.alphas_cumprod.double()
+    double.final_alpha_cumprod = scheduler.final_alpha_cumprod.double()
+    return double
+
+
+def discrete_ladder(steps: int = 1000, **config: Any) -> Ladder:
+    return ladder_of(DDIMScheduler(**{**SD_SCHEDULER, "steps_offset": 0, **config}), steps)
+
+
+def at(ladder: Ladder, rungs: Tensor) -> Level:
+    """The levels at places (B, h, w), with room for channels."""
+    level = ladder.level(rungs)
+    return Level(level.alpha[:, None], level.sigma[:, None])
+
+
+def everywhere(ladder: Ladder, rung: float) -> Level:
+    """One rung for all pixels; the clean end below the last."""
+    return ladder.clean if rung < 0 else at(ladder, torch.full(GRID, float(rung), dtype=torch.float64))
+
+
+@pytest.mark.parametrize("prediction_type", DIFFUSION)
 @pytest.mark.parametrize("eta", [0.0, 0.4, 1.0])
 @pytest.mark.parametrize(
     "extra",
@@ -34,18 +67,81 @@ def normal(seed: int) -> torch.Tensor:
 def test_one_level_everywhere_is_the_schedulers_own_step(
     prediction_type: str, eta: float, extra: dict[str, Any]
 ) -> None:
+    """Without noise to the bit. With noise as it is in float64: in float32 the scheduler's own small differences of
+    large numbers lose 2e-5 where x₀ is predicted."""
     scheduler = DDIMScheduler(**{**SD_SCHEDULER, **extra, "prediction_type": prediction_type})
-    scheduler.set_timesteps(10)
-    alphas, prediction = AlphaTable.from_scheduler(scheduler), Prediction.from_config(scheduler.config)
-    x, output, z = normal(0), normal(1), normal(2)
-    for t in scheduler.timesteps.tolist():
-        a = alphas.at(torch.full((2, 6, 5), float(t)))
-        s = alphas.at(torch.full((2, 6, 5), t - 100.0)) if t >= 100 else alphas.clean
-        noise = z if eta > 0 else None
-        ours, x0 = ddim_step(x, output, a, s, eta=eta, noise=noise, prediction=prediction)
-        theirs = scheduler.step(output, t, x, eta=eta, variance_noise=noise)
-        assert torch.allclose(ours, theirs.prev_sample, rtol=1e-5, atol=2e-6)
-        assert torch.allclose(x0, theirs.pred_original_sample, rtol=1e-5, atol=2e-6)
+    ladder, prediction = ladder_of(scheduler, 10), Prediction.from_config(scheduler.config)
+    x, output, noise = normal(0), normal(1), normal(2) if eta > 0 else None
+    exact = in_double(scheduler)
+    for rung, t in zip(range(9, -1, -1), scheduler.timesteps.tolist(), strict=True):
+        now, then = everywhere(ladder, rung), everywhere(ladder, rung - 1)
+        ours, x0 = step(x, output, now, then, eta=eta, noise=noise, prediction=prediction)
+        if eta == 0:
+            assert torch.equal(ours, scheduler.step(output, t, x).prev_sample)
+        z = None if noise is None else noise.double()
+        theirs = exact.step(output.double(), t, x.double(), eta=eta, variance_noise=z)
+        assert torch.allclose(ours.double(), theirs.prev_sample, rtol=1e-5, atol=2e-6)
+        assert torch.allclose(x0.double(), theirs.pred_original_sample, rtol=1e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("config", "arguments"),
+    [({}, {}), ({"shift": 3.0}, {}), ({"use_dynamic_shifting": True, "shift_terminal": 0.02}, {"mu": 0.7})],
+    ids=["plain", "shifted", "shifted by size"],
+)
+def test_one_level_everywhere_is_the_flow_schedulers_own_step_to_the_bit(
+    config: dict[str, Any], arguments: dict[str, Any]
+) -> None:
+    scheduler = FlowMatchEulerDiscreteScheduler(**config)
+    ladder, prediction = ladder_of(scheduler, 10, **arguments), Prediction(FLOW)
+    x = normal(0)
+    for rung, t in zip(range(9, -1, -1), scheduler.timesteps, strict=True):
+        output = normal(rung)
+        now, then = everywhere(ladder, rung), everywhere(ladder, rung - 1)
+        ours, x0 = step(x, output, now, then, prediction=prediction)
+        assert torch.equal(x0, x - now.sigma * output)
+        x = scheduler.step(output, t, x).prev_sample
+        assert torch.equal(ours, x)
+    assert torch.allclose(x, x0, rtol=1e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("eta", [0.3, 1.0])
+@pytest.mark.parametrize("kind", ["flow", "diffusion"])
+def test_noise_makes_the_step_a_draw_from_the_posterior(kind: str, eta: float) -> None:
+    """Of x' given x and x₀, where x is x' scaled and noised on: conditioning of two Gaussians, written out. A smaller
+    η has η² of its variance, and whatever η, x' has the distribution of its level."""
+    ladder = ladder_of(FlowMatchEulerDiscreteScheduler()) if kind == "flow" else discrete_ladder()
+    prediction = Prediction(FLOW if kind == "flow" else "epsilon")
+    rungs = torch.randint(2, 1000, GRID, generator=torch.Generator().manual_seed(0)).double()
+    rungs[0, 0, 0] = 999
+    now, then = at(ladder, rungs), at(ladder, (rungs / 2).floor())
+    alpha, sigma, alpha_next, sigma_next = (
+        part.double() for part in (now.alpha, now.sigma, then.alpha, then.sigma)
+    )
+    covariance = alpha / alpha_next * sigma_next**2
+    variance = sigma_next**2 - covariance**2 / sigma**2
+
+    x0, epsilon = normal(1).double(), normal(2).double()
+    x = (alpha * x0 + sigma * epsilon).float()
+    output = (epsilon - x0 if kind == "flow" else epsilon).float()
+
+    def taken(noise: Tensor) -> Tensor:
+        return step(x, output, now, then, eta=eta, noise=noise, prediction=prediction)[0].double()
+
+    mean, deviation = taken(torch.zeros(SHAPE)), taken(torch.ones(SHAPE)) - taken(torch.zeros(SHAPE))
+    assert torch.allclose(deviation, eta * variance.sqrt().expand(SHAPE), rtol=1e-5, atol=1e-6)
+    kept = (mean - alpha_next * x0) / epsilon
+    assert torch.allclose(kept**2 + deviation**2, (sigma_next**2).expand(SHAPE), rtol=1e-3, atol=1e-5)
+    if eta == 1:
+        posterior = alpha_next * x0 + covariance / sigma**2 * (x - alpha * x0)
+        assert torch.allclose(mean, posterior, rtol=1e-5, atol=5e-6)
+
+
+LADDERS = {
+    "discrete": discrete_ladder(),
+    "zero terminal SNR": discrete_ladder(rescale_betas_zero_snr=True),
+    FLOW: ladder_of(FlowMatchEulerDiscreteScheduler()),
+}
 
 
 @settings(max_examples=60)
@@ -63,15 +159,22 @@ def test_one_level_everywhere_is_the_schedulers_own_step(
 def test_a_pixel_whose_level_stays_does_not_change(
     prediction: Prediction, eta: float, zero_snr: bool, seed: int
 ) -> None:
-    alphas = AlphaTable.from_scheduler(DDIMScheduler(**SD_SCHEDULER, rescale_betas_zero_snr=zero_snr))
+    name = "zero terminal SNR" if zero_snr else "discrete"
+    ladder = LADDERS[FLOW if prediction.prediction_type == FLOW else name]
     generator = torch.Generator().manual_seed(seed)
-    t = torch.randint(100, 1000, (2, 6, 5), generator=generator).double()
-    t[0, 0, 0] = 999
-    stays = torch.rand(t.shape, generator=generator) < 0.5
-    t_next = torch.where(stays, t, t - 100)
+    rungs = torch.randint(100, 1000, GRID, generator=generator).double()
+    rungs[0, 0, 0] = 999
+    stays = torch.rand(rungs.shape, generator=generator) < 0.5
+    following_rungs = torch.where(stays, rungs, rungs - 100)
     x = normal(1)
-    following, _ = ddim_step(
-        x, normal(2), alphas.at(t), alphas.at(t_next), eta=eta, noise=normal(3), prediction=prediction
+    following, _ = step(
+        x,
+        normal(2),
+        at(ladder, rungs),
+        at(ladder, following_rungs),
+        eta=eta,
+        noise=normal(3),
+        prediction=prediction,
     )
     kept = stays[:, None].expand_as(x)
     assert torch.equal(following[kept], x[kept])
@@ -79,40 +182,44 @@ def test_a_pixel_whose_level_stays_does_not_change(
     assert (following[~kept] != x[~kept]).float().mean() > 0.99
 
 
-def test_a_pixel_does_not_depend_on_its_neighbours_levels() -> None:
-    alphas = AlphaTable.from_scheduler(DDIMScheduler(**SD_SCHEDULER))
+@pytest.mark.parametrize("name", ["discrete", FLOW])
+def test_a_pixel_does_not_depend_on_its_neighbours_levels(name: str) -> None:
+    ladder, prediction = LADDERS[name], Prediction(FLOW if name == FLOW else "epsilon")
     x, output, z = normal(0), normal(1), normal(2)
-    t = torch.randint(200, 1000, (2, 6, 5), generator=torch.Generator().manual_seed(4)).double()
-    mixed, _ = ddim_step(x, output, alphas.at(t), alphas.at(t - 150), eta=1.0, noise=z)
+    rungs = torch.randint(200, 1000, GRID, generator=torch.Generator().manual_seed(4)).double()
+
+    def following(rungs: Tensor) -> Tensor:
+        now, then = at(ladder, rungs), at(ladder, rungs - 150)
+        return step(x, output, now, then, eta=1.0, noise=z, prediction=prediction)[0]
+
+    mixed = following(rungs)
     for b, i, j in [(0, 0, 0), (1, 3, 2), (1, 5, 4)]:
-        level = torch.full_like(t, float(t[b, i, j]))
-        alone, _ = ddim_step(x, output, alphas.at(level), alphas.at(level - 150), eta=1.0, noise=z)
+        alone = following(torch.full_like(rungs, float(rungs[b, i, j])))
         assert torch.equal(mixed[b, :, i, j], alone[b, :, i, j])
 
 
 @pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
 def test_zero_terminal_snr_is_safe(prediction_type: str) -> None:
-    alphas = AlphaTable.from_scheduler(DDIMScheduler(**SD_SCHEDULER, rescale_betas_zero_snr=True))
-    assert alphas.alphas[-1] == 0
-    a, s = alphas.at(torch.full((2, 6, 5), 999.0)), alphas.at(torch.full((2, 6, 5), 900.0))
+    ladder = LADDERS[FLOW if prediction_type == FLOW else "zero terminal SNR"]
+    now, then = everywhere(ladder, 999), everywhere(ladder, 900)
+    assert (now.alpha == 0).all() and (now.sigma == 1).all()
     x, output = normal(0), normal(1)
-    following, x0 = ddim_step(
-        x, output, a, s, eta=1.0, noise=normal(2), prediction=Prediction(prediction_type)
+    following, x0 = step(
+        x, output, now, then, eta=1.0, noise=normal(2), prediction=Prediction(prediction_type)
     )
     assert torch.isfinite(following).all()
-    expected = {"epsilon": torch.zeros(SHAPE), "v_prediction": -output, "sample": output}
+    expected = {
+        "epsilon": torch.zeros(SHAPE),
+        "v_prediction": -output,
+        "sample": output,
+        FLOW: x - output,
+    }
     assert torch.equal(x0, expected[prediction_type])
-
-
-def test_timesteps_are_rounded_and_kept_inside_the_table() -> None:
-    alphas = AlphaTable.from_scheduler(DDIMScheduler(**SD_SCHEDULER))
-    t = torch.tensor([[[-3.0, 0.4, 0.6, 998.6, 1000.6]]])
-    assert alphas.index(t).tolist() == [[[0, 0, 1, 999, 999]]]
 
 
 def test_an_unknown_prediction_type_and_missing_noise_are_refused() -> None:
     with pytest.raises(UserError, match="prediction_type 'flow'"):
         Prediction("flow")
-    a = torch.full((2, 1, 6, 5), 0.5)
+    now, then = everywhere(LADDERS["discrete"], 500), everywhere(LADDERS["discrete"], 400)
     with pytest.raises(UserError, match="noise is needed"):
-        ddim_step(normal(0), normal(1), a, a + 0.1, eta=0.5)
+        step(normal(0), normal(1), now, then, eta=0.5)

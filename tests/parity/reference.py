@@ -12,11 +12,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from diffusers import DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import load_file
 from torch import Tensor
 
-from asyndm.curves import Curve, Exponential, Horizon, PiecewiseLinear, Quadratic
+from asyndm.curves import Curve, Exponential, PiecewiseLinear, Quadratic
 
 TIMESTEPS = 1e-3
 """Agreement of one update's float timesteps, and the distance from a half within which either rounding is right."""
@@ -66,7 +66,7 @@ class Reference:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.about: dict[str, Any] = json.loads((folder / "cases.json").read_text())
-        self._unets: dict[str, UNet2DConditionModel] = {}
+        self._pipes: dict[str, StableDiffusionPipeline] = {}
 
     @property
     def case_ids(self) -> list[str]:
@@ -99,21 +99,46 @@ class Reference:
         }
         return Case(settings, own)
 
-    def unet(self, name: str) -> UNet2DConditionModel:
-        if name not in self._unets:
-            unet = UNet2DConditionModel(**self.about[f"{name}_config"]).eval()
-            weights = load_file(self.folder / f"{name}.safetensors")
-            unet.load_state_dict({key: tensor.float() for key, tensor in weights.items()})
-            self._unets[name] = unet
-        return self._unets[name]
+    def pipe(self, name: str) -> StableDiffusionPipeline:
+        """A stock pipeline of one network, without what reads text; its autoencoder (of factor 8) is never used."""
+        if name not in self._pipes:
+            pipe = StableDiffusionPipeline(
+                vae=AutoencoderKL(
+                    block_out_channels=(4,) * 4,
+                    down_block_types=("DownEncoderBlock2D",) * 4,
+                    up_block_types=("UpDecoderBlock2D",) * 4,
+                    norm_num_groups=4,
+                ),
+                text_encoder=None,
+                tokenizer=None,
+                unet=self._unet(name),
+                scheduler=DDIMScheduler(**self.about["scheduler"]),
+                safety_checker=None,
+                feature_extractor=None,
+                requires_safety_checker=False,
+            )
+            pipe.set_progress_bar_config(disable=True)
+            self._pipes[name] = pipe
+        return self._pipes[name]
 
-    @cached_property
-    def scheduler(self) -> DDIMScheduler:
-        return DDIMScheduler(**self.about["scheduler"])
+    def _unet(self, name: str) -> UNet2DConditionModel:
+        unet = UNet2DConditionModel(**self.about[f"{name}_config"]).eval()
+        weights = load_file(self.folder / f"{name}.safetensors")
+        unet.load_state_dict({key: tensor.float() for key, tensor in weights.items()})
+        return unet
 
-    def horizon(self, steps: int) -> Horizon:
-        config = self.scheduler.config
-        return Horizon(steps, config.num_train_timesteps, config.steps_offset)
+    @property
+    def train_timesteps(self) -> int:
+        """T."""
+        return int(self.about["scheduler"]["num_train_timesteps"])
+
+    def to_rungs(self, timesteps: Tensor, steps: int) -> Tensor:
+        """Timesteps as places on the straight line of N steps: u = (t - t_end)/(T/N), float64."""
+        return (timesteps.double() - self.about["scheduler"]["steps_offset"]) / (self.train_timesteps / steps)
+
+    def to_timesteps(self, rungs: Tensor, steps: int) -> Tensor:
+        """The other way."""
+        return self.about["scheduler"]["steps_offset"] + rungs * (self.train_timesteps / steps)
 
 
 def near_half(recorded: Tensor, distance: float = TIMESTEPS) -> Tensor:

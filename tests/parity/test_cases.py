@@ -1,4 +1,4 @@
-"""Whole runs of every mode, against the reference: timestep maps, masks, latents.
+"""Whole runs of every mode through a stock pipeline, against the reference: timestep maps, masks, latents.
 
 What agreement means: the float timesteps after one update, from the recorded ones before it, within 1e-3; those of a
 whole trajectory, over which the reference's float32 state drifts, within 5e-3; rounded ones equal, except where the
@@ -11,18 +11,18 @@ its own where N does not divide T.
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 from torch import Tensor
 
-from asyndm.algorithm import NextTimesteps, Schedule, StepRecord
-from asyndm.curves import Horizon
-from asyndm.guided import GuidedNetwork
+from asyndm.attention import Reading
 from asyndm.masks import DynamicMask, GlobalMask, Mask, NoMask, Scene, StaticMask
-from asyndm.sampler import Batch
-from asyndm.steps import AlphaTable, Prediction
+from asyndm.networks.unet import UNet
+from asyndm.scheduler import AsynchronousScheduler, Method, StepRecord
+from asyndm.session import Session
 
 from .reference import DRIFT, TIMESTEPS, Case, Reference, near_half, relative, to_blocks, to_pixels
 
@@ -30,42 +30,73 @@ LATENTS = 1e-5
 
 
 class Driven:
-    """The schedule, checked against the recorded maps at every step, and driven by them where a tie rounds apart.
+    """The method's rule, checked against the recorded maps at every step, and driven by them where a tie rounds apart.
 
     An update is compared from the recorded state it starts at: the reference's own float32 drift is not ours.
     """
 
-    def __init__(self, schedule: NextTimesteps, recorded: Tensor, horizon: Horizon, own_grid: bool) -> None:
-        self._schedule, self._recorded, self._horizon, self._own_grid = schedule, recorded, horizon, own_grid
+    def __init__(self, reference: Reference, case: Case, method: Method, scene: Scene) -> None:
+        self._reference, self._method, self._scene = reference, method, scene
+        self._recorded = recorded_maps(case, len(scene.concavity))
+        self._own_grid = on_own_grid(reference, case)
         self.largest_difference = 0.0
         self.ties = 0
 
-    def __call__(self, t: Tensor, remaining: int, weights: Tensor) -> Tensor:
-        row = self._horizon.num_inference_steps - remaining
-        recorded = self._row(row, t)
+    def __call__(self, rungs: Tensor, remaining: int, num_inference_steps: int, weights: Tensor) -> Tensor:
+        N = num_inference_steps
+        recorded = self._row(N - remaining)
         if self._own_grid:
-            return recorded
-        start = self._row(row - 1, t) if row else torch.full_like(t, self._horizon.t_start)
-        difference = (self._schedule(start, remaining, weights) - recorded).abs().max()
+            return self._reference.to_rungs(recorded, N)
+        first = remaining == N
+        start = (
+            torch.full_like(rungs, N) if first else self._reference.to_rungs(self._row(N - remaining - 1), N)
+        )
+        difference = (self._moved(start, remaining, N, weights) - recorded).abs().max()
         self.largest_difference = max(self.largest_difference, float(difference))
         assert self.largest_difference <= TIMESTEPS
-        ours = self._schedule(t, remaining, weights)
+        ours = self._moved(rungs, remaining, N, weights)
         assert (ours - recorded).abs().max() <= DRIFT
         different = ours.round() != recorded.round()
         assert bool(near_half(recorded)[different].all()), "a timestep rounds differently without a tie"
         self.ties += int(different.sum())
-        return torch.where(different, recorded, ours)
+        return self._reference.to_rungs(torch.where(different, recorded, ours), N)
 
-    def _row(self, row: int, like: Tensor) -> Tensor:
-        return to_pixels(self._recorded[row], (like.shape[-2], like.shape[-1])).double()
+    def _moved(self, rungs: Tensor, remaining: int, steps: int, weights: Tensor) -> Tensor:
+        """In timesteps."""
+        places = self._method.move(rungs, remaining, steps, weights, self._scene)
+        return self._reference.to_timesteps(places, steps)
+
+    def _row(self, row: int) -> Tensor:
+        return to_pixels(self._recorded[row], self._scene.size).double()
 
 
-def recorded_maps(case: Case, x: Tensor) -> Tensor:
+def recorded_maps(case: Case, batch: int) -> Tensor:
     """(N+1, B, h, w) timesteps: those recorded, or the synchronous ones of DM."""
     if "state_t" in case.tensors:
         return case.tensors["state_t"]
     levels = torch.cat([case.tensors["t_int"], torch.zeros(1, dtype=torch.long)]).double()
-    return levels[:, None, None, None].expand(-1, len(x), 1, 1)
+    return levels[:, None, None, None].expand(-1, batch, 1, 1)
+
+
+def on_own_grid(reference: Reference, case: Case) -> bool:
+    """Whether the reference took a synchronous grid that is not the straight line."""
+    return case.mode == "base" and reference.train_timesteps % case.steps != 0
+
+
+@dataclass(frozen=True)
+class Starting(Mask):
+    """Another mask, with these weights before the first evaluation."""
+
+    mask: Mask
+    weights: Tensor
+
+    name = "starting"
+
+    def initial(self, scene: Scene, rehearse: Callable[[], Tensor]) -> Tensor:
+        return self.weights
+
+    def follow(self, weights: Tensor, maps: Tensor | None, scene: Scene) -> Tensor:
+        return self.mask.follow(weights, maps, scene)
 
 
 def mask_of(case: Case) -> Mask:
@@ -79,61 +110,79 @@ def mask_of(case: Case) -> Mask:
     return masks[case.mode]
 
 
-def batch_of(reference: Reference, case: Case) -> Batch:
-    inputs, guidance = reference.inputs, float(case.settings["guidance"])
-    x = inputs["init_latents"]
-    horizon = reference.horizon(case.steps)
-    scene = Scene(torch.tensor([case.concavities] * len(x), dtype=torch.float64), (x.shape[-2], x.shape[-1]))
-    network = partial(
-        GuidedNetwork,
-        reference.unet(case.settings["unet"]),
-        inputs["cond"],
-        None if guidance == 1 else inputs["uncond"],
-        guidance,
-        num_train_timesteps=horizon.num_train_timesteps,
-    )
-    return Batch(
-        network=network,
-        tokens=[[[token] for token in case.tokens]] * len(x),
-        x=x,
-        noise=inputs["step_noise"][: case.steps] if case.settings["eta"] > 0 else None,
-        scene=scene,
-        horizon=horizon,
-        schedule=Schedule(case.curve, horizon, scene),
-        alphas=AlphaTable.from_scheduler(reference.scheduler),
-        prediction=Prediction.from_config(reference.scheduler.config),
-        eta=float(case.settings["eta"]),
-    )
+def method_of(reference: Reference, case: Case, mask: Mask) -> Method:
+    batch = len(reference.inputs["init_latents"])
+    return Method(case.curve, mask, torch.tensor([case.concavities] * batch, dtype=torch.float64))
 
 
-def initial_weights(reference: Reference, case: Case, batch: Batch, mask: Mask) -> Tensor:
+def scene_of(reference: Reference, method: Method) -> Scene:
+    height, width = reference.inputs["init_latents"].shape[-2:]
+    return method.scene((height, width), torch.device("cpu"))
+
+
+def run(
+    reference: Reference, case: Case, method: Method, callback: Callable[[StepRecord], None], read: bool
+) -> Tensor:
+    """The stock pipeline's own call, with the recorded noise."""
+    inputs, settings = reference.inputs, case.settings
+    pipe, x = reference.pipe(settings["unet"]), inputs["init_latents"]
+    guidance = float(settings["guidance"])
+    scheduler = AsynchronousScheduler(
+        pipe.scheduler, method, eta=float(settings["eta"]), callback=callback, images=range(len(x))
+    )
+    draws = iter(inputs["step_noise"])
+    scheduler._draw = lambda x, generator: next(draws)  # type: ignore[method-assign]
+    tokens = [[[token] for token in case.tokens]] * len(x)
+    reader = UNet().attention(pipe.unet, tokens, Reading()) if read else None
+    with Session(pipe, UNet(), scheduler, reader).open():
+        images: Tensor = pipe(
+            prompt_embeds=inputs["cond"],
+            negative_prompt_embeds=None if guidance == 1 else inputs["uncond"],
+            latents=x,
+            num_inference_steps=case.steps,
+            guidance_scale=guidance,
+            output_type="latent",
+        ).images
+    return images
+
+
+def initial_weights(reference: Reference, case: Case, method: Method) -> Tensor:
     """Ours, equal to those recorded; the recorded ones where the reference's rule is another."""
     if case.mode == "tgt_static":
         return static_weights(reference, reference.case(case.settings["mask_from"]))
-    weights = mask.initial(batch.scene, batch.rehearse)
+    scene = scene_of(reference, method)
+    weights = method.mask.initial(scene, never)
     if case.mode == "tgt_dynamic":
         recorded = case.tensors["masks"][0].double()
         last = max(range(len(case.tokens)), key=lambda subject: case.tokens[subject])
         if case.concavities.index(max(case.concavities)) != last:
-            return to_pixels(recorded, batch.scene.size)
-        assert torch.equal(to_blocks(batch.scene.exclusive(weights), recorded), recorded)
+            return to_pixels(recorded, scene.size)
+        assert torch.equal(to_blocks(scene.exclusive(weights), recorded), recorded)
     return weights
 
 
 def static_weights(reference: Reference, source: Case) -> Tensor:
     """The static masks found by a complete synchronous run, equal to those recorded with it."""
-    batch, recorded = batch_of(reference, source), source.tensors["static_masks16"].double()
-    if on_own_grid(source, batch):
-        return to_pixels(recorded, batch.scene.size)
+    recorded = source.tensors["static_masks16"].double()
     mask = StaticMask(source.settings["mask_thr"])
-    weights = batch.scene.exclusive(mask.initial(batch.scene, batch.rehearse))
+    method = method_of(reference, source, NoMask())
+    scene = scene_of(reference, method)
+    if on_own_grid(reference, source):
+        return to_pixels(recorded, scene.size)
+    maps: list[Tensor] = []
+
+    def keep(record: StepRecord) -> None:
+        assert record.maps is not None
+        maps.append(record.maps)
+
+    run(reference, source, method, keep, read=True)
+    weights = scene.exclusive(mask.initial(scene, lambda: torch.stack(maps).mean(0)))
     assert torch.equal(to_blocks(weights, recorded), recorded)
     return weights
 
 
-def on_own_grid(case: Case, batch: Batch) -> bool:
-    """Whether the reference took a synchronous grid that is not the straight line."""
-    return case.mode == "base" and batch.horizon.num_train_timesteps % case.steps != 0
+def never() -> Tensor:
+    raise AssertionError("this mask needs no rehearsal")
 
 
 @pytest.fixture
@@ -142,9 +191,10 @@ def case(reference: Reference, case_id: str) -> Case:
 
 
 def test_case(reference: Reference, case: Case) -> None:
-    batch, mask, tensors = batch_of(reference, case), mask_of(case), case.tensors
-    weights = initial_weights(reference, case, batch, mask)
-    driven = Driven(batch.schedule, recorded_maps(case, batch.x), batch.horizon, on_own_grid(case, batch))
+    tensors, mask = case.tensors, mask_of(case)
+    method = method_of(reference, case, mask)
+    scene = scene_of(reference, method)
+    driven = Driven(reference, case, method, scene)
     mean_maps: list[Tensor] = []
     worst: dict[str, float] = {}
 
@@ -155,10 +205,10 @@ def test_case(reference: Reference, case: Case) -> None:
         row = record.step - 1
         if "masks" in tensors:
             recorded = tensors["masks"].double()
-            steering = to_blocks(batch.scene.exclusive(record.weights), recorded)
+            steering = to_blocks(scene.exclusive(record.weights), recorded)
             assert torch.equal(steering, recorded[row]), f"masks differ before step {record.step}"
         if case.mode == "tgt_dynamic":
-            found = batch.scene.exclusive(mask.follow(record.weights, record.maps, batch.scene))
+            found = scene.exclusive(mask.follow(record.weights, record.maps, scene))
             assert torch.equal(to_blocks(found, recorded), recorded[record.step]), (
                 f"masks after {record.step}"
             )
@@ -170,9 +220,12 @@ def test_case(reference: Reference, case: Case) -> None:
             mean_maps.append(record.maps.flatten(2).transpose(1, 2))
             if "mask_raw" in tensors:
                 note("mask_raw", relative(mean_maps[-1], tensors["mask_raw"][row]))
+        if not record.remaining:
+            assert (record.next_timesteps == 0).all()
 
-    run = Batch(**{**vars(batch), "schedule": driven})
-    final = run.run(mask, weights, check, read_attention="mask_mean_over_steps" in tensors)
+    started = Starting(mask, initial_weights(reference, case, method))
+    read = mask.follows_attention or "mask_mean_over_steps" in tensors
+    final = run(reference, case, replace(method, mask=started, advance=driven), check, read)
     if "mask_mean_over_steps" in tensors:
         note("mask_mean", relative(torch.stack(mean_maps).mean(0), tensors["mask_mean_over_steps"]))
     scale = float(case.settings["final_absmax"])

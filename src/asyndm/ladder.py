@@ -1,0 +1,166 @@
+"""The noise levels of a scheduler, read at any rung between its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
+from torch import Tensor
+
+from asyndm.errors import UserError
+
+SNAP = 1e-9
+"""A place this near to a rung is the rung: the straight line must be the scheduler's own ladder to the bit."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """A noise level, or a map of them: x = alpha x₀ + sigma ε, float32."""
+
+    alpha: Tensor
+    sigma: Tensor
+
+
+class Ladder:
+    """N rungs, the timesteps and levels a scheduler has after its own ``set_timesteps``, then the clean end.
+
+    A place is told in rungs left: N-1 at the scheduler's first timestep, 0 at its last. Between two rungs timesteps are
+    linear. Discrete models whose levels are entries of their table round the timestep and look it up, as the network
+    was trained; else (Karras and the like) log(sigma/alpha) follows the timestep as in the table, and is the
+    scheduler's own at each rung. Flow models are linear in sigma. Where a scheduler's step disagrees with the
+    timesteps it hands out (DDIM, trailing, N not dividing T), the ladder goes by the timesteps.
+
+    Args:
+        scheduler: after ``set_timesteps``.
+        device: where levels are wanted.
+        ahead: whether a pixel may stand above the first rung, where the ladder goes on with its first slope.
+
+    Raises:
+        UserError: noise levels of another kind.
+    """
+
+    def __init__(self, scheduler: Any, device: torch.device | str = "cpu", ahead: bool = False) -> None:
+        self.flow = is_flow(scheduler)
+        self.ahead = ahead
+        self._told = scheduler.timesteps.to("cpu", torch.float64).to(device)
+        self._rounded = False
+        if self.flow:
+            self._sigmas = scheduler.sigmas.to("cpu", torch.float64).to(device)
+            self.clean = self._flow_level(self._sigmas[-1])
+            return
+        self._alphas = scheduler.alphas_cumprod.float().to(device)
+        sigmas = _sigmas(scheduler)
+        self.clean = _clean_end(scheduler, sigmas, device)
+        self._rounded = bool((self._told == self._told.round()).all())
+        if sigmas is not None:
+            logs = self._log_table(self._told)
+            own = sigmas[: len(self)].to("cpu", torch.float64).to(device).log()
+            self._rounded &= bool(torch.allclose(own, logs, rtol=0, atol=1e-4))
+            self._residuals = own - logs
+
+    def __len__(self) -> int:
+        """N."""
+        return len(self._told)
+
+    def timestep(self, rungs: Tensor) -> Tensor:
+        """float64 timesteps at these places, as the scheduler counts them."""
+        place = self._place(rungs)
+        if not self.ahead or len(self) == 1:
+            return _between(self._told, place)
+        slope = self._told[0] - self._told[1]
+        above: Tensor = place.clamp(max=0) * slope
+        return _between(self._told, place.clamp(min=0)) - above
+
+    def told(self, rungs: Tensor) -> Tensor:
+        """The timesteps as the network is told them: whole where the model knows whole ones only."""
+        timestep = self.timestep(rungs)
+        if self.flow:
+            return timestep
+        timestep = timestep.clamp(max=len(self._alphas) - 1)
+        return timestep.round().clamp(min=0) if self._rounded else timestep
+
+    def level(self, rungs: Tensor) -> Level:
+        """The levels at these places."""
+        if self.flow:
+            return self._flow_level(_between(self._sigmas, self._place(rungs)))
+        if self._rounded:
+            return _discrete_level(self._alphas[self.told(rungs).long()])
+        logs = self._log_table(self.timestep(rungs)) + _between(self._residuals, self._place(rungs))
+        return Level((1 + (2 * logs).exp()).rsqrt().float(), (1 + (-2 * logs).exp()).rsqrt().float())
+
+    def _place(self, rungs: Tensor) -> Tensor:
+        """0 at the first timestep, N-1 at the last; snapped to a rung."""
+        place = len(self) - 1 - rungs
+        nearest = place.round()
+        return torch.where((place - nearest).abs() < SNAP, nearest, place)
+
+    def _log_table(self, timestep: Tensor) -> Tensor:
+        """log(sigma/alpha) of the model's table at any timestep, linear between whole ones."""
+        alphas = self._alphas.double()
+        return _between(((1 - alphas) / alphas).log() / 2, timestep)
+
+    def _flow_level(self, sigma: Tensor) -> Level:
+        sigma = sigma.float()
+        return Level(1 - sigma, sigma)
+
+
+def own_scheduler(scheduler: Any) -> Any:
+    """A copy of a scheduler that hands out one timestep for each evaluation; the given one is left alone.
+
+    Schedulers that evaluate twice a step or repeat a timestep (Heun, PNDM) become DDIM or flow matching of the same
+    config. A config that says nothing of ``clip_sample`` (PNDM's, that of every Stable Diffusion checkpoint) means no
+    clipping, where DDIM's own default would clip the latents.
+
+    Raises:
+        UserError: it has noise levels neither of a diffusion nor of a flow model.
+    """
+    # Else another class would put its own defaults in the place of this one's (Heun: clipping, other spacing).
+    config = {name: value for name, value in scheduler.config.items() if name != "_use_default_values"}
+    kind = type(scheduler)
+    try:
+        if is_flow(scheduler):
+            own = (kind if kind.order == 1 else FlowMatchEulerDiscreteScheduler).from_config(config)
+            if hasattr(scheduler, "set_shift"):  # which leaves the config as it was
+                own.set_shift(scheduler.shift)
+            return own
+        if not hasattr(scheduler, "alphas_cumprod"):
+            raise UserError(f"{kind.__name__} has no noise levels of a diffusion model (no beta_schedule)")
+        own = kind.from_config(config)
+        own.set_timesteps(10)
+        if kind.order == 1 and len(own.timesteps) == 10 and bool((own.timesteps.diff() < 0).all()):
+            return kind.from_config(config)
+        return DDIMScheduler.from_config({"clip_sample": False, **config})
+    except (TypeError, AttributeError) as error:
+        raise UserError(f"{kind.__name__} cannot be read as a ladder of noise levels: {error}") from error
+
+
+def is_flow(scheduler: Any) -> bool:
+    """Whether its levels are those of flow matching: x = (1 - σ) x₀ + σ ε."""
+    config = scheduler.config
+    return "FlowMatch" in type(scheduler).__name__ or config.get("prediction_type") == "flow_prediction"
+
+
+def _sigmas(scheduler: Any) -> Tensor | None:
+    """sigma/alpha at each timestep and at the end, where the scheduler keeps them; DDIM and DDPM have a table alone."""
+    sigmas = getattr(scheduler, "sigmas", None)
+    return sigmas if isinstance(sigmas, Tensor) and len(sigmas) == len(scheduler.timesteps) + 1 else None
+
+
+def _clean_end(scheduler: Any, sigmas: Tensor | None, device: torch.device | str) -> Level:
+    final = getattr(scheduler, "final_alpha_cumprod", None)
+    if final is None:
+        final = 1.0 if sigmas is None else 1 / (1 + sigmas[-1].double() ** 2)
+    return _discrete_level(torch.as_tensor(final, dtype=torch.float32).to(device))
+
+
+def _discrete_level(alphas_cumprod: Tensor) -> Level:
+    return Level(alphas_cumprod.sqrt(), (1 - alphas_cumprod).sqrt())
+
+
+def _between(table: Tensor, place: Tensor) -> Tensor:
+    """A table read at any place from 0 to its last, linear between two entries."""
+    place = place.clamp(0, len(table) - 1)
+    low = place.floor().long()
+    return torch.lerp(table[low], table[(low + 1).clamp(max=len(table) - 1)], place - low)

@@ -1,0 +1,249 @@
+"""A timestep for every token of a stock network: the distinct ones ride through it as a batch of rows.
+
+What a network computes from time alone (sinusoid, MLP, modulation) it computes for each row of its ``timestep``
+argument. Given the R distinct (sample, timestep) pairs for B samples it computes R rows instead of B; only where a row
+meets tokens or pixels does each of those take its own. No module of the network is hooked or copied for that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from asyndm.errors import UserError
+
+Grid = tuple[int, ...]
+_ARITHMETIC = {
+    getattr(Tensor, f"__{side}{name}__") for name in ("add", "sub", "mul", "truediv") for side in ("", "r")
+} | {getattr(home, name) for name in ("add", "sub", "mul", "div") for home in (torch, Tensor)}
+_RESIZING = {Tensor.reshape, Tensor.view, torch.reshape, Tensor.expand}
+
+
+@dataclass(frozen=True)
+class Places:
+    """Which row each token takes.
+
+    Args:
+        network: its name, for messages.
+        batch: B, the network's batch.
+        sample: (R,) the sample each row belongs to.
+        rows: token grid -> (B, *grid), the row of each token. Sequences of tokens are known by their length, pictures
+            by height and width.
+    """
+
+    network: str
+    batch: int
+    sample: Tensor
+    rows: dict[Grid, Tensor]
+
+    @property
+    def picture(self) -> bool:
+        """Whether tokens lie as a picture."""
+        return any(rows.ndim == 3 for rows in self.rows.values())
+
+    def on(self, device: torch.device) -> Places:
+        """The same, on that device."""
+        if self.sample.device == device:
+            return self
+        return Places(
+            self.network,
+            self.batch,
+            self.sample.to(device),
+            {grid: rows.to(device) for grid, rows in self.rows.items()},
+        )
+
+    def at(self, grid: Grid) -> Tensor:
+        """The rows of a grid. One coarser than the latents (in a UNet) takes the top left pixel of each cell.
+
+        Raises:
+            UserError: nothing is known of such a grid.
+        """
+        if grid not in self.rows and len(grid) == 2:
+            cells = max((rows for rows in self.rows.values() if rows.ndim == 3), key=Tensor.numel)
+            while cells.shape[-2] > grid[0] or cells.shape[-1] > grid[1]:
+                cells = cells[:, ::2, ::2]
+            if tuple(cells.shape[1:]) == grid:
+                self.rows[grid] = cells.contiguous()
+        if grid not in self.rows:
+            known = ", ".join("x".join(map(str, grid)) for grid in self.rows)
+            raise UserError(
+                f"{self.network}: timesteps are known for tokens {known}, but the network has {'x'.join(map(str, grid))}"
+            )
+        return self.rows[grid]
+
+
+class TimeRows(Tensor):
+    """(R, ...): what a network has computed from time alone, once for each distinct (sample, timestep).
+
+    Everything acts on it as on a batch of R. Two meetings are special: with one value a sample, (B, D), each row takes
+    its sample's; with tokens (B, N, D) or pixels (B, C, h, w) each of them takes its row, and a plain tensor comes out.
+    Tokens are met by rows of three and more dimensions only: (R, 1) times (1, frequencies) is no meeting.
+    """
+
+    places: Places
+
+    @classmethod
+    def of(cls, rows: Tensor, places: Places) -> TimeRows:
+        """These rows at those places."""
+        made = rows.as_subclass(cls)
+        made.places = places
+        return made
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if torch.compiler.is_compiling():  # dynamo loses the rows and goes on with a wrong picture
+            raise UserError(
+                "the network is compiled by torch.compile, which a timestep per pixel does not survive"
+            )
+        kwargs = kwargs or {}
+        with torch._C.DisableTorchFunctionSubclass():
+            if func.__name__ == "__get__":  # shape, dtype, device and the like
+                return func(*args)
+            places = next(a.places for a in _flat((*args, *kwargs.values())) if isinstance(a, TimeRows))
+            if func in _ARITHMETIC and sum(isinstance(a, Tensor) and a.ndim > 0 for a in args) == 2:
+                args, met = _meet(places, *args)
+                if met:
+                    return func(*args, **kwargs)
+            elif func in _RESIZING:
+                args = (args[0], *_resized(args[1:], places))
+            return _wrapped(func(*args, **kwargs), places, func)
+
+
+def time_rows(
+    timesteps: Tensor,
+    convert: Callable[[Tensor], Tensor],
+    *,
+    network: str,
+    copies: int = 1,
+    picture: bool = False,
+    text: Tensor | None = None,
+    text_length: int | Sequence[int] = 0,
+    text_first: bool = True,
+    padding: int = 0,
+) -> Tensor:
+    """The ``timestep`` argument of a network call in which every token has its own.
+
+    Args:
+        timesteps: (b, h, w) float64, one for each token, or latent pixel of a UNet.
+        convert: from the scheduler's timesteps (R,) to what the network takes.
+        network: its name, for messages.
+        copies: the network's batch is ``copies`` times b (guidance).
+        picture: tokens are (B, C, h, w); else a sequence (B, N, D).
+        text: (b,) float64, of the text tokens of a joint sequence; None: the network's text has no timestep.
+        text_length: how many of them there are; or of each sample of the batch, where each sequence has its own text
+            and what it lacks in length is filled up at its end.
+        text_first: joint sequences are [text; image]; else [image; text].
+        padding: how many tokens stand behind the image's that are none of its places: they go with the text.
+
+    Returns:
+        (B,) as a stock pipeline hands over, where each sample has one timestep; else `TimeRows` (R,).
+
+    Raises:
+        UserError: as many text as image tokens: which is which could not be told apart.
+    """
+    b, grid = len(timesteps), tuple(timesteps.shape[1:])
+    table = timesteps.reshape(b, -1)
+    n = table.shape[1]
+    lengths = [text_length] if isinstance(text_length, int) else list(text_length)
+    if text is not None:
+        if max(lengths) in (n, n + padding):
+            raise UserError(
+                f"{network}: {max(lengths)} text tokens and as many image tokens cannot be told apart; "
+                "choose another max_sequence_length or size"
+            )
+        table = torch.cat([table, text[:, None]], 1)
+    table = table.repeat(copies, 1)
+    sample = torch.arange(copies * b, device=table.device)[:, None].expand_as(table)
+    key = table + 4096.0 * sample
+    distinct, index = torch.unique(key, return_inverse=True)  # one wait for the device
+    R = len(distinct)
+    values = table.new_empty(R).scatter_(0, index.flatten(), table.flatten())
+    if copies * b == R:
+        return convert(values)
+    image = index[:, :n]
+    rows: dict[Grid, Tensor] = {grid: image.reshape(-1, *grid)} if picture else {(n,): image}
+    if text is not None:
+        length, words = max(lengths), index[:, n:]
+        rows[(length,)] = words.expand(-1, length).contiguous()
+        start = torch.tensor(lengths if text_first else [0], device=index.device)[:, None]
+        for total, first in ((n + padding, 0), (length + n + padding, start)):
+            place = torch.arange(total, device=index.device)[None] - first
+            inside = ((place >= 0) & (place < n)).expand(len(index), -1)
+            own = image.gather(1, place.clamp(0, n - 1).expand(len(index), -1))
+            rows[(total,)] = torch.where(inside, own, words)
+    owner = sample.new_empty(R).scatter_(0, index.flatten(), sample.flatten())
+    return TimeRows.of(convert(values), Places(network, copies * b, owner, rows))
+
+
+def pixel_timesteps(timesteps: Tensor) -> Tensor:
+    """The ``timestep`` argument of a stock ``UNet2DConditionModel`` for a timestep per latent pixel (B, h, w).
+
+    Example::
+
+        noise = unet(x, pixel_timesteps(timesteps), encoder_hidden_states=text).sample
+    """
+    return time_rows(timesteps.double(), Tensor.float, network="UNet2DConditionModel", picture=True)
+
+
+def _meet(places: Places, a: Any, b: Any) -> tuple[tuple[Any, Any], bool]:
+    """Both operands made to fit, and whether the result is a plain tensor of tokens."""
+    if isinstance(a, TimeRows) and isinstance(b, TimeRows):
+        return (a, b), False
+    rows, other = (a, b) if isinstance(a, TimeRows) else (b, a)
+    if other.ndim < rows.ndim:
+        return (a, b), False
+    met = False
+    if other.ndim > rows.ndim or other.shape[0] not in (1, places.batch):
+        raise UserError(
+            f"{places.network}: timesteps {tuple(rows.shape)} meet {tuple(other.shape)} in a way not known"
+        )
+    alone = (1,) in places.rows and rows.ndim == 3 == other.ndim  # a text of a single token
+    axes = [
+        i for i in range(1, rows.ndim) if rows.shape[i] == 1 and (other.shape[i] > 1 or (alone and i == 1))
+    ]
+    if places.picture and rows.shape[2:] == (1, 1):
+        axes = [2, 3]  # also where the picture is one pixel high or wide
+    if axes and rows.ndim >= 3 and other.shape[0] == places.batch:
+        rows, met = _spread(rows, axes, places.at(tuple(other.shape[i] for i in axes))), True
+    elif other.shape[0] == places.batch:
+        other = other[places.sample]
+    return ((rows, other) if isinstance(a, TimeRows) else (other, rows)), met
+
+
+def _spread(rows: Tensor, axes: list[int], index: Tensor) -> Tensor:
+    """(R, ..1..) -> (B, ..grid..)."""
+    rest = rows.as_subclass(Tensor).squeeze(tuple(axes))
+    spread = F.embedding(index, rest) if rest.ndim == 2 else rest[index]
+    first = tuple(range(1, 1 + len(axes)))
+    return spread if first == tuple(axes) else spread.movedim(first, tuple(axes))
+
+
+def _resized(sizes: Any, places: Places) -> Any:
+    """Sizes in which a first one of B, as the network knows its batch, is R."""
+    if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)):
+        return (_resized(tuple(sizes[0]), places),)
+    return (len(places.sample), *sizes[1:]) if sizes and sizes[0] == places.batch else sizes
+
+
+def _wrapped(out: Any, places: Places, func: Any) -> Any:
+    if isinstance(out, (tuple, list)) and not isinstance(out, torch.Size):
+        return type(out)(_wrapped(each, places, func) for each in out)
+    if not isinstance(out, Tensor):
+        return out
+    if out.ndim == 0 or out.shape[0] != len(places.sample):
+        name = getattr(func, "__name__", func)
+        raise UserError(f"{places.network}: {name} mixes rows of different timesteps into {tuple(out.shape)}")
+    return TimeRows.of(out, places.on(out.device))
+
+
+def _flat(args: Any) -> Iterator[Any]:
+    for each in args:
+        if isinstance(each, (tuple, list)):
+            yield from _flat(each)
+        else:
+            yield each

@@ -1,0 +1,61 @@
+"""Families of networks, one small file each: adding one is a class here and nothing elsewhere."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from functools import cache
+from typing import Any
+
+from asyndm.errors import UserError
+from asyndm.networks.base import Family
+
+__all__ = ["Family", "denoiser", "families", "find_family", "pipeline_names"]
+
+BASE = "base"
+
+
+@cache
+def families() -> tuple[Family, ...]:
+    """All families served, by the name of their files."""
+    names = sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != BASE)
+    for name in names:
+        importlib.import_module(f"{__name__}.{name}")
+    return tuple(
+        kind() for name in names for kind in _concrete(Family) if kind.__module__ == f"{__name__}.{name}"
+    )
+
+
+def pipeline_names() -> tuple[str, ...]:
+    """The classes of pipeline that are served."""
+    return tuple(name for family in families() for name in family.pipelines)
+
+
+def denoiser(pipe: Any) -> Any:
+    """The network of a pipeline that denoises; None if it has none."""
+    network = getattr(pipe, "transformer", None)
+    return getattr(pipe, "unet", None) if network is None else network
+
+
+def find_family(pipe: Any) -> Family:
+    """The family that serves a pipeline, by the class names of its network and of itself.
+
+    Raises:
+        UserError: none does.
+    """
+    network = getattr(denoiser(pipe), "_orig_mod", denoiser(pipe))
+    classes, pipelines = ([kind.__name__ for kind in type(each).__mro__] for each in (network, pipe))
+    for family in families():
+        if set(classes) & set(family.networks):
+            if set(pipelines) & set(family.pipelines):
+                return family
+            break
+    what = "" if network is None else f" (with {type(network).__name__})"
+    raise UserError(
+        f"pipe is a {type(pipe).__name__}{what}, which asyndm does not serve: see docs/models.md for those it does"
+    )
+
+
+def _concrete(kind: type[Any]) -> list[type[Any]]:
+    below = [each for child in kind.__subclasses__() for each in _concrete(child)]
+    return below if getattr(kind, "__abstractmethods__", None) else [kind, *below]

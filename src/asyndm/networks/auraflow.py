@@ -1,0 +1,41 @@
+"""AuraFlow: joint attention, text read by a T5."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from asyndm.attention import Reading
+from asyndm.networks.base import Arguments, JointFamily, Positions, default_of, patched
+from asyndm.subjects import Subject, locate
+
+REGISTERS = 8
+
+
+class AuraFlow(JointFamily):
+    """A square of 2x2 latent pixels is a token; eight register tokens, the same for all texts, stand before the text."""
+
+    networks = ("AuraFlowTransformer2DModel",)
+    pipelines = ("AuraFlowPipeline",)
+
+    def convert(self, network: Any, timesteps: Tensor, given: Tensor) -> Tensor:
+        return (timesteps.to(torch.float32) / 1000).to(given.dtype)
+
+    def grid(self, network: Any, arguments: Arguments) -> tuple[int, int]:
+        return patched(network, arguments)
+
+    def text_length(self, arguments: Arguments) -> int:
+        return REGISTERS + int(arguments["encoder_hidden_states"].shape[1])
+
+    def joint_blocks(self, network: Any) -> Sequence[Any]:
+        return list(network.joint_transformer_blocks)
+
+    def positions(
+        self, parts: Any, prompt: str, subjects: Sequence[Subject], reading: Reading, arguments: Arguments
+    ) -> Positions:
+        limit = default_of(parts, arguments, "max_sequence_length")
+        found = locate(parts.tokenizer, prompt, subjects, limit=limit)
+        return [[REGISTERS + token for token in tokens] for tokens in found]

@@ -1,0 +1,210 @@
+"""What a family of networks has to say so that its tokens can have timesteps of their own."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from asyndm.attention import AttentionMaps, FusedMaps, Reading, Tokens
+from asyndm.errors import UserError
+from asyndm.subjects import Subject, within_reach
+
+MARK = "prompt-stands-here"
+Arguments = Mapping[str, Any]
+Positions = list[list[int]]
+
+
+class Family(ABC):
+    """A family of stock networks: its token grid, its time argument, its text, its attention.
+
+    Attributes:
+        networks: class names of the denoising network.
+        helpers: class names of networks beside it that are told the same timesteps (ControlNets).
+        pipelines: class names of the pipelines it is served in.
+        states: the argument of the network that is the latents.
+        timestep: the argument of the network that is the timestep.
+        picture: whether tokens lie in the network as a picture (B, C, h, w), not as a sequence.
+        text_first: of a joint sequence, whether text comes before image; None: text has no timestep of its own.
+        compiles: whether blocks compiled one by one are let through, because none of them sees time.
+    """
+
+    networks: ClassVar[tuple[str, ...]]
+    helpers: ClassVar[tuple[str, ...]] = ()
+    pipelines: ClassVar[tuple[str, ...]]
+    states: ClassVar[str] = "hidden_states"
+    timestep: ClassVar[str] = "timestep"
+    picture: ClassVar[bool] = False
+    text_first: ClassVar[bool | None] = None
+    compiles: ClassVar[bool] = False
+
+    def convert(self, network: Any, timesteps: Tensor, given: Tensor) -> Tensor:
+        """From the scheduler's timesteps (R,) float64 to what the pipeline would hand over where it hands ``given``."""
+        return timesteps.to(given.dtype if given.is_floating_point() else torch.float32)
+
+    def batch(self, arguments: Arguments) -> int:
+        """The network's batch in this call."""
+        return len(arguments[self.states])
+
+    @abstractmethod
+    def grid(self, network: Any, arguments: Arguments) -> tuple[int, int]:
+        """(h, w) of the image tokens in this call."""
+
+    def text_length(self, arguments: Arguments) -> int | list[int]:
+        """How many text tokens a joint sequence has in this call; or of each of the batch, where they differ."""
+        return int(arguments["encoder_hidden_states"].shape[1])
+
+    def padding(self, network: Any, arguments: Arguments) -> int:
+        """How many tokens that are no places of the picture stand behind those that are."""
+        return 0
+
+    def conditional(self, copies: int, pipe: Any) -> int:
+        """Which of the copies of an image in the network's batch is the one with the prompt."""
+        perturbed = bool(getattr(pipe, "do_perturbed_attention_guidance", False))
+        return 1 if copies - perturbed > 1 else 0
+
+    @abstractmethod
+    def positions(
+        self, parts: Any, prompt: str, subjects: Sequence[Subject], reading: Reading, arguments: Arguments
+    ) -> Positions:
+        """The token positions of each subject in the text that image tokens attend to.
+
+        Args:
+            parts: the pipeline, or one of the same class with its tokenizers alone.
+            arguments: further arguments of the pipeline's call, such as ``max_sequence_length`` or ``prompt_3``.
+
+        Returns:
+            Of each subject; less than 0 and counted from the end where text is filled up at its beginning.
+
+        Raises:
+            UserError: a subject that is not in the prompt, or beyond what the text encoder reads.
+        """
+
+    @abstractmethod
+    def attention(self, network: Any, tokens: Tokens, reading: Reading) -> AttentionMaps:
+        """The reader of its attention."""
+
+    def map_size(self, reader: AttentionMaps, grid: tuple[int, int]) -> tuple[int, int]:
+        """(h, w) of the attention maps on a grid of tokens."""
+        return grid
+
+    def picture_latents(self, pipe: Any, latents: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Latents of the loop as the autoencoder decodes them, (B, C, H, W): to look at a predicted x₀."""
+        config = pipe.vae.config
+        shift = getattr(config, "shift_factor", None) or 0.0
+        scaled: Tensor = latents / config.scaling_factor + shift
+        return scaled
+
+
+class JointFamily(Family):
+    """Text and image attend together; the middle third of the joint blocks is read unless told otherwise.
+
+    Attributes:
+        layer: what a joint block calls its attention.
+    """
+
+    text_first = True
+    layer: ClassVar[str] = "attn"
+
+    @abstractmethod
+    def joint_blocks(self, network: Any) -> Sequence[Any]:
+        """The blocks in which image and text attend together, in the network's order."""
+
+    def attention(self, network: Any, tokens: Tokens, reading: Reading) -> AttentionMaps:
+        layers: list[nn.Module] = [getattr(block, self.layer) for block in self.joint_blocks(network)]
+        third = len(layers) // 3
+        chosen = reading.choose(layers, slice(third, max(third + 1, len(layers) - third)))
+        return FusedMaps(chosen, tokens, self.text_first, reading.keys)
+
+
+def patched(network: Any, arguments: Arguments) -> tuple[int, int]:
+    """(h, w) of tokens that are squares of latent pixels."""
+    height, width = arguments["hidden_states"].shape[-2:]
+    size = network.config.patch_size
+    return height // size, width // size
+
+
+def fraction(timesteps: Tensor, given: Tensor) -> Tensor:
+    """A thousandth, rounded as pipelines do that cast to the latents' dtype before they divide."""
+    return timesteps.to(torch.float32).to(given.dtype) / 1000
+
+
+def unpacked(latents: Tensor, grid: tuple[int, int]) -> Tensor:
+    """(B, h w, 4 C) -> (B, C, 2 h, 2 w)."""
+    height, width = grid
+    squares = latents.view(len(latents), height, width, -1, 2, 2)
+    return squares.permute(0, 3, 1, 4, 2, 5).reshape(len(latents), -1, 2 * height, 2 * width)
+
+
+def cleaned(pipeline: Any, prompt: str, arguments: Arguments) -> str:
+    """The prompt as the pipeline hands it to its tokenizer: lower-cased, or cleaned of what is no caption."""
+    clean = bool(default_of(pipeline, arguments, "clean_caption"))
+    return str(pipeline._text_preprocessing([prompt], clean_caption=clean)[0])
+
+
+Reached = Callable[[int], int | None]
+
+
+def received(tokenizer: Any, text: str, limit: int, *, special: bool = True) -> Reached:
+    """Of a token's place in a text that of it where the text encoder reads it, filled up or cut to ``limit`` tokens at
+    whichever end the tokenizer does that; None for one that is cut off.
+    """
+    complete = tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"]
+    read = tokenizer(
+        text, add_special_tokens=special, padding="max_length", truncation=True, max_length=limit
+    )
+    own = [place for place, kept in enumerate(read["attention_mask"]) if kept]
+    cut = len(complete) - len(own) if tokenizer.truncation_side == "left" else 0
+
+    def reached(position: int) -> int | None:
+        at = position - cut
+        same = 0 <= at < len(own) and read["input_ids"][own[at]] == complete[position]
+        return own[at] if same else None
+
+    return reached
+
+
+def side_by_side(
+    prompt: str, subjects: Sequence[Subject], texts: Sequence[tuple[int, Positions, Reached]]
+) -> Positions:
+    """Positions in several texts that stand one after the other: in all those in which a subject is whole.
+
+    Args:
+        texts: of each its length, the subjects' positions in the complete one, and which of them are reached.
+    """
+    chosen: Positions = [[] for _ in subjects]
+    for i in range(len(subjects)):
+        start, found = 0, []
+        for length, positions, reached in texts:
+            places = [reached(p) for p in positions[i]]
+            found.append([-1 if place is None else start + place for place in places])
+            start += length
+        whole = [places for places in found if places and -1 not in places]
+        chosen[i] = [place for places in whole or found for place in places]
+    return within_reach(prompt, subjects, chosen, lambda place: None if place < 0 else place)
+
+
+def around(render: Callable[[str], str], prompt: str) -> tuple[str, str]:
+    """What a chat template puts before and behind a prompt.
+
+    Raises:
+        UserError: it changes the prompt itself.
+    """
+    before, _, after = render(MARK).partition(MARK)
+    if render(prompt) != before + prompt + after:
+        raise UserError(
+            "the chat template changes the prompt: take blanks off its ends, and special tokens out"
+        )
+    return before, after
+
+
+def default_of(pipeline: Any, arguments: Arguments, name: str) -> Any:
+    """An argument of the pipeline's call: as given, else its own default."""
+    if arguments.get(name) is not None:
+        return arguments[name]
+    parameter = inspect.signature(type(pipeline).__call__).parameters.get(name)
+    return None if parameter is None else parameter.default

@@ -1,0 +1,42 @@
+"""Lumina-Image 2.0: joint attention, text read by Gemma behind a system prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from asyndm.attention import Reading
+from asyndm.networks.base import Arguments, JointFamily, Positions, default_of, patched
+from asyndm.subjects import Subject, locate
+
+
+class Lumina2(JointFamily):
+    """A square of 2x2 latent pixels is a token. Each joint sequence of a batch has its own text without padding, and
+    the image right behind it. The network's time runs from noise, 0, to the picture, 1.
+    """
+
+    networks = ("Lumina2Transformer2DModel",)
+    pipelines = ("Lumina2Pipeline",)
+
+    def convert(self, network: Any, timesteps: Tensor, given: Tensor) -> Tensor:
+        return 1 - timesteps.to(given.dtype) / 1000
+
+    def grid(self, network: Any, arguments: Arguments) -> tuple[int, int]:
+        return patched(network, arguments)
+
+    def text_length(self, arguments: Arguments) -> list[int]:
+        lengths: list[int] = arguments["encoder_attention_mask"].sum(1).tolist()
+        return lengths
+
+    def joint_blocks(self, network: Any) -> Sequence[Any]:
+        return list(network.layers)
+
+    def positions(
+        self, parts: Any, prompt: str, subjects: Sequence[Subject], reading: Reading, arguments: Arguments
+    ) -> Positions:
+        system = arguments.get("system_prompt")
+        before = (parts.system_prompt if system is None else system) + " <Prompt Start> "
+        limit = default_of(parts, arguments, "max_sequence_length")
+        return locate(parts.tokenizer, prompt, subjects, before=before, limit=limit)

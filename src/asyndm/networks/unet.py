@@ -1,0 +1,108 @@
+"""UNets with cross-attention: Stable Diffusion 1.x, 2.x and XL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from diffusers.models.attention_processor import Attention
+from torch import nn
+
+from asyndm.attention import PREFERRED_FACTOR, AttentionMaps, ProjectedMaps, Reading, Tokens
+from asyndm.errors import UserError
+from asyndm.networks.base import Arguments, Family, Positions
+from asyndm.subjects import Subject, locate
+
+_SD = ("", "Img2Img", "Inpaint", "PAG", "PAGImg2Img", "PAGInpaint")
+_CONTROL = ("ControlNet", "ControlNetImg2Img", "ControlNetInpaint", "ControlNetPAG")
+
+
+class UNet(Family):
+    """A latent pixel is a token; attention is read at a quarter of the latents' resolution.
+
+    A residual block adds a projection of the time embedding to every pixel: a coarser block takes the row of the top
+    left latent pixel of each cell. Source: AsynDM (arXiv 2510.04504), section 4.
+    """
+
+    networks = ("UNet2DConditionModel",)
+    helpers = ("ControlNetModel",)
+    pipelines = (
+        *(f"StableDiffusion{kind}Pipeline" for kind in (*_SD, *_CONTROL, "ControlNetPAGInpaint", "Adapter")),
+        *(
+            f"StableDiffusionXL{kind}Pipeline"
+            for kind in (*_SD, *_CONTROL, "ControlNetPAGImg2Img", "Adapter")
+        ),
+    )
+    states = "sample"
+    picture = True
+    compiles = True
+
+    def grid(self, network: Any, arguments: Arguments) -> tuple[int, int]:
+        height, width = arguments["sample"].shape[-2:]
+        return height, width
+
+    def positions(
+        self, parts: Any, prompt: str, subjects: Sequence[Subject], reading: Reading, arguments: Arguments
+    ) -> Positions:
+        """CLIP's; a second encoder (XL) has the same beside them in the channels.
+
+        A textual inversion of n vectors is n words there ("<toy> <toy>_1"), in the prompt as in a subject.
+        """
+        tokenizer = parts.tokenizer or parts.tokenizer_2
+        convert = getattr(parts, "maybe_convert_prompt", None)
+
+        def spelled(text: str) -> str:
+            return str(convert(text, tokenizer)) if convert else text
+
+        said = [replace(subject, text=spelled(subject.text)) for subject in subjects]
+        return locate(tokenizer, spelled(prompt), said, limit=tokenizer.model_max_length)
+
+    def attention(self, network: Any, tokens: Tokens, reading: Reading) -> AttentionMaps:
+        factor, layers = layers_at(network, reading.factor)
+        return ProjectedMaps(layers, tokens, factor)
+
+    def map_size(self, reader: Any, grid: tuple[int, int]) -> tuple[int, int]:
+        return -(-grid[0] // reader.factor), -(-grid[1] // reader.factor)
+
+
+def layers_at(unet: Any, factor: int | None) -> tuple[int, list[Attention]]:
+    """The cross-attention layers at one resolution, in network order, and its factor: latent size over map size.
+
+    Raises:
+        UserError: no cross-attention at this factor, or none at all.
+    """
+    layers = cross_attention_layers(unet)
+    if not layers:
+        raise UserError(
+            "the network has no cross-attention: masks from attention need one (use another mask)"
+        )
+    if factor is None:
+        factor = PREFERRED_FACTOR if PREFERRED_FACTOR in layers else min(layers)
+    if factor not in layers:
+        raise UserError(
+            f"attention_factor={factor}: the network has cross-attention only at "
+            f"{', '.join(map(str, sorted(layers)))} (latent size over map size)"
+        )
+    return factor, layers[factor]
+
+
+def cross_attention_layers(unet: Any) -> dict[int, list[Attention]]:
+    """All cross-attention layers of a network by factor: latent size over the size the layer works at."""
+    layers: dict[int, list[Attention]] = {}
+
+    def collect(block: nn.Module, factor: int) -> None:
+        found = [m for m in block.modules() if isinstance(m, Attention) and m.is_cross_attention]
+        if found:
+            layers.setdefault(factor, []).extend(found)
+
+    factor = 1
+    for block in unet.down_blocks:
+        collect(block, factor)
+        factor *= 2 if getattr(block, "downsamplers", None) else 1
+    if unet.mid_block is not None:
+        collect(unet.mid_block, factor)
+    for block in unet.up_blocks:
+        collect(block, factor)
+        factor //= 2 if getattr(block, "upsamplers", None) else 1
+    return layers

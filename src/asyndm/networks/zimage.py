@@ -1,0 +1,60 @@
+"""Z-Image: joint attention, text read by Qwen3 in its chat template."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from asyndm.attention import Reading
+from asyndm.networks.base import Arguments, JointFamily, Positions, around, default_of
+from asyndm.subjects import Subject, locate
+
+MULTIPLE = 32
+
+
+class ZImage(JointFamily):
+    """A square of 2x2 latent pixels is a token. Image stands before text, either filled up to a multiple of 32 tokens,
+    and is a list of pictures, those of the prompt first. The network's time runs from noise, 0, to the picture, 1.
+    """
+
+    networks = ("ZImageTransformer2DModel",)
+    pipelines = ("ZImagePipeline", "ZImageImg2ImgPipeline", "ZImageInpaintPipeline")
+    states = "x"
+    timestep = "t"
+    text_first = False
+    layer = "attention"
+
+    def convert(self, network: Any, timesteps: Tensor, given: Tensor) -> Tensor:
+        return (1000 - timesteps.to(given.dtype)) / 1000
+
+    def grid(self, network: Any, arguments: Arguments) -> tuple[int, int]:
+        height, width = arguments["x"][0].shape[-2:]
+        size = arguments.get("patch_size", 2)
+        return height // size, width // size
+
+    def padding(self, network: Any, arguments: Arguments) -> int:
+        height, width = self.grid(network, arguments)
+        return -height * width % MULTIPLE
+
+    def text_length(self, arguments: Arguments) -> list[int]:
+        return [len(text) + -len(text) % MULTIPLE for text in arguments["cap_feats"]]
+
+    def conditional(self, copies: int, pipe: Any) -> int:
+        return 0
+
+    def joint_blocks(self, network: Any) -> Sequence[Any]:
+        return list(network.layers)
+
+    def positions(
+        self, parts: Any, prompt: str, subjects: Sequence[Subject], reading: Reading, arguments: Arguments
+    ) -> Positions:
+        def chat(text: str) -> str:
+            said = [{"role": "user", "content": text}]
+            how = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": True}
+            return str(parts.tokenizer.apply_chat_template(said, **how))
+
+        before, after = around(chat, prompt)
+        limit = default_of(parts, arguments, "max_sequence_length")
+        return locate(parts.tokenizer, prompt, subjects, before=before, after=after, limit=limit)

@@ -1,0 +1,251 @@
+"""One asynchronous call of a pipeline: its scheduler is ours, its network is told a timestep per token."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+from torch._dynamo import OptimizedModule
+from torch.nn import Module
+
+from asyndm.attention import AttentionMaps
+from asyndm.errors import UserError
+from asyndm.levels import TimeRows, time_rows
+from asyndm.networks import Family, denoiser
+from asyndm.scheduler import AsynchronousScheduler
+
+TEXT_LEVELS = ("mean", "slowest", "fastest")
+"""Where the text tokens of a joint sequence stand: at the mean of the image tokens' rungs, or with the last or first."""
+
+_registry = threading.Lock()
+_locks: WeakKeyDictionary[Module, threading.Lock] = WeakKeyDictionary()
+_holders: WeakKeyDictionary[Module, int] = WeakKeyDictionary()
+
+
+@dataclass
+class Session:
+    """Tells the networks of a pipeline, for one call of it, where every token stands, and reads their attention.
+
+    Args:
+        pipe: a stock pipeline.
+        family: the one that serves it.
+        scheduler: takes the place of the pipeline's own.
+        reader: of attention; None: it is not read.
+        text_level: one of `TEXT_LEVELS`.
+    """
+
+    pipe: Any
+    family: Family
+    scheduler: AsynchronousScheduler
+    reader: AttentionMaps | None = None
+    text_level: str = "mean"
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        """The pipeline is asynchronous inside, and the stock one again afterwards. Its network must be `held`."""
+        pipe, network, scheduler = self.pipe, denoiser(self.pipe), self.scheduler
+        with ExitStack() as stack:
+            if self.reader is not None:
+                stack.enter_context(uncompiled(network, self.reader.layers))
+                stack.enter_context(self.reader)
+                scheduler.maps = self._maps
+            for each in self._networks():
+                stack.callback(each.register_forward_pre_hook(self._tell, with_kwargs=True).remove)
+                stack.callback(each.register_forward_hook(self._check, with_kwargs=True).remove)
+            # Beside the pipeline's own __setattr__, which would write our class into its config.
+            stack.callback(vars(pipe).__setitem__, "scheduler", pipe.scheduler)
+            vars(pipe)["scheduler"] = scheduler
+            vars(pipe).pop("_num_timesteps", None)
+            yield
+
+    def _networks(self) -> list[Module]:
+        """The denoiser, and the networks beside it that see time."""
+        helper = getattr(self.pipe, "controlnet", None)
+        nets = list(helper.nets) if helper is not None and hasattr(helper, "nets") else [helper]
+        return [denoiser(self.pipe), *(net for net in nets if net is not None)]
+
+    def _tell(
+        self, network: Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], Any]:
+        """Put a timestep per token in the place of the one the pipeline hands over."""
+        self.scheduler.check_thread()
+        if torch.compiler.is_compiling():
+            raise UserError(COMPILED)
+        bound = inspect.signature(type(network).forward).bind(network, *args, **kwargs)
+        arguments, scheduler, family = bound.arguments, self.scheduler, self.family
+        if scheduler.rungs is None:
+            scheduler.begin(family.grid(network, arguments), getattr(self.pipe, "_num_timesteps", None))
+        batch = family.batch(arguments)
+        if batch % len(scheduler.images):
+            raise UserError(
+                f"the network's batch is {batch}, but {len(scheduler.images)} prompts were stated: "
+                "give num_images_per_prompt to asyndm as well"
+            )
+        given = torch.as_tensor(arguments[family.timestep])
+        copies = batch // len(scheduler.images)
+        arguments[family.timestep] = self._timesteps(network, given, copies, arguments)
+        if network is denoiser(self.pipe) and not scheduler.evaluated:
+            self._listen(copies, arguments)
+        # By name: what the forward takes by position only is the network itself.
+        return (), {name: value for name, value in _named(bound).items() if name != "self"}
+
+    def _timesteps(self, network: Module, given: Tensor, copies: int, arguments: Any) -> Tensor:
+        scheduler, family = self.scheduler, self.family
+        assert scheduler.rungs is not None
+        text: Tensor | None = None
+        length: int | Sequence[int] = 0
+        if family.text_first is not None:
+            text = scheduler.ladder.told(text_rungs(scheduler.rungs, self.text_level))
+            length = family.text_length(arguments)
+        timesteps = scheduler.ladder.told(scheduler.rungs)
+        return time_rows(
+            timesteps,
+            lambda rows: family.convert(network, rows, given),
+            network=type(network).__name__,
+            copies=copies,
+            picture=family.picture,
+            text=text,
+            text_length=length,
+            text_first=bool(family.text_first),
+            padding=family.padding(network, arguments),
+        )
+
+    def _listen(self, copies: int, arguments: Any) -> None:
+        """Read the first call of a step, in which the prompt is; a second one is that of the negative prompt."""
+        if self.reader is None:
+            return
+        count, rungs = len(self.scheduler.images), self.scheduler.rungs
+        assert rungs is not None
+        grid = self.family.map_size(self.reader, (rungs.shape[-2], rungs.shape[-1]))
+        first = self.family.conditional(copies, self.pipe) * count
+        joint = self.family.text_first is not None
+        lengths = self.family.text_length(arguments) if joint else None
+        self.reader.listen(slice(first, first + count), grid, lengths)
+
+    def _check(self, network: Module, args: Any, kwargs: Any, output: Any) -> None:
+        """The output must be a plain tensor of the batch: levels that went through as a batch are a wrong picture."""
+        made = output[0] if isinstance(output, tuple) else next(iter(output.values()), None)
+        while isinstance(made, (list, tuple)) and made:
+            made = made[0]
+        if isinstance(made, TimeRows):
+            raise UserError(
+                f"{type(network).__name__} let the timesteps of its tokens through to its output: it uses time in a "
+                "way that is not known"
+            )
+        if network is denoiser(self.pipe):
+            self.scheduler.evaluated = True
+            if self.reader is not None:
+                self.reader.ignore()
+
+    def _maps(self) -> Tensor | None:
+        return None if self.reader is None else self.reader.maps()
+
+
+COMPILED = (
+    "the pipeline's network is compiled by torch.compile, which a timestep per pixel does not survive: give the network "
+    "as it was loaded (after pipe.unet = torch.compile(pipe.unet) that is pipe.unet._orig_mod)"
+)
+
+
+def check_uncompiled(network: Module, family: Family) -> None:
+    """Refuse a compiled network, and compiled blocks but those that never see time (compile_repeated_blocks of UNets).
+
+    Raises:
+        UserError: it is compiled.
+    """
+    if _is_compiled(network):
+        raise UserError(COMPILED)
+    allowed = set(getattr(network, "_repeated_blocks", None) or ()) if family.compiles else set()
+    for name, module in network.named_modules():
+        if module is not network and _is_compiled(module) and type(module).__name__ not in allowed:
+            raise UserError(f"{name} is compiled: {COMPILED}")
+
+
+def _is_compiled(module: Module) -> bool:
+    """Compiled as a wrapper (``torch.compile(module)``) or in place (``module.compile()``)."""
+    return isinstance(module, OptimizedModule) or module._compiled_call_impl is not None
+
+
+@contextmanager
+def uncompiled(network: Module, layers: list[Module]) -> Iterator[None]:
+    """Blocks compiled one by one run as they are where their attention is read: dynamo does not notice new hooks."""
+    read = set(layers)
+    blocks = {
+        module: module._compiled_call_impl
+        for module in network.modules()
+        if module._compiled_call_impl is not None and not read.isdisjoint(module.modules())
+    }
+    try:
+        for block in blocks:
+            block._compiled_call_impl = None
+        yield
+    finally:
+        for block, compiled in blocks.items():
+            block._compiled_call_impl = compiled
+
+
+@contextmanager
+def held(network: Module) -> Iterator[None]:
+    """The network is this thread's alone; another one waits for its turn.
+
+    Raises:
+        UserError: it is this thread's already.
+    """
+    with _registry:
+        lock = _locks.setdefault(network, threading.Lock())
+    if _holders.get(network) == threading.get_ident():
+        raise UserError("this pipeline is asynchronous already: leave that context first")
+    with lock:
+        _holders[network] = threading.get_ident()
+        try:
+            yield
+        finally:
+            del _holders[network]
+
+
+def text_rungs(rungs: Tensor, text_level: str) -> Tensor:
+    """(B,) where the text of each image stands; exactly the common rung where all its tokens have one."""
+    flat = rungs.flatten(1)
+    if text_level == "mean":
+        low = flat.amin(1)
+        return low + (flat - low[:, None]).mean(1)
+    return flat.amax(1) if text_level == "slowest" else flat.amin(1)
+
+
+@contextmanager
+def finite_pictures(pipe: Any, broken: list[bool]) -> Iterator[None]:
+    """Notes of each picture, as the pipeline turns it from pixels to its output, whether it is numbers throughout.
+
+    Beyond that point NaN is black and infinity white. Latents that overflowed come out of the autoencoder so as well.
+    """
+    processor = getattr(pipe, "image_processor", None)
+    if processor is None:
+        yield
+        return
+    stock: Callable[..., Any] = processor.postprocess
+
+    def postprocess(image: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(image, Tensor):
+            broken.extend((~torch.isfinite(image).flatten(1).all(1)).tolist())
+        return stock(image, *args, **kwargs)
+
+    processor.postprocess = postprocess
+    try:
+        yield
+    finally:
+        del processor.postprocess
+
+
+def _named(bound: inspect.BoundArguments) -> dict[str, Any]:
+    named = dict(bound.arguments)
+    for name, parameter in bound.signature.parameters.items():
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            named |= named.pop(name, {})
+    return named

@@ -1,0 +1,270 @@
+"""How people write words: what reads the same, where a word begins and ends, and the plurals of English nouns."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+SAME = str.maketrans(
+    dict.fromkeys("‘’‚‛ʹʻʼʽ′`´", "'")
+    | dict.fromkeys("“”„‟″", '"')
+    | dict.fromkeys("‐‑‒–—―−﹘﹣－⁃", "-")
+    | {"ı": "i"}
+)
+SPACELESS = re.compile(
+    "(?:CJK|IDEOGRAPHIC|HIRAGANA|KATAKANA|KATAKANA-HIRAGANA|HENTAIGANA|BOPOMOFO|THAI|LAO|KHMER|MYANMAR|TAI|NEW TAI"
+    "|TIBETAN|YI|JAVANESE|BALINESE|NUSHU|TANGUT) "
+)
+"""Scripts without spaces between words, as the names of their characters begin."""
+ZERO_WIDTH_SPACE, JOINER, DOT_ABOVE = "\u200b", "\u200d", "\u0307"
+STACKERS = frozenset("\u1039\u17d2\u1a60" + JOINER)
+"""What binds the next letter to the one before."""
+PARTICLES = re.compile(
+    "(?:"
+    + unicodedata.normalize(
+        "NFD",
+        "에게서|으로서|으로써|이라도|입니다|에서|에게|한테|께서|이랑|하고|으로|로서|로써|까지|부터|처럼|같이|보다|마다|조차|마저"
+        "|밖에|라도|이나|이고|이다|대로|만큼|이|가|은|는|을|를|의|에|께|와|과|랑|도|만|로|나|들|인|뿐|아|야",
+    )
+    + "){1,3}(?![\u1100-\u11ff])"
+)
+"""What Korean writes without a space behind a noun."""
+
+
+class Span(NamedTuple):
+    """Where words of a text start and end, in its characters."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A text in the form in which what reads the same is the same.
+
+    Attributes:
+        text: decomposed, without case, widths, ligatures and what is not seen, with plain quotes and dashes.
+        origins: for each character of it, which of the original it comes from.
+        cuts: for each character of it and for its end, whether a word may begin or end before it.
+        original: the text.
+    """
+
+    text: str
+    origins: tuple[int, ...]
+    cuts: tuple[bool, ...]
+    original: str
+
+    def find(self, words: str) -> list[Span]:
+        """Where these words are, in the characters of the reading: whole words, each behind the end of the last."""
+        found: list[Span] = []
+        pattern, at = _pattern(words), 0
+        while pattern and (match := pattern.search(self.text, at)):
+            start, end = match.span()
+            whole = self.cuts[start] and (self.cuts[end] or PARTICLES.match(self.text, end) is not None)
+            if whole:
+                found.append(Span(start, end))
+            at = end if whole else start + 1
+        return found
+
+    def original_span(self, start: int, end: int) -> Span:
+        """The characters of the original that this part of the reading comes from, with the marks on the last."""
+        places = self.origins[start:end]
+        last = max(places) + 1
+        while last < len(self.original) and unicodedata.category(self.original[last])[0] == "M":
+            last += 1
+        return Span(min(places), last)
+
+
+@lru_cache(maxsize=4096)
+def read(text: str) -> Reading:
+    """The reading of a text."""
+    pieces = [(part, i) for i, char in enumerate(text.translate(SAME)) for part in _seen(char)]
+    pieces = [(part, i) for char, i in _ordered(pieces) for part in _decomposed(char.casefold())]
+    # "İ" in small letters is an "i" with a dot
+    pieces = [p for i, p in enumerate(pieces) if p[0] != DOT_ABOVE or i == 0 or pieces[i - 1][0] != "i"]
+    reading = "".join(char for char, _ in pieces)
+    origins = tuple(i for _, i in pieces)
+    return Reading(reading, origins, _cuts(reading, origins), text)
+
+
+def occurrences(text: str, words: str) -> list[Span]:
+    """Where a text has these words: whole words, however they are written."""
+    reading = read(text)
+    return [reading.original_span(*found) for found in reading.find(words)]
+
+
+def mentions(text: str, spellings: Iterable[str], before: str = "") -> list[tuple[Span, Span]]:
+    """Where a text has one of several words, of those that overlap the longest: with what is before it, and alone.
+
+    Args:
+        text: where to look.
+        spellings: the words, in all their forms.
+        before: a pattern of what belongs to a mention before the word, in small letters; it must match nothing as well.
+    """
+    reading, lead = read(text), re.compile(rf"(?<!\w){before}\Z")
+    candidates = []
+    for start, end in {place for spelling in spellings for place in reading.find(spelling)}:
+        led = lead.search(reading.text, 0, start)
+        candidates.append((led.start() if led else start, -end, start))
+    found, last = [], 0
+    for first, minus_end, start in sorted(candidates):
+        if start >= last:
+            whole = reading.original_span(first if first >= last else start, -minus_end)
+            found.append((whole, reading.original_span(start, -minus_end)))
+            last = -minus_end
+    return found
+
+
+def _seen(char: str) -> str:
+    """A character's parts; nothing for one that is not seen (soft hyphen, marks of direction, variants of a sign)."""
+    variant = "\ufe00" <= char <= "\ufe0f" or "\U000e0100" <= char <= "\U000e01ef"
+    hidden = unicodedata.category(char) == "Cf" and char not in (ZERO_WIDTH_SPACE, JOINER)
+    return "" if variant or hidden else _decomposed(char)
+
+
+def _decomposed(text: str) -> str:
+    return unicodedata.normalize("NFKD", text)
+
+
+def _ordered(pieces: list[tuple[str, int]]) -> list[tuple[str, int]]:
+    """The marks on each letter in the order that Unicode gives them."""
+    ordered: list[tuple[str, int]] = []
+    base = 0
+    for char, i in pieces:
+        if not unicodedata.combining(char):
+            base = len(ordered) + 1
+        ordered.append((char, i))
+        ordered[base:] = sorted(ordered[base:], key=lambda piece: unicodedata.combining(piece[0]))
+    return ordered
+
+
+@lru_cache(maxsize=4096)
+def _kind(char: str) -> str:
+    """What a character is for the bounds of words: "mark", "spaceless", "word" or ""."""
+    if unicodedata.category(char)[0] == "M" or "\u1160" <= char <= "\u11ff" or char == JOINER:
+        return "mark"
+    if not (char.isalnum() or char == "_"):
+        return ""
+    return "spaceless" if SPACELESS.match(unicodedata.name(char, "")) else "word"
+
+
+def _cuts(text: str, origins: tuple[int, ...]) -> tuple[bool, ...]:
+    """Before which characters a word may begin or end: never within one of the original or before its marks."""
+    cuts, left = [True], ""
+    for i, char in enumerate(text):
+        kind = _kind(char)
+        if i > 0:
+            apart = not left or not kind or "spaceless" in (left, kind)
+            bound = kind == "mark" or text[i - 1] in STACKERS or origins[i - 1] == origins[i]
+            cuts.append(apart and not bound)
+        left = left or "word" if kind == "mark" else kind
+    return (*cuts, True) if text else (True,)
+
+
+@lru_cache(maxsize=2**16)
+def _pattern(words: str) -> re.Pattern[str] | None:
+    """These words in a reading, with any space between them; none is needed in a script without spaces."""
+    text = " ".join(read(words).text.replace(ZERO_WIDTH_SPACE, " ").split())
+    if not text:
+        return None
+    pattern = re.escape(text[0])
+    for i in range(1, len(text)):
+        before, char = text[i - 1], text[i]
+        if char == " ":
+            free = _free(before) and _free(text[i + 1])
+            pattern += rf"[\s{ZERO_WIDTH_SPACE}]" + ("*" if free else "+")
+        else:
+            pattern += (f"{ZERO_WIDTH_SPACE}?" if _free(char) else "") + re.escape(char)
+    return re.compile(pattern)
+
+
+def _free(char: str) -> bool:
+    """Whether this is of a script without spaces; most of its marks name it as well."""
+    return SPACELESS.match(unicodedata.name(char, "")) is not None
+
+
+LINKS = re.compile("of|on|in|at|with|without|by|under|over|near|from|to|for|and|or")
+"""In "glass of water" the noun that has a plural stands before the link."""
+ENDINGS = {
+    "man": ("men",),
+    "child": ("children",),
+    "person": ("people", "persons"),
+    "mouse": ("mice",),
+    "tooth": ("teeth",),
+    "foot": ("feet",),
+}
+"""Nouns, also as the end of others ("snowman", "dormouse"), and their plurals."""
+NO_MEN = re.compile(
+    "human|german|roman|norman|ottoman|shaman|talisman|caiman|cayman|doberman|brahman|walkman"
+)
+OWN = {
+    "goose": ("geese",),
+    "louse": ("lice",),
+    "ox": ("oxen",),
+    "die": ("dice",),
+    "passerby": ("passersby",),
+}
+ALSO = {
+    "cactus": "cacti",
+    "fungus": "fungi",
+    "octopus": "octopi",
+    "hippopotamus": "hippopotami",
+    "nucleus": "nuclei",
+    "bus": "busses",
+    "larva": "larvae",
+    "antenna": "antennae",
+    "nebula": "nebulae",
+    "alga": "algae",
+    "axis": "axes",
+    "oasis": "oases",
+    "bacterium": "bacteria",
+    "matrix": "matrices",
+    "vertex": "vertices",
+    "penny": "pence",
+}
+"""Plurals beside the regular one."""
+VES = re.compile(r"(.*(?:kni|wi|li|lea|loa|cal|el|hal|wol|thie|shea|scar|hoo|dwar|whar))f(e?)")
+REGULAR_AS_WELL = ("scarf", "hoof", "dwarf", "wharf", "life")
+
+
+def forms(name: str) -> set[str]:
+    """A name and its plurals: "traffic light", "traffic lights". Those that do not change (sheep) are the name itself."""
+    words = unicodedata.normalize("NFC", name).translate(SAME).lower().split()
+    link = next((i for i in range(1, len(words) - 1) if LINKS.fullmatch(words[i])), len(words))
+    before, noun, after = words[: link - 1], words[link - 1], words[link:]
+    stem, dash, last = noun.rpartition("-")
+    return {name, *(" ".join([*before, stem + dash + plural, *after]) for plural in _plurals(last))}
+
+
+def _plurals(noun: str) -> set[str]:
+    """The plurals of one noun, in small letters."""
+    if len(noun) < 2 or not unicodedata.name(noun[-1], "").startswith("LATIN"):
+        return set()
+    if noun in OWN:
+        return set(OWN[noun])
+    for ending, plurals in ENDINGS.items():
+        if noun.endswith(ending) and not NO_MEN.fullmatch(noun):
+            return {noun.removesuffix(ending) + plural for plural in plurals}
+    if ves := VES.fullmatch(noun):
+        # not also "knifes", "wolfs", "leafs": these are verbs
+        return {ves[1] + "ves"} | ({noun + "s"} if noun.endswith(REGULAR_AS_WELL) else set())
+    return _regular(noun) | ({ALSO[noun]} if noun in ALSO else set())
+
+
+def _regular(noun: str) -> set[str]:
+    """The plural by rule, or both where it takes knowing the word ("pianos", "potatoes"; "stomachs", "beaches")."""
+    if noun.endswith("z"):
+        return {noun + "es", noun + "zes"}
+    if noun.endswith(("s", "x", "sh")):
+        return {noun + "es"}
+    if noun.endswith("ch"):
+        return {noun + "es", noun + "s"}
+    if re.search(r"(?:[^aeiou]|qu)y$", noun):
+        return {noun[:-1] + "ies"}
+    if re.search(r".{2}[^aeiou]o$", noun):
+        return {noun + "es", noun + "s"}
+    return {noun + "s", noun + "x"} if noun.endswith("eau") else {noun + "s"}
