@@ -36,7 +36,8 @@ def check(plan: Plan, elsewhere: bool = False) -> None:
     check_model(model)
     parts = read_parts(model["name"], model["path"], model.get("revision"), model.get("config"))
     height, width = picture_size(parts, plan.config["height"], plan.config["width"])
-    check_call(parts, plan.identity["num_inference_steps"], 1, "pil", plan.identity["pipeline_arguments"])
+    given = {**plan.identity["guidance"], **plan.identity["pipeline_arguments"]}
+    check_call(parts, plan.identity["num_inference_steps"], "pil", given)
     check_writable(plan.output_dir, len(plan.items) * height * width)
     build(plan.identity["curve"])
     mask = build_mask(plan)

@@ -37,6 +37,9 @@ RECIPE = 2
 """Raise it when the sampler or a loader begins to make other pixels of the same settings."""
 
 NO_MASK, STATIC_MASK, LINEAR = "asyndm.masks.NoMask", "asyndm.masks.StaticMask", "asyndm.curves.Linear"
+EXTERNAL_MASK = "asyndm.masks.ExternalMask"
+UNREAD = (NO_MASK, "asyndm.masks.GlobalMask", EXTERNAL_MASK)
+"""Masks that are not made of attention."""
 RANGES: dict[str, tuple[float, float]] = {
     "num_inference_steps": (1, 1000),
     "eta": (0, 1),
@@ -54,10 +57,22 @@ RANGES: dict[str, tuple[float, float]] = {
     "guidance.guidance_scale": (0, 1000),
     "attention_factor": (1, 64),
 }
-HOW = ("path", "revision", "device", "threads", "offload", "vae_slicing", "config", "lora")
+HOW = ("path", "revision", "device", "threads", "offload", "vae_slicing", "lora")
 """Settings of a model that say where it lies and how it is run, not which it is; files are known by their content."""
 ADVICE = ("num_inference_steps", "guidance_scale", "eta", "pipeline_arguments", "guided")
 """What a model recommends; it counts as what is made of it."""
+SETTLED = {
+    **dict.fromkeys(
+        ("num_inference_steps", "height", "width", "eta"),
+        "is a setting of its own, without pipeline_arguments",
+    ),
+    "guidance_scale": "say guidance.guidance_scale",
+    "num_images_per_prompt": "say images_per_prompt",
+    **dict.fromkeys(
+        ("prompt", "generator", "output_type", "return_dict", "latents"), "is set by each run itself"
+    ),
+}
+"""Arguments of a pipeline's call that have another place."""
 READING = ("attention_factor", "attention_layers", "attention_keys", "attention_text", "text_level")
 """What masks are made of."""
 DTYPES = ("auto", "float32", "float16", "bfloat16")
@@ -270,8 +285,9 @@ def _identity(config: Mapping[str, Any], prompts: tuple[Prompt, ...]) -> dict[st
     if guidance.get("guidance_scale") in (0, 1):
         guidance.pop("negative_prompt", None)
     reading = {name: config[name] for name in READING}
-    if mask["_target_"] == NO_MASK:
-        reading = {"attention_keys": "joint", "attention_text": "both", "text_level": "mean"}
+    if mask["_target_"] in UNREAD:
+        level = config["text_level"] if mask["_target_"] == EXTERNAL_MASK else "mean"
+        reading = {"attention_keys": "joint", "attention_text": "both", "text_level": level}
     said = json.dumps([asdict(prompt) for prompt in prompts])
     scalars = ("num_inference_steps", "eta", "seed", "images_per_prompt", "height", "width")
     return {
@@ -295,6 +311,8 @@ def _mapping(config: Mapping[str, Any]) -> dict[str, Any]:
         raise UserError(
             f"pipeline_arguments={asked}: give them by name, as in pipeline_arguments={{clip_skip: 1}}"
         )
+    if settled := sorted(set(asked) & set(SETTLED)):
+        raise UserError(f"pipeline_arguments.{settled[0]}: {SETTLED[settled[0]]}")
     return asked
 
 
@@ -320,6 +338,8 @@ def _model_content(model: Mapping[str, Any]) -> dict[str, Any]:
         content |= {"hub": model["path"], "revision": model["revision"]}
     else:
         content["weights"] = digest(where) if where.is_dir() else sha256(where)[:16]
+    if (configs := content.pop("config", None)) is not None:
+        content["config"] = digest(found) if (found := Path(configs).expanduser()).is_dir() else configs
     if (lora := model.get("lora")) is not None:
         found = Path(lora).expanduser()
         content["lora"] = digest(found) if found.is_dir() else sha256(found)[:16] if found.is_file() else lora

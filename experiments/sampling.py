@@ -32,9 +32,9 @@ from experiments.gpus import leased_device
 from experiments.plan import ADVICE, READING, Item, Plan, build_mask
 
 if TYPE_CHECKING:
-    from asyndm.algorithm import StepRecord
     from torch import Tensor
 
+    from asyndm import StepRecord
     from asyndm.masks import Mask
 
 REMEDY = "choose model.dtype=float32, or less guidance"

@@ -209,9 +209,18 @@ class FusedMaps(AttentionMaps):
     ) -> None:
         super().__init__(layers, tokens)
         self._text_first, self._text_keys = text_first, keys == "text"
+        self._watches: list[_Watch] = []
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        super().__exit__(kind, error, trace)
+        while self._watches:  # Ctrl-C passes by the hook that ends one
+            self._watches.pop().end()
 
     def _hook(self, layer: nn.Module) -> list[RemovableHandle]:
         watch = _Watch(self)
+        self._watches.append(watch)
 
         def enter(module: nn.Module, args: Any, kwargs: Any = None) -> None:
             if self._rows is not None:

@@ -6,7 +6,6 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from inspect import signature
 from numbers import Integral
 from typing import Any
 
@@ -18,7 +17,8 @@ from torch.nn.utils.rnn import pad_sequence
 from asyndm.curves import Curve
 from asyndm.errors import UserError, check_fraction, is_whole
 from asyndm.masks import Mask
-from asyndm.networks import Family, denoiser, find_family
+from asyndm.networks import Family, denoiser, find_family, helpers
+from asyndm.networks.base import call_parameters
 from asyndm.session import TEXT_LEVELS, check_uncompiled
 from asyndm.subjects import Subject, as_subject
 
@@ -26,6 +26,8 @@ Subjects = Sequence[str | Subject]
 OUTPUT_TYPES = ("pil", "pt", "np", "latent")
 RESERVED = {"generator": "seed", "return_dict": "output_type", "scheduler": "pipe.scheduler"}
 """Arguments of a pipeline that are set here, and what to use in their place."""
+TEXT = re.compile(r"(negative_)?prompt(_\d)?")
+"""Arguments of a pipeline that are texts, one or one for each prompt."""
 USUAL = 1024
 """Pixels a side where neither a pipeline nor its network says what they were made for."""
 PICTURES = ("image", "mask_image", "control_image", "masked_image_latents")
@@ -38,8 +40,9 @@ def check_pipeline(pipe: Any) -> Family:
     Raises:
         UserError: a class that is not served, a compiled network, a device without float64.
     """
-    family, network = find_family(pipe), denoiser(pipe)
-    check_uncompiled(network, family)
+    family = find_family(pipe)
+    for network in (denoiser(pipe), *helpers(pipe)):
+        check_uncompiled(network, family)
     if pipe._execution_device.type == "mps":
         raise UserError(
             "the pipeline is on mps, which has no float64, and timesteps need it: use pipe.to('cpu')"
@@ -47,8 +50,8 @@ def check_pipeline(pipe: Any) -> Family:
     return family
 
 
-def check_call(pipe: Any, steps: Any, copies: Any, output_type: Any, arguments: Mapping[str, Any]) -> None:
-    """Refuse a number of steps or images, an output type or arguments that no call could take.
+def check_call(pipe: Any, steps: Any, output_type: Any, arguments: Mapping[str, Any]) -> None:
+    """Refuse a number of steps, an output type or arguments that no call could take.
 
     Raises:
         UserError: one of them, or an IP-Adapter without its picture.
@@ -56,17 +59,12 @@ def check_call(pipe: Any, steps: Any, copies: Any, output_type: Any, arguments: 
     limit = pipe.scheduler.config.get("num_train_timesteps", 1000)
     if steps is not None and (not is_whole(steps) or not 1 <= steps <= limit):
         raise UserError(f"num_inference_steps must be a whole number from 1 to {limit}, got {steps!r}")
-    if not is_whole(copies) or copies < 1:
-        raise UserError(f"num_images_per_prompt must be a whole number of at least 1, got {copies!r}")
     if output_type not in OUTPUT_TYPES:
         raise UserError(f"output_type must be one of {', '.join(OUTPUT_TYPES)}, got {output_type!r}")
     for name, remedy in RESERVED.items():
         if name in arguments:
             raise UserError(f"{name} is set by asyndm.sample itself: use {remedy}")
-    parameters = signature(type(pipe).__call__).parameters
-    # Of those that take **kwargs most ignore what they do not know.
-    if unknown := [name for name in arguments if name not in parameters or name == "kwargs"]:
-        raise UserError(f"{type(pipe).__name__} takes no argument {unknown[0]!r}")
+    check_names(pipe, arguments)
     for name, value in arguments.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{name} must be a finite number, got {value!r}")
@@ -77,6 +75,31 @@ def check_call(pipe: Any, steps: Any, copies: Any, output_type: Any, arguments: 
         raise UserError(
             "the pipeline has an IP-Adapter: give its picture as ip_adapter_image, or call pipe.unload_ip_adapter()"
         )
+
+
+def check_names(pipe: Any, arguments: Mapping[str, Any]) -> None:
+    """Refuse arguments that the pipeline's call does not have; of those that take ``**kwargs`` most ignore them."""
+    parameters = call_parameters(pipe)
+    if unknown := [name for name in arguments if name not in parameters or name == "kwargs"]:
+        raise UserError(f"{type(pipe).__name__} takes no argument {unknown[0]!r}")
+
+
+def check_prompts(prompt: Any, copies: Any, arguments: Mapping[str, Any]) -> list[str]:
+    """The prompts as a list, with all that must be one for each of them.
+
+    Raises:
+        UserError: no texts, or lists of other lengths.
+    """
+    if not is_whole(copies) or copies < 1:
+        raise UserError(f"num_images_per_prompt must be a whole number of at least 1, got {copies!r}")
+    prompts = prompt_list(prompt, arguments)
+    check_texts(arguments, len(prompts))
+    embeddings = arguments.get("prompt_embeds")
+    if embeddings is not None and len(embeddings) != len(prompts):
+        raise UserError(
+            f"prompt_embeds has {len(embeddings)} entries for {len(prompts)} prompts: give one for each"
+        )
+    return prompts
 
 
 @dataclass(frozen=True)
@@ -94,40 +117,59 @@ class Texts:
     others: Mapping[str, Any]
 
     def arguments(self, pipe: Any) -> dict[str, Any]:
-        """Of the pipeline's call. Of a list with an entry for each prompt one image takes its own. A text is given to
-        each prompt, as pipelines want where prompts are a list; so is a single picture, which they would noise by the
-        first image's generator alone."""
-        count, place = len(self.prompts), self.images.start // self.copies
-        several_nets = hasattr(
-            getattr(pipe, "controlnet", None), "nets"
-        )  # a list of pictures is one for each of them
-        pictures = () if several_nets else PICTURES
+        """Of the pipeline's call. Of a list with an entry for each prompt, or each image, one image takes its own.
+
+        A text is given to each prompt, as pipelines want where prompts are a list; so is a single picture, which they
+        would noise by the first image's generator alone.
+        """
+        count, total = len(self.prompts), len(self.prompts) * self.copies
+        several_nets = hasattr(getattr(pipe, "controlnet", None), "nets")
+        pictures = () if several_nets else PICTURES  # there a list of pictures is one for each net
         own: dict[str, Any] = {"prompt": list(self.prompts), **self.others}
         for name, value in own.items():
-            if ("prompt" in name and isinstance(value, str)) or (name in pictures and not _is_batch(value)):
-                own[name] = None if value is None else [value] * count
-            elif "prompt" in name and isinstance(value, list):
+            single = (
+                isinstance(value, str) if TEXT.fullmatch(name) else name in pictures and not _is_batch(value)
+            )
+            if single and value is not None and total > 1:
+                own[name] = [value] * count
+            elif TEXT.fullmatch(name) and isinstance(value, list):
                 own[name] = list(value)  # Z-Image writes its template into the lists it is given
-        if len(self.images) == count * self.copies:
+            if len(self.images) < total and (name in pictures or name == "latents" or "prompt" in name):
+                own[name] = self._entry(own[name], count, total)
+        if len(self.images) == total:
             own["num_images_per_prompt"] = self.copies
-        else:
-            for name, value in own.items():
-                if ("prompt" in name or name in pictures) and _is_batch(value) and len(value) == count:
-                    own[name] = value[place : place + 1]
-                if name == "latents" and _is_batch(value) and len(value) == count * self.copies:
-                    own[name] = value[self.images.start : self.images.stop]
         if self.others.get("prompt_embeds") is not None:
             own["prompt"] = None
         return own
 
+    def _entry(self, value: Any, count: int, total: int) -> Any:
+        """What of an argument is for the single image made now."""
+        if not _is_batch(value) or len(value) not in (count, total):
+            return value
+        place = self.images.start if len(value) == total else self.images.start // self.copies
+        return value[place : place + 1]
+
+
+def check_pictures(pipe: Any, arguments: Mapping[str, Any], count: int, copies: int) -> None:
+    """Refuse lists of pictures or noises that are neither one for each prompt nor one for each image."""
+    if hasattr(getattr(pipe, "controlnet", None), "nets"):
+        return
+    for name in (*PICTURES, "latents"):
+        value: Any = arguments.get(name)
+        if _is_batch(value) and len(value) not in {1, count, count * copies}:
+            raise UserError(f"{name} has {len(value)} entries for {count} prompts: give one, or one each")
+
 
 def _is_batch(value: Any) -> bool:
-    """Whether it is a list, or a tensor or array of at least embeddings or pictures in a batch."""
-    return isinstance(value, (list, tuple)) or getattr(value, "ndim", 0) >= 2 and not _is_picture(value)
+    """Whether it is a list, or a tensor or array of embeddings or pictures in a batch; (3, h, w) is a picture."""
+    if isinstance(value, (list, tuple)):
+        return True
+    channels_first = isinstance(value, Tensor) and value.ndim == 3 and value.shape[0] in (1, 3)
+    return getattr(value, "ndim", 0) >= 2 and not _is_picture(value) and not channels_first
 
 
 def _is_picture(value: Any) -> bool:
-    """Whether an array is (h, w), (h, w, 3) or (3, h, w); embeddings of a batch are told from these by their size."""
+    """Whether it is an array (h, w) or (h, w, 3)."""
     return isinstance(value, np.ndarray) and value.ndim <= 3
 
 
@@ -153,10 +195,7 @@ def picture_size(pipe: Any, height: Any = None, width: Any = None) -> tuple[int,
 def _unit(pipe: Any) -> int:
     """Pixels of which a picture's sides must be multiples: those of a token, but at least 8 as in every pipeline."""
     network, scale = denoiser(pipe), int(pipe.vae_scale_factor)
-    if (
-        network is getattr(pipe, "unet", None)
-        or "use_resolution_binning" in signature(type(pipe).__call__).parameters
-    ):
+    if network is getattr(pipe, "unet", None) or "use_resolution_binning" in call_parameters(pipe):
         return max(8, scale)
     packed = not network.config.get(
         "sample_size"
@@ -166,7 +205,10 @@ def _unit(pipe: Any) -> int:
 
 def prompt_list(prompt: str | Sequence[str] | None, arguments: Mapping[str, Any]) -> list[str]:
     """One prompt or several, as a list; empty texts where only their embeddings are given."""
-    if prompt is None and (embeddings := arguments.get("prompt_embeds")) is not None:
+    embeddings = arguments.get("prompt_embeds")
+    if embeddings is not None and not isinstance(embeddings, (Tensor, list)):
+        raise UserError(f"prompt_embeds must be a tensor, got {embeddings!r}")
+    if prompt is None and embeddings is not None:
         return [""] * len(embeddings)
     wrong = f"prompt must be a text or a non-empty list of texts, got {prompt!r}"
     prompts = [prompt] if isinstance(prompt, str) else _listed(prompt, wrong)
@@ -178,7 +220,7 @@ def prompt_list(prompt: str | Sequence[str] | None, arguments: Mapping[str, Any]
 def check_texts(arguments: Mapping[str, Any], count: int) -> None:
     """Refuse further prompts (``negative_prompt``, ``prompt_2``, ...) that are neither one text nor one for each."""
     for name, value in arguments.items():
-        if value is None or isinstance(value, str) or not re.fullmatch(r"(negative_)?prompt(_\d)?", name):
+        if value is None or isinstance(value, str) or not TEXT.fullmatch(name):
             continue
         if not isinstance(value, (list, tuple)) or not all(isinstance(text, str) for text in value):
             raise UserError(f"{name} must be a text or a list of texts, got {value!r}")

@@ -11,6 +11,9 @@ from torch import Tensor
 
 from asyndm.errors import UserError
 
+FINE = 2.0**20
+"""Parts of a timestep that are told apart before it is rounded."""
+OTHER_STEPS = ("LCMScheduler", "TCDScheduler", "FlowMatchLCMScheduler")
 SNAP = 1e-9
 """A place this near to a rung is the rung: the straight line must be the scheduler's own ladder to the bit."""
 
@@ -74,12 +77,16 @@ class Ladder:
         return _between(self._told, place.clamp(min=0)) - above
 
     def told(self, rungs: Tensor) -> Tensor:
-        """The timesteps as the network is told them: whole where the model knows whole ones only."""
+        """The timesteps as the network is told them: whole where the model knows whole ones only.
+
+        Halves are common (with ω = 0.5 and N = 20 every place is a quarter of a timestep), and go to the even one as the
+        reference's do: so what the last bits of a place say is cut off first.
+        """
         timestep = self.timestep(rungs)
         if self.flow:
             return timestep
         timestep = timestep.clamp(max=len(self._alphas) - 1)
-        return timestep.round().clamp(min=0) if self._rounded else timestep
+        return (timestep * FINE).round().div(FINE).round().clamp(min=0) if self._rounded else timestep
 
     def level(self, rungs: Tensor) -> Level:
         """The levels at these places."""
@@ -119,6 +126,11 @@ def own_scheduler(scheduler: Any) -> Any:
     # Else another class would put its own defaults in the place of this one's (Heun: clipping, other spacing).
     config = {name: value for name, value in scheduler.config.items() if name != "_use_default_values"}
     kind = type(scheduler)
+    if kind.__name__ in OTHER_STEPS or config.get("stochastic_sampling"):
+        raise UserError(
+            f"{kind.__name__} has a step of its own kind (for distilled or stochastic sampling), which DDIM's or Euler's "
+            "cannot stand for: give the pipeline another scheduler"
+        )
     try:
         if is_flow(scheduler):
             own = (kind if kind.order == 1 else FlowMatchEulerDiscreteScheduler).from_config(config)

@@ -208,7 +208,9 @@ def _meet(places: Places, a: Any, b: Any) -> tuple[tuple[Any, Any], bool]:
     ]
     if places.picture and rows.shape[2:] == (1, 1):
         axes = [2, 3]  # also where the picture is one pixel high or wide
-    if axes and rows.ndim >= 3 and other.shape[0] == places.batch:
+    known = tuple(other.shape[i] for i in axes) in places.rows or places.picture
+    # With a batch of one a table of the network's own, (1, 2, D), looks like tokens; it is told by its length.
+    if axes and rows.ndim >= 3 and other.shape[0] == places.batch and (known or places.batch > 1):
         rows, met = _spread(rows, axes, places.at(tuple(other.shape[i] for i in axes))), True
     elif other.shape[0] == places.batch:
         other = other[places.sample]

@@ -15,7 +15,6 @@ from asyndm import inputs
 from asyndm.attention import Reading
 from asyndm.curves import Curve, Quadratic
 from asyndm.errors import UserError
-from asyndm.ladder import is_flow
 from asyndm.masks import DynamicMask, Mask, NoMask
 from asyndm.networks import Family, denoiser
 from asyndm.scheduler import AsynchronousScheduler, Method, StepRecord, habit
@@ -24,13 +23,16 @@ from asyndm.subjects import Subject
 
 DEFAULT_CURVE = Quadratic(0.5)
 DEFAULT_MASK = DynamicMask()
+QUIET = {"callback_on_step_end": None}
+"""A rehearsal is not told to the user's callback."""
 
 
 class BrokenImages(UserError):
     """Some images came out as no numbers.
 
     Attributes:
-        images: all that were made, in order, None for each broken one.
+        images: all that were made, in order, None for each broken one; from a context, whose pictures are the user's
+            already, True for each whole one.
     """
 
     def __init__(self, images: Sequence[Any]) -> None:
@@ -135,11 +137,13 @@ def make_request(
     tokens: list[list[list[int]]] | None = None
     if settings.mask.needs_subjects:
         inputs.check_subjects(words, settings.mask)
-        tokens = [
-            family.positions(pipe, prompt, said, settings.reading, arguments)
-            for prompt, said in zip(prompts, words, strict=True)
-        ]
-        tokens = [found for found in tokens for _ in range(copies)]
+        tokens = []
+        for i, (prompt, said) in enumerate(zip(prompts, words, strict=True)):
+            own = {name: _own(name, value, i) for name, value in arguments.items()}
+            found = family.positions(pipe, prompt, said, settings.reading, own)
+            # One left out for lying beyond reach must own no pixel: without tokens its map is nought everywhere.
+            words[i] = [subject for subject, places in zip(said, found, strict=True) if places]
+            tokens += [[places for places in found if places]] * copies
         family.attention(denoiser(pipe), tokens, settings.reading)  # refuses layers that are not there
     each = [said for said in words for _ in range(copies)]
     images = range(len(each))
@@ -201,13 +205,13 @@ def sample(
     """
     reading = Reading(attention_factor, attention_layers, attention_keys, attention_text)
     settings = Settings(curve, mask, eta, reading, text_level, callback)
-    prompts = inputs.prompt_list(prompt, arguments)
-    inputs.check_texts(arguments, len(prompts))
-    seeds = inputs.seed_list(seed, [text for text in prompts for _ in range(max(1, num_images_per_prompt))])
+    prompts = inputs.check_prompts(prompt, num_images_per_prompt, arguments)
+    seeds = inputs.seed_list(seed, [text for text in prompts for _ in range(num_images_per_prompt)])
     family = inputs.check_pipeline(pipe)
     with held(denoiser(pipe)):
-        inputs.check_call(pipe, num_inference_steps, num_images_per_prompt, output_type, arguments)
-        settings = replace(settings, eta=habit(is_flow(pipe.scheduler), eta))
+        inputs.check_call(pipe, num_inference_steps, output_type, arguments)
+        inputs.check_pictures(pipe, arguments, len(prompts), num_images_per_prompt)
+        settings = replace(settings, eta=habit(pipe.scheduler, eta))
         request = make_request(pipe, family, prompts, subjects, num_images_per_prompt, settings, arguments)
         if num_inference_steps is not None:
             arguments["num_inference_steps"] = num_inference_steps
@@ -216,33 +220,46 @@ def sample(
         made, broken = [], list[bool]()
         for images in groups:
             texts = inputs.Texts(prompts, num_images_per_prompt, images, arguments)
-            made.append(_call(request.part(images), texts, [seeds[i] for i in images], output_type, broken))
+            flags: list[list[bool]] = []
+            made.append(_call(request.part(images), texts, [seeds[i] for i in images], output_type, flags))
+            broken += (
+                flags[-1] if flags else [False] * len(images)
+            )  # a safety checker looks at pictures before
     if any(broken) and output_type != "latent":
         flat = [image for batch in made for image in batch]
         raise BrokenImages([None if bad else image for image, bad in zip(flat, broken, strict=True)])
     return _joined(made)
 
 
+def _own(name: str, value: Any, place: int) -> Any:
+    """What of a list of further prompts is one prompt's."""
+    return value[place] if inputs.TEXT.fullmatch(name) and isinstance(value, (list, tuple)) else value
+
+
 def _call(
-    request: Request, texts: inputs.Texts, seeds: Sequence[int], output_type: str, broken: list[bool]
+    request: Request, texts: inputs.Texts, seeds: Sequence[int], output_type: str, broken: list[list[bool]]
 ) -> Any:
-    """The pipeline's images of one batch; whether each is broken is added to the list."""
+    """The pipeline's images of one batch; which are broken is added to the list each time the pipeline makes pixels."""
     pipe = request.pipe
 
     def generators() -> list[torch.Generator]:
         return [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
 
     def call(output_type: str, **more: Any) -> Any:
-        return pipe(**texts.arguments(pipe), **more, output_type=output_type).images
+        return pipe(**{**texts.arguments(pipe), **more, "output_type": output_type}).images
 
+    device = pipe._execution_device
     try:
-        if request.settings.mask.rehearses:
+        # Some pipelines draw from torch's own generator (SD3's ControlNet).
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            if request.settings.mask.rehearses:
+                torch.manual_seed(seeds[0])
+                own = generators()
+                request = request.rehearse(lambda: call("latent", generator=own, **QUIET), own)
+            torch.manual_seed(seeds[0])
             own = generators()
-            request = request.rehearse(lambda: call("latent", generator=own), own)
-        own = generators()
-        with request.session(own), finite_pictures(pipe, broken), torch.random.fork_rng():
-            torch.manual_seed(seeds[0])  # some pipelines draw from torch's own generator (SD3's ControlNet)
-            return call(output_type, generator=own)
+            with request.session(own), finite_pictures(pipe, broken):
+                return call(output_type, generator=own)
     except BaseException:
         pipe.maybe_free_model_hooks()
         raise
@@ -275,8 +292,8 @@ def asynchronous(
 
     Args:
         prompt, num_images_per_prompt: those of the pipeline's call, as its subjects are found in them.
-        eta: None: what the pipeline's call says, or where it has no such argument, 0 for a flow and 1 else.
-        arguments: of the pipeline's call, those that say how a prompt is read (``prompt_3``, ``max_sequence_length``).
+        eta: None: what the pipeline's call says, or where its scheduler takes none, as that one draws noise.
+        arguments: those of the pipeline's call that say how a prompt is read (``prompt_3``, ``max_sequence_length``).
 
     All else as in `sample`. Masks that need a whole run first (``StaticMask``) are refused: `sample` makes both.
     The pipeline's attention is read, and its pixels are checked, in each call inside the context.
@@ -291,15 +308,16 @@ def asynchronous(
         raise UserError(
             f"mask {mask.name!r} needs a whole run before the run: use asyndm.sample, which makes both"
         )
-    prompts = inputs.prompt_list(prompt, arguments)
+    prompts = inputs.check_prompts(prompt, num_images_per_prompt, arguments)
     family = inputs.check_pipeline(pipe)
-    broken: list[bool] = []
+    inputs.check_names(pipe, arguments)
+    broken: list[list[bool]] = []
     with held(denoiser(pipe)):
         request = make_request(pipe, family, prompts, subjects, num_images_per_prompt, settings, arguments)
         with request.session(), finite_pictures(pipe, broken):
             yield
-    if any(broken):
-        raise BrokenImages([None if bad else "made" for bad in broken])
+    if broken and any(broken[-1]):
+        raise BrokenImages([None if bad else True for bad in broken[-1]])
 
 
 def _joined(batches: Sequence[Any]) -> Any:

@@ -6,6 +6,7 @@ import functools
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any, Protocol
 
 import torch
@@ -75,8 +76,8 @@ class AsynchronousScheduler:
     Args:
         stock: the pipeline's own scheduler, which is left alone.
         method: curve, mask and subjects.
-        eta: η, whatever the pipeline says; None: as the pipeline says, or if it does not, 0 for a flow, else 1 as in the
-            paper's reference.
+        eta: η, whatever the pipeline says; None: as the pipeline says, or where its own scheduler's step takes none, as
+            that one draws noise.
         callback: called after each step.
         images: which of the user's images the batch holds.
         generators: of the noise where the pipeline hands over none.
@@ -101,12 +102,14 @@ class AsynchronousScheduler:
         self.prediction = Prediction.of(self.stock, self.flow)
         self.set_timesteps = self._like_stock()
         self.rungs: Tensor | None = None
-        self._handed: tuple[Tensor, Tensor, int] | None = None
+        self._handed: tuple[Tensor, Tensor, int | None] | None = None
         self.maps: Callable[[], Tensor | None] = lambda: None
         self.evaluated = False
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.__dict__["stock"], name)
+        if "stock" not in self.__dict__:  # while being copied
+            raise AttributeError(name)
+        return getattr(self.stock, name)
 
     def _like_stock(self) -> Callable[..., None]:
         """``set_timesteps`` with the stock signature, from which pipelines read which arguments it takes."""
@@ -180,6 +183,10 @@ class AsynchronousScheduler:
             self.rungs = self._advance(self.rungs, self.remaining)
         self.evaluated = False
 
+    def is_idle(self) -> bool:
+        """Whether the pipeline is not in the middle of sampling: not begun, or done."""
+        return not hasattr(self, "ladder") or (self.rungs is not None and not self.remaining)
+
     def check_thread(self) -> None:
         """Refuse a call of the pipeline, or of one that shares its network, from another thread."""
         if threading.get_ident() != self._thread:
@@ -226,7 +233,7 @@ class AsynchronousScheduler:
         now = self._spread(self.ladder.level(u), x)
         u_next = self._advance(u, self.remaining) if self.remaining else torch.full_like(u, self.last - 1.0)
         then = self._spread(self._level_after(u_next), x)
-        eta = habit(self.flow, self.eta if self.eta is not None else eta)
+        eta = self._eta(eta)
         noise = self._draw(x, generator) if eta > 0 else None
         x, x0 = step(x, output, now, then, eta=eta, noise=noise, prediction=self.prediction)
         self.step_index, self.rungs, self.evaluated = self.step_index + 1, u_next, False
@@ -237,6 +244,13 @@ class AsynchronousScheduler:
         if self.counts_ratio and not self.remaining:
             x = x / then.alpha
         return self._hand(x, sample.dtype), x0.to(sample.dtype)
+
+    def _eta(self, stated: float | None) -> float:
+        if self.eta is not None:
+            return self.eta
+        if stated is None or "eta" not in signature(self.stock.step).parameters:
+            return 0.0 if self.flow else own_noise(self.stock)
+        return stated
 
     def _advance(self, u: Tensor, r: int) -> Tensor:
         moved = self.method.move(u - self.last, r, len(self.ladder), self.weights, self.scene)
@@ -287,13 +301,16 @@ class AsynchronousScheduler:
             return sample.float() * self._foreign_scale()
         if self._handed is not None:
             state, handed, changes = self._handed
-            if sample is handed and version(sample) == changes:
+            if sample is handed and (
+                sample._version == changes if changes is not None else same(sample, state)
+            ):
                 return state
         return sample.float()
 
     def _hand(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         handed = x.to(dtype)
-        self._handed = x, handed, version(handed)
+        # Tensors of inference mode do not count their changes.
+        self._handed = x, handed, None if handed.is_inference() else handed._version
         return handed
 
     def _record(
@@ -350,14 +367,20 @@ class StepRecord:
     flow: bool
 
 
-def habit(flow: bool, eta: float | None) -> float:
+def habit(scheduler: Any, eta: float | None) -> float:
     """η as stated, else 0 for a flow and 1 for a diffusion model."""
-    return (0.0 if flow else 1.0) if eta is None else eta
+    return (0.0 if is_flow(scheduler) else 1.0) if eta is None else eta
 
 
-def version(x: Tensor) -> int:
-    """How often a tensor has been changed in place; of inference mode's, which do not count, 0."""
-    return 0 if x.is_inference() else x._version
+def own_noise(scheduler: Any) -> float:
+    """η of a scheduler whose own step takes none: 1 where it draws noise (ancestral, DDPM), else 0."""
+    name, kind = type(scheduler).__name__, str(scheduler.config.get("algorithm_type"))
+    return float("Ancestral" in name or "DDPM" in name or kind.startswith("sde"))
+
+
+def same(sample: Tensor, state: Tensor) -> bool:
+    """Whether a sample is still the state, as far as its dtype can tell."""
+    return torch.equal(sample, state.to(sample.dtype))
 
 
 def spread(values: Tensor, like: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from torch.nn import Module
 from asyndm.attention import AttentionMaps
 from asyndm.errors import UserError
 from asyndm.levels import TimeRows, time_rows
-from asyndm.networks import Family, denoiser
+from asyndm.networks import Family, denoiser, helpers
 from asyndm.scheduler import AsynchronousScheduler
 
 TEXT_LEVELS = ("mean", "slowest", "fastest")
@@ -56,7 +56,7 @@ class Session:
                 stack.enter_context(uncompiled(network, self.reader.layers))
                 stack.enter_context(self.reader)
                 scheduler.maps = self._maps
-            for each in self._networks():
+            for each in (network, *helpers(pipe)):
                 stack.callback(each.register_forward_pre_hook(self._tell, with_kwargs=True).remove)
                 stack.callback(each.register_forward_hook(self._check, with_kwargs=True).remove)
             # Beside the pipeline's own __setattr__, which would write our class into its config.
@@ -64,12 +64,6 @@ class Session:
             vars(pipe)["scheduler"] = scheduler
             vars(pipe).pop("_num_timesteps", None)
             yield
-
-    def _networks(self) -> list[Module]:
-        """The denoiser, and the networks beside it that see time."""
-        helper = getattr(self.pipe, "controlnet", None)
-        nets = list(helper.nets) if helper is not None and hasattr(helper, "nets") else [helper]
-        return [denoiser(self.pipe), *(net for net in nets if net is not None)]
 
     def _tell(
         self, network: Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -80,6 +74,10 @@ class Session:
             raise UserError(COMPILED)
         bound = inspect.signature(type(network).forward).bind(network, *args, **kwargs)
         arguments, scheduler, family = bound.arguments, self.scheduler, self.family
+        if scheduler.is_idle():
+            raise UserError(
+                "another pipeline uses the network inside an asynchronous context: call it outside"
+            )
         if scheduler.rungs is None:
             scheduler.begin(family.grid(network, arguments), getattr(self.pipe, "_num_timesteps", None))
         batch = family.batch(arguments)
@@ -220,8 +218,8 @@ def text_rungs(rungs: Tensor, text_level: str) -> Tensor:
 
 
 @contextmanager
-def finite_pictures(pipe: Any, broken: list[bool]) -> Iterator[None]:
-    """Notes of each picture, as the pipeline turns it from pixels to its output, whether it is numbers throughout.
+def finite_pictures(pipe: Any, broken: list[list[bool]]) -> Iterator[None]:
+    """Notes which pictures are no numbers throughout, each time the pipeline turns pixels to its output.
 
     Beyond that point NaN is black and infinity white. Latents that overflowed come out of the autoencoder so as well.
     """
@@ -233,7 +231,7 @@ def finite_pictures(pipe: Any, broken: list[bool]) -> Iterator[None]:
 
     def postprocess(image: Any, *args: Any, **kwargs: Any) -> Any:
         if isinstance(image, Tensor):
-            broken.extend((~torch.isfinite(image).flatten(1).all(1)).tolist())
+            broken.append((~torch.isfinite(image).flatten(1).all(1)).tolist())
         return stock(image, *args, **kwargs)
 
     processor.postprocess = postprocess

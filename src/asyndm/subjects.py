@@ -192,12 +192,6 @@ def within_reach(
     return kept
 
 
-def _all_reached(tokens: Sequence[int], reached: Callable[[int], int | None]) -> list[int]:
-    mapped = [reached(token) for token in tokens]
-    known = [token for token in mapped if token is not None]
-    return known if len(known) == len(mapped) else []
-
-
 @lru_cache(maxsize=2**16)
 def _say_once(prompt: str, message: str) -> None:
     # remembered here, as the memory of `warnings` is lost whenever any library catches some

@@ -122,9 +122,7 @@ def test_bad_input_is_refused_in_one_line(filled: Lab, overrides: list[str], mes
 
 @pytest.mark.parametrize("mask", ["none", "global"])
 def test_a_subject_out_of_reach_does_not_matter_to_a_mask_that_reads_none(filled: Lab, mask: str) -> None:
-    assert (
-        filled("prompt_set.path={folder}/long.yaml".format(folder=filled.folder), f"mask={mask}").status == 0
-    )
+    assert filled(f"prompt_set.path={filled.folder}/long.yaml", f"mask={mask}").status == 0
 
 
 @pytest.mark.parametrize(

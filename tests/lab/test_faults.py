@@ -123,7 +123,7 @@ def test_signals(
     process = fault.broken()
     folder = fault.until(reached)
     process.send_signal(sent)
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate(timeout=180)
     assert process.returncode == exit_status, error
     told = read_state(folder)
     assert told["state"] == state and status([str(fault.lab.runs)]) == 1
@@ -147,7 +147,7 @@ def test_a_killed_run_is_stale(fault: Fault, capsys: pytest.CaptureFixture[str])
 
 def test_an_exception_in_the_middle(fault: Fault, capsys: pytest.CaptureFixture[str]) -> None:
     process = fault.broken(hook="raise_after(40)")
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate(timeout=180)
     assert process.returncode == 1 and "error: the network broke" in error
     told = read_state(fault.lab.only_run())
     assert told["state"] == "failed" and "in break_network" in told["traceback"]
@@ -162,7 +162,7 @@ def test_an_exception_in_the_middle(fault: Fault, capsys: pytest.CaptureFixture[
 def test_a_full_disk(fault: Fault, kilobytes: int) -> None:
     with mounted(fault.lab.runs, f"size={kilobytes}k") as remount:
         process = fault.broken(hook="say_there_is_room()")
-        _, error = process.communicate(timeout=60)
+        _, error = process.communicate(timeout=180)
         assert process.returncode == 1 and "No space left on device" in error, error
         assert not [p for p in fault.lab.only_run().glob("images/[!.]*.png") if not whole(p, fault.wanted)]
         remount("size=64m")
@@ -173,12 +173,12 @@ def test_a_folder_that_becomes_unwritable(fault: Fault) -> None:
     process = fault.broken(hook="obey_permissions()")
     folder = fault.until(some_images)
     (folder / "images").chmod(0o555)
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate(timeout=180)
     assert process.returncode == 1 and "Permission denied" in error, error
     assert read_state(folder)["state"] == "failed"
     fault.lab.runs.chmod(0o555)
     again = fault.broken("eta=0", hook="obey_permissions()")
-    _, error = again.communicate(timeout=60)
+    _, error = again.communicate(timeout=180)
     assert again.returncode == 1
     assert re.search(r"^error: output_dir=.*: cannot be written to \(Permission denied\)", error, re.M)
     for path in (fault.lab.runs, folder / "images"):
@@ -275,7 +275,7 @@ def test_clock_jumps(fault: Fault, jump: int, capsys: pytest.CaptureFixture[str]
 
 def test_one_image_of_no_numbers(fault: Fault) -> None:
     process = fault.broken(hook="overflow(5)")
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate(timeout=180)
     assert process.returncode == 1 and "error: 1 images are no numbers, the first " in error, error
     folder = fault.lab.only_run()
     assert len(list(folder.glob("images/[!.]*.png"))) == 23 and len(read_run(folder).images) == 23
@@ -284,13 +284,13 @@ def test_one_image_of_no_numbers(fault: Fault) -> None:
 
 def test_memory_for_one_image_only(fault: Fault) -> None:
     process = fault.broken(hook="little_memory(1)")
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate(timeout=180)
     assert process.returncode == 0, error
     lines = fault.mended("CUDA out of memory", "batches halve, same pictures")
     assert lines == []
     shutil.rmtree(fault.lab.only_run())
     process = fault.broken(hook="little_memory(0)")
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate(timeout=180)
     assert process.returncode == 1 and "error: out of memory with a single image: choose" in error
 
 

@@ -60,7 +60,7 @@ def test_every_model_is_known_here() -> None:
 def test_a_model_recommends_what_its_pipeline_takes(name: str) -> None:
     config = composed(f"model={name}", "model.path=a/b")
     model, pipe = config.model, PIPELINES[CLASSES[name]].build()
-    check_call(pipe, model.num_inference_steps, 1, "pil", model.pipeline_arguments)
+    check_call(pipe, model.num_inference_steps, "pil", model.pipeline_arguments or {})
     parameters = inspect.signature(type(pipe).__call__).parameters
     assert model.guidance_scale is None or "guidance_scale" in parameters
     scheduler = pipe.scheduler.config
@@ -75,15 +75,19 @@ def test_a_run_does_what_its_model_recommends_unless_told_otherwise(name: str) -
     model, identity = config.model, make_plan(config).identity
     assert identity["num_inference_steps"] == model.num_inference_steps and identity["eta"] == model.eta
     assert identity["guidance"].get("guidance_scale") == model.guidance_scale
-    assert identity["pipeline_arguments"] == model.pipeline_arguments
+    assert identity["pipeline_arguments"] == (model.pipeline_arguments or {})
     assert not {*ADVICE} & {*identity["model"]}
     told = make_plan(
         composed(
-            *words, "num_inference_steps=3", "eta=0.5", "guidance.guidance_scale=2", "+pipeline_arguments.a=1"
+            *words,
+            "num_inference_steps=3",
+            "eta=0.5",
+            "guidance.guidance_scale=2",
+            "pipeline_arguments={a: 1}",
         )
     ).identity
     assert (told["num_inference_steps"], told["eta"], told["guidance"]["guidance_scale"]) == (3, 0.5, 2)
-    assert told["pipeline_arguments"] == {**model.pipeline_arguments, "a": 1}
+    assert told["pipeline_arguments"] == {**(model.pipeline_arguments or {}), "a": 1}
 
 
 @pytest.mark.parametrize("name", CLASSES)

@@ -82,7 +82,7 @@ def run(
         level = scheduler.ladder.level(scheduler.rungs)
         output = exact_output(prediction_type, x, Level(spread(level.alpha, x), spread(level.sigma, x)))
         scheduler.evaluated = True
-        (x,) = scheduler.step(output, t, x)
+        x, _ = scheduler.step(output, t, x)
     return noise[0], x, records, scheduler
 
 

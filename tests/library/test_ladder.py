@@ -297,7 +297,7 @@ def test_schedulers_that_evaluate_twice_become_ddim_of_the_same_config(kind: typ
             if setting in given.config:
                 assert own.config[setting] == given.config[setting], setting
         assert torch.allclose(own.alphas_cumprod, given.alphas_cumprod)
-        assert Prediction.from_config(own.config) == Prediction(given.config.prediction_type)
+        assert Prediction.of(own) == Prediction(given.config.prediction_type)
         own.set_timesteps(10)
         assert len(own.timesteps) == 10
 
@@ -305,9 +305,9 @@ def test_schedulers_that_evaluate_twice_become_ddim_of_the_same_config(kind: typ
 def test_a_checkpoint_that_does_not_speak_of_clipping_is_not_clipped() -> None:
     """As every Stable Diffusion checkpoint's PNDM; one that does means it."""
     own = own_scheduler(PNDMScheduler(**BETAS, skip_prk_steps=True))
-    assert Prediction.from_config(own.config).clip_range is None
+    assert Prediction.of(own).clip_range is None
     own = own_scheduler(PNDMScheduler.from_config({**BETAS, "clip_sample": True}))
-    assert Prediction.from_config(own.config).clip_range == 1
+    assert Prediction.of(own).clip_range == 1
 
 
 def test_heun_of_a_flow_becomes_euler_of_the_same_shift() -> None:

@@ -70,7 +70,7 @@ def test_one_level_everywhere_is_the_schedulers_own_step(
     """Without noise to the bit. With noise as it is in float64: in float32 the scheduler's own small differences of
     large numbers lose 2e-5 where x₀ is predicted."""
     scheduler = DDIMScheduler(**{**SD_SCHEDULER, **extra, "prediction_type": prediction_type})
-    ladder, prediction = ladder_of(scheduler, 10), Prediction.from_config(scheduler.config)
+    ladder, prediction = ladder_of(scheduler, 10), Prediction.of(scheduler)
     x, output, noise = normal(0), normal(1), normal(2) if eta > 0 else None
     exact = in_double(scheduler)
     for rung, t in zip(range(9, -1, -1), scheduler.timesteps.tolist(), strict=True):

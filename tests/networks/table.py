@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-import math
 import os
 import sys
 import warnings
@@ -14,9 +13,9 @@ from typing import Any
 import diffusers
 import torch
 
-from asyndm.networks import Family, denoiser, families, find_family
+from asyndm.networks import Family, families, find_family
 from tests.networks import test_families, test_oracles, test_variants
-from tests.networks.cases import PIPELINES, built, distance, dm, stock
+from tests.networks.cases import built, distance, dm, stock
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "models.md"
 BEGIN, END = "<!-- table -->", "<!-- end -->"
@@ -118,7 +117,7 @@ def row(family: Family) -> str:
 
 
 def table() -> str:
-    head = "| file (network) | lines | pipelines | DM - stock | variants (how many) | oracle | locality | refused by name |"
+    head = "| file (network) | lines | pipelines | DM - stock | variants (number) | oracle | locality | refused by name |"
     rows = [head, "|---|---|---|---|---|---|---|---|", *(row(family) for family in families())]
     return "\n".join(rows)
 

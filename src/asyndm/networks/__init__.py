@@ -10,7 +10,7 @@ from typing import Any
 from asyndm.errors import UserError
 from asyndm.networks.base import Family
 
-__all__ = ["Family", "denoiser", "families", "find_family", "pipeline_names"]
+__all__ = ["Family", "denoiser", "families", "find_family", "helpers", "pipeline_names"]
 
 BASE = "base"
 
@@ -37,23 +37,39 @@ def denoiser(pipe: Any) -> Any:
     return getattr(pipe, "unet", None) if network is None else network
 
 
+def helpers(pipe: Any) -> list[Any]:
+    """The networks of a pipeline beside its denoiser that see time: its ControlNets."""
+    helper = getattr(pipe, "controlnet", None)
+    return [] if helper is None else list(getattr(helper, "nets", [helper]))
+
+
 def find_family(pipe: Any) -> Family:
     """The family that serves a pipeline, by the class names of its network and of itself.
 
     Raises:
-        UserError: none does.
+        UserError: none does, or not with this ControlNet.
     """
     network = getattr(denoiser(pipe), "_orig_mod", denoiser(pipe))
     classes, pipelines = ([kind.__name__ for kind in type(each).__mro__] for each in (network, pipe))
     for family in families():
         if set(classes) & set(family.networks):
             if set(pipelines) & set(family.pipelines):
+                _check_helpers(family, pipe)
                 return family
             break
     what = "" if network is None else f" (with {type(network).__name__})"
     raise UserError(
         f"pipe is a {type(pipe).__name__}{what}, which asyndm does not serve: see docs/models.md for those it does"
     )
+
+
+def _check_helpers(family: Family, pipe: Any) -> None:
+    for helper in helpers(pipe):
+        helper = getattr(helper, "_orig_mod", helper)  # compiled ones are refused as such
+        if not {kind.__name__ for kind in type(helper).__mro__} & set(family.helpers):
+            raise UserError(
+                f"pipe has a {type(helper).__name__}, which cannot be told a timestep per pixel here"
+            )
 
 
 def _concrete(kind: type[Any]) -> list[type[Any]]:

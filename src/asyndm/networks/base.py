@@ -56,7 +56,8 @@ class Family(ABC):
 
     def text_length(self, arguments: Arguments) -> int | list[int]:
         """How many text tokens a joint sequence has in this call; or of each of the batch, where they differ."""
-        return int(arguments["encoder_hidden_states"].shape[1])
+        text = arguments.get("encoder_hidden_states")  # some ControlNets are shown none
+        return 0 if text is None else int(text.shape[1])
 
     def padding(self, network: Any, arguments: Arguments) -> int:
         """How many tokens that are no places of the picture stand behind those that are."""
@@ -206,5 +207,15 @@ def default_of(pipeline: Any, arguments: Arguments, name: str) -> Any:
     """An argument of the pipeline's call: as given, else its own default."""
     if arguments.get(name) is not None:
         return arguments[name]
-    parameter = inspect.signature(type(pipeline).__call__).parameters.get(name)
+    parameter = call_parameters(pipeline).get(name)
     return None if parameter is None else parameter.default
+
+
+def call_parameters(pipeline: Any) -> Mapping[str, inspect.Parameter]:
+    """Of the pipeline's call; of a user's subclass that hands all on as ``**kwargs``, of the class below it."""
+    for kind in type(pipeline).__mro__:
+        if "__call__" in vars(kind):
+            parameters = inspect.signature(kind.__call__).parameters
+            if "prompt" in parameters:
+                return parameters
+    return inspect.signature(type(pipeline).__call__).parameters

@@ -28,11 +28,8 @@ class UNet(Family):
     networks = ("UNet2DConditionModel",)
     helpers = ("ControlNetModel",)
     pipelines = (
-        *(f"StableDiffusion{kind}Pipeline" for kind in (*_SD, *_CONTROL, "ControlNetPAGInpaint", "Adapter")),
-        *(
-            f"StableDiffusionXL{kind}Pipeline"
-            for kind in (*_SD, *_CONTROL, "ControlNetPAGImg2Img", "Adapter")
-        ),
+        *(f"StableDiffusion{kind}Pipeline" for kind in (*_SD, *_CONTROL, "ControlNetPAGInpaint")),
+        *(f"StableDiffusionXL{kind}Pipeline" for kind in (*_SD, *_CONTROL, "ControlNetPAGImg2Img")),
     )
     states = "sample"
     picture = True
