@@ -35,7 +35,7 @@ lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/mypy
 
 .PHONY: test
-test: lint  ## lint and all tests (8 minutes)
+test: lint  ## lint and all tests, on all cores (14 minutes on two)
 	$(BIN)/python -m pytest
 
 .PHONY: benchmark

@@ -4,7 +4,7 @@ AsynDM's step (64 timesteps in the picture, attention read, mask, per-pixel upda
 calls take turns in one run on the same random weights: one image of 64x64 latents, with guidance where the pipeline has
 two rows for it. On a GPU also the peak of memory.
 
-``small``, the default, takes two minutes on a CPU. ``full`` has the sizes of Stable Diffusion 2.1, Stable Diffusion 3.5
+``small``, the default, takes four minutes on a CPU. ``full`` has the sizes of Stable Diffusion 2.1, Stable Diffusion 3.5
 medium and FLUX.1: for a GPU.
 """
 
