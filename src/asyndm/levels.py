@@ -168,16 +168,31 @@ def time_rows(
     image = index[:, :n]
     rows: dict[Grid, Tensor] = {grid: image.reshape(-1, *grid)} if picture else {(n,): image}
     if text is not None:
-        length, words = max(lengths), index[:, n:]
-        rows[(length,)] = words.expand(-1, length).contiguous()
-        start = torch.tensor(lengths if text_first else [0], device=index.device)[:, None]
-        for total, first in ((n + padding, 0), (length + n + padding, start)):
-            place = torch.arange(total, device=index.device)[None] - first
-            inside = ((place >= 0) & (place < n)).expand(len(index), -1)
-            own = image.gather(1, place.clamp(0, n - 1).expand(len(index), -1))
-            rows[(total,)] = torch.where(inside, own, words)
+        rows |= _joint_rows(image, index[:, n:], lengths if text_first else [0], max(lengths), padding)
     owner = sample.new_empty(R).scatter_(0, index.flatten(), sample.flatten())
     return TimeRows.of(convert(values), Places(network, copies * b, owner, rows))
+
+
+def _joint_rows(
+    image: Tensor, words: Tensor, starts: list[int], length: int, padding: int
+) -> dict[Grid, Tensor]:
+    """The rows of text alone, of image tokens with their padding, and of both in one sequence.
+
+    Args:
+        image: (B, n) rows of the image tokens.
+        words: (B, 1) row of the text.
+        starts: where the image begins in the joint sequence, of all samples or of each.
+        length: of the longest text.
+    """
+    n = image.shape[1]
+    rows: dict[Grid, Tensor] = {(length,): words.expand(-1, length).contiguous()}
+    start = torch.tensor(starts, device=image.device)[:, None]
+    for total, first in ((n + padding, 0), (length + n + padding, start)):
+        place = torch.arange(total, device=image.device)[None] - first
+        inside = ((place >= 0) & (place < n)).expand(len(image), -1)
+        own = image.gather(1, place.clamp(0, n - 1).expand(len(image), -1))
+        rows[(total,)] = torch.where(inside, own, words)
+    return rows
 
 
 def pixel_timesteps(timesteps: Tensor) -> Tensor:

@@ -23,8 +23,8 @@ from asyndm.subjects import Subject
 
 DEFAULT_CURVE = Quadratic(0.5)
 DEFAULT_MASK = DynamicMask()
-QUIET = {"callback_on_step_end": None}
-"""A rehearsal is not told to the user's callback."""
+QUIET = ("callback_on_step_end", "callback")
+"""Arguments of a pipeline that a rehearsal goes without: it is not told to the user."""
 
 
 class BrokenImages(UserError):
@@ -217,14 +217,26 @@ def sample(
             arguments["num_inference_steps"] = num_inference_steps
         one_by_one = pipe._execution_device.type == "cpu" if batch_invariant is None else batch_invariant
         groups = [range(i, i + 1) for i in request.images] if one_by_one else [request.images]
-        made, broken = [], list[bool]()
-        for images in groups:
-            texts = inputs.Texts(prompts, num_images_per_prompt, images, arguments)
-            flags: list[list[bool]] = []
-            made.append(_call(request.part(images), texts, [seeds[i] for i in images], output_type, flags))
-            broken += (
-                flags[-1] if flags else [False] * len(images)
-            )  # a safety checker looks at pictures before
+        texts = [inputs.Texts(prompts, num_images_per_prompt, images, arguments) for images in groups]
+        return _call_each(request, texts, seeds, output_type)
+
+
+def _call_each(
+    request: Request, batches: Sequence[inputs.Texts], seeds: Sequence[int], output_type: str
+) -> Any:
+    """The images of all batches, one after another.
+
+    Raises:
+        BrokenImages: some are no numbers.
+    """
+    made: list[Any] = []
+    broken: list[bool] = []
+    for texts in batches:
+        flags: list[list[bool]] = []
+        own = [seeds[i] for i in texts.images]
+        made.append(_call(request.part(texts.images), texts, own, output_type, flags))
+        # The last time counts: a safety checker looks at pictures before the pipeline is done with them.
+        broken += flags[-1] if flags else [False] * len(texts.images)
     if any(broken) and output_type != "latent":
         flat = [image for batch in made for image in batch]
         raise BrokenImages([None if bad else image for image, bad in zip(flat, broken, strict=True)])
@@ -255,7 +267,8 @@ def _call(
             if request.settings.mask.rehearses:
                 torch.manual_seed(seeds[0])
                 own = generators()
-                request = request.rehearse(lambda: call("latent", generator=own, **QUIET), own)
+                quiet = dict.fromkeys(set(QUIET) & set(texts.others))
+                request = request.rehearse(lambda: call("latent", generator=own, **quiet), own)
             torch.manual_seed(seeds[0])
             own = generators()
             with request.session(own), finite_pictures(pipe, broken):

@@ -157,6 +157,20 @@ def test_a_compiled_controlnet_is_refused_as_such() -> None:
         ours("sd_controlnet", pipe)
 
 
+@pytest.mark.parametrize("name", ["pixart", "sana", "flux"])
+def test_a_static_mask_is_rehearsed_without_the_users_callbacks(name: str) -> None:
+    steps: list[int] = []
+
+    def count(pipe: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
+        steps.append(step)
+        return values
+
+    told = {} if name == "pixart" else {"callback_on_step_end": count}
+    made = ours(name, mask=asyndm.StaticMask(), **told)
+    assert distance(made, stock(name)) > 1e-3
+    assert steps == ([] if name == "pixart" else [0, 1, 2, 3, 4])
+
+
 def test_bad_words_of_a_context_are_refused() -> None:
     pipe = built("sd")
     for wrong, message in (
