@@ -14,7 +14,7 @@ import diffusers
 import torch
 
 from asyndm.networks import Family, families, find_family
-from tests.networks import test_families, test_oracles, test_variants
+from tests.networks import test_families, test_oracles, test_relatives, test_variants
 from tests.networks.cases import built, distance, dm, stock
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "models.md"
@@ -44,6 +44,17 @@ def difference(name: str, steps: int = 5) -> float:
     """DM against the stock pipeline, over the largest latent."""
     call = {"num_inference_steps": steps}
     return distance(dm(name, **call), stock(name, **call))
+
+
+def relatives_of(family: Family) -> list[str]:
+    """Its pipelines that share their parts with another."""
+    return [name for name in family.pipelines if name in test_relatives.RELATIVES]
+
+
+def related(name: str) -> float:
+    base, more = test_relatives.RELATIVES[name]
+    pipe, call = test_relatives.relative(name), {"num_inference_steps": 5, **more}
+    return distance(dm(base, pipe, **call), stock(base, pipe, **call))
 
 
 def oracle(name: str) -> str:
@@ -99,16 +110,16 @@ def row(family: Family) -> str:
     names = [name for name in test_families.LIMITS if find_family(built(name)) is family]
     variants = [name for name in test_variants.LIMITS if find_family(built(name)) is family]
     plain = max(difference(name, steps) for name in names for steps in (5, 20))
-    with_more = [difference(name) for name in variants]
+    with_more = [difference(name) for name in variants] + [related(name) for name in relatives_of(family)]
     lines = len(Path(inspect.getfile(type(family))).read_text().splitlines())
     tested = {type(built(name)).__name__ for name in (*names, *variants)}
-    others = [name for name in family.pipelines if name not in tested]
+    relatives = [name for name in family.pipelines if name not in tested]
     cells = [
         f"`{module(family)}` ({', '.join(family.networks)})",
         str(lines),
-        ", ".join(sorted(tested)) + (f"; by class alone: {', '.join(others)}" if others else ""),
+        ", ".join((*sorted(tested), *relatives)),
         number(plain),
-        f"{number(max(with_more))} ({len(variants)})" if variants else "–",
+        f"{number(max(with_more))} ({len(with_more)})" if with_more else "–",
         oracle(module(family)),
         locality(names),
         short(refused(family)),

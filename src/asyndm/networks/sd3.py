@@ -18,7 +18,6 @@ class SD3(JointFamily):
     pipelines = (
         "StableDiffusion3Pipeline",
         "StableDiffusion3Img2ImgPipeline",
-        "StableDiffusion3InpaintPipeline",
         "StableDiffusion3ControlNetPipeline",
         "StableDiffusion3PAGPipeline",
     )
