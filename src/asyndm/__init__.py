@@ -1,8 +1,10 @@
-"""Asynchronous denoising: every latent pixel on its own noise schedule.
+"""Asynchronous denoising: every pixel, or token, on its own noise schedule.
 
-pipe = diffusers.StableDiffusionPipeline.from_pretrained(...)
-images = asyndm.sample(pipe, "a rabbit playing basketball", subjects=["rabbit", "basketball"],
-                       curve=asyndm.Quadratic(0.5), seed=1234)
+pipe = diffusers.DiffusionPipeline.from_pretrained(...)
+images = asyndm.sample(pipe, "a rabbit playing basketball", subjects=["rabbit", "basketball"], seed=1234)
+
+with asyndm.asynchronous(pipe, "a rabbit playing basketball", subjects=["rabbit", "basketball"]):
+    images = pipe("a rabbit playing basketball").images
 """
 
 from importlib import import_module
