@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from asyndm.attention import Reading
-from asyndm.networks.base import Arguments, JointFamily, Positions, default_of, patched
+from asyndm.networks.base import Arguments, JointFamily, Positions, default_of
 from asyndm.subjects import Subject, locate
 
 REGISTERS = 8
@@ -23,9 +23,6 @@ class AuraFlow(JointFamily):
 
     def convert(self, network: Any, timesteps: Tensor, given: Tensor) -> Tensor:
         return (timesteps.to(torch.float32) / 1000).to(given.dtype)
-
-    def grid(self, network: Any, arguments: Arguments) -> tuple[int, int]:
-        return patched(network, arguments)
 
     def text_length(self, arguments: Arguments) -> int:
         return REGISTERS + int(arguments["encoder_hidden_states"].shape[1])

@@ -50,9 +50,11 @@ class Family(ABC):
         """The network's batch in this call."""
         return len(arguments[self.states])
 
-    @abstractmethod
     def grid(self, network: Any, arguments: Arguments) -> tuple[int, int]:
-        """(h, w) of the image tokens in this call."""
+        """(h, w) of the image tokens in this call: squares of latent pixels, unless a family says otherwise."""
+        height, width = arguments[self.states].shape[-2:]
+        size = network.config.patch_size
+        return height // size, width // size
 
     def text_length(self, arguments: Arguments) -> int | list[int]:
         """How many text tokens a joint sequence has in this call; or of each of the batch, where they differ."""
@@ -111,22 +113,15 @@ class JointFamily(Family):
     text_first = True
     layer: ClassVar[str] = "attn"
 
-    @abstractmethod
     def joint_blocks(self, network: Any) -> Sequence[Any]:
         """The blocks in which image and text attend together, in the network's order."""
+        return list(network.transformer_blocks)
 
     def attention(self, network: Any, tokens: Tokens, reading: Reading) -> AttentionMaps:
         layers: list[nn.Module] = [getattr(block, self.layer) for block in self.joint_blocks(network)]
         third = len(layers) // 3
         chosen = reading.choose(layers, slice(third, max(third + 1, len(layers) - third)))
         return FusedMaps(chosen, tokens, self.text_first, reading.keys)
-
-
-def patched(network: Any, arguments: Arguments) -> tuple[int, int]:
-    """(h, w) of tokens that are squares of latent pixels."""
-    height, width = arguments["hidden_states"].shape[-2:]
-    size = network.config.patch_size
-    return height // size, width // size
 
 
 def fraction(timesteps: Tensor, given: Tensor) -> Tensor:

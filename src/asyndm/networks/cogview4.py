@@ -7,7 +7,7 @@ from typing import Any
 
 from asyndm.attention import Reading
 from asyndm.errors import UserError
-from asyndm.networks.base import Arguments, JointFamily, Positions, default_of, patched
+from asyndm.networks.base import Arguments, JointFamily, Positions, default_of
 from asyndm.subjects import Subject, locate, within_reach
 
 
@@ -20,12 +20,6 @@ class CogView4(JointFamily):
     networks = ("CogView4Transformer2DModel",)
     pipelines = ("CogView4Pipeline",)
     layer = "attn1"
-
-    def grid(self, network: Any, arguments: Arguments) -> tuple[int, int]:
-        return patched(network, arguments)
-
-    def joint_blocks(self, network: Any) -> Sequence[Any]:
-        return list(network.transformer_blocks)
 
     def positions(
         self, parts: Any, prompt: str, subjects: Sequence[Subject], reading: Reading, arguments: Arguments

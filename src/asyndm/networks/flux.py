@@ -32,9 +32,6 @@ class Flux(JointFamily):
         height, width = (arguments["img_ids"].view(-1, 3)[:, 1:].amax(0) + 1).int().tolist()
         return height, width
 
-    def joint_blocks(self, network: Any) -> Sequence[Any]:
-        return list(network.transformer_blocks)
-
     def positions(
         self, parts: Any, prompt: str, subjects: Sequence[Subject], reading: Reading, arguments: Arguments
     ) -> Positions:

@@ -31,9 +31,6 @@ class Flux2(JointFamily):
         height, width = (places[:, 1:3].amax(0) + 1).tolist()
         return height, width
 
-    def joint_blocks(self, network: Any) -> Sequence[Any]:
-        return list(network.transformer_blocks)
-
     def positions(
         self, parts: Any, prompt: str, subjects: Sequence[Subject], reading: Reading, arguments: Arguments
     ) -> Positions:

@@ -11,7 +11,6 @@ from asyndm.networks.base import (
     JointFamily,
     Positions,
     default_of,
-    patched,
     received,
     side_by_side,
 )
@@ -29,9 +28,6 @@ class HiDream(JointFamily):
     timestep = "timesteps"
     text_first = False
     layer = "attn1"
-
-    def grid(self, network: Any, arguments: Arguments) -> tuple[int, int]:
-        return patched(network, arguments)
 
     def padding(self, network: Any, arguments: Arguments) -> int:
         height, width = self.grid(network, arguments)

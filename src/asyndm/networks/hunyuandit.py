@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from asyndm.attention import AttentionMaps, FusedMaps, Reading, Tokens
-from asyndm.networks.base import Arguments, Family, Positions, patched, received, side_by_side
+from asyndm.networks.base import Arguments, Family, Positions, received, side_by_side
 from asyndm.subjects import Subject, locate
 
 LENGTHS = (77, 256)
@@ -19,9 +19,6 @@ class HunyuanDiT(Family):
 
     networks = ("HunyuanDiT2DModel",)
     pipelines = ("HunyuanDiTPipeline",)
-
-    def grid(self, network: Any, arguments: Arguments) -> tuple[int, int]:
-        return patched(network, arguments)
 
     def positions(
         self, parts: Any, prompt: str, subjects: Sequence[Subject], reading: Reading, arguments: Arguments

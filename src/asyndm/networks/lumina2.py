@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from asyndm.attention import Reading
-from asyndm.networks.base import Arguments, JointFamily, Positions, default_of, patched
+from asyndm.networks.base import Arguments, JointFamily, Positions, default_of
 from asyndm.subjects import Subject, locate
 
 
@@ -22,9 +22,6 @@ class Lumina2(JointFamily):
 
     def convert(self, network: Any, timesteps: Tensor, given: Tensor) -> Tensor:
         return 1 - timesteps.to(given.dtype) / 1000
-
-    def grid(self, network: Any, arguments: Arguments) -> tuple[int, int]:
-        return patched(network, arguments)
 
     def text_length(self, arguments: Arguments) -> list[int]:
         lengths: list[int] = arguments["encoder_attention_mask"].sum(1).tolist()

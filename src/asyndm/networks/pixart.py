@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from asyndm.attention import AttentionMaps, FusedMaps, Reading, Tokens
-from asyndm.networks.base import Arguments, Family, Positions, cleaned, default_of, patched
+from asyndm.networks.base import Arguments, Family, Positions, cleaned, default_of
 from asyndm.subjects import Subject, locate
 
 
@@ -15,9 +15,6 @@ class PixArt(Family):
 
     networks = ("PixArtTransformer2DModel",)
     pipelines = ("PixArtSigmaPipeline", "PixArtAlphaPipeline", "PixArtSigmaPAGPipeline")
-
-    def grid(self, network: Any, arguments: Arguments) -> tuple[int, int]:
-        return patched(network, arguments)
 
     def positions(
         self, parts: Any, prompt: str, subjects: Sequence[Subject], reading: Reading, arguments: Arguments

@@ -26,9 +26,6 @@ class QwenImage(JointFamily):
         _, height, width = arguments["img_shapes"][0][0]
         return height, width
 
-    def joint_blocks(self, network: Any) -> Sequence[Any]:
-        return list(network.transformer_blocks)
-
     def positions(
         self, parts: Any, prompt: str, subjects: Sequence[Subject], reading: Reading, arguments: Arguments
     ) -> Positions:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from asyndm.attention import AttentionMaps, FusedMaps, Reading, Tokens
-from asyndm.networks.base import Arguments, Family, Positions, cleaned, default_of, patched
+from asyndm.networks.base import Arguments, Family, Positions, cleaned, default_of
 from asyndm.subjects import Subject, locate, within_reach
 
 
@@ -18,9 +18,6 @@ class Sana(Family):
 
     networks = ("SanaTransformer2DModel",)
     pipelines = ("SanaPipeline", "SanaPAGPipeline")
-
-    def grid(self, network: Any, arguments: Arguments) -> tuple[int, int]:
-        return patched(network, arguments)
 
     def convert(self, network: Any, timesteps: Tensor, given: Tensor) -> Tensor:
         scale: float = network.config.timestep_scale
