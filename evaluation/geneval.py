@@ -13,7 +13,7 @@ from itertools import product
 from typing import Any
 
 from asyndm.errors import UserError, is_whole
-from asyndm.prompts import GenEvalPrompts
+from evaluation.runs.geneval_prompts import GenEvalPrompts
 
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
 RELATIONS = ("left of", "right of", "above", "below")

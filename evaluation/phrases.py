@@ -37,10 +37,10 @@ from pathlib import Path
 from typing import Any
 
 from asyndm.errors import UserError
-from asyndm.prompts import FilePrompts
 from evaluation.messages import describe
 from evaluation.metrics.blip_vqa import PLACES
 from evaluation.results import write_bytes
+from evaluation.runs.prompt_files import FilePrompts
 
 MODEL = "en_core_web_sm"
 RULE = "rule 1"

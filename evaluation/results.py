@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from asyndm.errors import UserError, first_line
-from asyndm.prompts import Prompt
+from evaluation.runs.prompts import Prompt
 
 SCHEMA_VERSION = 1
 RUN_FILE, STATE_FILE, PROMPTS_FILE = "run.json", "state.json", "prompts.json"

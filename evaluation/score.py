@@ -23,8 +23,6 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from asyndm.errors import UserError
-from asyndm.prompts import Prompt, text_id
-from asyndm.rows import csv_rows, read_text, texts
 from evaluation.choices import build_metrics
 from evaluation.locks import clear_claims
 from evaluation.messages import describe
@@ -40,6 +38,8 @@ from evaluation.results import (
     runs_below,
     sha256,
 )
+from evaluation.runs.prompts import Prompt, text_id
+from evaluation.runs.rows import csv_rows, read_text, texts
 from evaluation.scoring import (
     Picture,
     add_missing,

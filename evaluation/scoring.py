@@ -13,11 +13,11 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from asyndm.errors import first_line
-from asyndm.prompts import Prompt
 from evaluation.locks import locked, share_out
 from evaluation.memory import Room, in_parts
 from evaluation.metrics import Metric, Score
 from evaluation.results import RUN_FILE, SCORES_FILE, ScoreRow, read_json, read_record, write_json
+from evaluation.runs.prompts import Prompt
 from evaluation.shared_rows import SharedRows
 
 BASES_FILE = "metrics.json"

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from PIL.Image import Image
 
 from asyndm.errors import UserError, one_line
-from asyndm.prompts import Prompt
 from evaluation.metrics import Loaded, ModelMetric
+from evaluation.runs.prompts import Prompt
 
 if TYPE_CHECKING:
     import torch

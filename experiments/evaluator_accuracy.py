@@ -25,12 +25,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from asyndm.errors import UserError
-from asyndm.prompts import Prompt
 from asyndm.shapes.checker import check
 from asyndm.shapes.model import load_pipeline
 from asyndm.shapes.world import KINDS, prompts
 from evaluation.metrics.blip_vqa import BLIPVQA
 from evaluation.metrics.clip_score import CLIPScore
+from evaluation.runs.prompts import Prompt
 from evaluation.weights import EMBEDDED
 from experiments.checker_accuracy import near_miss
 from experiments.train_evaluators.pictures import (

@@ -24,9 +24,9 @@ import torch
 from PIL import Image
 
 from asyndm.errors import UserError
-from asyndm.prompts import Prompt
 from evaluation.blip import VQA, first_answers
 from evaluation.metrics.blip_vqa import BLIPVQA, prepared, questions
+from evaluation.runs.prompts import Prompt
 from evaluation.weights import EMBEDDED
 from experiments.evaluator_accuracy import fresh_pool, images
 

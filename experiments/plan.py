@@ -22,10 +22,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError, MissingMandatoryValue
 
 from asyndm.errors import UserError, first_line
-from asyndm.prompts import Prompt, PromptSet, SubjectChoice
 from evaluation.choices import build, build_metrics, settings
 from evaluation.metrics import Metric
 from evaluation.results import sha256
+from evaluation.runs.prompts import Prompt, PromptSet
+from evaluation.runs.subject_words import SubjectChoice
 from evaluation.tables import curve_name, method_name
 from evaluation.weights import digest
 from experiments.config import Noise

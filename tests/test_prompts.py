@@ -12,17 +12,17 @@ import pytest
 from asyndm import inputs
 from asyndm.curves import Quadratic
 from asyndm.errors import UserError
-from asyndm.prompts import (
+from asyndm.subjects import Subject, locate, span
+from evaluation.runs.prompt_files import FilePrompts
+from evaluation.runs.prompts import (
     AnimalActivity,
-    FilePrompts,
     Prompt,
     PromptSet,
     ReferencePrompts,
     ShapesPrompts,
-    WordList,
     text_id,
 )
-from asyndm.subjects import Subject, locate, span
+from evaluation.runs.subject_words import WordList
 from tests.conftest import make_tokenizer
 
 YAML = """\

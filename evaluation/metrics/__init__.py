@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 from PIL.Image import Image
 
 from asyndm.errors import UserError
-from asyndm.prompts import Prompt
+from evaluation.runs.prompts import Prompt
 from evaluation.weights import EMBEDDED, check, check_settings, identity
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from typing import Any
 from PIL.Image import Image
 
 from asyndm.errors import UserError, one_line
-from asyndm.prompts import Prompt
 from evaluation import weights
 from evaluation.metrics import Score
+from evaluation.runs.prompts import Prompt
 from evaluation.vision_language import VisionLanguage, VisionLanguageMetric
 
 LONGEST = 512

@@ -16,8 +16,8 @@ import numpy as np
 from PIL import Image
 
 from asyndm.errors import UserError, is_whole
-from asyndm.prompts import Prompt
 from evaluation.metrics import ModelMetric, Score
+from evaluation.runs.prompts import Prompt
 
 if TYPE_CHECKING:
     from evaluation.blip import VQA

@@ -13,9 +13,9 @@ from typing import Any
 from PIL.Image import Image
 
 from asyndm.errors import UserError
-from asyndm.prompts import Prompt
 from evaluation.metrics import ModelMetric, Score
 from evaluation.open_clip_models import check_open_clip, load_open_clip
+from evaluation.runs.prompts import Prompt
 
 LOCAL = "local-dir:"
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from PIL.Image import Image
 
 from asyndm.errors import UserError
-from asyndm.prompts import Prompt
 from evaluation.metrics import Metric, Score
+from evaluation.runs.prompts import Prompt
 
 if TYPE_CHECKING:
     from asyndm.shapes.world import Spec

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from asyndm.errors import UserError, check_fraction, is_number, is_whole, one_line
-from asyndm.prompts import Prompt
 from evaluation.geneval import (
     COLOURS,
     Box,
@@ -32,6 +31,7 @@ from evaluation.geneval import (
 )
 from evaluation.metrics import ModelMetric, Score
 from evaluation.open_clip_models import check_open_clip, load_open_clip
+from evaluation.runs.prompts import Prompt
 from evaluation.weights import check
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from typing import ClassVar
 from PIL.Image import Image
 
 from asyndm.errors import UserError
-from asyndm.prompts import Prompt
 from evaluation.metrics import ModelMetric, Score
 from evaluation.metrics.clip_score import CLIPScore
+from evaluation.runs.prompts import Prompt
 from evaluation.weights import weights_file
 
 FILE = "HPS_v2.1_compressed.pt"

@@ -10,9 +10,9 @@ from typing import Any
 from PIL.Image import Image
 
 from asyndm.errors import UserError, one_line
-from asyndm.prompts import Prompt
 from evaluation.metrics import ModelMetric, Score
 from evaluation.metrics.blip_vqa import DEVIATION, MEAN
+from evaluation.runs.prompts import Prompt
 from evaluation.weights import check_settings, weights_file
 
 FILE = "ImageReward.pt"

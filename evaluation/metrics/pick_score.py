@@ -9,8 +9,8 @@ from typing import Any
 from PIL.Image import Image
 
 from asyndm.errors import UserError, one_line
-from asyndm.prompts import Prompt
 from evaluation.metrics import ModelMetric, Score
+from evaluation.runs.prompts import Prompt
 
 
 @dataclass(eq=False)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from PIL.Image import Image
 
-from asyndm.prompts import Prompt
 from evaluation.metrics import Score
+from evaluation.runs.prompts import Prompt
 from evaluation.vision_language import GAP, VisionLanguage, VisionLanguageMetric
 
 DIGIT = r"(?<![\w.,/+-])([0-9])(?!\w|[.,-]\d|\s*+(?:/|out of\b)\s*+(?!9\b))"

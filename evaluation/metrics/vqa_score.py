@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from PIL.Image import Image
 
 from asyndm.errors import UserError
-from asyndm.prompts import Prompt
 from evaluation.metrics import Score
+from evaluation.runs.prompts import Prompt
 from evaluation.vision_language import GAP, VisionLanguage, VisionLanguageMetric
 
 

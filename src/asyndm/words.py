@@ -1,10 +1,9 @@
-"""How people write words: what reads the same, where a word begins and ends, and the plurals of English nouns."""
+"""How people write words: what reads the same, and where a word begins and ends."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -97,28 +96,6 @@ def occurrences(text: str, words: str) -> list[Span]:
     return [reading.original_span(*found) for found in reading.find(words)]
 
 
-def mentions(text: str, spellings: Iterable[str], before: str = "") -> list[tuple[Span, Span]]:
-    """Where a text has one of several words, of those that overlap the longest: with what is before it, and alone.
-
-    Args:
-        text: where to look.
-        spellings: the words, in all their forms.
-        before: a pattern of what belongs to a mention before the word, in small letters; it must match nothing as well.
-    """
-    reading, lead = read(text), re.compile(rf"(?<!\w){before}\Z")
-    candidates = []
-    for start, end in {place for spelling in spellings for place in reading.find(spelling)}:
-        led = lead.search(reading.text, 0, start)
-        candidates.append((led.start() if led else start, -end, start))
-    found, last = [], 0
-    for first, minus_end, start in sorted(candidates):
-        if start >= last:
-            whole = reading.original_span(first if first >= last else start, -minus_end)
-            found.append((whole, reading.original_span(start, -minus_end)))
-            last = -minus_end
-    return found
-
-
 def _seen(char: str) -> str:
     """A character's parts; nothing for one that is not seen (soft hyphen, marks of direction, variants of a sign)."""
     variant = "\ufe00" <= char <= "\ufe0f" or "\U000e0100" <= char <= "\U000e01ef"
@@ -185,86 +162,3 @@ def _pattern(words: str) -> re.Pattern[str] | None:
 def _free(char: str) -> bool:
     """Whether this is of a script without spaces; most of its marks name it as well."""
     return SPACELESS.match(unicodedata.name(char, "")) is not None
-
-
-LINKS = re.compile("of|on|in|at|with|without|by|under|over|near|from|to|for|and|or")
-"""In "glass of water" the noun that has a plural stands before the link."""
-ENDINGS = {
-    "man": ("men",),
-    "child": ("children",),
-    "person": ("people", "persons"),
-    "mouse": ("mice",),
-    "tooth": ("teeth",),
-    "foot": ("feet",),
-}
-"""Nouns, also as the end of others ("snowman", "dormouse"), and their plurals."""
-NO_MEN = re.compile(
-    "human|german|roman|norman|ottoman|shaman|talisman|caiman|cayman|doberman|brahman|walkman"
-)
-OWN = {
-    "goose": ("geese",),
-    "louse": ("lice",),
-    "ox": ("oxen",),
-    "die": ("dice",),
-    "passerby": ("passersby",),
-}
-ALSO = {
-    "cactus": "cacti",
-    "fungus": "fungi",
-    "octopus": "octopi",
-    "hippopotamus": "hippopotami",
-    "nucleus": "nuclei",
-    "bus": "busses",
-    "larva": "larvae",
-    "antenna": "antennae",
-    "nebula": "nebulae",
-    "alga": "algae",
-    "axis": "axes",
-    "oasis": "oases",
-    "bacterium": "bacteria",
-    "matrix": "matrices",
-    "vertex": "vertices",
-    "penny": "pence",
-}
-"""Plurals beside the regular one."""
-VES = re.compile(r"(.*(?:kni|wi|li|lea|loa|cal|el|hal|wol|thie|shea|scar|hoo|dwar|whar))f(e?)")
-REGULAR_AS_WELL = ("scarf", "hoof", "dwarf", "wharf", "life")
-
-
-def forms(name: str) -> set[str]:
-    """A name and its plurals: "traffic light", "traffic lights". Those that do not change (sheep) are the name itself."""
-    words = unicodedata.normalize("NFC", name).translate(SAME).lower().split()
-    link = next((i for i in range(1, len(words) - 1) if LINKS.fullmatch(words[i])), len(words))
-    before, noun, after = words[: link - 1], words[link - 1], words[link:]
-    stem, dash, last = noun.rpartition("-")
-    return {name, *(" ".join([*before, stem + dash + plural, *after]) for plural in _plurals(last))}
-
-
-def _plurals(noun: str) -> set[str]:
-    """The plurals of one noun, in small letters."""
-    if len(noun) < 2 or not unicodedata.name(noun[-1], "").startswith("LATIN"):
-        return set()
-    if noun in OWN:
-        return set(OWN[noun])
-    for ending, plurals in ENDINGS.items():
-        if noun.endswith(ending) and not NO_MEN.fullmatch(noun):
-            return {noun.removesuffix(ending) + plural for plural in plurals}
-    if ves := VES.fullmatch(noun):
-        # not also "knifes", "wolfs", "leafs": these are verbs
-        return {ves[1] + "ves"} | ({noun + "s"} if noun.endswith(REGULAR_AS_WELL) else set())
-    return _regular(noun) | ({ALSO[noun]} if noun in ALSO else set())
-
-
-def _regular(noun: str) -> set[str]:
-    """The plural by rule, or both where it takes knowing the word ("pianos", "potatoes"; "stomachs", "beaches")."""
-    if noun.endswith("z"):
-        return {noun + "es", noun + "zes"}
-    if noun.endswith(("s", "x", "sh")):
-        return {noun + "es"}
-    if noun.endswith("ch"):
-        return {noun + "es", noun + "s"}
-    if re.search(r"(?:[^aeiou]|qu)y$", noun):
-        return {noun[:-1] + "ies"}
-    if re.search(r".{2}[^aeiou]o$", noun):
-        return {noun + "es", noun + "s"}
-    return {noun + "s", noun + "x"} if noun.endswith("eau") else {noun + "s"}

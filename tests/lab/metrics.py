@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL.Image import Image
 
-from asyndm.prompts import Prompt
 from evaluation.metrics import Metric, Score
+from evaluation.runs.prompts import Prompt
 
 
 class Brightness(Metric):

@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 
 from asyndm.errors import UserError
-from asyndm.prompts import FilePrompts, Prompt, ShapesPrompts
 from evaluation.metrics import Score
 from evaluation.metrics.exact import Exact
+from evaluation.runs.prompt_files import FilePrompts
+from evaluation.runs.prompts import Prompt, ShapesPrompts
 
 SQUARE = Image.new("RGB", (64, 64))
 

@@ -16,7 +16,6 @@ import pytest
 from PIL import Image
 
 from asyndm.errors import UserError
-from asyndm.prompts import Prompt
 from asyndm.subjects import Subject
 from evaluation.results import (
     IMAGES_FILE,
@@ -30,6 +29,7 @@ from evaluation.results import (
     write_prompts,
     write_rows,
 )
+from evaluation.runs.prompts import Prompt
 from evaluation.traces import encode, encode_previews, trace
 from experiments.report import opening
 from experiments.report.page import Section, write_page

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from asyndm.prompts import Prompt
 from asyndm.subjects import Subject
 from evaluation.layout import lay_out, notes, to_latex, to_markdown
 from evaluation.results import (
@@ -25,6 +24,7 @@ from evaluation.results import (
     write_prompts,
     write_rows,
 )
+from evaluation.runs.prompts import Prompt
 from evaluation.statistics import clustered, wilson
 from evaluation.tables import Row, table
 from experiments.report.__main__ import main

@@ -16,7 +16,6 @@ from filelock import FileLock
 from PIL import Image
 
 from asyndm.errors import UserError
-from asyndm.prompts import Prompt
 from evaluation.locks import clear_claims, is_held, share_out
 from evaluation.metrics import Score
 from evaluation.results import (
@@ -30,6 +29,7 @@ from evaluation.results import (
     salvaged_rows,
     write_rows,
 )
+from evaluation.runs.prompts import Prompt
 from evaluation.scoring import Picture, add_missing, score_table
 from evaluation.shared_rows import SharedRows
 from experiments.status import duration, of_run, parts

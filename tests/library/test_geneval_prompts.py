@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from asyndm.errors import UserError
-from asyndm.prompts import GenEvalPrompts, Prompt, text_id
 from asyndm.subjects import Subject, locate, span
+from evaluation.runs.geneval_prompts import GenEvalPrompts
+from evaluation.runs.prompts import Prompt, text_id
 from tests.conftest import make_tokenizer
 
 

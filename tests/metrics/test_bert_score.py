@@ -12,8 +12,8 @@ from PIL import Image
 from transformers import BertConfig, RobertaConfig, RobertaModel, RobertaTokenizer
 
 from asyndm.errors import UserError
-from asyndm.prompts import Prompt
 from evaluation.metrics.bert_score import BERTScore
+from evaluation.runs.prompts import Prompt
 from tests.lab.conftest import Lab
 from tests.metrics.pictures import noise
 from tests.metrics.small_qwen import Alone, make, pieces

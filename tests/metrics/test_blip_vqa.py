@@ -15,9 +15,9 @@ from torch import Tensor
 from transformers import BertTokenizer, BlipConfig, BlipForQuestionAnswering
 
 from asyndm.errors import UserError
-from asyndm.prompts import Prompt
 from evaluation.blip import load
 from evaluation.metrics.blip_vqa import BLIPVQA, prepared, questions
+from evaluation.runs.prompts import Prompt
 from tests.lab.conftest import Lab
 from tests.metrics.blip_reference import yes_share
 from tests.metrics.pictures import noise

@@ -18,8 +18,8 @@ from torchmetrics.multimodal import CLIPScore as TorchmetricsCLIPScore
 from transformers import CLIPConfig, CLIPModel
 
 from asyndm.errors import UserError
-from asyndm.prompts import Prompt
 from evaluation.metrics.clip_score import CONVENTIONS, CLIPScore
+from evaluation.runs.prompts import Prompt
 from evaluation.weights import digest
 from tests.lab.conftest import Lab
 from tests.metrics.pictures import noise

@@ -25,7 +25,6 @@ from transformers import (
 )
 
 from asyndm.errors import UserError
-from asyndm.prompts import Prompt
 from evaluation.geneval import (
     COLOURS,
     Box,
@@ -33,6 +32,7 @@ from evaluation.geneval import (
 )
 from evaluation.metrics import Score
 from evaluation.metrics.geneval import GenEval, cropped
+from evaluation.runs.prompts import Prompt
 from tests.lab.conftest import Lab
 from tests.metrics.pictures import noise
 from tests.metrics.test_geneval_rules import ROW, written

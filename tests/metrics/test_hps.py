@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from asyndm.errors import UserError
-from asyndm.prompts import Prompt
 from evaluation.metrics.hps import HPS
+from evaluation.runs.prompts import Prompt
 from evaluation.weights import digest
 from tests.lab.conftest import Lab
 from tests.metrics.pictures import noise

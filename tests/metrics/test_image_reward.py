@@ -14,8 +14,8 @@ from torch import Tensor
 from transformers import BertTokenizer
 
 from asyndm.errors import UserError
-from asyndm.prompts import Prompt
 from evaluation.metrics.image_reward import ImageReward
+from evaluation.runs.prompts import Prompt
 from evaluation.weights import digest
 from tests.lab.conftest import Lab
 from tests.metrics.blip_reference import linear, text, vision

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from asyndm.prompts import FilePrompts, ShapesPrompts
 from asyndm.shapes.world import KINDS, prompts
 from evaluation.phrases import by_rule, main
+from evaluation.runs.prompt_files import FilePrompts
+from evaluation.runs.prompts import ShapesPrompts
 
 SENTENCES = {
     "a red book and a yellow vase": ["a red book", "a yellow vase"],

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
 from asyndm.errors import UserError
-from asyndm.prompts import Prompt
 from evaluation.metrics.pick_score import PickScore
+from evaluation.runs.prompts import Prompt
 from tests.conftest import make_tokenizer
 from tests.metrics.pictures import noise
 

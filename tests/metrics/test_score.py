@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 
 from asyndm.errors import UserError
-from asyndm.prompts import Prompt
 from evaluation.memory import Room
 from evaluation.metrics import Score
 from evaluation.results import SCORES_FILE, ScoreRow, read_rows, read_run
+from evaluation.runs.prompts import Prompt
 from evaluation.score import main
 from evaluation.scoring import Picture, open_image, score
 from tests.lab.conftest import Lab

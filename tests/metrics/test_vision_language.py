@@ -13,10 +13,10 @@ from PIL import Image
 from transformers import Qwen2Config, Qwen2Tokenizer
 
 from asyndm.errors import UserError
-from asyndm.prompts import Prompt
 from evaluation.metrics.bert_score import BERTScore
 from evaluation.metrics.qwen_score import QwenScore, rating
 from evaluation.metrics.vqa_score import VQAScore
+from evaluation.runs.prompts import Prompt
 from evaluation.vision_language import load_processor, rendered
 from tests.lab.conftest import Lab
 from tests.metrics.pictures import noise

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from asyndm.prompts import Prompt
 from asyndm.shapes.world import Spec, Thing, prompts
 from evaluation.metrics.blip_vqa import BLIPVQA
 from evaluation.metrics.clip_score import CLIPScore
+from evaluation.runs.prompts import Prompt
 from evaluation.weights import EMBEDDED
 from experiments.evaluator_accuracy import fresh_pool, images, retrieval, yes_no
 from experiments.metric_cost import main as cost

@@ -11,24 +11,16 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from itertools import product, zip_longest
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 from asyndm.errors import UserError, is_number, is_whole
-from asyndm.rows import (
-    csv_rows,
+from asyndm.subjects import Subject, as_written, span
+from asyndm.words import occurrences
+from evaluation.runs.rows import (
     existing,
-    json_rows,
-    jsonl_rows,
-    numbers,
     read_json,
-    read_text,
-    texts,
-    yaml_rows,
 )
-from asyndm.subjects import Subject, as_written, span, subject_at
-from asyndm.words import forms, mentions, occurrences, read
 
 PROMPT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 WORD = re.compile(r"\w+")
@@ -162,71 +154,6 @@ class AnimalActivity(PromptSet):
 
 
 @dataclass(frozen=True)
-class FilePrompts(PromptSet):
-    """Prompts of one's own, from YAML or JSON (a list), JSON lines, or CSV with a header.
-
-    A prompt is a text or a mapping with
-
-    - ``text``, the only one that must be there;
-    - ``subjects``: list of words or phrases ("dog#2" is the second dog); in CSV separated by ``;``;
-    - ``concavities``: one number for each subject, else the curve's own is taken;
-    - ``id`` (else made from the text), ``kind``, ``phrases`` (a list), ``phrases_from`` (where these came from),
-      ``file`` (a picture of it, for ``evaluation.score``).
-    """
-
-    path: str
-    limit: int | None = None
-
-    KEYS: ClassVar[frozenset[str]] = frozenset(
-        {"id", "text", "subjects", "concavities", "kind", "phrases", "phrases_from", "file"}
-    )
-
-    def _all(self) -> Iterator[tuple[str, Prompt]]:
-        return ((place, prompt) for place, _, prompt in self.rows())
-
-    def rows(self) -> Iterator[tuple[str, Mapping[str, Any], Prompt]]:
-        """Each prompt, after its place and what the file says of it.
-
-        Raises:
-            UserError: a file that is missing or malformed, with its line.
-        """
-        path = existing(self.path, "prompt file")
-        readers = {
-            ".yaml": yaml_rows,
-            ".yml": yaml_rows,
-            ".json": json_rows,
-            ".jsonl": jsonl_rows,
-            ".csv": csv_rows,
-        }
-        if path.suffix.lower() not in readers:
-            raise UserError(f"{path}: a prompt file ends in {', '.join(readers)}")
-        for line, row in readers[path.suffix.lower()](path, read_text(path)):
-            place, said = f"{path}, line {line}", {"text": row} if isinstance(row, str) else row
-            try:
-                prompt = self._prompt(said)
-            except UserError as error:
-                raise UserError(f"{place}: {error}") from error
-            yield place, said, prompt
-
-    def _prompt(self, row: Any) -> Prompt:
-        if not isinstance(row, Mapping):
-            raise UserError(f"expected a text or a mapping with text and subjects, found {row!r}")
-        if unknown := set(map(str, row)) - self.KEYS:
-            raise UserError(f"unknown key {min(unknown)!r}; the keys are {', '.join(sorted(self.KEYS))}")
-        text = row.get("text")
-        if not isinstance(text, str) or not text.strip():
-            raise UserError("text is missing")
-        subjects = tuple(Subject.parse(subject) for subject in texts(row, "subjects"))
-        concavities = numbers(row, "concavities")
-        if concavities and len(concavities) != len(subjects):
-            raise UserError(f"{len(concavities)} concavities for {len(subjects)} subjects")
-        if concavities:
-            subjects = tuple(replace(s, concavity=c) for s, c in zip(subjects, concavities, strict=True))
-        prompt_id = text_id(text) if row.get("id") in (None, "") else str(row["id"])
-        return Prompt(prompt_id, text, subjects, str(row.get("kind") or ""), texts(row, "phrases"))
-
-
-@dataclass(frozen=True)
 class ReferencePrompts(PromptSet):
     """The two JSON files of the AsynDM reference implementation.
 
@@ -285,107 +212,6 @@ class ReferencePrompts(PromptSet):
                 f"{self.items_path}: item_k needs {len(subjects)} numbers for the prompt {text!r}"
             )
         return [replace(s, concavity=float(value)) for s, value in zip(subjects, values, strict=True)]
-
-
-@dataclass(frozen=True)
-class GenEvalPrompts(PromptSet):
-    """GenEval's prompts (arXiv 2310.11513), from a copy of its ``evaluation_metadata.jsonl``.
-
-    The kind of a prompt is its tag. Its subjects are the classes to include, wherever the text names them, in the
-    singular or a plural; its phrases are these with the number or article and the colour before them.
-
-    Attributes:
-        metadata: path of that file.
-    """
-
-    metadata: str
-    limit: int | None = None
-
-    BEFORE: ClassVar[str] = "an?|the|one|two|three|four|five|six|seven|eight|nine|ten"
-
-    def rows(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        """Every line, after the place it comes from: a ``prompt``, a ``tag``, and a list ``include`` of
-        mappings with ``class`` and perhaps ``color``.
-
-        Raises:
-            UserError: another one, with its line.
-        """
-        path = existing(self.metadata, "metadata file")
-        for line, row in jsonl_rows(path, read_text(path)):
-            place = f"{path}, line {line}"
-            if not isinstance(row, Mapping):
-                raise UserError(f"{place}: expected a mapping with tag, include and prompt, found {row!r}")
-            for key in ("prompt", "tag"):
-                if not isinstance(value := row.get(key), str) or not value.strip():
-                    raise UserError(f"{place}: {key} is missing")
-            if not isinstance(include := row.get("include"), list) or not include:
-                raise UserError(f"{place}: include must be a list of things")
-            for thing in include:
-                named = isinstance(thing, Mapping) and isinstance(thing.get("class"), str)
-                if not named or not thing["class"].strip() or not isinstance(thing.get("color", ""), str):
-                    raise UserError(
-                        f"{place}: include: expected a class and perhaps a color, found {thing!r}"
-                    )
-            yield place, row
-
-    def _all(self) -> Iterator[tuple[str, Prompt]]:
-        for place, row in self.rows():
-            text = row["prompt"].strip()
-            colours = [re.escape(read(thing["color"]).text) for thing in row["include"] if "color" in thing]
-            before = "".join(rf"(?:(?:{words})\s+)?" for words in (self.BEFORE, "|".join(colours)) if words)
-            names = [thing["class"].strip() for thing in row["include"]]
-            spellings = set().union(*map(forms, names), map(_plural_of_geneval, names))
-            found = [
-                (subject, text[slice(*phrase)])
-                for phrase, name in mentions(text, spellings, before)
-                if (subject := subject_at(text, *name))
-            ]
-            subjects, phrases = zip(*found, strict=True) if found else ((), ())
-            yield place, Prompt(text_id(text), text, subjects, row["tag"], phrases)
-
-
-class SubjectChoice:
-    """The subjects as the prompt set gives them: by hand, or by the grammar it was made with."""
-
-    def choose(self, prompt: Prompt) -> Prompt:
-        """The prompt with its subjects."""
-        return prompt
-
-
-@dataclass(frozen=True)
-class WordList(SubjectChoice):
-    """The subjects are the words of a list, wherever a prompt says them, in the singular or a plural; of words that
-    overlap the longest. Their concavity is the curve's.
-
-    Attributes:
-        words: words or phrases.
-        path: a text file of more, one a line.
-    """
-
-    words: Sequence[str] = ()
-    path: str | None = None
-
-    def choose(self, prompt: Prompt) -> Prompt:
-        """The prompt with these subjects.
-
-        Raises:
-            UserError: no words at all, or a file that is not there.
-        """
-        found = (subject_at(prompt.text, *name) for _, name in mentions(prompt.text, self._spellings))
-        return replace(prompt, subjects=tuple(filter(None, found)))
-
-    @cached_property
-    def _spellings(self) -> set[str]:
-        lines = read_text(existing(self.path, "word list")).splitlines() if self.path else []
-        names = [word.strip() for word in (*self.words, *lines) if word.strip()]
-        if not names:
-            raise UserError("the word list is empty: give subjects.words=[...] or subjects.path=FILE")
-        return set().union(*map(forms, names))
-
-
-def _plural_of_geneval(name: str) -> str:
-    """As that file has it: "toothbrushs", "knifes"."""
-    return name + ("es" if name.endswith("s") else "s")
 
 
 def text_id(text: str) -> str:
