@@ -8,7 +8,7 @@ export HF_HUB_OFFLINE ?= 1
 
 .PHONY: help
 help:  ## what can be made
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 .PHONY: setup
 setup: $(STAMP)  ## create .venv and install everything, pinned (about 3 minutes, 6 GB)
@@ -18,7 +18,8 @@ $(STAMP): pyproject.toml constraints.txt
 		{ echo "error: $(PYTHON) is older than 3.11: name a newer one, as in make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV) || \
 		{ rm -rf $(VENV); echo "error: no virtual environment: on Debian, apt install python3-venv, then repeat"; exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[lab,metrics,wandb,joblib,slurm,ray,optuna,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt pip  # one that knows --group
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[checker,lora]' --group all
 	@touch $(STAMP)
 
 .PHONY: demo
@@ -37,6 +38,19 @@ lint: $(STAMP)  ## ruff and mypy
 .PHONY: test
 test: lint  ## lint and all tests, on all cores (14 minutes on two)
 	$(BIN)/python -m pytest
+
+OLDEST := .venv-oldest
+PYTHONS = $(foreach v,3.11 3.12 3.13,$(shell python$(v) -c 'import sys; print(sys.executable)' 2>/dev/null))
+OLD_PYTHON ?= $(firstword $(PYTHONS) $(PYTHON))
+CORE := $(addprefix tests/,$(addprefix library/test_,checkpoints.py models.py masks.py curves.py subjects.py refusals.py) \
+	parity pipelines shapes/test_model.py)
+.PHONY: test-oldest
+test-oldest: $(STAMP)  ## the library's core tests with the oldest versions it allows (2 minutes, 6 GB); OLD_PYTHON=python3.13 with another Python
+	$(BIN)/uv venv --quiet --clear --no-python-downloads --python $(OLD_PYTHON) $(OLDEST)
+	$(BIN)/uv pip install --quiet --python $(OLDEST) --resolution lowest-direct --only-binary :all: -e '.[checker,lora]' --group test
+	@$(OLDEST)/bin/python -m tests.versions
+	@echo "other interpreters here: $(or $(filter-out $(OLD_PYTHON),$(PYTHONS)),none)"
+	$(OLDEST)/bin/python -m pytest -p no:cacheprovider $(CORE)
 
 .PHONY: benchmark
 benchmark: $(STAMP)  ## what a step costs against the stock network's
@@ -63,4 +77,4 @@ train: $(STAMP)  ## train the embedded models from nothing (110 minutes on 2 cor
 
 .PHONY: clean
 clean:  ## remove .venv, caches and the demo's runs
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis runs/demo
+	rm -rf $(VENV) $(OLDEST) .mypy_cache .pytest_cache .ruff_cache .hypothesis runs/demo

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from PIL.Image import Image
 
 from asyndm.errors import UserError, first_line
-from evaluation.open_clip_models import check_open_clip, load_open_clip
+from evaluation.open_clip_models import architecture, check_open_clip, load_open_clip
 from evaluation.weights import EMBEDDED, digest, identity
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Features:
             self.name = INCEPTION
             if find_spec("torch_fidelity") is None:
                 raise UserError(
-                    "--features inception: needs torch-fidelity (pip install 'asyndm[inception]'), "
+                    "--features inception: needs torch-fidelity (pip install --group inception, in the checkout), "
                     "or choose --features shapes or a CLIP of open_clip"
                 )
             return
@@ -58,7 +58,8 @@ class Features:
         if (folder := Path(self.model).expanduser()).is_dir():
             self.name = f"{choice if choice == 'shapes' else folder.resolve().name}@{digest(folder)}"
         else:
-            self.name = self.model if self.tag is None else f"{self.model}:{identity(self.tag)}"
+            named = architecture(self.model, self.tag)
+            self.name = named if self.tag is None else f"{named}:{identity(self.tag)}"
 
     def of(self, images: Sequence[Image]) -> Tensor:
         """The features (N, d) of N pictures, in float64 and on the CPU, for the sums to come.

@@ -8,11 +8,14 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from evaluation.choices import described
 from evaluation.results import Run
-from evaluation.tables import Row
+from evaluation.statistics import MANY
+from evaluation.tables import MEAN, Row
+from evaluation.terminal import printable
 
 STATISTICS = (
     "95 % intervals: of right-or-wrong scores with one image a prompt, or all alike, Wilson's over prompts; "
@@ -20,6 +23,12 @@ STATISTICS = (
     "Differences are of the same prompts and seeds, all else equal; p of a permutation test that swaps the methods "
     "in whole prompts, by Holm's correction over the table. Bold: better than every other row of the same conditions, "
     "by paired intervals that hold together for these rows; not corrected over the table."
+)
+LARGE = f"Of {MANY:,} prompts and more, Student's t stands for the bootstrap, and the permuted sums are taken as normal."
+KINDS = (
+    f"The {MEAN} is unweighted, as GenEval's overall score is. Its intervals are made of the kinds' own (MOVER: an end "
+    "is as far away as the root of their squared distances' sum, divided by the number of kinds); in its permutation "
+    "test a prompt counts by its share of its kind."
 )
 INTERVALS = ("score", "difference")
 SHARED = (
@@ -70,8 +79,14 @@ def lay_out(rows: Sequence[Row], reference: str = "DM") -> Layout:
     )
 
 
-def notes(rows: Sequence[Row], runs: Iterable[Run]) -> list[str]:
-    """What a table must say beside its numbers: how many images, what each metric is, which statistics."""
+def notes(rows: Sequence[Row], runs: Iterable[Run], config_dirs: Iterable[Path] = ()) -> list[str]:
+    """What a table must say beside its numbers: how many images, what each metric is, which statistics.
+
+    Args:
+        rows: of the table.
+        runs: they are of.
+        config_dirs: folders of the caller's own metrics, beside ``conf``.
+    """
     sizes = {tuple(row[name] for name in SIZES) for row in rows}
     lines = []
     if len(sizes) == 1:
@@ -80,18 +95,26 @@ def notes(rows: Sequence[Row], runs: Iterable[Run]) -> list[str]:
     if any(prompts > 1 and seeds < n for n, prompts, seeds in sizes):
         lines.append(SHARED)
     shown = {row["metric"] for row in rows}
-    lines += [f"{name}: {text}" for name, text in conventions(runs).items() if name in shown]
-    return [*lines, STATISTICS]
+    lines += [f"{name}: {text}" for name, text in conventions(runs, config_dirs).items() if name in shown]
+    return [*lines, *statistics(rows)]
 
 
-def conventions(runs: Iterable[Run]) -> dict[str, str]:
+def statistics(rows: Sequence[Row]) -> list[str]:
+    """By which methods the intervals and tests of a table are made."""
+    lines = [STATISTICS]
+    lines += [LARGE] if any(row["prompts"] >= MANY for row in rows) else []
+    lines += [KINDS] if any(row.get("kind") == MEAN for row in rows) else []
+    return lines
+
+
+def conventions(runs: Iterable[Run], config_dirs: Iterable[Path] = ()) -> dict[str, str]:
     """Metric -> what it is and what its numbers rest on, as the runs tell; all of it where they differ."""
     told: dict[str, dict[str, None]] = {}
+    folders = tuple(config_dirs)
     for run in runs:
-        bases: dict[str, Any] = run.record.get("metrics") or {}
-        classes: dict[str, Any] = run.record["config"].get("metric") or {}
+        bases, classes = _mapping(run.record.get("metrics")), _mapping(run.record["config"].get("metric"))
         for name in sorted({score.metric for score in run.scores}):
-            text = described((classes.get(name) or {}).get("_target_", ""))
+            text = described(_mapping(classes.get(name)).get("_target_", ""), folders)
             settings = _settings(bases.get(name))
             told.setdefault(name, {})[" ".join(filter(None, (text, settings)))] = None
     return {
@@ -100,6 +123,10 @@ def conventions(runs: Iterable[Run]) -> dict[str, str]:
         else f"differs between the runs: {'; or '.join(texts)}"
         for name, said in sorted(told.items())
     }
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _settings(basis: Any) -> str:
@@ -189,9 +216,14 @@ def _cell(row: Row, name: str) -> str:
         around = "unknown" if math.isinf(low) else f"{low:{sign}.3f}, {high:{sign}.3f}"
         return f"{value:{sign}.3f} [{around}]"
     if name == "metric":
-        return f"{value} {'↑' if row['higher_is_better'] else '↓'}" if value else ""
+        return f"{_text(value)} {'↑' if row['higher_is_better'] else '↓'}" if value else ""
     if name == "p_holm":
         return f"{value:.3f}" if value >= 0.001 else "<0.001"
     if name == "wins":
         return f"{value}-{row['ties']}-{row['losses']}"
-    return str(value)
+    return _text(value)
+
+
+def _text(value: Any) -> str:
+    """In one line, fit to print."""
+    return " ".join(printable(str(value)).split())

@@ -4,6 +4,7 @@ that ends; where processes of several machines share a folder, its file system m
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -36,7 +37,26 @@ def is_held(path: Path) -> bool:
         lock.acquire(timeout=0)
     except Timeout:
         return True
+    except OSError:
+        return _is_held_by_writer(path)
     lock.release()
+    return False
+
+
+def _is_held_by_writer(path: Path) -> bool:
+    """`is_held` where this process may not write: on a disk that is read-only, or in another's folder."""
+    try:
+        import fcntl
+
+        opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except (ImportError, OSError):
+        return False
+    try:
+        fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return isinstance(error, BlockingIOError)
+    finally:
+        os.close(opened)
     return False
 
 

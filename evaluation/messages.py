@@ -1,10 +1,26 @@
-"""Errors in one line."""
+"""Errors in one line, and how much is said beside them."""
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Iterable, Iterator
+from difflib import SequenceMatcher
+from pathlib import Path
 
 from hydra.errors import HydraException, OverrideParseException
+from omegaconf import Container, DictConfig, Node
+from omegaconf.errors import GrammarParseError, InterpolationResolutionError, OmegaConfBaseException
+
+QUIET = "ASYNDM_QUIET"
+"""Environment variable of those who want to see no progress."""
+ALIKE, NEARLY = 0.6, 0.1
+"""How much of a name must be right for another one to be meant, and how much less for a second one."""
+
+
+def is_quiet() -> bool:
+    """Whether progress is not to be shown."""
+    return bool(os.environ.get(QUIET))
 
 
 def describe(error: BaseException) -> str:
@@ -12,20 +28,102 @@ def describe(error: BaseException) -> str:
     text = str(error).strip() or type(error).__name__
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
+    if isinstance(error, InterpolationResolutionError):
+        return stands_for_nothing(error)
     if isinstance(error, OverrideParseException):
-        key, _, value = error.override.partition("=")
-        return f"{error.override}: cannot be read; if it is a text, quote it: '{key}=\"{value}\"'"
-    if not isinstance(error, HydraException):
-        return text.splitlines()[0]
-    if choice := re.search(r"Could not find '([^']+)/([^'/]+)'", text):
-        options = re.findall(r"^\t(?!schema$)(\w+)$", text, re.MULTILINE)
-        return f"{choice[1]}={choice[2]}: no such choice; choose from {', '.join(options)}"
+        return _unreadable(error.override, text)
+    return _composing(error, text) if isinstance(error, HydraException) else text.splitlines()[0]
+
+
+def _composing(error: HydraException, text: str) -> str:
+    """What Hydra says of a choice or setting, in one line."""
+    cause = error.__cause__
+    if isinstance(cause, InterpolationResolutionError):
+        return stands_for_nothing(cause)
+    if isinstance(cause, GrammarParseError):
+        key, _, value = text.splitlines()[0].removeprefix("Error merging override ").partition("=")
+        return _unreadable(f"{key}={value}", "a ${ without its }")
+    if choice := re.search(r"Could not (?:find|load) '([^']+)/([^'/]+)'", text):
+        folders = re.findall(r"path=file://(.+)$", text, re.MULTILINE)
+        files = [file.stem for folder in folders for file in Path(folder, choice[1]).glob("*.yaml")]
+        options = sorted({*files, *re.findall(r"^\t(?!schema$)(\w+)$", text, re.MULTILINE)})
+        meant = did_you_mean(choice[2], options)
+        return f"{choice[1]}={choice[2]}: no such choice{meant}; choose from {', '.join(options)}"
     if key := re.search(r"Could not override '([^']+)'", text):
-        return f"{key[1]}: no such setting; see --cfg job for those there are"
+        known = (name for name, _ in _settings_of(cause))
+        meant = did_you_mean(key[1], known)
+        return f"{key[1]}: no such setting{meant}; see --cfg job for those there are"
+    if found := re.match(r"In '(\S+)': \w+ raised while composing config:\n(.+)\n\s*full_key: (\S+)", text):
+        return f"{found[1]}.yaml: {found[3]}: {found[2]}"
     first = text.splitlines()[0].removeprefix("Error merging override ")
     if found := re.match(r"Ambiguous value for argument '([^=]+)=(.*)'", text):
         return f"{found[1]}={found[2]}: to sweep, add -m; for one text, quote it: '{found[1]}=\"{found[2]}\"'"
-    cause = str(error.__cause__ or "").strip().splitlines()
-    if cause and "is not a ListConfig" in cause[0]:
+    reason = str(cause or "").strip().splitlines()
+    if reason and "is not a ListConfig" in reason[0]:
         return f"{first}: give a list, as in [a,b]"
-    return f"{first}: {cause[0]}" if cause and cause[0] not in first else first
+    return f"{first}: {reason[0]}" if reason and reason[0] not in first else first
+
+
+def did_you_mean(wrong: str, known: Iterable[str]) -> str:
+    """ " (did you mean ...?)" with what looks most like it, or nothing.
+
+    Args:
+        wrong: a choice, or a setting with dots: then its neighbours are looked at, or all if it has none.
+        known: what there is.
+    """
+    parent, _, last = wrong.rpartition(".")
+    names = list(known)
+    siblings = [name for name in names if parent and name.rpartition(".")[0] == parent]
+    likeness: dict[str, float] = {}
+    for name in siblings or names:
+        part = last if siblings or not parent else wrong
+        shown = name.rpartition(".")[2] if part == last else name
+        likeness[name] = SequenceMatcher(None, part, shown).ratio()
+    best = max(likeness.values(), default=0.0)
+    meant = [name for name, value in likeness.items() if value >= max(ALIKE, best - NEARLY)]
+    meant.sort(key=lambda name: name.count("."))
+    return f" (did you mean {' or '.join(meant)}?)" if meant else ""
+
+
+def stands_for_nothing(error: OmegaConfBaseException) -> str:
+    """That ``${...}`` in a setting has no value: another choice has it, or else it is meant as text."""
+    reason, key = str(error).strip().splitlines()[0], str(error.full_key)
+    found = re.search(r"Interpolation key '([^']+)' not found", reason)
+    wanted = found[1] if found else ""
+    known = {name: node._value() for name, node in _settings_of(error)}
+    group, dot, _ = key.partition(".")
+    if dot and wanted.partition(".")[0] in known:
+        return f"{key}: {reason}; choose another {group}, or what it goes with"
+    raw = {name: value for name, value in known.items() if isinstance(value, str) and "${" in value}
+    key = next((name for name, value in raw.items() if f"${{{wanted}}}" in value), key)
+    text = raw.get(key, "${...}").replace("${", "\\${")
+    return f"{key}: {reason}; if a text with ${{ is meant, give '{key}={text}'"
+
+
+def _settings_of(error: BaseException | None) -> Iterator[tuple[str, Node]]:
+    """The settings of the config that an error of OmegaConf is about."""
+    node = getattr(error, "parent_node", None)
+    root = node._get_root() if isinstance(node, Container) else None
+    if isinstance(root, DictConfig):
+        yield from _settings(root)
+
+
+def _settings(config: DictConfig, before: str = "") -> Iterator[tuple[str, Node]]:
+    """The keys of a config with dots, at every depth, and what they are set to; Hydra's own are left out."""
+    if config._is_none() or config._is_missing() or config._is_interpolation():
+        return
+    for key in config:
+        node = config._get_node(key)
+        if isinstance(node, Node) and (before or key != "hydra"):
+            yield f"{before}{key}", node
+            if isinstance(node, DictConfig):
+                yield from _settings(node, f"{before}{key}.")
+
+
+def _unreadable(override: str, text: str) -> str:
+    """What is wrong with a setting that Hydra's grammar does not read."""
+    key, equal, value = override.partition("=")
+    if not equal:
+        return f"{override}: no setting; give NAME=VALUE"
+    quoted = value.strip("'\"").replace('"', '\\"').replace("${", "\\${")
+    return f"{override}: cannot be read ({text.splitlines()[0]}); if it is a text, quote it: '{key}=\"{quoted}\"'"

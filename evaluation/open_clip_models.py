@@ -10,6 +10,7 @@ from asyndm.errors import UserError, first_line, one_line
 if TYPE_CHECKING:
     import torch
 
+HUB, QUICK = "hf-hub:", "-quickgelu"
 FILES = ("open_clip_config.json", "open_clip_model.safetensors")
 
 
@@ -17,6 +18,22 @@ def _folder(model: str) -> Path | None:
     """The folder of a model on this disk; None for one that open_clip knows or fetches."""
     path = Path(model).expanduser()
     return path if path.is_dir() or path.is_absolute() or model.startswith((".", "~")) else None
+
+
+def architecture(model: str, pretrained: str | None) -> str:
+    """The model of which weights with that tag are: of two that differ in their activation alone, GELU and QuickGELU,
+    the one they were trained with, whichever is named. A folder, a repository and a file of weights are as they say."""
+    if pretrained is None or model.startswith(HUB) or model.endswith(QUICK) or _folder(model) is not None:
+        return model
+    import open_clip
+
+    quick = model + QUICK
+    if (
+        not open_clip.get_pretrained_cfg(model, pretrained).get("quick_gelu")
+        or quick not in open_clip.list_models()
+    ):
+        return model
+    return quick
 
 
 def check_open_clip(model: str, pretrained: str | None) -> None:
@@ -32,8 +49,8 @@ def check_open_clip(model: str, pretrained: str | None) -> None:
         return
     import open_clip
 
-    if model.startswith("hf-hub:"):
-        wanted = {"hf_hub": model.removeprefix("hf-hub:") + "/"}
+    if model.startswith(HUB):
+        wanted = {"hf_hub": model.removeprefix(HUB) + "/"}
     else:
         if model not in open_clip.list_models():
             raise UserError(f"model={model}: no such folder, and open_clip knows no model of that name")
@@ -54,7 +71,7 @@ def check_open_clip(model: str, pretrained: str | None) -> None:
 def load_open_clip(
     model: str, pretrained: str | None, where: torch.device, precision: torch.dtype
 ) -> tuple[Any, Any, Any]:
-    """Network, picture transform and tokenizer.
+    """Network, picture transform and tokenizer, of the `architecture` that the weights are of.
 
     Raises:
         UserError: they cannot be loaded.
@@ -62,7 +79,7 @@ def load_open_clip(
     import open_clip
 
     folder = _folder(model)
-    source = model if folder is None else f"local-dir:{folder}"
+    source = architecture(model, pretrained) if folder is None else f"local-dir:{folder}"
     if pretrained is not None and (file := Path(pretrained).expanduser()).is_file():
         pretrained = str(file)
     try:

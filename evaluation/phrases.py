@@ -3,9 +3,10 @@
     python -m evaluation.phrases prompts.yaml                    # the completed file on standard output
     python -m evaluation.phrases prompts.csv --out complete.jsonl --with rule
 
-A file is one that ``prompt_set=file`` takes (YAML, JSON, JSONL, CSV). Prompts that have phrases keep them; the others
-get those of spaCy where it and its model en_core_web_sm are installed, as T2I-CompBench (arXiv 2307.06350) takes them,
-else those of a rule. ``phrases_from`` is then "spaCy MODEL VERSION", "rule 1", or "given" where it said nothing.
+A file is one that ``prompt_set=file`` takes (YAML, JSON, JSONL, CSV, TSV, plain text). Prompts that have phrases keep
+them; the others get those of spaCy where it and its model en_core_web_sm are installed, as T2I-CompBench
+(arXiv 2307.06350) takes them, else those of a rule. ``phrases_from`` is then "spaCy MODEL VERSION", "rule 1", or
+"given" where it said nothing.
 Comments of YAML are lost.
 
 Rule 1, for plain English descriptions. The text is cut at
@@ -156,7 +157,7 @@ def by_spacy() -> tuple[Callable[[str], list[str]], str]:
         parse: Any = import_module("spacy").load(MODEL)
     except (ImportError, OSError) as error:
         raise UserError(
-            f"--with spacy: spaCy or its model {MODEL} is not installed (pip install 'asyndm[phrases]'; "
+            f"--with spacy: spaCy or its model {MODEL} is not installed (pip install --group phrases, in the checkout; "
             f"python -m spacy download {MODEL}); or choose --with rule"
         ) from error
 
@@ -186,7 +187,7 @@ def formatted(rows: Sequence[Mapping[str, Any]], suffix: str) -> str:
     """The rows as a prompt file of this ending.
 
     Raises:
-        UserError: another ending, or a list that a cell of CSV cannot hold.
+        UserError: another ending, or a list that a cell of a table cannot hold.
     """
     if suffix in (".yaml", ".yml"):
         import yaml
@@ -197,13 +198,13 @@ def formatted(rows: Sequence[Mapping[str, Any]], suffix: str) -> str:
         return "".join(f"{line}\n" for line in lines)
     if suffix == ".json":
         return "[\n" + ",\n".join(lines) + "\n]\n"
-    if suffix != ".csv":
+    if suffix not in (".csv", ".tsv"):
         raise UserError(
-            f"a prompt file ends in .yaml, .yml, .json, .jsonl or .csv, not in {suffix or 'nothing'}"
+            f"a prompt file ends in .yaml, .yml, .json, .jsonl, .csv or .tsv, not in {suffix or 'nothing'}"
         )
     out = io.StringIO()
     columns = dict.fromkeys(key for row in rows for key in row)
-    writer = csv.DictWriter(out, columns, lineterminator="\n")
+    writer = csv.DictWriter(out, columns, delimiter="\t" if suffix == ".tsv" else ",", lineterminator="\n")
     writer.writeheader()
     writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
     return out.getvalue()
@@ -227,7 +228,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("prompts", type=Path, metavar="FILE", help="YAML, JSON, JSONL or CSV")
+    parser.add_argument(
+        "prompts", type=Path, metavar="FILE", help="YAML, JSON, JSONL, CSV, TSV or plain text"
+    )
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: standard output")
     parser.add_argument("--with", dest="by", choices=("spacy", "rule"), help="default: spacy if installed")
     chosen = parser.parse_args(arguments)

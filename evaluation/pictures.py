@@ -23,7 +23,7 @@ def _greek_font() -> ImageFont.FreeTypeFont:
     spec = find_spec("matplotlib")
     assert spec is not None and spec.submodule_search_locations is not None
     folder = Path(spec.submodule_search_locations[0])
-    return ImageFont.truetype(folder / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf", 9)
+    return ImageFont.truetype(str(folder / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"), 9)
 
 
 def grid(images: Sequence[Image.Image], captions: Sequence[str], right: Sequence[bool | None]) -> Image.Image:

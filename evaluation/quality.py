@@ -31,7 +31,6 @@ from PIL import Image
 
 from asyndm.errors import UserError
 from evaluation.features import Features, fid, kid
-from evaluation.locks import locked
 from evaluation.messages import describe
 from evaluation.metrics import Score
 from evaluation.metrics.exact import meanings
@@ -39,13 +38,14 @@ from evaluation.results import (
     QUALITY_FILE,
     RUN_FILE,
     QualityRow,
-    read_rows,
     runs_below,
     sha256,
-    write_rows,
 )
+from evaluation.runs.stamps import CHANGED
 from evaluation.score import name_of, of_run
 from evaluation.scoring import opened
+from evaluation.shared_rows import SharedRows
+from evaluation.terminal import printable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 130
     except Exception as error:
-        print(f"error: {describe(error)}", file=sys.stderr)
+        print(printable(f"error: {describe(error)}"), file=sys.stderr)
         return 1
 
 
@@ -117,7 +117,9 @@ class PictureSet:
             UserError: there are none.
         """
         if (folder / RUN_FILE).exists():
-            pictures = of_run(folder)
+            pictures, changed = of_run(folder)
+            for path in changed:
+                _warn(f"{path}: {CHANGED}")
             found = cls(folder, [p.path for p in pictures], [p.prompt.text for p in pictures])
         else:
             found = cls(folder, sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES))
@@ -261,21 +263,20 @@ def renders(texts: Sequence[str], seed: int) -> list[Image.Image]:
 def _add(comparison: Comparison, folder: Path) -> int:
     """One set; what is wrong with it is told, and the next one is compared all the same."""
     try:
-        pictures, path = PictureSet.of(folder), folder / QUALITY_FILE
-        rows = list(comparison.rows(pictures, read_rows(path, QualityRow)))
-        with locked(folder):
-            done = read_rows(path, QualityRow)
-            if new := [row for row in rows if row not in done]:
-                write_rows(path, QualityRow, [*done, *new])
+        pictures, table = PictureSet.of(folder), SharedRows(folder / QUALITY_FILE, QualityRow, list)
+        rows = list(comparison.rows(pictures, list(table.rows.values())))
+        if new := [row for row in rows if row.place not in table.rows]:
+            table.put(new)
+            table.save()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(printable(f"error: {error}"), file=sys.stderr)
         return 1
     by, by_kid = rows
-    print(
-        f"{folder}  fid {by.value:.4f}  kid {by_kid.value:.6f} ± {by_kid.deviation:.6f}  {by.images} pictures "
-        f"against {by.reference_images} of {by.reference} by {by.features}, {len(new)} new",
-        flush=True,
+    said = (
+        f"{folder}  fid {by.value:.4f}  kid {by_kid.value:.6f} ± {by_kid.deviation or 0:.6f}  {by.images} pictures "
+        f"against {by.reference_images} of {by.reference} by {by.features}, {len(new)} new"
     )
+    print(printable(said), flush=True)
     return 0
 
 
@@ -295,7 +296,7 @@ def _name(pictures: PictureSet) -> str:
 
 
 def _warn(text: str) -> None:
-    print(f"warning: {text}", file=sys.stderr)
+    print(printable(f"warning: {text}"), file=sys.stderr)
 
 
 if __name__ == "__main__":

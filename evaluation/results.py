@@ -9,38 +9,83 @@ A run is a folder with
 - ``images.csv``    one row an image (`ImageRow`), the pictures themselves under ``images/``,
 - ``scores.csv``    one row an image and metric (`ScoreRow`),
 - ``quality.csv``   one row a set of images and distance (`QualityRow`), where it was measured,
-- ``grid.png``, ``strip.png``  pictures to look at.
+- ``grid.png``, ``strip.png``  pictures to look at,
+- ``.stamps.csv``   when each picture was last read, so that not all are each time (`evaluation.runs.stamps`).
 
 Every file is written whole or not at all: under a temporary name, then renamed.
 """
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import io
 import json
 import math
-import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from sys import intern
+from typing import Any, ClassVar, Self
 
-from asyndm.errors import UserError, first_line
+from asyndm.errors import UserError
+from evaluation.files import (
+    REMEDY,
+    ForeignFile,
+    checked_file,
+    is_whole_png,
+    read_json,
+    sha256,
+    write_bytes,
+    write_json,
+)
+from evaluation.row_files import read_rows, write_rows
 from evaluation.runs.prompts import Prompt
+from evaluation.runs.records import find_flaw
+
+__all__ = [
+    "IMAGES_FILE",
+    "PROMPTS_FILE",
+    "QUALITY_FILE",
+    "REMEDY",
+    "RUN_FILE",
+    "SCHEMA_VERSION",
+    "SCORES_FILE",
+    "SHARDS",
+    "STATE_FILE",
+    "ForeignFile",
+    "ImageRow",
+    "QualityRow",
+    "Run",
+    "ScoreRow",
+    "checked_file",
+    "find_runs",
+    "is_newer",
+    "is_whole_png",
+    "read_json",
+    "read_prompts",
+    "read_record",
+    "read_rows",
+    "read_run",
+    "read_state",
+    "runs_below",
+    "sha256",
+    "write_bytes",
+    "write_json",
+    "write_prompts",
+    "write_rows",
+]
 
 SCHEMA_VERSION = 1
 RUN_FILE, STATE_FILE, PROMPTS_FILE = "run.json", "state.json", "prompts.json"
 IMAGES_FILE, SCORES_FILE, QUALITY_FILE = "images.csv", "scores.csv", "quality.csv"
 SHARDS = "shards"
-RECORD_PARTS = ("config", "identity", "timings")
-REMEDY = "delete it and ask for the run again: what is missing is made anew"
-PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 
 
-@dataclass(frozen=True)
+def _cells(row: ImageRow | ScoreRow | QualityRow) -> dict[str, str]:
+    values = {name: getattr(row, name) for name in row.__slots__}
+    return {name: "" if value is None else str(value) for name, value in values.items()}
+
+
+@dataclass(frozen=True, slots=True)
 class ImageRow:
     """One picture. `image_index` counts within its prompt; `file` is relative to the run's folder."""
 
@@ -54,6 +99,8 @@ class ImageRow:
     file: str
     sha256: str
 
+    dispensable: ClassVar[tuple[str, ...]] = ()
+
     @property
     def key(self) -> tuple[str, int]:
         """What joins it with its scores."""
@@ -65,18 +112,19 @@ class ImageRow:
         return self.key
 
     def to_cells(self) -> dict[str, str]:
-        return {name: str(value) for name, value in vars(self).items()} | {
-            "subjects": json.dumps(self.subjects)
-        }
+        return _cells(self) | {"subjects": json.dumps(self.subjects)}
 
     @classmethod
     def from_cells(cls, cells: dict[str, str]) -> Self:
+        subjects = json.loads(cells["subjects"])
+        if not isinstance(subjects, list) or not all(isinstance(text, str) for text in subjects):
+            raise ValueError("subjects are no list of texts")
         return cls(
-            cells["run_id"],
+            intern(cells["run_id"]),
             cells["prompt_id"],
             cells["prompt"],
-            tuple(json.loads(cells["subjects"])),
-            cells["kind"],
+            tuple(map(intern, subjects)),
+            intern(cells["kind"]),
             int(cells["image_index"]),
             int(cells["seed"]),
             cells["file"],
@@ -84,7 +132,7 @@ class ImageRow:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ScoreRow:
     """One metric's opinion of one picture. `value` is None where it could not be scored; `reason` says why,
     or what is wrong with the picture."""
@@ -95,6 +143,8 @@ class ScoreRow:
     metric: str
     value: float | None
     reason: str = ""
+
+    dispensable: ClassVar[tuple[str, ...]] = ("reason",)
 
     @property
     def key(self) -> tuple[str, int]:
@@ -107,7 +157,7 @@ class ScoreRow:
 
     def to_cells(self) -> dict[str, str]:
         value = "" if self.value is None else repr(float(self.value))
-        return {name: str(cell) for name, cell in vars(self).items()} | {"value": value}
+        return _cells(self) | {"value": value}
 
     @classmethod
     def from_cells(cls, cells: dict[str, str]) -> Self:
@@ -115,16 +165,16 @@ class ScoreRow:
         if value is not None and not math.isfinite(value):
             raise ValueError(f"the value {value} is no number")
         return cls(
-            cells["run_id"],
+            intern(cells["run_id"]),
             cells["prompt_id"],
             int(cells["image_index"]),
-            cells["metric"],
+            intern(cells["metric"]),
             value,
             cells["reason"],
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class QualityRow:
     """One distance between a set of pictures and a reference set.
 
@@ -145,13 +195,15 @@ class QualityRow:
     subset_size: int | None
     seed: int | None
 
+    dispensable: ClassVar[tuple[str, ...]] = ()
+
     @property
     def place(self) -> tuple[str, str, str, str, int | None, int | None]:
         """Which row of its file it is: what the value depends on."""
         return self.metric, self.features, self.reference, self.pictures, self.subset_size, self.seed
 
     def to_cells(self) -> dict[str, str]:
-        return {name: "" if value is None else str(value) for name, value in vars(self).items()}
+        return _cells(self)
 
     @classmethod
     def from_cells(cls, cells: dict[str, str]) -> Self:
@@ -170,18 +222,16 @@ class QualityRow:
         )
 
 
-Row = TypeVar("Row", ImageRow, ScoreRow, QualityRow)
-
-
 @dataclass(frozen=True)
 class Run:
-    """A run as read back from its folder."""
+    """A run as read back from its folder. `left_out` counts images of its list that are not among `images`."""
 
     folder: Path
     record: dict[str, Any]
     state: str
     images: list[ImageRow] = field(default_factory=list)
     scores: list[ScoreRow] = field(default_factory=list)
+    left_out: int = 0
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -199,95 +249,9 @@ class Run:
         return read_prompts(self.folder / PROMPTS_FILE)
 
 
-def write_bytes(path: Path, content: bytes, durable: bool = True) -> None:
-    """Writes a file whole or not at all; with `durable`, it is on the disk before it gets its name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """`write_bytes` of readable JSON."""
-    write_bytes(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
-
-
-def read_json(path: Path) -> Any:
-    """What a JSON file says.
-
-    Raises:
-        UserError: it is not JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error}); {REMEDY}") from error
-
-
-def write_rows(path: Path, kind: type[Row], rows: Iterable[Row]) -> None:
-    """`write_bytes` of a CSV with the columns of `kind`."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [column.name for column in fields(kind)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(row.to_cells() for row in rows)
-    write_bytes(path, text.getvalue().encode())
-
-
-def read_rows(path: Path, kind: type[Row]) -> list[Row]:
-    """The rows of a CSV; none if there is no such file.
-
-    Raises:
-        UserError: a row that cannot be read, with its line.
-    """
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(_whole(file))
-        try:
-            return [kind.from_cells(cells) for cells in reader]
-        except (KeyError, ValueError, TypeError, AttributeError, csv.Error) as error:
-            why = first_line(error, type(error).__name__)
-            raise UserError(
-                f"{path}, line {reader.line_num}: not a row of {path.name} ({why}); {REMEDY}"
-            ) from error
-
-
-def _whole(lines: Iterable[str]) -> Iterator[str]:
-    """The lines of a file, which ends with the end of a line.
-
-    Raises:
-        ValueError: it was cut short.
-    """
-    line = "\n"
-    for line in lines:
-        yield line
-    if not line.endswith("\n"):
-        raise ValueError("the last line has no end")
-
-
-def salvaged_rows(path: Path, kind: type[Row]) -> list[Row]:
-    """The rows of a damaged CSV that are whole: of one cut short the last line may be a part of one."""
-    lines = path.read_bytes().decode("utf-8", "replace").splitlines(keepends=True)
-    whole = [line for line in lines if line.endswith("\n") and "\0" not in line]
-    rows = []
-    for cells in csv.DictReader(whole):
-        try:
-            rows.append(kind.from_cells(cells))
-        except (KeyError, ValueError, TypeError, AttributeError):
-            continue
-    return rows
-
-
 def write_prompts(path: Path, prompts: Sequence[Prompt]) -> None:
     """Keeps what the metrics need to know of each prompt."""
-    write_json(path, [asdict(prompt) for prompt in prompts])
+    write_json(path, [prompt.to_dict() for prompt in prompts])
 
 
 def read_prompts(path: Path) -> dict[str, Prompt]:
@@ -296,9 +260,10 @@ def read_prompts(path: Path) -> dict[str, Prompt]:
     Raises:
         UserError: not the prompts of a run.
     """
+    entries = read_json(path)
     try:
-        prompts = [Prompt.from_dict(entry) for entry in read_json(path)]
-    except (KeyError, TypeError) as error:
+        prompts = [Prompt.from_dict(entry) for entry in entries]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path}: not the prompts of a run ({error!r}); {REMEDY}") from error
     return {prompt.prompt_id: prompt for prompt in prompts}
 
@@ -307,7 +272,7 @@ def read_state(folder: Path) -> dict[str, Any]:
     """The run's state; ``{"state": "pending"}`` before it began, or where the file says nothing."""
     try:
         state = read_json(folder / STATE_FILE)
-    except (FileNotFoundError, NotADirectoryError, UserError):
+    except (OSError, UserError):
         state = None
     return state if isinstance(state, dict) and isinstance(state.get("state"), str) else {"state": "pending"}
 
@@ -316,7 +281,8 @@ def read_record(folder: Path) -> dict[str, Any]:
     """What ``run.json`` says.
 
     Raises:
-        UserError: no run there, a damaged one, or one written by a newer version.
+        UserError: no run there, or a damaged one.
+        ForeignFile: it was written by a newer version, or is no file.
     """
     path = folder / RUN_FILE
     try:
@@ -324,13 +290,21 @@ def read_record(folder: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise UserError(f"{folder}: no {RUN_FILE} there") from error
     version = record.get("schema_version") if isinstance(record, dict) else None
-    if not isinstance(version, int) or not all(isinstance(record.get(part), dict) for part in RECORD_PARTS):
-        raise UserError(f"{path}: not the record of a run; {REMEDY}")
-    if version > SCHEMA_VERSION:
-        raise UserError(
+    if is_newer(version):
+        raise ForeignFile(
             f"{path}: schema version {version} is newer than this program's {SCHEMA_VERSION}; update it"
         )
+    if flaw := find_flaw(record):
+        raise UserError(f"{path}: not the record of a run ({flaw}); {REMEDY}")
     return dict(record)
+
+
+def is_newer(version: Any) -> bool:
+    """Whether a record's schema version, a number or one in quotes, is none of this program's."""
+    try:
+        return float(version) > SCHEMA_VERSION
+    except (TypeError, ValueError, OverflowError):
+        return isinstance(version, int)
 
 
 def read_run(folder: Path) -> Run:
@@ -366,19 +340,3 @@ def runs_below(root: Path) -> list[Path]:
     if not root.is_dir():
         raise UserError(f"{root}: {'a file, not a folder of runs' if root.exists() else 'no such folder'}")
     return sorted(path.parent.resolve() for path in root.rglob(RUN_FILE))
-
-
-def is_whole_png(path: Path) -> bool:
-    """Whether the file is there and has its end: a PNG cut short by a crash does not count as made."""
-    try:
-        with path.open("rb") as file:
-            file.seek(-len(PNG_END), os.SEEK_END)
-            return file.read() == PNG_END
-    except OSError:
-        return False
-
-
-def sha256(path: Path) -> str:
-    """The file's SHA-256, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

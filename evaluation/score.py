@@ -4,15 +4,16 @@
     python -m evaluation.score runs metric=[clip_original,blip_vqa]          # all runs below
     python -m evaluation.score PICTURES --prompts prompts.csv metric=clip_original
 
-``prompts.csv`` has the columns ``file`` (relative to the folder) and ``text``, and may have ``phrases`` (separated by
-``;``) and ``kind``; a row's key in ``scores.csv`` then begins with the file's name. What is scored already is skipped;
-rows are added, and none is changed. Without ``metric=`` it is the exact checker of the shapes world.
+``prompts.csv`` (or TSV, JSON lines, JSON, YAML) has the columns ``file`` (relative to the folder) and ``text``, or others
+of their usual names (``image``, ``caption``), and may have ``phrases`` (separated by ``;``) and ``kind``; a row's key in
+``scores.csv`` then begins with the file's name. What is scored already is skipped; rows are added, and none is changed.
+A run's picture that is no longer the one it lists is named and left out, with its scores. Without ``metric=`` it is the
+exact checker of the shapes world.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -27,19 +28,20 @@ from evaluation.choices import build_metrics
 from evaluation.locks import clear_claims
 from evaluation.messages import describe
 from evaluation.metrics import Metric
+from evaluation.picture_lists import listed
 from evaluation.results import (
+    IMAGES_FILE,
     PROMPTS_FILE,
     RUN_FILE,
     SCORES_FILE,
+    ImageRow,
     ScoreRow,
+    read_prompts,
     read_record,
     read_rows,
-    read_run,
     runs_below,
-    sha256,
 )
-from evaluation.runs.prompts import Prompt, text_id
-from evaluation.runs.rows import csv_rows, read_text, texts
+from evaluation.runs.stamps import CHANGED, changed_pictures
 from evaluation.scoring import (
     Picture,
     add_missing,
@@ -50,6 +52,8 @@ from evaluation.scoring import (
     unscored,
     write_basis,
 )
+from evaluation.shared_rows import SharedRows
+from evaluation.terminal import printable
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
@@ -63,7 +67,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("folder", type=Path, help="a run, a folder of runs, or a folder of pictures")
     parser.add_argument("settings", nargs="*", help="metric=NAME, metric=[A,B], metric.NAME.SETTING=VALUE")
-    parser.add_argument("--prompts", type=Path, metavar="CSV", help="for a folder that is no run")
+    parser.add_argument(
+        "--prompts",
+        type=Path,
+        metavar="CSV",
+        help="for a folder that is no run; also TSV, JSON lines, JSON or YAML",
+    )
     parser.add_argument("--batch-size", type=int, default=16, metavar="N")
     chosen = parser.parse_intermixed_args(arguments)
     try:
@@ -79,7 +88,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         work, status = {}, 0
         for folder in runs:
             try:
-                work[folder] = of_run(folder)
+                work[folder], changed = of_run(folder)
+                for path in changed:
+                    status = _tell(UserError(f"{path}: {CHANGED}"))
             except Exception as error:
                 status = _tell(error)
         return max(status, score_all(work, metrics, chosen.batch_size))
@@ -91,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _tell(error: Exception) -> int:
-    print(f"error: {describe(error)}", file=sys.stderr)
+    print(printable(f"error: {describe(error)}"), file=sys.stderr)
     return 1
 
 
@@ -103,10 +114,16 @@ def score_all(work: Mapping[Path, Sequence[Picture]], metrics: Mapping[str, Metr
         The exit status: 1 where anything was wrong.
     """
     status, ready = 0, []
-    for metric in metrics.values():
-        for folder, pictures in work.items():
+    tables: dict[Path, SharedRows[ScoreRow]] = {}
+    for folder, pictures in work.items():
+        try:
+            tables[folder] = score_table(folder, pictures)
+        except Exception as error:
+            status = _tell(error)
+            continue
+        for metric in metrics.values():
             try:
-                check_folder(folder, pictures, metric)
+                check_folder(tables[folder], pictures, metric)
                 ready.append((metric, folder))
             except Exception as error:
                 status = _tell(error)
@@ -114,7 +131,7 @@ def score_all(work: Mapping[Path, Sequence[Picture]], metrics: Mapping[str, Metr
         try:
             for folder in (folder for one, folder in ready if one is metric):
                 try:
-                    add_scores(folder, work[folder], metric, batch_size)
+                    add_scores(tables[folder], work[folder], metric, batch_size)
                 except Exception as error:
                     status = _tell(error)
         finally:
@@ -137,51 +154,32 @@ def compose_metrics(settings: Sequence[str]) -> dict[str, Metric]:
     return metrics
 
 
-def of_run(folder: Path) -> list[Picture]:
-    """The pictures of a run, with its prompts."""
-    run = read_run(folder)
-    if missing := next((row.prompt_id for row in run.images if row.prompt_id not in run.prompts), None):
-        raise UserError(f"{folder / PROMPTS_FILE}: no prompt {missing}, which images.csv names")
-    return [Picture(folder / row.file, run.prompts[row.prompt_id], row.image_index) for row in run.images]
-
-
-def listed(folder: Path, path: Path) -> list[Picture]:
-    """The pictures that a CSV lists. A picture is known by its file's name, content, text and phrases together: one that
-    has changed is another one. A file that is not there is kept, and cannot be scored.
+def of_run(folder: Path) -> tuple[list[Picture], list[Path]]:
+    """The pictures of a run, with its prompts, and those left out because they are not the ones that it lists.
 
     Raises:
-        UserError: no such folder or file, a malformed row, one without file or text, no rows, no files.
+        UserError: no run there, or a file of it that cannot be read.
     """
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder")
-    if not path.is_file():
-        raise UserError(f"--prompts {path}: no such file")
-    pictures: dict[str, Picture] = {}
-    for line, row in csv_rows(path, read_text(path)):
-        name, text = (row.get("file") or "").strip(), (row.get("text") or "").strip()
-        if not name or not text:
-            raise UserError(f"{path}, line {line}: needs file and text")
-        file, phrases = folder / name, texts(row, "phrases")
-        content = sha256(file) if file.is_file() else ""
-        said = hashlib.sha256("\n".join((content, text, *phrases)).encode()).hexdigest()[:8]
-        prompt = Prompt(f"{text_id(name)}-{said}", text, (), row.get("kind") or "", phrases)
-        pictures[prompt.prompt_id] = Picture(file, prompt)
-    if not pictures:
-        raise UserError(f"{path}: no rows")
-    if not any(picture.path.is_file() for picture in pictures.values()):
-        raise UserError(f"{path}: none of its files is in {folder}")
-    return list(pictures.values())
+    read_record(folder)
+    prompts, rows = read_prompts(folder / PROMPTS_FILE), read_rows(folder / IMAGES_FILE, ImageRow)
+    if missing := next((row.prompt_id for row in rows if row.prompt_id not in prompts), None):
+        raise UserError(f"{folder / PROMPTS_FILE}: no prompt {missing}, which {IMAGES_FILE} names")
+    changed = {row.key: folder / row.file for row in changed_pictures(folder, rows)}
+    kept = [row for row in rows if row.key not in changed]
+    pictures = [Picture(folder / row.file, prompts[row.prompt_id], row.image_index) for row in kept]
+    return pictures, list(changed.values())
 
 
-def check_folder(folder: Path, pictures: Sequence[Picture], metric: Metric) -> None:
+def check_folder(table: SharedRows[ScoreRow], pictures: Sequence[Picture], metric: Metric) -> None:
     """Refuses what could not be scored.
 
     Raises:
         UserError: no pictures, scores of the same name that rest on something else, or what the metric refuses.
     """
+    folder = table.path.parent
     if not pictures:
         raise UserError(f"{folder}: no pictures yet")
-    todo = unscored(pictures, read_rows(folder / SCORES_FILE, ScoreRow), metric)
+    todo = unscored(pictures, table.rows, metric)
     if len(todo) < len(pictures) and (basis := read_bases(folder).get(metric.name)) != metric.basis:
         remedy = (
             "experiments.run replaces them, this command never does"
@@ -189,33 +187,25 @@ def check_folder(folder: Path, pictures: Sequence[Picture], metric: Metric) -> N
             else f"move {SCORES_FILE} and metrics.json away"
         )
         raise UserError(
-            f"{folder / SCORES_FILE}: has {metric.name} scores that rest on something else ({basis}); {remedy}"
+            f"{table.path}: has {metric.name} scores that rest on something else ({basis}); {remedy}"
         )
     if todo:
         metric.check([picture.prompt for picture in todo], _size(pictures))
 
 
-def add_scores(folder: Path, pictures: Sequence[Picture], metric: Metric, batch_size: int) -> None:
-    """Adds the missing rows to the folder's ``scores.csv``, after every batch, and says what they come to.
-
-    Raises:
-        UserError: a row of the file that cannot be read.
-    """
-    name = metric.name
-    table = score_table(folder, pictures)
-    if unscored(pictures, table.rows.values(), metric):
+def add_scores(
+    table: SharedRows[ScoreRow], pictures: Sequence[Picture], metric: Metric, batch_size: int
+) -> None:
+    """Adds the missing rows to a folder's ``scores.csv``, and says what all come to."""
+    folder, name = table.path.parent, metric.name
+    if unscored(pictures, table.rows, metric):
         write_basis(folder, metric)
     new = add_missing(table, metric, pictures, name_of(folder), batch_size)
     clear_claims(folder)
-    keys = {picture.key for picture in pictures}
-    found = [
-        row for row in table.rows.values() if row.metric == name and row.value is not None and row.key in keys
-    ]
+    found = [row for p in pictures if (row := table.rows.get((name, *p.key))) and row.value is not None]
     mean = f"{means(found)[name]:.4f}" if found else "no scores"
-    print(
-        f"{folder}  {name} {mean}  {len(found)} of {len(pictures)} pictures, {new} new",
-        flush=True,
-    )
+    said = f"{folder}  {name} {mean}  {len(found)} of {len(pictures)} pictures, {new} new"
+    print(printable(said), flush=True)
 
 
 def _size(pictures: Sequence[Picture]) -> tuple[int, int]:
@@ -229,7 +219,8 @@ def _size(pictures: Sequence[Picture]) -> tuple[int, int]:
 
 def name_of(folder: Path) -> str:
     """The run's id, or the name of a folder that is no run."""
-    return str(read_record(folder)["run_id"]) if (folder / RUN_FILE).exists() else folder.resolve().name
+    name = folder.resolve().name
+    return str(read_record(folder).get("run_id", name)) if (folder / RUN_FILE).exists() else name
 
 
 if __name__ == "__main__":

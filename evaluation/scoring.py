@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 from tqdm import tqdm
 
-from asyndm.errors import first_line
+from asyndm.errors import UserError, first_line
+from evaluation.images import open_image
 from evaluation.locks import locked, share_out
 from evaluation.memory import Room, in_parts
+from evaluation.messages import is_quiet
 from evaluation.metrics import Metric, Score
 from evaluation.results import RUN_FILE, SCORES_FILE, ScoreRow, read_json, read_record, write_json
 from evaluation.runs.prompts import Prompt
@@ -35,15 +36,6 @@ class Picture:
     @property
     def key(self) -> tuple[str, int]:
         return self.prompt.prompt_id, self.image_index
-
-
-def open_image(path: Path) -> Image.Image:
-    """A picture in memory, 8 bits a channel, upright as its camera says, its file closed."""
-    with Image.open(path) as image:
-        upright = ImageOps.exif_transpose(image)
-        if upright.mode.startswith("I"):
-            upright = Image.fromarray((np.asarray(upright) // 257).clip(0, 255).astype(np.uint8))
-        return Image.fromarray(np.asarray(upright.convert("RGB")))
 
 
 def score(metric: Metric, batch: Sequence[Picture], run_id: str, room: Room) -> list[ScoreRow]:
@@ -111,14 +103,15 @@ def add_missing(
 
     def missing(number: int) -> bool:
         table.refresh()
-        return any((metric.name, *picture.key) not in table.rows for picture in batches[number][1])
+        return bool(unscored(batches[number][1], table.rows, metric))
 
-    if not any(unscored(batch, table.rows.values(), metric) for _, batch in batches):
-        return 0
     total = sum(len(batch) for _, batch in batches)
-    with tqdm(total=total, unit="img", desc=metric.name, delay=delay) as bar:
-        done = total - len(unscored([p for _, batch in batches for p in batch], table.rows.values(), metric))
-        bar.update(done)
+    todo = sum(len(unscored(batch, table.rows, metric)) for _, batch in batches)
+    if not todo:
+        table.mend()
+        return 0
+    with tqdm(total=total, unit="img", desc=metric.name, delay=delay, disable=is_quiet()) as bar:
+        bar.update(total - todo)
         try:
             names = [f"{metric.name}-{i:05d}" for i, _ in batches]
             with closing(share_out(table.path.parent, names, missing)) as claimed:
@@ -133,10 +126,13 @@ def add_missing(
     return new
 
 
-def unscored(pictures: Sequence[Picture], rows: Iterable[ScoreRow], metric: Metric) -> list[Picture]:
-    """The pictures of which the metric has no row."""
-    done = {row.key for row in rows if row.metric == metric.name}
-    return [picture for picture in pictures if picture.key not in done]
+def unscored(pictures: Sequence[Picture], rows: Container[Any], metric: Metric) -> list[Picture]:
+    """The pictures of which the metric has no row.
+
+    Args:
+        rows: the places of all rows.
+    """
+    return [picture for picture in pictures if (metric.name, *picture.key) not in rows]
 
 
 def means(rows: Iterable[ScoreRow]) -> dict[str, float]:
@@ -149,11 +145,18 @@ def means(rows: Iterable[ScoreRow]) -> dict[str, float]:
 
 
 def read_bases(folder: Path) -> dict[str, Any]:
-    """What the scores of each metric in the folder, a run's or another, rest on."""
+    """What the scores of each metric in the folder, a run's or another, rest on.
+
+    Raises:
+        UserError: the file that says so cannot be read.
+    """
     if (folder / RUN_FILE).exists():
         return dict(read_record(folder).get("metrics", {}))
-    path = folder / BASES_FILE
-    return dict(read_json(path)) if path.exists() else {}
+    path, remedy = folder / BASES_FILE, f"move it and {SCORES_FILE} away"
+    bases = read_json(path, remedy) if path.exists() else {}
+    if not isinstance(bases, dict):
+        raise UserError(f"{path}: does not say what scores rest on; {remedy}")
+    return bases
 
 
 def write_basis(folder: Path, metric: Metric) -> None:

@@ -19,6 +19,8 @@ GRID = 1 << 14
 """Of the permutation test: the steps in which sums that are no whole numbers are counted."""
 FEW = 20
 """Clusters below which a percentile bootstrap covers too little: 4 give 81 % where 95 % are stated."""
+MANY = 2_000
+"""Clusters from which on sums are normal: what a bootstrap or a permutation test would find at great cost is computed."""
 
 
 @dataclass(frozen=True)
@@ -92,13 +94,14 @@ def _resamples(clusters: int, count: int) -> npt.NDArray[np.float64]:
 
 
 def clustered(values: Sequence[float], clusters: Sequence[Hashable], confidence: float = 0.95) -> Interval:
-    """The bootstrap over clusters; below `FEW` of them, where it is too narrow, Student's t of the ratio of their sums.
+    """The bootstrap over clusters; below `FEW` of them, where it is too narrow, and from `MANY` on, where both say the
+    same, Student's t of the ratio of their sums.
 
     mean ± t_{k-1} √( k/(k-1) Σ (S_c - mean n_c)² ) / n, with S_c and n_c the sum and number of values of each of the
     k clusters.
     """
     k = len(set(clusters))
-    if k == 1 or k >= FEW:
+    if k == 1 or FEW <= k < MANY:
         return clustered_bootstrap(values, clusters, confidence)
     from scipy.stats import t
 
@@ -156,36 +159,87 @@ def _alike(values: Sequence[float], clusters: Sequence[Hashable]) -> bool:
     return max(means) - min(means) <= 1e-12 * max(map(abs, values))
 
 
-def paired(first: Mapping[Key, float], second: Mapping[Key, float]) -> Paired | None:
-    """Compares image by image. Keys begin with the prompt, which is the cluster. None: nothing in common."""
-    differences, prompts, binary = _differences(first, second)
+def mean_of(intervals: Sequence[Interval]) -> Interval:
+    """The unweighted mean of K independent means, its interval made of theirs (MOVER, Zou and Donner 2008): each end is
+    √Σ (mean_k - end_k)² / K away. It is right wherever theirs are, be they bootstrapped, Wilson's or Student's.
+
+    Raises:
+        ValueError: no intervals.
+    """
+    if not intervals:
+        raise ValueError("no intervals to take the mean of")
+    k = len(intervals)
+    mean = sum(of.mean for of in intervals) / k
+    below = math.hypot(*(of.mean - of.low for of in intervals)) / k
+    above = math.hypot(*(of.high - of.mean for of in intervals)) / k
+    return Interval(mean, mean - below, mean + above, sum(of.n for of in intervals))
+
+
+def mean_over(scores: Mapping[Key, float], strata: Mapping[Key, Hashable] | None = None) -> Interval:
+    """`mean_interval` of scores whose keys begin with the prompt; with `strata`, of every key, `mean_of` those of the
+    strata."""
+    intervals = [mean_interval(list(own.values()), [key[0] for key in own]) for own in _split(scores, strata)]
+    return intervals[0] if strata is None else mean_of(intervals)
+
+
+def paired(
+    first: Mapping[Key, float], second: Mapping[Key, float], strata: Mapping[Key, Hashable] | None = None
+) -> Paired | None:
+    """Compares image by image. Keys begin with the prompt, which is the cluster. None: nothing in common.
+
+    With `strata`, of every key, the difference is that of the unweighted means of the strata's means.
+    """
+    differences, binary = _differences(first, second)
     if not differences:
         return None
-    wins, losses = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
-    interval = difference_interval(differences, prompts, binary)
-    return Paired(interval, wins, losses, sign_flips(differences, prompts))
+    wins, losses = sum(d > 0 for d in differences.values()), sum(d < 0 for d in differences.values())
+    parts = _split(differences, strata)
+    common = math.lcm(*map(len, parts))  # whole numbers stay whole
+    weighted = {
+        key: d if strata is None else d * (common // len(own)) for own in parts for key, d in own.items()
+    }
+    p = sign_flips(list(weighted.values()), [key[0] for key in weighted])
+    return Paired(_mean_difference(parts, binary), wins, losses, p)
 
 
-def stands_out(best: Mapping[Key, float], others: Sequence[Mapping[Key, float]]) -> bool:
+def stands_out(
+    best: Mapping[Key, float],
+    others: Sequence[Mapping[Key, float]],
+    strata: Mapping[Key, Hashable] | None = None,
+) -> bool:
     """Whether the first is surely the largest: the interval of its paired difference from each of the others is above
-    0, by Bonferroni at 1 - 0.05/k for k others, so that all of them hold together with 95 %."""
+    0, by Bonferroni at 1 - 0.05/k for k others, so that all of them hold together with 95 %. `strata` as in `paired`."""
     for other in others:
-        differences, prompts, binary = _differences(best, other)
-        if (
-            not differences
-            or difference_interval(differences, prompts, binary, 1 - 0.05 / len(others)).low <= 0
-        ):
+        differences, binary = _differences(best, other)
+        if not differences:
+            return False
+        if _mean_difference(_split(differences, strata), binary, 1 - 0.05 / len(others)).low <= 0:
             return False
     return bool(others)
 
 
-def _differences(
-    first: Mapping[Key, float], second: Mapping[Key, float]
-) -> tuple[list[float], list[Hashable], bool]:
-    """First minus second where both are, the prompt of each, and whether all scores are right or wrong."""
-    shared = [key for key in first if key in second]
-    binary = {scores[key] for scores in (first, second) for key in shared} <= {0.0, 1.0}
-    return [first[key] - second[key] for key in shared], [key[0] for key in shared], binary
+def _differences(first: Mapping[Key, float], second: Mapping[Key, float]) -> tuple[dict[Key, float], bool]:
+    """First minus second where both are, and whether all scores are right or wrong."""
+    differences = {key: value - second[key] for key, value in first.items() if key in second}
+    binary = {scores[key] for scores in (first, second) for key in differences} <= {0.0, 1.0}
+    return differences, binary
+
+
+def _split(values: Mapping[Key, float], strata: Mapping[Key, Hashable] | None) -> list[dict[Key, float]]:
+    """The values of each stratum; all together where there are none."""
+    parts: dict[Hashable, dict[Key, float]] = {}
+    for key, value in values.items():
+        parts.setdefault(None if strata is None else strata[key], {})[key] = value
+    return list(parts.values())
+
+
+def _mean_difference(
+    parts: Sequence[Mapping[Key, float]], binary: bool, confidence: float = 0.95
+) -> Interval:
+    intervals = [
+        difference_interval(list(own.values()), [key[0] for key in own], binary, confidence) for own in parts
+    ]
+    return intervals[0] if len(intervals) == 1 else mean_of(intervals)
 
 
 def sign_flips(differences: Sequence[float], clusters: Sequence[Hashable]) -> float:
@@ -194,7 +248,8 @@ def sign_flips(differences: Sequence[float], clusters: Sequence[Hashable]) -> fl
 
     With a_c the sums of the prompts' differences, P(|Σ ±a_c| >= |Σ a_c|) over all signs. No draws: the distribution of
     the sum is built prompt by prompt, exactly where the sums are small whole numbers as those of right and wrong are,
-    else in steps of Σ |a_c| / `GRID`.
+    else in steps of Σ |a_c| / `GRID`. Of `MANY` prompts, which such steps would be too coarse for, the sum is normal with
+    variance Σ a_c².
 
     Raises:
         ValueError: no differences, or not one cluster for each.
@@ -208,6 +263,8 @@ def sign_flips(differences: Sequence[float], clusters: Sequence[Hashable]) -> fl
     if not away.any():
         return 1.0
     if (away != away.round()).any() or np.abs(away).sum() > GRID:
+        if len(away) >= MANY:
+            return math.erfc(abs(away.sum()) / math.sqrt(2 * (away @ away)))
         away = away / np.abs(away).sum() * GRID
     steps = away.round().astype(int)
     sizes = np.abs(steps)

@@ -7,42 +7,30 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 from asyndm.errors import UserError
-from evaluation.results import PROMPTS_FILE, REMEDY, RUN_FILE, Run
-from evaluation.statistics import Interval, holm, mean_interval, paired, stands_out
-
-METHODS = {
-    "NoMask": "DM",
-    "GlobalMask": "DM_concave",
-    "DynamicMask": "AsynDM",
-    "StaticMask": "AsynDM_static",
-    "ExternalMask": "AsynDM_external",
-}
-"""What the masks are called as methods."""
+from evaluation.labels import METHODS, labels, subjects_of
+from evaluation.results import Run
+from evaluation.statistics import Interval, holm, mean_over, paired, stands_out
 
 Key = tuple[str, str, int]
 """An image across runs: prompt id, prompt, seed."""
 
-READING: dict[str, Any] = {
-    "attention_factor": None,
-    "attention_layers": None,
-    "attention_keys": "joint",
-    "attention_text": "both",
-    "text_level": "mean",
-}
-"""What masks are made of, and what is not worth telling."""
 CONDITIONS = ("model", "prompt_set", "steps", "eta", "guidance", "height", "width", "noise", "recipe")
 PAIRING = tuple(name for name in CONDITIONS if name != "prompt_set")
 """What two methods must share to be compared, beside the prompt and the seed of each image."""
 METHOD = ("method", "curve", "concavity", "threshold", "settings")
 ALWAYS = ("method", "curve", "concavity", "steps")
+ALL, MEAN = "all", "mean of kinds"
+"""Rows of all pictures together, and of the unweighted mean of the kinds' means, as GenEval publishes it."""
 Row = dict[str, Any]
 Against = tuple[str, str]
 """A column of the labels and one of its values, as text: ("guidance", "2")."""
+Strata = Mapping[Key, str] | None
+"""The kind of each image, where a mean is that of the kinds' means."""
+Rival = tuple[Row, Mapping[Key, float], Strata]
 
 
 @dataclass
@@ -77,77 +65,6 @@ def lower_is_better(run: Run) -> set[str]:
         name
         for name, basis in bases.items()
         if isinstance(basis, dict) and not basis.get("higher_is_better", True)
-    }
-
-
-def method_name(mask: str) -> str:
-    """ "asyndm.masks.DynamicMask" -> "AsynDM"."""
-    name = mask.rpartition(".")[2]
-    return METHODS.get(name, name)
-
-
-def curve_name(curve: str) -> str:
-    """ "asyndm.curves.PiecewiseLinear" -> "piecewise_linear"."""
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", curve.rpartition(".")[2]).lower()
-
-
-def labels(run: Run) -> dict[str, Any]:
-    """What tells a run from others in a table.
-
-    Raises:
-        UserError: the run's record lacks some of it.
-    """
-    try:
-        return _labels(run)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{run.folder / RUN_FILE}: not the record of a run ({error!r}); {REMEDY}") from error
-
-
-def _labels(run: Run) -> dict[str, Any]:
-    identity, config = run.identity, run.record["config"]
-    mask, curve, model = identity["mask"], identity["curve"], identity["model"]
-    method = method_name(mask["_target_"])
-    rest = {key: value for key, value in mask.items() if key not in ("_target_", "threshold")}
-    chosen = (config.get("subjects") or {}).get("name", "given")
-    if chosen != "given" and method_name(mask["_target_"]) != "DM":
-        rest["subjects"] = chosen
-    for name, default in READING.items():
-        if identity.get(name, default) != default:
-            rest[name] = identity[name]
-    rest |= identity.get("pipeline_arguments", {})
-    version = model.get("weights") or model.get("revision") or ""
-    return {
-        "model": (config["model"]["name"], version, model["dtype"]),
-        "prompt_set": _prompt_set(config["prompt_set"]),
-        "method": method,
-        "curve": "" if method == "DM" else curve_name(curve["_target_"]),
-        "concavity": curve.get("concavity", ""),
-        "threshold": mask.get("threshold", ""),
-        "settings": " ".join(f"{key}={value}" for key, value in sorted(rest.items())),
-        "steps": identity["num_inference_steps"],
-        "eta": identity["eta"],
-        "guidance": _guidance(identity["guidance"]),
-        "height": identity["height"],
-        "width": identity["width"],
-        "noise": identity.get("noise", "shared"),
-        "recipe": identity["recipe"],
-    }
-
-
-def _prompt_set(choice: Mapping[str, Any]) -> str:
-    """The set with the part of it that was drawn: "shapes/test", "file/mine"."""
-    path = choice.get("path") or choice.get("prompts_path")
-    part = choice.get("split") or (Path(path).stem if path else "")
-    return f"{choice['name']}/{part}" if part else str(choice["name"])
-
-
-def subjects_of(run: Run) -> dict[tuple[str, str], str]:
-    """Prompt -> its subjects and their concavities, as text; DM has no use for them."""
-    if method_name(run.identity["mask"]["_target_"]) == "DM" or not (run.folder / PROMPTS_FILE).exists():
-        return {}
-    return {
-        (prompt.prompt_id, prompt.text): json.dumps([asdict(subject) for subject in prompt.subjects])
-        for prompt in run.prompts.values()
     }
 
 
@@ -203,7 +120,7 @@ def table(
 
     Args:
         metric: only this one.
-        by_kind: one row for each prompt kind as well as for all.
+        by_kind: beside the row for all images one for the unweighted mean of the kinds' means, and one for each kind.
         against: compare with the cell that has this value of a column and is alike in all others, instead of with DM.
 
     Raises:
@@ -212,18 +129,18 @@ def table(
     cells = collect(runs)
     reference = _references(cells, against)
     rows: list[Row] = []
-    rivals: dict[tuple[Any, ...], list[tuple[Row, Mapping[Key, float]]]] = {}
+    rivals: dict[tuple[Any, ...], list[Rival]] = {}
     for cell in cells:
         names = [name for name in sorted(cell.scores) if metric in (None, name)]
         for name in names:
-            for kind in ["", *sorted(set(cell.images.values()))] if by_kind else [""]:
+            for kind in _kinds(cell) if by_kind else [ALL]:
                 own = _of_kind(cell, name, kind)
                 if own:
                     rows.append(_row(cell, name, kind, own, reference(cell, name)))
                     condition = (*cell.pairing, cell.labels["prompt_set"], name, kind)
-                    rivals.setdefault(condition, []).append((rows[-1], own))
+                    rivals.setdefault(condition, []).append((rows[-1], own, _strata(cell, kind)))
         if not names and metric is None:
-            rows.append(_row(cell, "", "", {}, {}))
+            rows.append(_row(cell, "", ALL, {}, {}))
     for together in rivals.values():
         _mark_best(together)
     tested = [row for row in rows if row["p"] is not None]
@@ -263,17 +180,32 @@ def _references(cells: Sequence[Cell], against: Against | None) -> Callable[[Cel
     return reference
 
 
-def _mark_best(rivals: Sequence[tuple[Row, Mapping[Key, float]]]) -> None:
+def _kinds(cell: Cell) -> list[str]:
+    """All images, their mean over the kinds where there are several, and each kind."""
+    kinds = sorted(set(cell.images.values()) - {""})
+    return [ALL, *([MEAN] if len(kinds) > 1 else []), *kinds]
+
+
+def _strata(cell: Cell, kind: str) -> Strata:
+    return cell.images if kind == MEAN else None
+
+
+def _mark_best(rivals: Sequence[Rival]) -> None:
     """Finds the row whose lead over every other one of the same conditions is no chance."""
     sign = 1 if rivals[0][0]["higher_is_better"] else -1
-    signed = [(row, {key: sign * value for key, value in scores.items()}) for row, scores in rivals]
-    best, scores = max(signed, key=lambda rival: sign * rival[0]["score"])
-    best["best"] = stands_out(scores, [other for row, other in signed if row is not best])
+    signed = [
+        (row, {key: sign * value for key, value in scores.items()}, strata) for row, scores, strata in rivals
+    ]
+    best, scores, strata = max(signed, key=lambda rival: sign * rival[0]["score"])
+    best["best"] = stands_out(scores, [other for row, other, _ in signed if row is not best], strata)
 
 
-def _of_kind(cell: Cell, metric: str, kind: str) -> dict[Key, float]:
+def _of_kind(cell: Cell, metric: str, kind: str) -> Mapping[Key, float]:
     scores = cell.scores.get(metric, {})
-    return {key: value for key, value in scores.items() if not kind or cell.images[key] == kind}
+    if kind == ALL:
+        return scores
+    wanted = set(cell.images.values()) - {""} if kind == MEAN else {kind}
+    return {key: value for key, value in scores.items() if cell.images[key] in wanted}
 
 
 def _row(cell: Cell, metric: str, kind: str, own: Mapping[Key, float], other: Mapping[Key, float]) -> Row:
@@ -281,16 +213,16 @@ def _row(cell: Cell, metric: str, kind: str, own: Mapping[Key, float], other: Ma
     row |= {"model": row["model"][0], "weights": row["model"][1], "dtype": row["model"][2]}
     shown = own or cell.images
     row |= {
-        "kind": kind or "all",
+        "kind": kind,
         "metric": metric,
         "higher_is_better": metric not in cell.lower_is_better,
         "n": len(shown),
         "prompts": len({key[0] for key in shown}),
         "seeds": len({key[2] for key in shown}),
     }
-    score = mean_interval(list(own.values()), [key[0] for key in own]) if own else None
-    row |= _interval("score", score) | {"best": False}
-    pair = paired(own, other)
+    strata = _strata(cell, kind)
+    row |= _interval("score", mean_over(own, strata) if own else None) | {"best": False}
+    pair = paired(own, other, strata)
     row |= _interval("difference", pair.difference if pair else None)
     wins, losses = (pair.wins, pair.losses) if pair else (None, None)
     if not row["higher_is_better"]:
@@ -352,8 +284,3 @@ def _only_what_differs(rows: list[Row], by_kind: bool) -> list[Row]:
         "metric",
     )
     return [{name: row[name] for name in (*first, *row) if name not in same} for row in rows]
-
-
-def _guidance(guidance: Mapping[str, Any]) -> str:
-    scale, negative = guidance.get("guidance_scale"), guidance.get("negative_prompt")
-    return ("" if scale is None else f"{scale:g}") + (f" not {negative!r}" if negative else "")

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,10 +23,22 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from asyndm.errors import UserError, first_line
+from evaluation.files import checked_file
 
 Array = npt.NDArray[np.float64]
 
 COLUMNS = 8
+UNREADABLE = (
+    OSError,
+    KeyError,
+    TypeError,
+    ValueError,
+    ArithmeticError,
+    SyntaxError,
+    RecursionError,
+    Image.DecompressionBombError,
+)
+"""What Pillow and JSON raise of broken and hostile files."""
 TRACES, PREVIEWS = "traces", "previews"
 KEY = "asyndm"
 VIRIDIS = np.array([(68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37)], dtype=float)
@@ -56,9 +70,28 @@ class Trace:
     @property
     def labels(self) -> list[str]:
         """The timesteps of each step: "t 561-701", or "t 561" where all places have the same; "σ 0.56-0.70"."""
-        sign, tell = ("σ", lambda t: f"{t / 1000:.2f}") if self.flow else ("t", lambda t: str(round(t)))
-        spans = [(tell(low), tell(high)) for low, high in self.ranges]
-        return [f"{sign} {high}" if low == high else f"{sign} {low}-{high}" for low, high in spans]
+        return _labels(self.ranges, self.flow)
+
+
+@dataclass(frozen=True)
+class Head:
+    """A trace without its small pictures; `size` is the width and height of all of them together."""
+
+    steps: tuple[int, ...]
+    ranges: tuple[tuple[float, float], ...]
+    size: tuple[int, int]
+    flow: bool
+
+    @property
+    def labels(self) -> list[str]:
+        """As of a `Trace`."""
+        return _labels(self.ranges, self.flow)
+
+
+def _labels(ranges: Sequence[tuple[float, float]], flow: bool) -> list[str]:
+    sign, tell = ("σ", lambda t: f"{t / 1000:.2f}") if flow else ("t", lambda t: str(round(t)))
+    spans = [(tell(low), tell(high)) for low, high in ranges]
+    return [f"{sign} {high}" if low == high else f"{sign} {low}-{high}" for low, high in spans]
 
 
 def trace(steps: Sequence[int], timesteps: Array, weights: Array, flow: bool = False) -> Trace:
@@ -99,17 +132,47 @@ def read_trace(path: Path) -> Trace:
     Raises:
         UserError: not a trace.
     """
+    with _opened(path, "a trace") as image:
+        head = _head(image)
+        return Trace(head.steps, head.ranges, *_cut(image, 2, len(head.steps)), head.flow)
+
+
+def read_head(path: Path) -> Head:
+    """What a trace says beside its pictures, which are not read.
+
+    Raises:
+        UserError: not a trace.
+    """
+    with _opened(path, "a trace") as image:
+        return _head(image)
+
+
+@contextmanager
+def _opened(path: Path, what: str) -> Iterator[Image.Image]:
+    """An image file, and what may be wrong with it in one line.
+
+    Raises:
+        UserError: it is not `what` it should be.
+    """
     try:
-        with Image.open(path) as image:
-            told = json.loads(image.info[KEY])
-            steps = tuple(map(int, told["steps"]))
-            ranges = tuple((float(low), float(high)) for low, high in told["ranges"])
-            maps, masks = _cut(image, 2, len(steps))
-            if len(ranges) != len(steps):
-                raise ValueError(f"{len(ranges)} ranges for {len(steps)} steps")
-            return Trace(steps, ranges, maps, masks, bool(told.get("flow")))
-    except (OSError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise UserError(f"{path}: not a trace ({first_line(error, type(error).__name__)})") from error
+        with Image.open(checked_file(path)) as image:
+            yield image
+    except UserError:
+        raise
+    except UNREADABLE as error:
+        raise UserError(f"{path}: not {what} ({first_line(error, type(error).__name__)})") from error
+
+
+def _head(image: Image.Image) -> Head:
+    told = json.loads(image.info[KEY])
+    steps = tuple(map(int, told["steps"]))
+    ranges = tuple((float(low), float(high)) for low, high in told["ranges"])
+    if not steps or len(ranges) != len(steps):
+        raise ValueError(f"{len(ranges)} ranges for {len(steps)} steps")
+    if not all(math.isfinite(timestep) for span in ranges for timestep in span):
+        raise ValueError("a timestep that is no number")
+    size = (image.width // len(steps) * len(steps), image.height // 2 * 2)
+    return Head(steps, ranges, size, bool(told.get("flow")))
 
 
 def read_previews(path: Path, columns: int) -> tuple[Image.Image, ...]:
@@ -118,11 +181,8 @@ def read_previews(path: Path, columns: int) -> tuple[Image.Image, ...]:
     Raises:
         UserError: not a picture.
     """
-    try:
-        with Image.open(path) as image:
-            return _cut(image, 1, columns)[0]
-    except OSError as error:
-        raise UserError(f"{path}: not a picture ({first_line(error, type(error).__name__)})") from error
+    with _opened(path, "a picture") as image:
+        return _cut(image, 1, columns)[0]
 
 
 def _levels(timesteps: Array) -> Image.Image:

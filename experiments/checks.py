@@ -2,56 +2,115 @@
 
 from __future__ import annotations
 
+import inspect
+import json
+import logging
 import shutil
 import tempfile
-from collections.abc import Mapping
-from functools import lru_cache
+from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from asyndm.errors import UserError, first_line
-from evaluation.choices import build
-from experiments.plan import READING, Plan, build_mask, local_folder, metrics
+from tqdm import tqdm
+
+from asyndm.errors import UserError, first_line, one_line
+from evaluation.choices import settings
+from evaluation.messages import is_quiet
+from evaluation.runs.text_files import shown
+from experiments.guidance import sampler_arguments
+from experiments.plan import ADVICE, READING, Plan, build_choice, build_mask, local_folder, metrics
+from experiments.trackers import Tracker
+
+logger = logging.getLogger(__name__)
 
 NO_REASON = "no reason given"
 FREE_BYTES = 32 * 2**20
 """What must stay free on the disk beside the pictures."""
 
 
-def check(plan: Plan, elsewhere: bool = False) -> None:
-    """Everything that can be checked without loading the model.
+class Checks:
+    """Of the runs of a sweep: what several of them have in common is checked once."""
 
-    Args:
-        elsewhere: it is made on another machine, whose devices are not known here.
+    def __init__(self, elsewhere: bool = False) -> None:
+        """
+        Args:
+            elsewhere: the runs are made on other machines, whose devices are not known here.
+        """
+        self._elsewhere = elsewhere
+        self._passed: set[str] = set()
+
+    def __call__(self, plan: Plan) -> None:
+        """Everything that can be checked without loading the model.
+
+        Raises:
+            UserError: the first thing that is wrong.
+        """
+        from asyndm.curves import Curve
+        from asyndm.inputs import check_call, picture_size
+        from asyndm.masks import Mask
+
+        identity, model = plan.identity, plan.config["model"]
+        device = (plan.device, identity["model"]["dtype"], model.get("offload", "none"))
+        if not self._elsewhere:
+            self._once("device", device, lambda: check_device(*device))
+        _check_objective(plan)
+        self._once("model", model, lambda: check_model(model))
+        parts = read_parts(model["name"], model["path"], model.get("revision"), model.get("config"))
+        height, width = picture_size(parts, plan.config["height"], plan.config["width"])
+        given = {**sampler_arguments(identity["guidance"]), **identity["pipeline_arguments"]}
+        check_call(parts, identity["num_inference_steps"], "pil", given)
+        check_negative_prompts(plan, parts, given)
+        check_writable(plan.output_dir, plan.image_count * height * width)
+        for group, kind in (("curve", Curve), ("mask", Mask), ("tracker", Tracker)):
+            build_choice(group, plan.config[group], kind)
+        if "sha256" in identity["mask"]:
+            check_mask_image(plan.config["mask"]["image"])
+        if build_mask(plan).needs_subjects:
+            read = [identity[name] for name in ("prompts", "pipeline_arguments", *READING)]
+            self._once("subjects", (model, read), lambda: check_subjects(plan, parts))
+        for name, metric in metrics(plan).items():
+            seen = (plan.config["metric"], identity["prompts"], height, width)
+            self._once(f"metric {name}", seen, partial(metric.check, plan.prompts, (height, width)))
+
+    def _once(self, what: str, of: Any, check: Callable[[], None]) -> None:
+        key = f"{what} {json.dumps(of, sort_keys=True)}"
+        if key not in self._passed:
+            logger.info("checking %s", what)
+            check()
+            self._passed.add(key)
+
+
+def check(plan: Plan) -> None:
+    """Everything about a single run that can be checked without loading its model.
 
     Raises:
         UserError: the first thing that is wrong.
     """
-    from asyndm.inputs import check_call, picture_size
+    Checks()(plan)
 
-    model = plan.config["model"]
-    if not elsewhere:
-        check_device(plan.device, plan.identity["model"]["dtype"], model.get("offload", "none"))
-    _check_objective(plan)
-    check_model(model)
-    parts = read_parts(model["name"], model["path"], model.get("revision"), model.get("config"))
-    height, width = picture_size(parts, plan.config["height"], plan.config["width"])
-    given = {**plan.identity["guidance"], **plan.identity["pipeline_arguments"]}
-    check_call(parts, plan.identity["num_inference_steps"], "pil", given)
-    check_writable(plan.output_dir, len(plan.items) * height * width)
-    build(plan.identity["curve"])
-    mask = build_mask(plan)
-    if "sha256" in plan.identity["mask"]:
-        check_mask_image(plan.config["mask"]["image"])
-    for prompt in plan.prompts:
-        if mask.needs_subjects and not prompt.subjects:
-            raise UserError(
-                f"prompt {prompt.text!r} has no subjects, which mask={mask.name} needs; or choose mask=none"
-            )
-    if mask.needs_subjects:
-        check_tokens(plan, parts)
-    for metric in metrics(plan).values():
-        metric.check(plan.prompts, (height, width))
+
+def check_negative_prompts(plan: Plan, parts: Any, arguments: Mapping[str, Any]) -> None:
+    """Refuses those that the pipeline would not read: it takes none, or only with a guidance that is off."""
+    from asyndm.networks.base import call_parameters
+
+    own = next((prompt for prompt in plan.prompts if prompt.negative_prompt), None)
+    if own is None and not arguments.get("negative_prompt"):
+        return
+    file = _file_of(plan.config["prompt_set"])
+    where = (
+        "guidance.negative_prompt" if own is None else f"{file}prompt {own.prompt_id}: its negative prompt"
+    )
+    name, parameters = type(parts).__name__, call_parameters(parts)
+    if "negative_prompt" not in parameters:
+        raise UserError(f"{where}: {name} takes none; leave it out")
+    if (guidance := parameters.get("true_cfg_scale")) is None:
+        return
+    if not (scale := arguments.get("true_cfg_scale", guidance.default)) > 1:
+        raise UserError(
+            f"{where}: {name} reads none while true_cfg_scale is {scale:g}; leave it out, or add "
+            "pipeline_arguments={true_cfg_scale: 4}, at twice the cost"
+        )
 
 
 def _check_objective(plan: Plan) -> None:
@@ -91,16 +150,16 @@ def check_mask_image(path: str) -> None:
 
 
 def check_writable(output_dir: Path, expected_bytes: int) -> None:
-    """Refuses a place that cannot take the run's files.
+    """Refuses a place that cannot take the run's files; makes nothing there.
 
     Raises:
         UserError: it cannot be made or written to, or has too little room.
     """
+    there = next(folder for folder in (output_dir, *output_dir.absolute().parents) if folder.exists())
     try:
-        output_dir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=output_dir) as probe:
+        with tempfile.TemporaryFile(dir=there) as probe:
             probe.write(b"x")
-        free = shutil.disk_usage(output_dir).free
+        free = shutil.disk_usage(there).free
     except OSError as error:
         raise UserError(
             f"output_dir={output_dir}: cannot be written to ({error.strerror}); choose another"
@@ -123,7 +182,15 @@ def check_device(device: str, dtype: str, offload: str = "none") -> None:
 
 
 def check_model(model: Mapping[str, Any]) -> None:
-    """Refuses a model that is neither on this disk nor to be had from the hub."""
+    """Refuses a model that is neither on this disk nor to be had from the hub, or that nothing loads."""
+    from hydra.utils import get_object
+
+    target = model["_target_"]
+    given = {key: value for key, value in settings(model).items() if key not in ("threads", *ADVICE)}
+    try:
+        inspect.signature(get_object(target)).bind(**given)
+    except (ImportError, TypeError, ValueError) as error:
+        raise UserError(f"model._target_={target}: {one_line(error)}") from error
     if local_folder(model) is not None:
         return
     from huggingface_hub import hf_hub_download
@@ -139,8 +206,9 @@ def check_model(model: Mapping[str, Any]) -> None:
         ) from error
 
 
-def check_tokens(plan: Plan, parts: Any) -> None:
-    """Refuses a subject of any prompt that the model's tokenizer loses or cuts off, and layers it does not have."""
+def check_subjects(plan: Plan, parts: Any) -> None:
+    """Refuses prompts without subjects, a subject that the model's tokenizer loses or cuts off, and layers it does not
+    have."""
     from asyndm.attention import Reading
     from asyndm.networks import denoiser, find_family
 
@@ -148,10 +216,24 @@ def check_tokens(plan: Plan, parts: Any) -> None:
     reading = Reading(factor, layers, keys, text)
     family = find_family(parts)
     family.attention(denoiser(parts), [[[]]], reading)
-    for prompt in plan.prompts:
+    file = _file_of(plan.config["prompt_set"])
+    for prompt in tqdm(
+        plan.prompts, desc="checking subjects", unit="prompt", delay=2, leave=False, disable=is_quiet()
+    ):
+        if not prompt.subjects:
+            raise UserError(
+                f"{file}prompt {shown(prompt.text)} has no subjects, which mask={plan.config['mask']['name']} needs; "
+                "or choose mask=none"
+            )
         try:
             family.positions(
                 parts, prompt.text, prompt.subjects, reading, plan.identity["pipeline_arguments"]
             )
         except UserError as error:
-            raise UserError(f"prompt {prompt.prompt_id}: {error}") from error
+            raise UserError(f"{file}prompt {prompt.prompt_id}: {error}") from error
+
+
+def _file_of(prompt_set: Mapping[str, Any]) -> str:
+    """The file that its prompts are from, to begin a message with; nothing where there is none."""
+    found = [prompt_set[name] for name in ("path", "prompts_path", "metadata") if name in prompt_set]
+    return f"{found[0]}: " if found else ""

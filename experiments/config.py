@@ -6,6 +6,7 @@ A choice with settings of its own needs a dataclass here only if it wants them t
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -15,6 +16,8 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
+PLUGINS = Path(__file__).resolve().parent / "plugins"
+"""Where Hydra finds our launcher, in our part of its package ``hydra_plugins``."""
 
 
 class Offload(Enum):
@@ -120,8 +123,23 @@ class AnimalActivityPromptSet(PromptSet):
 
 
 @dataclass
+class Columns:
+    """Names of a prompt file's columns; null: the usual ones; an empty name: there is none."""
+
+    text: str | None = None
+    id: str | None = None
+    kind: str | None = None
+    subjects: str | None = None
+    concavities: str | None = None
+    phrases: str | None = None
+    negative_prompt: str | None = None
+    seed: str | None = None
+
+
+@dataclass
 class FilePromptSet(PromptSet):
     path: str = MISSING
+    columns: Columns = field(default_factory=Columns)
 
 
 @dataclass
@@ -161,19 +179,32 @@ class Noise(Enum):
 
 
 class WandbMode(Enum):
-    """Written to files in the run's folder, or sent at once."""
+    """Written to files in the run's folder, sent at once, sent for one run by many processes, or none of it."""
 
     offline = "offline"
     online = "online"
+    shared = "shared"
+    disabled = "disabled"
 
 
 @dataclass
 class WandbTracker(Tracker):
-    project: str = "asyndm"
-    mode: WandbMode = WandbMode.offline
+    """What is null is what W&B's environment variables say."""
+
+    project: str | None = None
+    mode: WandbMode | None = None
     entity: str | None = None
     group: str | None = None
+    tags: list[str] | None = None
     images: int = 16
+
+
+@dataclass
+class Processes:
+    """Of ``launcher=joblib``. `n_jobs`: how many processes; -1: one for each core."""
+
+    _target_: str = "hydra_plugins.asyndm_processes.Processes"
+    n_jobs: int = -1
 
 
 @dataclass
@@ -232,9 +263,12 @@ SCHEMAS: dict[str, dict[str, type]] = {
 
 
 def register() -> None:
-    """Makes the schema known to Hydra."""
+    """Makes the schema and the launcher known to Hydra."""
+    if str(PLUGINS) not in sys.path:
+        sys.path.append(str(PLUGINS))
     store = ConfigStore.instance()
     store.store(name="config_schema", node=Config)
+    store.store(group="hydra/launcher", name="processes", node=Processes)
     for group, schemas in SCHEMAS.items():
         for name, schema in schemas.items():
             store.store(group=f"{group}/schema", name=name, node=schema, package=group)

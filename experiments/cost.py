@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from experiments.guidance import sampler_arguments
 from experiments.plan import STATIC_MASK, Plan
 
 
@@ -17,12 +18,13 @@ class Cost:
     evaluations: int
 
     def __str__(self) -> str:
-        return f"{self.runs} runs, {self.images:,} images, {self.evaluations:,} network evaluations"
+        runs = f"{self.runs} run{'s' * (self.runs != 1)}"
+        return f"{runs}, {self.images:,} images, {self.evaluations:,} network evaluations"
 
 
 def evaluations_per_image(plan: Plan) -> int:
     """N, twice that with guidance, and twice that for the static mask, which rehearses with a complete DM run."""
-    guidance, own = plan.identity["guidance"], plan.identity["pipeline_arguments"]
+    guidance, own = sampler_arguments(plan.identity["guidance"]), plan.identity["pipeline_arguments"]
     scale = (
         guidance.get("guidance_scale")
         if plan.config["model"].get("guided", True)
@@ -30,8 +32,12 @@ def evaluations_per_image(plan: Plan) -> int:
     )
     guided = (scale or 0) > 1
     rehearsed = plan.identity["mask"]["_target_"] == STATIC_MASK
-    evaluations: int = plan.identity["num_inference_steps"] * (1 + guided) * (1 + rehearsed)
-    return evaluations
+    return int(plan.identity["num_inference_steps"]) * (1 + guided) * (1 + rehearsed)
+
+
+def evaluations(plan: Plan) -> int:
+    """Of the network, for all images of a run."""
+    return plan.image_count * evaluations_per_image(plan)
 
 
 def cost(plans: Iterable[Plan]) -> Cost:
@@ -39,6 +45,6 @@ def cost(plans: Iterable[Plan]) -> Cost:
     different = {plan.run_id: plan for plan in plans}.values()
     return Cost(
         len(different),
-        sum(len(plan.items) for plan in different),
-        sum(len(plan.items) * evaluations_per_image(plan) for plan in different),
+        sum(plan.image_count for plan in different),
+        sum(evaluations(plan) for plan in different),
     )

@@ -2,37 +2,37 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from tqdm import tqdm
 
 from asyndm.errors import UserError
+from evaluation.messages import QUIET
+from experiments.config import PLUGINS
 from experiments.gpus import ANY_GPU
 from experiments.plan import chosen_device
+from experiments.planned import PLANNED_VARIABLE
+from experiments.said import SAID, follow, say_there
 from experiments.signals import Terminated
 from experiments.trackers import SWEEP_VARIABLE
 
 ROOT = Path(__file__).resolve().parent.parent
 DRIVER, FOLDER, VISIBLE = "ASYNDM_DRIVER", "ASYNDM_FOLDER", "ASYNDM_VISIBLE_DEVICES"
 """Variables that workers inherit: the process of the sweep, its working directory, and the GPUs it sees."""
-EXTRAS = {"joblib": "joblib", "submitit_slurm": "slurm", "submitit_local": "slurm", "ray": "ray"}
-"""Which extra of the package brings which launcher of Hydra."""
-GRACE = 2.0
-"""Seconds that joblib's workers have, when the sweep is stopped, to say so in the states of their runs."""
+EXTRAS = {"submitit_slurm": "slurm", "submitit_local": "slurm", "ray": "ray"}
+"""Which dependency group brings which launcher of Hydra."""
 WATCH = 1.0
 """Seconds between two looks of a worker at the process it works for."""
-Handler = Callable[[int, FrameType | None], Any]
-"""Of a signal."""
 
 
 def prepare(config: DictConfig) -> None:
@@ -42,31 +42,38 @@ def prepare(config: DictConfig) -> None:
         config: of the sweep, with Hydra's part.
 
     Raises:
-        UserError: there is no Ray cluster to join.
+        UserError: the launcher is not installed, or there is no Ray cluster to join.
     """
     kind = launcher(config)
     if kind == "BasicLauncher":
         return
     register()
-    paths = [str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    paths = [str(ROOT), str(PLUGINS), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(map(os.path.abspath, paths)))
     os.environ |= {DRIVER: str(os.getpid()), FOLDER: os.getcwd()}
-    os.environ |= {"TQDM_DISABLE": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+    os.environ |= {"TQDM_DISABLE": "1", "RAY_USAGE_STATS_ENABLED": "0", "RAY_COLOR_PREFIX": "0"}
     if "CUDA_VISIBLE_DEVICES" in os.environ:
         os.environ[VISIBLE] = os.environ["CUDA_VISIBLE_DEVICES"]
-    if kind == "JoblibLauncher":
-        _stop_workers_first()
-    elif kind == "RayLauncher":
+    if kind == "Processes":
+        _check_processes(config.hydra.launcher.n_jobs)
+    else:
+        follow(Path(config.hydra.sweep.dir).resolve())
+    if kind == "RayLauncher":
         _start_ray(config.hydra.launcher.ray.init)
 
 
 def enter(config: DictConfig) -> None:
     """Called in every process that does a job, before it: one of submitit on this machine sees the GPUs that the sweep
-    sees, and one of joblib ends with the sweep."""
+    sees, one of joblib ends with the sweep, and all others say where that was typed what they say; none of them shows
+    progress."""
     if os.environ.get("SUBMITIT_EXECUTOR") == "local":
         _see_gpus(os.environ.get(VISIBLE))
     driver = int(os.environ.get(DRIVER, os.getpid()))
-    if launcher(config) == "JoblibLauncher" and driver != os.getpid():
+    if (kind := launcher(config)) != "BasicLauncher":
+        os.environ[QUIET] = "1"
+    if kind != "Processes":
+        say_there()
+    elif driver != os.getpid():
         _end_with(driver)
 
 
@@ -91,7 +98,27 @@ def missing_plugin(error: BaseException) -> str | None:
     if found is None or found[1] not in EXTRAS:
         return None
     extra = EXTRAS[found[1]]
-    return f"launcher={extra}: needs pip install 'asyndm[{extra}]'"
+    return _needs(extra)
+
+
+def lost_job(error: BaseException) -> str | None:
+    """What to tell where an error of submitit is that a job left no result; else None."""
+    if type(error).__name__ != "UncompletedJobError":
+        return None
+    found = re.search(r"with path (\S+)/[^/\s]+\.pkl", str(error))
+    logs = f"; its logs are in {found[1]}" if found else ""
+    return f"a job was killed (out of memory?){logs}; the others go on, and the same command makes the rest"
+
+
+def _needs(extra: str) -> str:
+    return f"launcher={extra}: needs pip install --group {extra}, in the checkout"
+
+
+def _check_processes(count: int) -> None:
+    if find_spec("joblib") is None:
+        raise UserError(_needs("joblib"))
+    if count == 0:
+        raise UserError("hydra.launcher.n_jobs=0: give how many processes, or -1 for one for each core")
 
 
 def _gpus(config: Mapping[str, Any]) -> int:
@@ -117,7 +144,16 @@ def gpu_share(*, _root_: DictConfig) -> float:
 
 def worker_environment() -> DictConfig:
     """``${worker_environment:}``, the variables of `prepare` and those of the sweep, for workers that inherit nothing."""
-    names = ("PYTHONPATH", "TQDM_DISABLE", "HF_HUB_OFFLINE", FOLDER, SWEEP_VARIABLE)
+    names = (
+        "PYTHONPATH",
+        "TQDM_DISABLE",
+        "HF_HUB_OFFLINE",
+        FOLDER,
+        SAID,
+        SWEEP_VARIABLE,
+        PLANNED_VARIABLE,
+        QUIET,
+    )
     return OmegaConf.create({name: os.environ[name] for name in names if name in os.environ})
 
 
@@ -164,25 +200,10 @@ def _start_ray(settings: DictConfig) -> None:
         signal.signal(signal.SIGTERM, stop)
 
 
-def _stop_workers_first() -> None:
-    """Where the sweep is stopped, has its workers stopped before joblib kills them."""
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            if callable(before := signal.getsignal(number)):
-                signal.signal(number, partial(_stop_workers, before))
-
-
-def _stop_workers(then: Handler, number: int, frame: FrameType | None) -> None:
-    signal.signal(number, then)
-    for worker in multiprocessing.active_children():
-        worker.terminate()
-    time.sleep(GRACE)
-    then(number, frame)
-
-
 def _end_with(driver: int) -> None:
     """Has this process stopped once its parent is gone; Ctrl-C is the parent's to hear."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    tqdm.set_lock(threading.RLock())  # its own one is told as leaked when a process is killed
 
     def watch() -> None:
         while True:

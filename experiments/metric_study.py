@@ -212,7 +212,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--out", type=Path, metavar="FOLDER", help="for table and plot; the first folder if not given"
     )
-    chosen = parser.parse_args(arguments)
+    chosen = parser.parse_intermixed_args(arguments)
     try:
         rows = agreements(judgements(find_runs(chosen.folders)))
         out: Path = chosen.out or chosen.folders[0]

@@ -11,25 +11,28 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import InterpolationKeyError, MissingMandatoryValue
+from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
 
-from asyndm.errors import UserError, first_line
+from asyndm.errors import UserError
 from evaluation.choices import build, build_metrics, settings
+from evaluation.labels import curve_name, method_name
+from evaluation.messages import stands_for_nothing
 from evaluation.metrics import Metric
 from evaluation.results import sha256
 from evaluation.runs.prompts import Prompt, PromptSet
 from evaluation.runs.subject_words import SubjectChoice
-from evaluation.tables import curve_name, method_name
 from evaluation.weights import digest
 from experiments.config import Noise
+from experiments.guidance import CLASSIFIER_FREE
+from experiments.ranges import check_settings, chosen_device, pipeline_arguments
 
 if TYPE_CHECKING:
     from asyndm.masks import Mask
@@ -39,44 +42,16 @@ RECIPE = 2
 
 NO_MASK, STATIC_MASK, LINEAR = "asyndm.masks.NoMask", "asyndm.masks.StaticMask", "asyndm.curves.Linear"
 EXTERNAL_MASK = "asyndm.masks.ExternalMask"
+LOADER = "asyndm.models.load"
 UNREAD = (NO_MASK, "asyndm.masks.GlobalMask", EXTERNAL_MASK)
 """Masks that are not made of attention."""
-RANGES: dict[str, tuple[float, float]] = {
-    "num_inference_steps": (1, 1000),
-    "eta": (0, 1),
-    "mask_threshold": (0, 1000),
-    "seed": (0, 2**63 - 1),
-    "images_per_prompt": (1, 1000),
-    "model.threads": (1, 4096),
-    "batch_size": (1, 10_000),
-    "pictures": (0, 64),
-    "jobs_per_gpu": (1, 64),
-    "height": (8, 8192),
-    "width": (8, 8192),
-    "curve.concavity": (0, 1),
-    "mask.threshold": (0, 1000),
-    "guidance.guidance_scale": (0, 1000),
-    "attention_factor": (1, 64),
-}
 HOW = ("path", "revision", "device", "threads", "offload", "vae_slicing", "lora")
 """Settings of a model that say where it lies and how it is run, not which it is; files are known by their content."""
 ADVICE = ("num_inference_steps", "guidance_scale", "eta", "pipeline_arguments", "guided")
 """What a model recommends; it counts as what is made of it."""
-SETTLED = {
-    **dict.fromkeys(
-        ("num_inference_steps", "height", "width", "eta"),
-        "is a setting of its own, without pipeline_arguments",
-    ),
-    "guidance_scale": "say guidance.guidance_scale",
-    "num_images_per_prompt": "say images_per_prompt",
-    **dict.fromkeys(
-        ("prompt", "generator", "output_type", "return_dict", "latents"), "is set by each run itself"
-    ),
-}
-"""Arguments of a pipeline's call that have another place."""
 READING = ("attention_factor", "attention_layers", "attention_keys", "attention_text", "text_level")
 """What masks are made of."""
-DTYPES = ("auto", "float32", "float16", "bfloat16")
+Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True)
@@ -134,17 +109,26 @@ class Plan:
 
     @cached_property
     def folder(self) -> Path:
-        """The run's folder: wherever its hash already is, else a readable name of its own."""
-        existing = sorted(self.output_dir.glob(f"*-{self.run_id}")) if self.output_dir.is_dir() else []
-        return existing[0] if existing else self.output_dir / f"{self.label}-{self.run_id}"
+        """The run's folder: a readable name of its own, else wherever its hash already is."""
+        folder = self.output_dir / f"{self.label}-{self.run_id}"
+        return folder if folder.is_dir() else next(iter(folders(self.output_dir, self.run_id)), folder)
+
+    @property
+    def image_count(self) -> int:
+        """How many images it has; `items` lists them."""
+        return len(self.prompts) * int(self.config["images_per_prompt"])
 
     @cached_property
     def items(self) -> tuple[Item, ...]:
         """All images, prompt by prompt."""
         first, own = self.config["seed"], self.config["noise"] == Noise.own.name
-        return tuple(
-            Item(prompt, index, (first + own * text_seed(prompt.text) + index) % 2**63)
+        starts = [
+            first + own * text_seed(prompt.text) if prompt.seed is None else prompt.seed
             for prompt in self.prompts
+        ]
+        return tuple(
+            Item(prompt, index, (start + index) % 2**63)
+            for prompt, start in zip(self.prompts, starts, strict=True)
             for index in range(self.config["images_per_prompt"])
         )
 
@@ -173,8 +157,53 @@ def text_seed(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4])
 
 
-def make_plan(config: DictConfig) -> Plan:
+def folders(output_dir: Path, run_id: str) -> list[Path]:
+    """The folders there that carry a run's hash."""
+    return sorted(output_dir.glob(f"*-{run_id}")) if output_dir.is_dir() else []
+
+
+@dataclass(frozen=True)
+class PromptList:
+    """The prompts of a run with what is worked out of all of them, once for all runs that share them."""
+
+    prompts: tuple[Prompt, ...]
+
+    @cached_property
+    def digest(self) -> str:
+        said = json.dumps([prompt.to_dict() for prompt in self.prompts])
+        return hashlib.sha256(said.encode()).hexdigest()[:16]
+
+    @cached_property
+    def without_subjects(self) -> PromptList:
+        return PromptList(tuple(replace(prompt, subjects=()) for prompt in self.prompts))
+
+    @cached_property
+    def without_negative_prompts(self) -> PromptList:
+        return PromptList(tuple(replace(prompt, negative_prompt=None) for prompt in self.prompts))
+
+    @cached_property
+    def negative_prompts(self) -> str | None:
+        """A digest of those that prompts have of their own; None: none has."""
+        own = {p.prompt_id: p.negative_prompt for p in self.prompts if p.negative_prompt is not None}
+        return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:6] if own else None
+
+    @cached_property
+    def concavities(self) -> frozenset[float]:
+        """Those that subjects have of their own."""
+        own = {subject.concavity for prompt in self.prompts for subject in prompt.subjects}
+        return frozenset(value for value in own if value is not None)
+
+
+Reader = Callable[[Mapping[str, Any], Mapping[str, Any]], PromptList]
+"""From the choices of prompt set and subjects to their prompts."""
+
+
+def make_plan(config: DictConfig, read: Reader | None = None) -> Plan:
     """Checks the settings, reads the prompts and works out which run it is.
+
+    Args:
+        config: without Hydra's part.
+        read: reads prompts; None: `read_prompts`.
 
     Raises:
         UserError: a setting out of its range or missing, a bad prompt, a missing file.
@@ -184,14 +213,28 @@ def make_plan(config: DictConfig) -> Plan:
     except MissingMandatoryValue as error:
         key = error.full_key or str(error).rpartition(": ")[2]
         raise UserError(f"{key} is missing: give {key}=...") from error
-    except InterpolationKeyError as error:
-        group = str(error.full_key).partition(".")[0]
-        raise UserError(
-            f"{error.full_key}: {first_line(error, '')}; choose another {group}, or what it goes with"
-        ) from error
-    _check_ranges(resolved)
-    prompts = _prompts(resolved["prompt_set"], resolved["subjects"])
-    return Plan(resolved, prompts, _identity(resolved, prompts))
+    except InterpolationResolutionError as error:
+        raise UserError(stands_for_nothing(error)) from error
+    check_settings(resolved)
+    prompts = (read or read_prompts)(resolved["prompt_set"], resolved["subjects"])
+    if prompts.negative_prompts and _is_unguided(resolved):
+        prompts = prompts.without_negative_prompts
+    return Plan(resolved, prompts.prompts, _identity(resolved, prompts))
+
+
+def build_choice(group: str, choice: Mapping[str, Any], kind: type[Kind]) -> Kind:
+    """An object of the class that a group's choice stands for.
+
+    Raises:
+        UserError: there is no such class, it takes other settings, or it is of another kind.
+    """
+    try:
+        built = build(choice)
+    except UserError as error:
+        raise UserError(f"{group}.{error}" if str(error).startswith("_target_=") else str(error)) from error
+    if not isinstance(built, kind):
+        raise UserError(f"{group}._target_={choice['_target_']}: not a {kind.__name__}")
+    return built
 
 
 def build_mask(plan: Plan) -> Mask:
@@ -224,12 +267,6 @@ def local_folder(model: Mapping[str, Any]) -> Path | None:
     return None
 
 
-def chosen_device(config: Mapping[str, Any]) -> str:
-    """The device asked for, else the model's own."""
-    device: str = config["model"]["device"] if config["device"] is None else config["device"]
-    return device
-
-
 def _dtype(config: Mapping[str, Any]) -> str:
     """The dtype that "auto" comes to; torch is asked only where the device is "auto" as well."""
     dtype: str = config["model"]["dtype"]
@@ -243,78 +280,48 @@ def _dtype(config: Mapping[str, Any]) -> str:
     return "float32" if device == "cpu" else "float16"
 
 
-def _check_ranges(config: Mapping[str, Any]) -> None:
-    for key, (low, high) in RANGES.items():
-        group, _, name = key.rpartition(".")
-        value = (config[group] if group else config).get(name)
-        if value is not None and not low <= value <= high:
-            raise UserError(f"{key}={value}: must be between {low:g} and {high:g}")
-    if config["seed"] + config["images_per_prompt"] > 2**63:
-        raise UserError(
-            f"seed={config['seed']}: the last image of a prompt would have a seed beyond 2^63 - 1; "
-            "choose a smaller one"
-        )
-    _check_shard(config["shard"])
-    if not config["output_dir"]:
-        raise UserError("output_dir is empty: give a folder, or leave it out")
-    if config["model"]["dtype"] not in DTYPES:
-        raise UserError(f"model.dtype={config['model']['dtype']}: choose from {', '.join(DTYPES)}")
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device := chosen_device(config)):
-        setting = "model.device" if config["device"] is None else "device"
-        raise UserError(f"{setting}={device}: choose from auto, cpu, cuda, cuda:N")
-
-
-def _check_shard(shard: str | None) -> None:
-    if shard is None:
-        return
-    found = re.fullmatch(r"(\d{1,5})/(\d{1,5})", shard)
-    if not found or not 1 <= int(found[1]) <= int(found[2]):
-        raise UserError(f"shard={shard}: give K/N with K from 1 to N, as in shard=1/8")
-
-
-def _identity(config: Mapping[str, Any], prompts: tuple[Prompt, ...]) -> dict[str, Any]:
-    mask, curve, guidance = (_content(config[group]) for group in ("mask", "curve", "guidance"))
-    own = {subject.concavity for prompt in prompts for subject in prompt.subjects} - {None}
-    if curve["_target_"] == LINEAR or not any((curve["concavity"], *own)):
+def _identity(config: Mapping[str, Any], prompts: PromptList) -> dict[str, Any]:
+    mask, curve = (_content(config[group]) for group in ("mask", "curve"))
+    if curve["_target_"] == LINEAR or not any((curve["concavity"], *prompts.concavities)):
         mask = {"_target_": NO_MASK}
     if mask["_target_"] == NO_MASK:
         curve = {"_target_": LINEAR}
-        prompts = tuple(replace(prompt, subjects=()) for prompt in prompts)
-    guidance = {
-        key: value for key, value in guidance.items() if key != "_target_" and value not in (None, "")
-    }
-    if guidance.get("guidance_scale") in (0, 1):
-        guidance.pop("negative_prompt", None)
+        prompts = prompts.without_subjects
     reading = {name: config[name] for name in READING}
     if mask["_target_"] in UNREAD:
         level = config["text_level"] if mask["_target_"] == EXTERNAL_MASK else "mean"
         reading = {"attention_keys": "joint", "attention_text": "both", "text_level": level}
-    said = json.dumps([asdict(prompt) for prompt in prompts])
     scalars = ("num_inference_steps", "eta", "seed", "images_per_prompt", "height", "width")
     return {
         "recipe": RECIPE,
         "model": {**_model_content(config["model"]), "dtype": _dtype(config)},
         "mask": mask,
         "curve": curve,
-        "guidance": guidance,
-        "pipeline_arguments": _mapping(config["model"]) | _mapping(config),
+        "guidance": _guidance(config["guidance"]),
+        "pipeline_arguments": pipeline_arguments(config["model"]) | pipeline_arguments(config),
         **{name: reading.get(name) for name in READING},
-        "prompts": hashlib.sha256(said.encode()).hexdigest()[:16],
+        "prompts": prompts.digest,
+        **({"negative_prompts": prompts.negative_prompts} if prompts.negative_prompts else {}),
         **{key: config[key] for key in scalars},
         **({"noise": config["noise"]} if config["noise"] != Noise.shared.name else {}),
     }
 
 
-def _mapping(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of the pipeline's call that are asked for."""
-    asked = config.get("pipeline_arguments") or {}
-    if not isinstance(asked, dict):
-        raise UserError(
-            f"pipeline_arguments={asked}: give them by name, as in pipeline_arguments={{clip_skip: 1}}"
-        )
-    if settled := sorted(set(asked) & set(SETTLED)):
-        raise UserError(f"pipeline_arguments.{settled[0]}: {SETTLED[settled[0]]}")
-    return asked
+def _guidance(choice: Mapping[str, Any]) -> dict[str, Any]:
+    """What is set of it, with its class unless that is classifier-free guidance."""
+    guidance = {
+        key: value for key, value in _content(choice).items() if value not in (None, "", CLASSIFIER_FREE)
+    }
+    if choice["_target_"] == CLASSIFIER_FREE and guidance.get("guidance_scale") in (0, 1):
+        guidance.pop("negative_prompt", None)
+    return guidance
+
+
+def _is_unguided(config: Mapping[str, Any]) -> bool:
+    """Whether nothing leads away from a negative prompt; a distilled network's number says nothing of it."""
+    guidance = config["guidance"]
+    unguided = guidance["_target_"] == CLASSIFIER_FREE and guidance.get("guidance_scale") in (0, 1)
+    return unguided and bool(config["model"].get("guided", True))
 
 
 def _content(choice: Mapping[str, Any]) -> dict[str, Any]:
@@ -339,6 +346,8 @@ def _model_content(model: Mapping[str, Any]) -> dict[str, Any]:
         content |= {"hub": model["path"], "revision": model["revision"]}
     else:
         content["weights"] = digest(where) if where.is_dir() else sha256(where)[:16]
+    if model["_target_"] != LOADER:
+        content["_target_"] = model["_target_"]
     if (configs := content.pop("config", None)) is not None:
         content["config"] = digest(found) if (found := Path(configs).expanduser()).is_dir() else configs
     if (lora := model.get("lora")) is not None:
@@ -347,15 +356,20 @@ def _model_content(model: Mapping[str, Any]) -> dict[str, Any]:
     return content
 
 
-def _prompts(choice: Mapping[str, Any], subjects: Mapping[str, Any]) -> tuple[Prompt, ...]:
-    prompt_set: PromptSet = build(choice)
+def read_prompts(choice: Mapping[str, Any], subjects: Mapping[str, Any]) -> PromptList:
+    """The prompts of a set, each with the subjects chosen for it.
+
+    Raises:
+        UserError: a bad prompt, a missing file.
+    """
+    prompt_set = build_choice("prompt_set", choice, PromptSet)  # type: ignore[type-abstract]
     try:
         prompts = prompt_set.load()
     except UserError as error:
         raise UserError(f"prompt_set: {error}") from error
-    chosen: SubjectChoice = build(subjects)
+    chosen = build_choice("subjects", subjects, SubjectChoice)
     try:
-        return tuple(map(chosen.choose, prompts))
+        return PromptList(tuple(map(chosen.choose, prompts)))
     except UserError as error:
         raise UserError(f"subjects: {error}") from error
 

@@ -14,10 +14,9 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Sequence
 from contextlib import closing
 
-import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -28,52 +27,43 @@ from evaluation.choices import build
 from evaluation.locks import clear_claims, locked, share_out
 from evaluation.messages import describe
 from evaluation.results import (
-    IMAGES_FILE,
     PROMPTS_FILE,
     SHARDS,
     STATE_FILE,
-    ImageRow,
     Run,
     is_whole_png,
     read_run,
     read_state,
-    sha256,
     write_bytes,
     write_prompts,
 )
-from evaluation.scoring import Picture, add_missing, means, open_image, read_bases, score_table, write_basis
-from evaluation.shared_rows import SharedRows
+from evaluation.scoring import add_missing, means, open_image, read_bases, score_table, write_basis
+from evaluation.terminal import printable
 from experiments import config as schema
 from experiments.checks import check
+from experiments.command import start
 from experiments.folder import (
     GRID_FILE,
     batch_size,
+    complete_run,
     has_prompts,
-    is_complete,
     is_made,
-    missing_items,
     wants_strip,
 )
 from experiments.gpus import leased
-from experiments.launch import missing_plugin
-from experiments.plan import Item, Plan, make_plan, metrics
-from experiments.record import add_timings, begin_record, has_record, threads_as_begun
-from experiments.sampling import load_model, png, sample_missing
-from experiments.signals import STATUS, Terminated, heard, stopping
+from experiments.images import Key, make_images, scored
+from experiments.launch import lost_job, missing_plugin
+from experiments.plan import Plan, make_plan, metrics
+from experiments.planned import check_planned, forget_planned
+from experiments.record import add_timings, threads_as_begun
+from experiments.said import SAID, followed
+from experiments.sampling import png
+from experiments.signals import STATUS, JobFailed, Terminated, heard, stopping
 from experiments.state import Progress, say_done, stated
 from experiments.trackers import Forgiving, Tracker
 
 GRID_SIZE = 64
 """Pictures in the grid."""
-
-Key = tuple[str, int]
-"""An image within a run: its prompt's id, and its place among the images of that prompt."""
-
-
-class JobFailed(Exception):
-    """A job failed and has said so: to the user, or to the log of a job that runs elsewhere."""
-
-    told = True
 
 
 def run(config: DictConfig) -> tuple[Plan, Run]:
@@ -83,18 +73,19 @@ def run(config: DictConfig) -> tuple[Plan, Run]:
         UserError: anything wrong with what was asked, before anything is sampled.
     """
     plan = make_plan(config)
+    check_planned(plan)
     if not plan.batches(batch_size(plan)):
         say_nothing_to_do(plan)
         return plan, Run(plan.folder, {}, "done")
-    found = is_complete(plan)
-    if not found:
+    found = complete_run(plan)
+    if found is None:
         check(plan)
         with stated(plan) as progress, leased(plan.device, plan.config["jobs_per_gpu"]):
             make(plan, progress)
-    result = read_run(plan.folder)
+    result = found or read_run(plan.folder)
     if found and result.state == "done":
         track_found(plan, result)
-    print(summary(plan, result, found), flush=True)
+    print(printable(summary(plan, result, found is not None)), flush=True)
     return plan, result
 
 
@@ -161,74 +152,6 @@ def track_found(plan: Plan, result: Run) -> None:
             tracker.close()
 
 
-def image_table(plan: Plan) -> SharedRows[ImageRow]:
-    """The run's ``images.csv``, in the order of the plan."""
-    rank = {item.key: i for i, item in enumerate(plan.items)}
-    return SharedRows(
-        plan.folder / IMAGES_FILE,
-        ImageRow,
-        lambda rows: sorted((row for row in rows if row.key in rank), key=lambda row: rank[row.key]),
-    )
-
-
-def make_images(plan: Plan, progress: Progress, told: Callable[[int], None]) -> None:
-    """Samples the missing images of this part and brings ``images.csv`` up to date.
-
-    The scores of pictures that changed go first, so that an interruption leaves no score of another picture.
-    """
-    table, size = image_table(plan), batch_size(plan)
-    before = dict(table.rows)
-    own = [item for _, batch in plan.batches(size) for item in batch]
-    missing = missing_items(plan, own)
-    progress.tell(part=len(own), there=len(own) - len(missing))
-    changed: set[Key] = set()
-    made = 0
-
-    def listed(item: Item) -> None:
-        row = image_row(plan, item)
-        if item.key in before and before[item.key].sha256 != row.sha256 and item.key not in changed:
-            changed.add(item.key)
-            drop_scores(plan, {item.key})
-        table.put([row])
-
-    def saved(item: Item) -> None:
-        nonlocal made
-        made += 1
-        listed(item)
-        progress.tell(made=made, there=len(own) - len(missing) + made)
-        told(len(table.rows))
-
-    try:
-        for item in own:
-            if item not in missing:
-                listed(item)
-        if missing or (wants_strip(plan) and own[:1] == list(plan.items[:1])) or not has_record(plan):
-            progress.tell(phase="loading")
-            pipe = load_model(plan)
-            record = begin_record(plan, pipe)
-            own = [item for _, batch in plan.batches(record["batch_size"]) for item in batch]
-            missing = missing_items(plan, own)
-            there = len(own) - len(missing)
-            progress.tell(phase="sampling", part=len(own), there=there, loaded=progress.seconds)
-            started = time.perf_counter()
-            try:
-                with threads_as_begun(plan):
-                    sample_missing(plan, record["batch_size"], pipe, saved)
-            finally:
-                add_timings(plan, sampling_seconds=time.perf_counter() - started, images_sampled=made)
-            table.refresh()
-            for item in own:
-                if item.key not in table.rows:
-                    listed(item)
-    finally:
-        table.save()
-    if changed:
-        print(
-            f"warning: {plan.folder.name}: {len(changed)} images came back different (machine, libraries?)",
-            file=sys.stderr,
-        )
-
-
 def say_nothing_to_do(plan: Plan) -> None:
     """A shard can have no batch."""
     size = batch_size(plan)
@@ -238,34 +161,6 @@ def say_nothing_to_do(plan: Plan) -> None:
         "a smaller batch_size makes more",
         file=sys.stderr,
     )
-
-
-def drop_scores(plan: Plan, changed: Set[Key]) -> None:
-    """Takes the scores of these pictures out of ``scores.csv``."""
-    table = score_table(plan.folder, scored(plan))
-    table.drop({place for place, row in table.rows.items() if row.key in changed})
-
-
-def image_row(plan: Plan, item: Item) -> ImageRow:
-    """What ``images.csv`` says of an image that is there."""
-    prompt = item.prompt
-    subjects = tuple(subject.text for subject in prompt.subjects)
-    return ImageRow(
-        plan.run_id,
-        prompt.prompt_id,
-        prompt.text,
-        subjects,
-        prompt.kind,
-        item.image_index,
-        item.seed,
-        item.file,
-        sha256(plan.folder / item.file),
-    )
-
-
-def scored(plan: Plan) -> list[Picture]:
-    """The pictures of a run, to be scored."""
-    return [Picture(plan.folder / item.file, item.prompt, item.image_index) for item in plan.items]
 
 
 def make_scores(plan: Plan, progress: Progress) -> None:
@@ -308,8 +203,8 @@ def draw_grid(result: Run) -> Image:
 def summary(plan: Plan, result: Run, found: bool) -> str:
     """The run in one line."""
     timings = result.record["timings"]
-    seconds = timings["sampling_seconds"]
-    rate = f"{timings['images_sampled'] / seconds:.2f} images/s" if seconds else "not sampled here"
+    seconds = timings.get("sampling_seconds", 0)
+    rate = f"{timings.get('images_sampled', 0) / seconds:.2f} images/s" if seconds else "not sampled here"
     lacking = Counter(row.metric for row in result.scores if row.value is None)
     told = [f"{name} {value:.3f}" for name, value in means(result.scores).items()]
     told += [f"{count} without {name}" for name, count in lacking.items()]
@@ -332,11 +227,11 @@ def job(config: DictConfig) -> float | None:
         with heard():
             return objective(*run(config))
     except Exception as error:
-        print(f"error: {describe(error)}", file=sys.stderr, flush=True)
+        print(printable(f"error: {describe(error)}"), file=sys.stderr, flush=True)
         if HydraConfig.get().mode == RunMode.RUN:
             raise SystemExit(1) from error
         failure = JobFailed(describe(error))
-        failure.told = "SUBMITIT_EXECUTOR" not in os.environ
+        failure.told = "SUBMITIT_EXECUTOR" not in os.environ or SAID in os.environ
         raise failure from error
 
 
@@ -353,12 +248,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     HYDRA_FULL_ERROR=1 in the environment the traceback comes as well.
     """
     schema.register()
-    program, wish = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
-    sys.argv = [program[0], *(program[1:] if arguments is None else arguments)]
+    wish = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
-        with heard():
-            hydra.main(version_base="1.3", config_path=str(schema.CONF), config_name="config")(job)()
+        with heard(), followed():
+            start(job, sys.argv[1:] if arguments is None else arguments)
         return 0
     except (KeyboardInterrupt, Terminated) as stop:
         print("interrupted; the same command goes on from here", file=sys.stderr)
@@ -367,16 +261,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if end.__cause__ is not None and wish not in (None, "0"):
             traceback.print_exception(end.__cause__)
         if isinstance(end.code, str):
-            print(f"error: {end.code}", file=sys.stderr)
+            print(printable(f"error: {end.code}"), file=sys.stderr)
         return 1 if isinstance(end.code, str) else end.code or 0
     except Exception as error:
         if not isinstance(error, JobFailed) or not error.told:
-            print(f"error: {missing_plugin(error) or describe(error)}", file=sys.stderr)
+            reason = missing_plugin(error) or lost_job(error) or describe(error)
+            print(printable(f"error: {reason}"), file=sys.stderr)
         if wish not in (None, "0"):
             traceback.print_exception(error)
         return 1
     finally:
-        sys.argv = program
+        forget_planned()
         if wish is None:
             del os.environ["HYDRA_FULL_ERROR"]
         else:

@@ -10,10 +10,11 @@ from __future__ import annotations
 import io
 import json
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,10 +26,12 @@ from evaluation import pictures
 from evaluation.choices import build
 from evaluation.locks import share_out
 from evaluation.memory import Room, in_parts
+from evaluation.messages import is_quiet
 from evaluation.results import write_bytes
 from evaluation.traces import PREVIEWS, TRACES, Trace, encode, encode_previews, shown_steps, trace
 from experiments.folder import STRIP_FILE, missing_items, wants_strip
 from experiments.gpus import leased_device
+from experiments.guidance import sampler_arguments
 from experiments.plan import ADVICE, READING, Item, Plan, build_mask
 
 if TYPE_CHECKING:
@@ -111,7 +114,7 @@ def sample_missing(plan: Plan, batch_size: int, pipe: Any, saved: Callable[[Item
         return is_wanted(plan, *batches[place])
 
     with (
-        tqdm(total=len(items), unit="img", desc=plan.label, mininterval=0.5) as bar,
+        tqdm(total=len(items), unit="img", desc=plan.label, mininterval=0.5, disable=is_quiet()) as bar,
         closing(share_out(plan.folder, names, wanted)) as claimed,
     ):
         bar.update(len(items) - len(missing_items(plan, items)))
@@ -168,6 +171,21 @@ def draw_strip(plan: Plan, made: Made, count: int) -> None:
 
 
 def _sample(plan: Plan, pipe: Any, mask: Mask, previews: int, batch: Sequence[Item]) -> Made:
+    """The images of a batch. Those without any negative prompt are made apart: to some pipelines none is not an empty
+    text."""
+    arguments, made = sample_arguments(plan), Made()
+    default = arguments.get("negative_prompt")
+    for _, items in groupby(batch, key=lambda item: bool(item.prompt.negative_prompt or default)):
+        alike = list(items)
+        own = [item.prompt.negative_prompt for item in alike]
+        more = {"negative_prompt": [text or default for text in own]} if any(own) else {}
+        made.add(_sample_alike(plan, pipe, mask, previews, alike, {**arguments, **more}))
+    return made
+
+
+def _sample_alike(
+    plan: Plan, pipe: Any, mask: Mask, previews: int, batch: Sequence[Item], arguments: Mapping[str, Any]
+) -> Made:
     from asyndm import BrokenImages, sample
 
     tracer = Tracer(plan.identity["num_inference_steps"], previews)
@@ -179,7 +197,7 @@ def _sample(plan: Plan, pipe: Any, mask: Mask, previews: int, batch: Sequence[It
             mask=mask,
             seed=[item.seed for item in batch],
             callback=tracer,
-            **sample_arguments(plan),
+            **arguments,
         )
     except BrokenImages as error:
         images = error.images
@@ -194,7 +212,7 @@ def sample_arguments(plan: Plan) -> dict[str, Any]:
         "curve": build(identity["curve"]),
         **{name: identity[name] for name in ("num_inference_steps", "eta", *READING)},
         **{name: identity[name] for name in ("height", "width") if identity[name] is not None},
-        **identity["guidance"],
+        **sampler_arguments(identity["guidance"]),
         **identity["pipeline_arguments"],
     }
 

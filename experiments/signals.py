@@ -13,6 +13,12 @@ class Terminated(BaseException):
     """SIGTERM came. Like KeyboardInterrupt, no handler of ordinary errors holds it up."""
 
 
+class JobFailed(Exception):
+    """A job failed and has said so: to the user, or only to the log of a job that runs elsewhere."""
+
+    told = True
+
+
 STATUS = {KeyboardInterrupt: 130, Terminated: 143}
 """Exit statuses, 128 and the number of the signal as shells have it."""
 _stopping = threading.Event()

@@ -171,7 +171,7 @@ def say_pending(plan: Plan) -> None:
             {
                 "state": "pending",
                 "label": plan.label,
-                "total": len(plan.items),
+                "total": plan.image_count,
                 "updated": time.time(),
             },
         )

@@ -2,10 +2,11 @@
 
 python -m experiments.status runs
 python -m experiments.status runs --failed     # the last lines and the traceback of what broke
+python -m experiments.status runs --verify     # reads every picture: is it still the one that images.csv lists?
 watch -n 10 python -m experiments.status runs
 
 A run is stale where its process went without a word (killed, a machine lost). The exit status is 0 if all is done, 1 if
-not, and 2 where there is nothing to tell of. The same ``experiments.run`` command makes what is missing.
+not, and 2 where there is nothing to tell of. The same ``experiments.run`` command makes what is missing or changed.
 """
 
 from __future__ import annotations
@@ -18,18 +19,27 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from asyndm.errors import UserError
 from evaluation.locks import is_held
+from evaluation.messages import describe
 from evaluation.results import RUN_FILE, SHARDS, STATE_FILE, read_json, read_state
+from evaluation.runs.records import is_number
+from evaluation.terminal import printable
+from experiments.folder import refuse_foreign
 from experiments.state import BEAT, alive_file
+from experiments.verify import faults
 
 SILENCE = 12 * BEAT
 """Seconds without a heartbeat after which a process of another machine counts as lost, if its lock says nothing."""
 BROKEN = ("failed", "stale", "interrupted", "incomplete")
+WIDTH = 100
+"""Characters of a text from a file that a cell of the table shows."""
+SHARD = r"[0-9]{1,5}-of-[0-9]{1,5}"
 
 
 @dataclass(frozen=True)
@@ -56,8 +66,8 @@ class Part:
         return self.left / self.rate if self.rate and self.state == "running" and self.left else None
 
 
-def parts(root: Path) -> list[Part]:
-    """All runs below a folder, and the shards of those that are not done.
+def run_folders(root: Path) -> list[Path]:
+    """The folders of all runs in a folder or below it, also of those that have not begun.
 
     Raises:
         UserError: no such folder, or no run in it.
@@ -69,11 +79,16 @@ def parts(root: Path) -> list[Part]:
     folders = sorted(states | {path.parent.parent for path in shards})
     if not folders:
         raise UserError(f"{root}: no runs there; make some with python -m experiments.run")
-    return [part for folder in folders for part in of_run(folder)]
+    return folders
 
 
 def of_run(folder: Path) -> list[Part]:
-    """The run, or its shards where they do not make up all of it yet."""
+    """The run, or its shards where they do not make up all of it yet.
+
+    Raises:
+        ForeignFile: it was made by a newer version; a folder or a pipe where a file of the run should be.
+    """
+    refuse_foreign(folder)
     told, there = read_state(folder), _pictures(folder)
     if told["state"] != "done" and (shards := _shards(folder)):
         return [_shard(folder, path) for path in shards]
@@ -86,7 +101,7 @@ def of_run(folder: Path) -> list[Part]:
 
 def _shards(folder: Path) -> list[Path]:
     """The state files of all shards, there or not, of the last division; none where the whole run was last asked for."""
-    there = [path for path in (folder / SHARDS).glob("*-of-*.json") if re.fullmatch(r"\d+-of-\d+", path.stem)]
+    there = [path for path in (folder / SHARDS).glob("*-of-*.json") if re.fullmatch(SHARD, path.stem)]
     last = max(there, key=_written, default=None)
     if last is None or _written(folder / STATE_FILE) > _written(last):
         return []
@@ -104,15 +119,16 @@ def _written(file: Path) -> float:
 def _shard(folder: Path, path: Path) -> Part:
     try:
         told = dict(read_json(path))
-    except (FileNotFoundError, UserError, ValueError, TypeError):
+    except (OSError, UserError, ValueError, TypeError):
         told = {"state": "pending"}
     name = f"{folder.name} {path.stem.replace('-of-', '/')}"
     return _part(name, _state(path, told), int(_number(told, "there")), int(_number(told, "part")), told)
 
 
 def _number(told: dict[str, Any], key: str, otherwise: float = 0) -> float:
-    value = told.get(key, otherwise)
-    return value if isinstance(value, int | float) else otherwise
+    """A count or a time of a state file; `otherwise` where it says none that can be."""
+    value = told.get(key)
+    return float(value) if is_number(value) else otherwise
 
 
 def _part(name: str, state: str, there: int, total: int, told: dict[str, Any]) -> Part:
@@ -126,8 +142,11 @@ def _part(name: str, state: str, there: int, total: int, told: dict[str, Any]) -
 def _state(file: Path, told: dict[str, Any]) -> str:
     """What the file says, but "stale" where it says "running" and nobody does."""
     state = str(told.get("state", "pending"))
-    if state != "running" or is_held(alive_file(file)):
+    if state != "running":
         return state
+    with suppress(OSError):  # a lock of a disk that can only be read
+        if is_held(alive_file(file)):
+            return state
     silent = abs(time.time() - _number(told, "updated")) > SILENCE
     return "stale" if silent or told.get("host") == socket.gethostname() else "running"
 
@@ -157,13 +176,19 @@ def table(found: Sequence[Part]) -> str:
 
 def _cells(part: Part) -> tuple[str, ...]:
     return (
-        part.name,
-        part.state,
+        _cell(part.name),
+        _cell(part.state),
         f"{part.there:,}/{part.total:,}" if part.total else "",
         f"{part.rate:.2f}" if part.rate else "",
         "" if part.seconds_left is None else duration(part.seconds_left),
-        part.phase,
+        _cell(part.phase),
     )
+
+
+def _cell(text: str) -> str:
+    """A text of a file in one line of its table."""
+    line = printable(" ".join(text.split()))
+    return line if len(line) <= WIDTH else f"{line[: WIDTH - 3]}..."
 
 
 def totals(found: Sequence[Part]) -> str:
@@ -192,13 +217,55 @@ def failures(found: Iterable[Part]) -> str:
     for part in found:
         if part.state in BROKEN:
             content = part.content or {}
+            log = content.get("log", [])
             where = f"process {content.get('pid', '?')} on {content.get('host', '?')}"
             lines = [f"== {part.name}: {part.state}, {part.there:,} of {part.total:,} images, {where}"]
             if part.state == "stale":
                 lines.append(f"gone without a word while {content.get('phase', 'at work')}")
-            lines += [*content.get("log", []), str(content.get("traceback", "")).rstrip()]
+            lines += [*map(str, log if isinstance(log, list) else [log])]
+            lines.append(str(content.get("traceback", "")).rstrip())
             told.append("\n".join(line for line in lines if line))
-    return "\n\n".join(told)
+    return printable("\n\n".join(told))
+
+
+def show(folders: Sequence[Path], failed: bool) -> int:
+    """Prints how far they are, or why they broke; what cannot be told of is named.
+
+    Returns:
+        The exit status.
+    """
+    found, left_out = list[Part](), 0
+    for folder in folders:
+        try:
+            found += of_run(folder)
+        except (UserError, OSError) as error:
+            left_out += 1
+            print(printable(f"error: {describe(error)}"), file=sys.stderr)
+    if not found:
+        return 2
+    print((failures(found) or "none failed") if failed else table(found))
+    return 0 if not left_out and all(part.state == "done" for part in found) else 1
+
+
+def verify(folders: Sequence[Path]) -> int:
+    """Prints a line for each picture that is not the one its run lists, and how many there are.
+
+    Returns:
+        The exit status: 2 where none is listed.
+    """
+    right = wrong = unread = 0
+    for folder in folders:
+        try:
+            for path, fault in faults(folder):
+                right, wrong = right + (not fault), wrong + bool(fault)
+                if fault:
+                    print(printable(f"{fault}: {path}".replace("\n", "\\n")))
+        except (UserError, OSError) as error:
+            unread += 1
+            print(printable(f"error: {describe(error)}"), file=sys.stderr)
+    hint = "; the same experiments.run command makes them anew" if wrong else ""
+    print(f"{right:,} pictures are those listed, {wrong:,} are not{hint}")
+    return 1 if wrong or unread else 0 if right else 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -210,15 +277,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("folder", type=Path, help="a run, or a folder of runs")
     parser.add_argument("--failed", action="store_true", help="print what is known of those that broke")
+    parser.add_argument(
+        "--verify", action="store_true", help="name pictures that are changed, cut or missing"
+    )
     chosen = parser.parse_args(arguments)
     try:
-        found = parts(chosen.folder)
+        folders = run_folders(chosen.folder)
+        return verify(folders) if chosen.verify else show(folders, chosen.failed)
     except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(printable(f"error: {describe(error)}"), file=sys.stderr)
         return 2
-    told = failures(found) if chosen.failed else table(found)
-    print(told or "none failed")
-    return 0 if all(part.state == "done" for part in found) else 1
 
 
 if __name__ == "__main__":

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from hydra.core.override_parser.types import Override
+from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.plugins import Plugins
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from tqdm import tqdm
 
 from asyndm.errors import UserError
-from evaluation.messages import describe
-from experiments.checks import check, check_writable
+from evaluation.messages import describe, is_quiet
+from experiments.aside import keep_aside
+from experiments.checks import Checks, check_writable
+from experiments.compose import Composer, parse
 from experiments.config import CONF, SCHEMAS, register
-from experiments.cost import cost
-from experiments.folder import is_complete
+from experiments.cost import cost, evaluations
+from experiments.folder import is_complete, missing_items
 from experiments.launch import enter, prepare
-from experiments.plan import Plan, make_plan
+from experiments.plan import Plan, PromptList, make_plan, read_prompts
+from experiments.planned import reserve_planned, write_planned
 from experiments.state import say_pending
 from experiments.trackers import SWEEP_VARIABLE
 
@@ -29,8 +36,9 @@ SINGLE = frozenset(SCHEMAS)
 """Groups of which a run has one choice; of metrics it can have several."""
 SEARCH_FILE = "optimization_results.yaml"
 """Where the Optuna sweeper leaves the best it found."""
-MANY = 50
-"""Jobs whose composing takes so long that it is announced."""
+Job = TypeVar("Job")
+PATIENCE = 5.0
+"""Seconds of planning after which its progress is shown."""
 
 
 class CheckAll(Callback):
@@ -40,23 +48,41 @@ class CheckAll(Callback):
     single run does. Only its folder is checked here, before Hydra tries to make it.
     """
 
+    def __init__(self, dry_run: bool = False) -> None:
+        """
+        Args:
+            dry_run: print what would be made, and make nothing.
+        """
+        self._dry_run = dry_run
+
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         with _exit_on_error():
             _refuse_lists(config)
-            check_writable(Path(config.output_dir).expanduser(), 0)
+            if not keep_aside(config):
+                check_writable(Path(config.output_dir).expanduser(), 0)
+            if self._dry_run:
+                _show_alone(config)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         basic = _is_grid(config)
         with _exit_on_error():
             _refuse_lists(config)
-            prepare(config)
+            keep_aside(config)
             if basic:
                 _replace_params(config)
             os.environ[SWEEP_VARIABLE] = config.hydra.runtime.choices.get("experiment") or _name(config)
+            reserve_planned(Path(config.output_dir).expanduser().resolve())
+            if not self._dry_run:
+                prepare(config)
             if basic:
-                _check_jobs(config)
+                _check_jobs(config, self._dry_run)
+            elif self._dry_run:
+                print("its sweeper chooses the runs as it goes; one of them:")
+                _show_alone(config)
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        if config.hydra.job.chdir:
+            os.chdir(config.hydra.runtime.cwd)  # back: paths mean what they mean to the caller
         enter(config)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
@@ -85,9 +111,15 @@ def _exit_on_error() -> Iterator[None]:
         raise SystemExit(describe(error)) from error
 
 
+def _given(config: DictConfig, part: str = "task") -> list[str]:
+    """The settings of the command line as they were written; those that are Hydra's are another part."""
+    given: Any = OmegaConf.to_container(config.hydra.overrides[part], resolve=False)
+    return list(given)
+
+
 def _refuse_lists(config: DictConfig) -> None:
     """Hydra composes a list of choices on top of each other, and the last one wins: never what was meant."""
-    for override in _parsed(config.hydra.overrides.task):
+    for override in parse(_given(config)):
         group, value = override.key_or_group, override.value()
         if group == "launcher" and override.is_sweep_override():
             raise UserError("launcher: one for all jobs of a sweep; name only one")
@@ -96,14 +128,8 @@ def _refuse_lists(config: DictConfig) -> None:
             raise UserError(f"{group}=[{names}]: one choice at a time; to sweep, -m {group}={names}")
 
 
-def _parsed(overrides: Iterable[str]) -> list[Override]:
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    return OverridesParser.create().parse_overrides(list(overrides))
-
-
 def _name(config: DictConfig) -> str:
-    text = " ".join([*config.hydra.overrides.task, str(config.hydra.sweeper.params)])
+    text = " ".join([*_given(config), str(config.hydra.sweeper.params)])
     return f"sweep-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
@@ -111,16 +137,16 @@ def _replace_params(config: DictConfig) -> None:
     """Takes out of an experiment's sweep what the command line sets: Hydra would run their product, each job
     as often as the experiment has values."""
     with read_write(config.hydra.sweeper), open_dict(config.hydra.sweeper):
-        config.hydra.sweeper.params = _params(config, config.hydra.overrides.task)
+        config.hydra.sweeper.params = _params(config, _given(config))
 
 
 def _params(config: DictConfig, given: Sequence[str]) -> dict[str, str]:
-    replaced = {override.key_or_group for override in _parsed(given)}
+    replaced = {override.key_or_group for override in parse(given)}
     params = config.hydra.sweeper.params or {}
     return {key: value for key, value in params.items() if key not in replaced}
 
 
-def jobs(params: Mapping[str, str], given: Sequence[str]) -> list[Plan]:
+def jobs(params: Mapping[str, str], given: Sequence[str], composer: Composer) -> Iterator[Plan]:
     """Every job of the basic sweeper's grid, in its order; jobs that come to the same run each time.
 
     Args:
@@ -130,14 +156,26 @@ def jobs(params: Mapping[str, str], given: Sequence[str]) -> list[Plan]:
     Raises:
         UserError: one of them is no run.
     """
-    from hydra import compose
-    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-
-    overrides = _parsed([*(f"{key}={value}" for key, value in params.items()), *given])
+    overrides = parse([*(f"{key}={value}" for key, value in params.items()), *given])
     settings = BasicSweeper.split_arguments(overrides, max_batch_size=None)[0]
-    if len(settings) > MANY:
-        print(f"composing {len(settings)} jobs", file=sys.stderr, flush=True)
-    return [make_plan(compose("config", job)) for job in settings]
+    read: dict[str, PromptList] = {}
+
+    def read_once(*choices: Mapping[str, Any]) -> PromptList:
+        key = json.dumps(choices)
+        if key not in read:
+            read[key] = read_prompts(*choices)
+        return read[key]
+
+    for job in _shown(settings, "planning"):
+        yield make_plan(composer(job), read_once)
+
+
+def _shown(jobs: Sequence[Job], doing: str) -> Iterable[Job]:
+    """The same jobs, with a progress bar where they take long."""
+    bar: Iterable[Job] = tqdm(
+        jobs, desc=doing, unit="job", delay=PATIENCE, leave=False, mininterval=0.5, disable=is_quiet()
+    )
+    return bar
 
 
 def planned(given: Sequence[str]) -> list[Plan]:
@@ -147,15 +185,13 @@ def planned(given: Sequence[str]) -> list[Plan]:
         UserError: one of them is no run.
         HydraException: there is no such setting.
     """
-    from hydra import compose, initialize_config_dir
-
     register()
     experiment = [text for text in given if text.startswith("experiment=")]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("config", experiment, return_hydra_config=True)
         if not _is_grid(config):
             raise UserError(f"{' '.join(experiment)}: chooses its runs as it goes; name their folder instead")
-        plans = jobs(_params(config, given), given)
+        plans = jobs(_params(config, given), given, Composer())
         return list({plan.run_id: plan for plan in plans}.values())
 
 
@@ -166,19 +202,62 @@ def _elsewhere(config: DictConfig) -> bool:
     return bool(joins or settings._target_.endswith(".SlurmLauncher"))
 
 
-def _check_jobs(config: DictConfig) -> None:
-    missing: dict[str, Plan] = {}
-    plans = jobs(config.hydra.sweeper.params or {}, config.hydra.overrides.task)
-    for plan in plans:
-        if plan.run_id not in missing and not is_complete(plan):
-            check(plan, _elsewhere(config))
-            missing[plan.run_id] = plan
-    for plan in plans:
+def _check_jobs(config: DictConfig, dry_run: bool) -> None:
+    """Checks all jobs and says what they cost; a dry run ends here. Hydra then takes them as they are."""
+    check, lines = Checks(_elsewhere(config)), dict[str, str]()
+    missing: dict[str, list[Plan]] = {}
+    complete = set[tuple[str, str | None]]()
+    composer = Composer(config.hydra.job.config_name, _given(config, "hydra"))
+    plans = list(jobs(config.hydra.sweeper.params or {}, _given(config), composer))
+    for plan in _shown(plans, "checking"):
+        part = plan.run_id, plan.config["shard"]
         if plan.run_id in missing:
+            missing[plan.run_id].append(plan)
+        elif part not in complete:
+            if is_complete(plan):
+                complete.add(part)
+            else:
+                check(plan)
+                missing[plan.run_id] = [plan]
+            if dry_run:
+                lines.setdefault(plan.run_id, _line(plan, part in complete))
+    there = len({run_id for run_id, _ in complete} - missing.keys())
+    found = f"; {there} more are there" if there else ""
+    to_make = (
+        f"to make: {cost(parts[0] for parts in missing.values())}{found}" if missing else "nothing to make"
+    )
+    if dry_run:
+        print(*lines.values(), to_make, sep="\n", flush=True)
+        raise SystemExit(0)
+    if missing:
+        write_planned([plan.run_id for plan in plans])
+        for plan in _shown([plan for parts in missing.values() for plan in parts], "announcing"):
             say_pending(plan)
-    if len(plans) > 1 and missing:
-        there = len({plan.run_id for plan in plans}) - len(missing)
-        found = f"; {there} more are there" if there else ""
-        elsewhere = not config.hydra.launcher._target_.endswith(".BasicLauncher")
-        how_far = f"\nhow far: python -m experiments.status {config.output_dir}" if elsewhere else ""
-        print(f"to make: {cost(missing.values())}{found}{how_far}", file=sys.stderr, flush=True)
+        if len(plans) > 1 and not is_quiet():
+            elsewhere = not config.hydra.launcher._target_.endswith(".BasicLauncher")
+            how_far = f"\nhow far: python -m experiments.status {config.output_dir}" if elsewhere else ""
+            print(f"{to_make}{how_far}", file=sys.stderr, flush=True)
+    sweeper: Any = Plugins.instance().class_name_to_class[config.hydra.sweeper._target_]
+    sweeper.validate_batch_is_legal = lambda sweeper, jobs: None  # would compose them all once more
+
+
+def _show_alone(config: DictConfig) -> None:
+    """Prints what a single run would make, and ends."""
+    plan = make_plan(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
+    complete = is_complete(plan)
+    if not complete:
+        Checks()(plan)
+    print(_line(plan, complete), "nothing to make" if complete else f"to make: {cost([plan])}", sep="\n")
+    raise SystemExit(0)
+
+
+def _line(plan: Plan, complete: bool) -> str:
+    """A run in a line: what it comes to, and how much of it is there."""
+    there = "all there" if complete else "new"
+    if not complete and plan.folder.is_dir():
+        made = plan.image_count - len(missing_items(plan, plan.items))
+        there = f"{made:,} images there"
+    return (
+        f"{plan.label}  {plan.run_id}  {plan.image_count:,} images  "
+        f"{evaluations(plan):,} network evaluations  {there}"
+    )

@@ -14,7 +14,7 @@ from PIL.Image import Image
 
 from asyndm.errors import UserError
 from evaluation.metrics import ModelMetric, Score
-from evaluation.open_clip_models import check_open_clip, load_open_clip
+from evaluation.open_clip_models import architecture, check_open_clip, load_open_clip
 from evaluation.runs.prompts import Prompt
 
 LOCAL = "local-dir:"
@@ -50,7 +50,8 @@ class CLIPScore(ModelMetric[tuple[Any, Any, Any]]):
     Attributes:
         model: of open_clip: a name, "hf-hub:ORG/REPO", or a folder with or without "local-dir:" before it; "shapes"
             for that of the shapes world.
-        pretrained: the weights' tag or file, for a plain name; it takes the place of a revision.
+        pretrained: the weights' tag or file, for a plain name; it takes the place of a revision. With a tag the
+            activation is the one the weights were trained with; a file's is that of the name (ViT-B-32-quickgelu).
         convention: one of `CONVENTIONS`.
 
     Raises:
@@ -74,6 +75,11 @@ class CLIPScore(ModelMetric[tuple[Any, Any, Any]]):
             raise UserError(
                 f"metric {self.name}: revision={self.revision}: open_clip has none; name weights by tag"
             )
+
+    @property
+    def basis(self) -> dict[str, Any]:
+        named = architecture(self.model, self.pretrained)
+        return super().basis if named == self.model else {**super().basis, "model": named}
 
     def check_weights(self) -> None:
         try:

@@ -30,7 +30,7 @@ from evaluation.geneval import (
     to_colour,
 )
 from evaluation.metrics import ModelMetric, Score
-from evaluation.open_clip_models import check_open_clip, load_open_clip
+from evaluation.open_clip_models import architecture, check_open_clip, load_open_clip
 from evaluation.runs.prompts import Prompt
 from evaluation.weights import check
 
@@ -87,6 +87,11 @@ class GenEval(ModelMetric[tuple[Any, Any]]):
             raise UserError(
                 f"metric geneval: position_threshold must be 0 or more, got {self.position_threshold!r}"
             )
+
+    @property
+    def basis(self) -> dict[str, Any]:
+        named = architecture(self.colour_model, self.colour_pretrained)
+        return super().basis if named == self.colour_model else {**super().basis, "colour_model": named}
 
     def check(self, prompts: Sequence[Prompt], size: tuple[int, int]) -> None:
         self.check_device()

@@ -11,7 +11,8 @@ from asyndm.errors import UserError
 from asyndm.subjects import subject_at
 from asyndm.words import read
 from evaluation.runs.prompts import Prompt, PromptSet, text_id
-from evaluation.runs.rows import existing, jsonl_rows, read_text
+from evaluation.runs.rows import jsonl_rows
+from evaluation.runs.text_files import existing, read_text, shown
 from evaluation.runs.word_forms import forms, mentions
 
 
@@ -31,6 +32,10 @@ class GenEvalPrompts(PromptSet):
 
     BEFORE: ClassVar[str] = "an?|the|one|two|three|four|five|six|seven|eight|nine|ten"
 
+    @property
+    def source(self) -> str:
+        return self.metadata
+
     def rows(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """Every line, after the place it comes from: a ``prompt``, a ``tag``, and a list ``include`` of
         mappings with ``class`` and perhaps ``color``.
@@ -42,7 +47,9 @@ class GenEvalPrompts(PromptSet):
         for line, row in jsonl_rows(path, read_text(path)):
             place = f"{path}, line {line}"
             if not isinstance(row, Mapping):
-                raise UserError(f"{place}: expected a mapping with tag, include and prompt, found {row!r}")
+                raise UserError(
+                    f"{place}: expected a mapping with tag, include and prompt, found {shown(row)}"
+                )
             for key in ("prompt", "tag"):
                 if not isinstance(value := row.get(key), str) or not value.strip():
                     raise UserError(f"{place}: {key} is missing")
@@ -52,7 +59,7 @@ class GenEvalPrompts(PromptSet):
                 named = isinstance(thing, Mapping) and isinstance(thing.get("class"), str)
                 if not named or not thing["class"].strip() or not isinstance(thing.get("color", ""), str):
                     raise UserError(
-                        f"{place}: include: expected a class and perhaps a color, found {thing!r}"
+                        f"{place}: include: expected a class and perhaps a color, found {shown(thing)}"
                     )
             yield place, row
 

@@ -3,43 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from asyndm.errors import UserError
 from asyndm.subjects import Subject
+from evaluation.runs.columns import Row, numbers, read_list, text_of, texts, whole
 from evaluation.runs.prompts import Prompt, PromptSet, text_id
-from evaluation.runs.rows import (
-    csv_rows,
-    existing,
-    json_rows,
-    jsonl_rows,
-    numbers,
-    read_text,
-    texts,
-    yaml_rows,
-)
+from evaluation.runs.text_files import existing, shown
 
 
 @dataclass(frozen=True)
 class FilePrompts(PromptSet):
-    """Prompts of one's own, from YAML or JSON (a list), JSON lines, or CSV with a header.
+    """Prompts of one's own, from YAML or JSON (a list), JSON lines, CSV or TSV with a header (commas, semicolons and tabs
+    are noticed), or plain text (a prompt a line, the same line once).
 
     A prompt is a text or a mapping with
 
     - ``text``, the only one that must be there;
-    - ``subjects``: list of words or phrases ("dog#2" is the second dog); in CSV separated by ``;``;
+    - ``subjects``: list of words or phrases ("dog#2" is the second dog); in a table separated by ``;``;
     - ``concavities``: one number for each subject, else the curve's own is taken;
-    - ``id`` (else made from the text), ``kind``, ``phrases`` (a list), ``phrases_from`` (where these came from),
-      ``file`` (a picture of it, for ``evaluation.score``).
+    - ``id`` (else made from the text, and its seed where it has one), ``kind``, ``phrases`` (a list), ``phrases_from``
+      (where these came from), ``file`` (a picture of it, for ``evaluation.score``);
+    - ``negative_prompt``, else the guidance's; ``seed`` of its first image, else the run's.
+
+    Others' names for these are known, in any case (``Prompt``, ``Category``; `evaluation.runs.columns.USUAL`), and what
+    says something else is left alone.
+
+    Attributes:
+        path: of the file.
+        columns: names of columns that have others: ``{"text": "long prompt"}``; an empty name: there is none.
     """
 
     path: str
     limit: int | None = None
+    columns: Mapping[str, str | None] = field(default_factory=dict)
 
-    KEYS: ClassVar[frozenset[str]] = frozenset(
-        {"id", "text", "subjects", "concavities", "kind", "phrases", "phrases_from", "file"}
-    )
+    @property
+    def source(self) -> str:
+        return self.path
 
     def _all(self) -> Iterator[tuple[str, Prompt]]:
         return ((place, prompt) for place, _, prompt in self.rows())
@@ -51,36 +53,34 @@ class FilePrompts(PromptSet):
             UserError: a file that is missing or malformed, with its line.
         """
         path = existing(self.path, "prompt file")
-        readers = {
-            ".yaml": yaml_rows,
-            ".yml": yaml_rows,
-            ".json": json_rows,
-            ".jsonl": jsonl_rows,
-            ".csv": csv_rows,
-        }
-        if path.suffix.lower() not in readers:
-            raise UserError(f"{path}: a prompt file ends in {', '.join(readers)}")
-        for line, row in readers[path.suffix.lower()](path, read_text(path)):
-            place, said = f"{path}, line {line}", {"text": row} if isinstance(row, str) else row
+        for row in read_list(path, {key: name for key, name in self.columns.items() if name is not None}):
             try:
-                prompt = self._prompt(said)
+                prompt = _prompt(row)
             except UserError as error:
-                raise UserError(f"{place}: {error}") from error
-            yield place, said, prompt
+                raise UserError(f"{row.place}: {error}") from error
+            yield row.place, row.said, prompt
 
-    def _prompt(self, row: Any) -> Prompt:
-        if not isinstance(row, Mapping):
-            raise UserError(f"expected a text or a mapping with text and subjects, found {row!r}")
-        if unknown := set(map(str, row)) - self.KEYS:
-            raise UserError(f"unknown key {min(unknown)!r}; the keys are {', '.join(sorted(self.KEYS))}")
-        text = row.get("text")
-        if not isinstance(text, str) or not text.strip():
-            raise UserError("text is missing")
-        subjects = tuple(Subject.parse(subject) for subject in texts(row, "subjects"))
-        concavities = numbers(row, "concavities")
-        if concavities and len(concavities) != len(subjects):
-            raise UserError(f"{len(concavities)} concavities for {len(subjects)} subjects")
-        if concavities:
-            subjects = tuple(replace(s, concavity=c) for s, c in zip(subjects, concavities, strict=True))
-        prompt_id = text_id(text) if row.get("id") in (None, "") else str(row["id"])
-        return Prompt(prompt_id, text, subjects, str(row.get("kind") or ""), texts(row, "phrases"))
+
+def _prompt(row: Row) -> Prompt:
+    text, known = text_of(row), row.known
+    subjects = tuple(Subject.parse(subject) for subject in texts(known, "subjects"))
+    concavities = numbers(known, "concavities")
+    if concavities and len(concavities) != len(subjects):
+        raise UserError(f"{len(concavities)} concavities for {len(subjects)} subjects")
+    if concavities:
+        subjects = tuple(replace(s, concavity=c) for s, c in zip(subjects, concavities, strict=True))
+    seed = whole(known, "seed")
+    own_id = text_id(text) + ("" if seed is None else f"-{seed}")
+    prompt_id = own_id if known.get("id") in (None, "") else str(known["id"])
+    negative = known.get("negative_prompt")
+    if not isinstance(negative, str | None):
+        raise UserError(f"negative_prompt must be a text, not {shown(negative)}")
+    return Prompt(
+        prompt_id,
+        text,
+        subjects,
+        str(known.get("kind") or ""),
+        texts(known, "phrases"),
+        negative if negative and negative.strip() else None,
+        seed,
+    )

@@ -10,20 +10,19 @@ import hashlib
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import product, zip_longest
 from typing import Any, Self
 
 from asyndm.errors import UserError, is_number, is_whole
 from asyndm.subjects import Subject, as_written, span
 from asyndm.words import occurrences
-from evaluation.runs.rows import (
-    existing,
-    read_json,
-)
+from evaluation.runs.text_files import existing, read_json, shown
 
 PROMPT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 WORD = re.compile(r"\w+")
+OWN = ("negative_prompt", "seed")
+"""What few prompts have of their own."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +35,11 @@ class Prompt:
         subjects: words or phrases of the text whose regions are denoised on the curve; may be empty.
         kind: a label to report by ("two", "counting").
         phrases: noun phrases, for metrics that ask about each.
+        negative_prompt: what guidance leads away from; None: whatever the run's guidance says.
+        seed: of its first image, its others count on; None: by the run's seed.
 
     Raises:
-        UserError: an id that cannot name a file, an empty text, a subject that is not in the text.
+        UserError: an id that cannot name a file, an empty text, a subject that is not in the text, a seed out of range.
     """
 
     prompt_id: str
@@ -46,14 +47,18 @@ class Prompt:
     subjects: tuple[Subject, ...] = ()
     kind: str = ""
     phrases: tuple[str, ...] = ()
+    negative_prompt: str | None = None
+    seed: int | None = None
 
     def __post_init__(self) -> None:
         if not PROMPT_ID.fullmatch(self.prompt_id):
             raise UserError(
-                f"id {self.prompt_id!r}: use 1 to 80 letters, digits, dots, dashes and underscores"
+                f"id {shown(self.prompt_id)}: use 1 to 80 letters, digits, dots, dashes and underscores"
             )
         if not self.text.strip():
             raise UserError(f"prompt {self.prompt_id}: its text is empty")
+        if self.seed is not None and (not is_whole(self.seed) or not 0 <= self.seed < 2**63):
+            raise UserError(f"prompt {self.prompt_id}: seed {self.seed!r} is not from 0 to 2^63 - 1")
         subjects = tuple(as_written(self.text, subject) for subject in self.subjects)
         for subject in subjects:
             span(self.text, subject)
@@ -61,9 +66,15 @@ class Prompt:
 
     @classmethod
     def from_dict(cls, entry: Mapping[str, Any]) -> Self:
-        """The inverse of `dataclasses.asdict`, also after a trip through JSON."""
+        """The inverse of `to_dict`, also after a trip through JSON."""
         subjects = tuple(Subject(**subject) for subject in entry["subjects"])
-        return cls(entry["prompt_id"], entry["text"], subjects, entry["kind"], tuple(entry["phrases"]))
+        own = {name: entry.get(name) for name in OWN}
+        return cls(entry["prompt_id"], entry["text"], subjects, entry["kind"], tuple(entry["phrases"]), **own)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as plain values; a negative prompt and a seed only where it has them."""
+        entry = asdict(self)
+        return {name: value for name, value in entry.items() if name not in OWN or value is not None}
 
 
 class PromptSet(ABC):
@@ -89,8 +100,13 @@ class PromptSet(ABC):
                 )
             prompts[key], places[key] = prompt, place
         if not prompts:
-            raise UserError(f"{self}: no prompts")
+            raise UserError(f"{self.source}: no prompts")
         return list(prompts.values())[: self.limit]
+
+    @property
+    def source(self) -> str:
+        """Where they come from, for messages."""
+        return str(self)
 
     @abstractmethod
     def _all(self) -> Iterator[tuple[str, Prompt]]:
@@ -173,6 +189,10 @@ class ReferencePrompts(PromptSet):
     concavities: bool = False
     limit: int | None = None
 
+    @property
+    def source(self) -> str:
+        return self.prompts_path
+
     def _all(self) -> Iterator[tuple[str, Prompt]]:
         texts = read_json(existing(self.prompts_path, "prompt file"))
         items = read_json(existing(self.items_path, "item file"))
@@ -185,21 +205,23 @@ class ReferencePrompts(PromptSet):
         if not isinstance(concavities, dict):
             raise UserError(f'{self.items_path}: expected {{"item_k": {{prompt: [concavities]}}}}')
         for text in dict.fromkeys(texts):
+            place = f"{self.prompts_path}, prompt {shown(text)}"
             if not isinstance(places.get(text), list):
-                raise UserError(f"{self.items_path}: item_idx has no list for the prompt {text!r}")
+                raise UserError(f"{self.items_path}: item_idx has no list for the prompt {shown(text)}")
             subjects = [self._subject(text, place) for place in places[text]]
             if self.concavities:
                 subjects = self._with_concavities(subjects, text, concavities.get(text))
-            yield (
-                f"{self.prompts_path}, prompt {text!r}",
-                Prompt(text_id(text), text.strip(), tuple(subjects)),
-            )
+            try:
+                prompt = Prompt(text_id(text), text.strip(), tuple(subjects))
+            except UserError as error:
+                raise UserError(f"{place}: {error}") from error
+            yield place, prompt
 
     def _subject(self, text: str, place: Any) -> Subject:
         words = list(WORD.finditer(text))
         if not is_whole(place) or not 0 <= place < len(words):
             raise UserError(
-                f"{self.items_path}: {place!r} is not the place of a word in {text!r} (0 to {len(words) - 1})"
+                f"{self.items_path}: {shown(place)} is not the place of a word in {shown(text)} (0 to {len(words) - 1})"
             )
         start, word = words[place].start(), words[place][0]
         before = [found for found in occurrences(text, word) if found.start < start]
@@ -211,7 +233,10 @@ class ReferencePrompts(PromptSet):
             raise UserError(
                 f"{self.items_path}: item_k needs {len(subjects)} numbers for the prompt {text!r}"
             )
-        return [replace(s, concavity=float(value)) for s, value in zip(subjects, values, strict=True)]
+        try:
+            return [replace(s, concavity=float(value)) for s, value in zip(subjects, values, strict=True)]
+        except UserError as error:
+            raise UserError(f"{self.items_path}, prompt {shown(text)}: {error}") from error
 
 
 def text_id(text: str) -> str:

@@ -1,147 +1,138 @@
-"""Rows of files that people write: YAML, JSON, JSON lines and CSV, each row with its line, for messages."""
+"""Rows of files that people write: YAML, JSON, JSON lines, CSV, TSV, plain text; each row with its line, for messages."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from asyndm.errors import UserError
+from evaluation.runs.text_files import parse_json
+from evaluation.runs.yaml_rows import yaml_rows
+
+SUFFIXES = (".yaml", ".yml", ".json", ".jsonl", ".csv", ".tsv", ".txt")
+DELIMITERS = {".csv": ",;\t|", ".tsv": "\t,;|"}
+"""What may part the cells of a row; of equal claims the first holds."""
 
 
-def existing(path: str, what: str) -> Path:
-    """The file at that path.
+def rows_of(path: Path, text: str, known: Callable[[str], bool]) -> Iterator[tuple[int, Any]]:
+    """The rows of a file, by the ending of its name, each with its line: what YAML and JSON say, a mapping for a row of
+    a table, a text for a line.
 
-    Raises:
-        UserError: there is none.
-    """
-    file = Path(path).expanduser()
-    if not file.is_file():
-        raise UserError(f"{path}: no such {what}")
-    return file
-
-
-def read_text(path: Path) -> str:
-    """A file's text, without a byte order mark.
-
-    Raises:
-        UserError: not UTF-8.
-    """
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}, line 1: not UTF-8 text") from error
-
-
-def read_json(path: Path) -> Any:
-    """What a JSON file says.
+    Args:
+        known: whether a cell of a table's first row is the name of a column. It decides between commas, semicolons
+            and tabs.
 
     Raises:
-        UserError: not JSON, with its line.
+        UserError: an ending that is none of `SUFFIXES`, or a malformed file, with its line.
     """
-    return _parsed(path, read_text(path))
-
-
-def _parsed(path: Path, text: str, first_line: int = 1) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        line = first_line + error.lineno - 1
-        raise UserError(f"{path}, line {line}: not JSON ({error.msg})") from error
-    except RecursionError as error:
-        raise UserError(
-            f"{path}, line {first_line}: not a list of prompts (lists in lists in lists)"
-        ) from error
+    match path.suffix.lower():
+        case ".yaml" | ".yml":
+            return yaml_rows(path, text)
+        case ".json":
+            return json_rows(path, text)
+        case ".jsonl":
+            return jsonl_rows(path, text)
+        case ".csv" | ".tsv":
+            return table_rows(path, text, known)
+        case ".txt":
+            return text_rows(path, text)
+    raise UserError(f"{path}: a list ends in {', '.join(SUFFIXES)}")
 
 
 def json_rows(path: Path, text: str) -> Iterator[tuple[int, Any]]:
     """The entries of a JSON list, each with the line it begins on."""
-    entries = _parsed(path, text)
+    entries = parse_json(path, text)
     if not isinstance(entries, list):
         raise UserError(f"{path}, line 1: expected a list of prompts")
-    line, counted, start = 1, 0, text.index("[") + 1
+    line, counted, start, decoder = 1, 0, text.index("[") + 1, json.JSONDecoder()
+    between = re.compile(r"[ \t\n,]*")
     for entry in entries:
-        while text[start] in " \t\r\n,":
-            start += 1
+        start = between.match(text, start).end()  # type: ignore[union-attr]
         line += text.count("\n", counted, start)
         yield line, entry
-        counted, start = start, json.JSONDecoder().raw_decode(text, start)[1]
-
-
-def yaml_rows(path: Path, text: str) -> Iterator[tuple[int, Any]]:
-    """The entries of a YAML list, each with the line it begins on."""
-    import yaml
-
-    line = 1
-    try:
-        loader = yaml.SafeLoader(text)
-        root = loader.get_single_node()
-        if not isinstance(root, yaml.SequenceNode):
-            raise UserError(f"{path}, line 1: expected a list of prompts")
-        for node in root.value:
-            line = node.start_mark.line + 1
-            yield line, _constructed(loader, node, f"{path}, line {line}")
-    except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        raise UserError(
-            f"{path}, line {line}: not YAML (the control character {chr(error.character)!r})"
-        ) from error
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else line
-        raise UserError(f"{path}, line {line}: not YAML ({error.problem})") from error
-
-
-def _constructed(loader: Any, node: Any, place: str) -> Any:
-    try:
-        return loader.construct_document(node)
-    except ValueError as error:
-        raise UserError(f"{place}: not YAML ({error})") from error
+        counted, start = start, decoder.raw_decode(text, start)[1]
 
 
 def jsonl_rows(path: Path, text: str) -> Iterator[tuple[int, Any]]:
     """Every line that is not blank."""
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
-            yield number, _parsed(path, line, number)
+            yield number, parse_json(path, line, number)
 
 
-def csv_rows(path: Path, text: str) -> Iterator[tuple[int, Any]]:
-    """The rows of a CSV with a header, each a mapping with the line it ends on.
+def text_rows(path: Path, text: str) -> Iterator[tuple[int, str]]:
+    """Every line that is not blank, without blanks around it; a line that stands there again is left out, with a warning,
+    as nothing in it could tell the two apart."""
+    lines = [(number, plain) for number, line in enumerate(text.split("\n"), 1) if (plain := line.strip())]
+    first = {plain: number for number, plain in reversed(lines)}
+    if len(first) < len(lines):
+        again = f"{len(lines) - len(first)} of {len(lines)} lines"
+        warnings.warn(f"{path}: left out {again}, which stand there before", stacklevel=2)
+    yield from ((number, plain) for number, plain in lines if first[plain] == number)
+
+
+def table_rows(path: Path, text: str, known: Callable[[str], bool]) -> Iterator[tuple[int, Any]]:
+    """The rows of a table with a header, each a mapping with the line it begins on; those without content are left out.
 
     Raises:
-        UserError: a row with more or fewer cells than the header, or an open quote, with its line.
+        UserError: a row with more or fewer cells than the header, two columns of one name, or a quote left open, with
+            its line.
     """
-    reader = csv.DictReader(io.StringIO(text, newline=""))
+    first = next((line for line in text.split("\n", 1000) if line.strip()), "")
+    claims = DELIMITERS[path.suffix.lower()]
+    delimiter = max(claims, key=lambda sign: sum(map(known, _header(first, sign))))
+    lines = _cells(path, text, delimiter)
+    head_line, header = next(lines, (1, []))
+    header = [name.strip() for name in header]
+    if twice := next((name for name in header if name and header.count(name) > 1), None):
+        raise UserError(f"{path}, line {head_line}: two columns {twice!r}; rename one")
+    for line, cells in lines:
+        if len(cells) != len(header):
+            raise UserError(f"{path}, line {line}: {len(header)} columns expected, found {len(cells)}")
+        if any(cells):
+            yield line, dict(zip(header, cells, strict=True))
+
+
+def _header(line: str, delimiter: str) -> list[str]:
+    return next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
+
+
+def _cells(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """The lines of a table that are not blank. Quotes mean what they mean in CSV; where that cannot be, as in many
+    a list with tabs, they are text."""
     try:
-        for row in reader:
-            if None in row or None in row.values():
-                raise UserError(
-                    f"{path}, line {reader.line_num}: {len(reader.fieldnames or ())} columns expected"
-                )
-            yield reader.line_num, row
+        yield from list(_parsed(text, delimiter, csv.QUOTE_MINIMAL))
+    except _OpenQuote as error:
+        if delimiter != "\t":
+            raise UserError(
+                f"{path}, line {error.args[0]}: not CSV ({error.__cause__}; a quote left open?)"
+            ) from error
+        yield from _parsed(text, delimiter, csv.QUOTE_NONE)
+
+
+class _OpenQuote(ValueError):
+    """A row cannot be parsed, which begins on this line."""
+
+
+def _parsed(text: str, delimiter: str, quoting: Any) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(
+        io.StringIO(text, newline=""),
+        delimiter=delimiter,
+        quoting=quoting,
+        skipinitialspace=True,
+        strict=True,
+    )
+    line = 1
+    try:
+        for cells in reader:
+            if cells:
+                yield line, cells
+            line = reader.line_num + 1
     except csv.Error as error:
-        raise UserError(f"{path}, line {reader.line_num}: not CSV ({error}; a quote left open?)") from error
-
-
-def texts(row: Mapping[str, Any], key: str) -> tuple[str, ...]:
-    """A list of texts, or the same in one cell, separated by ``;``."""
-    value = row.get(key) or ()
-    items = [part for part in value.split(";") if part.strip()] if isinstance(value, str) else value
-    if not isinstance(items, Sequence) or not all(isinstance(item, str) for item in items):
-        raise UserError(f"{key} must be a list of texts, not {value!r}")
-    return tuple(item.strip() for item in items)
-
-
-def numbers(row: Mapping[str, Any], key: str) -> tuple[float, ...]:
-    """A list of numbers, or the same in one cell, separated by ``;``."""
-    value = row.get(key)
-    if value in (None, ""):
-        return ()
-    items = value.split(";") if isinstance(value, str) else value
-    try:
-        return tuple(float(item) for item in items)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{key} must be a list of numbers, not {value!r}") from error
+        raise _OpenQuote(line) from error

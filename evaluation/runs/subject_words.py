@@ -9,7 +9,7 @@ from functools import cached_property
 from asyndm.errors import UserError
 from asyndm.subjects import subject_at
 from evaluation.runs.prompts import Prompt
-from evaluation.runs.rows import existing, read_text
+from evaluation.runs.text_files import existing, read_text
 from evaluation.runs.word_forms import forms, mentions
 
 
@@ -48,5 +48,6 @@ class WordList(SubjectChoice):
         lines = read_text(existing(self.path, "word list")).splitlines() if self.path else []
         names = [word.strip() for word in (*self.words, *lines) if word.strip()]
         if not names:
-            raise UserError("the word list is empty: give subjects.words=[...] or subjects.path=FILE")
+            where = f"{self.path}: " if self.path else ""
+            raise UserError(f"{where}the word list is empty: give subjects.words=[...] or subjects.path=FILE")
         return set().union(*map(forms, names))

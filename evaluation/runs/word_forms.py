@@ -4,61 +4,88 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from asyndm.words import SAME, Span, read
 
-LINKS = re.compile("of|on|in|at|with|without|by|under|over|near|from|to|for|and|or")
+LINKS = re.compile("of|on|in|at|with|without|by|under|over|near|from|to|for|up|and|or")
 """In "glass of water" the noun that has a plural stands before the link."""
 ENDINGS = {
     "man": ("men",),
     "child": ("children",),
     "person": ("people", "persons"),
-    "mouse": ("mice",),
+    "mouse": ("mice", "mouses"),
     "tooth": ("teeth",),
     "foot": ("feet",),
 }
 """Nouns, also as the end of others ("snowman", "dormouse"), and their plurals."""
 NO_MEN = re.compile(
-    "human|german|roman|norman|ottoman|shaman|talisman|caiman|cayman|doberman|brahman|walkman"
+    "(?:super|sub|non|trans)?human|german|roman|norman|ottoman|shaman|talisman|caiman|cayman|doberman|brahman|walkman"
+    "|oman|ataman|hetman|dragoman|mussulman|turkoman|pacman"
 )
 OWN = {
     "goose": ("geese",),
     "louse": ("lice",),
+    "woodlouse": ("woodlice",),
     "ox": ("oxen",),
+    "muskox": ("muskoxen",),
     "die": ("dice",),
     "passerby": ("passersby",),
 }
 ALSO = {
-    "cactus": "cacti",
-    "fungus": "fungi",
-    "octopus": "octopi",
-    "hippopotamus": "hippopotami",
-    "nucleus": "nuclei",
     "bus": "busses",
-    "larva": "larvae",
-    "antenna": "antennae",
-    "nebula": "nebulae",
-    "alga": "algae",
-    "axis": "axes",
-    "oasis": "oases",
-    "bacterium": "bacteria",
-    "matrix": "matrices",
-    "vertex": "vertices",
+    "gas": "gasses",
     "penny": "pence",
+    "money": "monies",
+    "turf": "turves",
+    "genus": "genera",
+    "corpus": "corpora",
+    "cherub": "cherubim",
+    "seraph": "seraphim",
 }
 """Plurals beside the regular one."""
-VES = re.compile(r"(.*(?:kni|wi|li|lea|loa|cal|el|hal|wol|thie|shea|scar|hoo|dwar|whar))f(e?)")
-REGULAR_AS_WELL = ("scarf", "hoof", "dwarf", "wharf", "life")
+LEARNED = {
+    "us i": "cactus fungus octopus hippopotamus nucleus alumnus stimulus radius syllabus focus bacillus terminus "
+    "abacus locus papyrus sarcophagus gladiolus stylus colossus incubus magus torus thesaurus narcissus eucalyptus "
+    "crocus cumulus calculus modulus",
+    "um a": "bacterium datum medium stadium aquarium terrarium planetarium gymnasium auditorium symposium emporium "
+    "cranium podium millennium curriculum memorandum addendum stratum erratum ovum spectrum candelabrum",
+    "on a": "phenomenon criterion ganglion automaton polyhedron mitochondrion",
+    "a ae": "larva pupa antenna nebula alga formula vertebra nova supernova alumna amoeba medusa",
+    "ex ices": "index vertex vortex apex codex cortex",
+    "ix ices": "matrix appendix helix",
+    "a ata": "stigma schema stoma",
+    "o i": "paparazzo graffito libretto virtuoso biscotto panino",
+}
+"""Endings of Latin, Greek and Italian, and the nouns that may keep them beside the regular plural."""
+for _endings, _nouns in LEARNED.items():
+    _one, _many = _endings.split()
+    ALSO |= {noun: noun.removesuffix(_one) + _many for noun in _nouns.split()}
+SES = re.compile(r"(?!chassis|taxis)(.+[sx])is")
+"""Thesis, axis."""
+VES = re.compile(r"(.*(?:kni|wi|li|lea|loa|cal|el|hal|wol|thie|shea|scar|hoo|dwar|whar|kerchie))f(e?)")
+REGULAR_AS_WELL = ("scarf", "hoof", "dwarf", "wharf", "life", "kerchief")
 
 
 def forms(name: str) -> set[str]:
     """A name and its plurals: "traffic light", "traffic lights". Those that do not change (sheep) are the name itself."""
     words = unicodedata.normalize("NFC", name).translate(SAME).lower().split()
-    link = next((i for i in range(1, len(words) - 1) if LINKS.fullmatch(words[i])), len(words))
-    before, noun, after = words[: link - 1], words[link - 1], words[link:]
-    stem, dash, last = noun.rpartition("-")
-    return {name, *(" ".join([*before, stem + dash + plural, *after]) for plural in _plurals(last))}
+    return {name, *_plurals_within(words, " ", _of_compound)}
+
+
+def _of_compound(noun: str) -> set[str]:
+    """The plurals of a noun that may be made of several: "hot-dogs"; "mothers-in-law" as well as "mother-in-laws"."""
+    return _plurals_within(noun.split("-"), "-", _plurals)
+
+
+def _plurals_within(words: list[str], joint: str, plurals: Callable[[str], set[str]]) -> set[str]:
+    """Several words as one, with the plural of the last, or of the one before a link."""
+    link = next((i for i in range(1, len(words)) if LINKS.fullmatch(words[i])), len(words))
+    return {
+        joint.join([*words[:i], plural, *words[i + 1 :]])
+        for i in {link - 1, len(words) - 1}
+        for plural in plurals(words[i])
+    }
 
 
 def _plurals(noun: str) -> set[str]:
@@ -73,6 +100,8 @@ def _plurals(noun: str) -> set[str]:
     if ves := VES.fullmatch(noun):
         # not also "knifes", "wolfs", "leafs": these are verbs
         return {ves[1] + "ves"} | ({noun + "s"} if noun.endswith(REGULAR_AS_WELL) else set())
+    if ses := SES.fullmatch(noun):
+        return {ses[1] + "es"}
     return _regular(noun) | ({ALSO[noun]} if noun in ALSO else set())
 
 

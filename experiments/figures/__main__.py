@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asyndm.errors import UserError
+from evaluation.labels import labels
 from evaluation.messages import describe
 from evaluation.results import Run
-from evaluation.tables import CONDITIONS, Row, labels, table
+from evaluation.tables import CONDITIONS, Row, table
+from evaluation.terminal import printable
 from experiments.figures import cost, curves, lines, seeds, strip
 from experiments.figures.style import save
 from experiments.report.selection import readable, selected
@@ -35,7 +37,7 @@ def draw(
     rows: Sequence[Row],
     folder: Path,
     only: Sequence[str] = NAMES,
-    say: Callable[[str], None] = lambda line: print(line, file=sys.stderr),
+    say: Callable[[str], None] = lambda line: print(printable(line), file=sys.stderr),
 ) -> list[Path]:
     """Writes every figure that there is data for.
 
@@ -114,11 +116,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="for the figures")
     parser.add_argument("--metric", help="only this one")
     parser.add_argument("--only", default=",".join(NAMES), metavar="NAMES", help=f"of {', '.join(NAMES)}")
-    chosen = parser.parse_args(arguments)
+    chosen = parser.parse_intermixed_args(arguments)
     try:
         files = _write(chosen)
     except (UserError, OSError) as error:
-        print(f"error: {describe(error)}", file=sys.stderr)
+        print(printable(f"error: {describe(error)}"), file=sys.stderr)
         return 1
     return 0 if files else 1
 
@@ -138,7 +140,7 @@ def _write(chosen: argparse.Namespace) -> list[Path]:
         raise UserError(f"--metric {chosen.metric}: no such scores; there are {', '.join(known) or 'none'}")
     files = draw(runs, rows, chosen.out, only)
     for png in files[::2]:
-        print(f"{png}, .svg")
+        print(printable(f"{png}, .svg"))
     return files
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -70,12 +71,17 @@ class Panel:
 
 
 def guidance(row: Row) -> tuple[float, str] | None:
-    """The scale and the negative prompt of "5 not 'blurry'"; None where the row does not tell."""
+    """The scale and the negative prompt of "5 not 'blurry'", with the name of an unusual guidance, as in "Other 5"; where
+    there is no scale it is 1. None where the row does not tell."""
     text = row.get("guidance")
     if text is None:
         return None
-    scale, _, negative = str(text).partition(" not ")
-    return float(scale), negative
+    named, _, rest = str(text).partition(" ")
+    scale, _, more = rest.partition(" ")
+    for number, others in ((named, [rest]), (scale, [named, more])):
+        with suppress(ValueError):
+            return float(number), " ".join(filter(None, others)).removeprefix("not ")
+    return 1.0, str(text)
 
 
 def facts(row: Row) -> Facts:
@@ -230,9 +236,8 @@ def figure(rows: Sequence[Row], setting: str) -> Figure:
         drawn.legend([entries[n] for n in order], order, loc="outside lower center", ncols=min(3, len(order)))
         note = shared([p.facts for p in found], [r for p in found for line in p.lines for r in line.rows])
         note += f"; {more} more not shown" if more > 0 else ""
-        drawn.suptitle(
-            f"{note}; bands: 95 % of each alone (differences: the table)", fontsize=SIZE, color=FAINT
-        )
+        note += "; bands: 95 % of each alone (differences: the table)"
+        drawn.suptitle(wrapped(note, ACROSS), fontsize=SIZE, color=FAINT)
     return drawn
 
 

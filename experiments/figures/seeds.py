@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from asyndm.errors import UserError
+from evaluation.labels import labels, prompt_ids
 from evaluation.results import ImageRow, Run, ScoreRow
-from evaluation.tables import PAIRING, Key, labels
+from evaluation.tables import PAIRING, Key
 from evaluation.traces import SUBJECTS, read_trace
 from experiments.figures.lines import told
 from experiments.figures.strip import REMEDY, picture, swatch, trace_file
@@ -84,20 +85,22 @@ def rows_of(runs: Sequence[Run], count: int) -> list[Key]:
         runs: those compared; an image counts that all of them have, with its trace, and only a prompt's first.
         count: how many at most.
     """
-    shared: list[ImageRow] = []
+    shared: dict[str, ImageRow] = {}
     having = [{key(image): image for image in run.images} for run in runs]
     for image in runs[0].images:
         known = all(
             key(image) in images and trace_file(run, images[key(image)]).exists()
             for run, images in zip(runs, having, strict=True)
         )
-        if known and image.prompt_id not in {one.prompt_id for one in shared}:
-            shared.append(image)
-    order = {prompt: place for place, prompt in enumerate(runs[0].prompts)}
-    shared.sort(key=lambda image: order[image.prompt_id])
-    firsts = list({image.kind: image for image in reversed(shared)}.values())[::-1]
-    firsts.sort(key=shared.index)
-    return [key(image) for image in [*firsts, *(image for image in shared if image not in firsts)][:count]]
+        if known:
+            shared.setdefault(image.prompt_id, image)
+    order = {prompt: place for place, prompt in enumerate(prompt_ids(runs[0]))}
+    in_order = sorted(shared.values(), key=lambda image: order.get(image.prompt_id, len(order)))
+    firsts: dict[str, ImageRow] = {}
+    for image in in_order:
+        firsts.setdefault(image.kind, image)
+    others = (image for image in in_order if firsts[image.kind] is not image)
+    return [key(image) for image in [*firsts.values(), *others][:count]]
 
 
 def key(image: ImageRow) -> Key:

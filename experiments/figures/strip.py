@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from asyndm.errors import UserError
+from evaluation.images import open_image
+from evaluation.labels import labels
 from evaluation.results import ImageRow, Run
-from evaluation.tables import labels
-from evaluation.traces import PREVIEWS, SUBJECTS, TRACES, WHOLE, Trace, read_previews, read_trace
-from experiments.figures.style import FAINT, INK, SIZE, WIDTH, Sheet, shortened, styled
+from evaluation.traces import PREVIEWS, SUBJECTS, TRACES, UNREADABLE, WHOLE, Trace, read_previews, read_trace
+from experiments.figures.style import FAINT, INK, SIZE, WIDTH, Sheet, shortened, styled, text_width
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 LEFT, GAP, MARGIN = 0.7, 0.03, 0.06
 SIDE, FINAL = 0.415, 1.0
 """Of a small picture and of the final one, in inches."""
+LINE, SWATCH, BETWEEN = 0.14, 0.15, 0.16
+"""Height of a line of words, where a colour's name begins behind it, and the gap to the next, in inches."""
+Named = tuple[tuple[int, ...] | None, str]
+"""A colour and what it stands for; words without a colour."""
 LABELS = ("timestep", "mask", "predicted")
 REMEDY = "ask for such runs: traces are kept of every picture sampled now, previews of the first `pictures`"
 
@@ -40,16 +45,17 @@ def chosen(runs: Iterable[Run]) -> tuple[Run, ImageRow]:
     Raises:
         UserError: no run of AsynDM has a picture with trace and previews.
     """
-    there = [
-        (run, image)
-        for run in runs
-        if labels(run)["method"] == "AsynDM"
-        for image in run.images
-        if trace_file(run, image).exists() and previews_file(run, image).exists()
-    ]
-    if not there:
+    first = None
+    for run in runs:
+        if labels(run)["method"] == "AsynDM":
+            for image in run.images:
+                if previews_file(run, image).exists() and trace_file(run, image).exists():
+                    if len(image.subjects) > 1:
+                        return run, image
+                    first = first or (run, image)
+    if first is None:
         raise UserError(f"no run of AsynDM with traces and previews; {REMEDY}")
-    return next((pair for pair in there if len(pair[1].subjects) > 1), there[0])
+    return first
 
 
 def figure(run: Run, image: ImageRow) -> Figure:
@@ -62,8 +68,11 @@ def figure(run: Run, image: ImageRow) -> Figure:
     frames = read_previews(previews_file(run, image), len(way.steps))
     final = picture(run, image)
     top, step = 0.5, SIDE + GAP
+    bar = top + FINAL + 0.12
+    below = max(top + 3 * step + 0.06, bar + 0.13 + 2 * LINE)
+    named = legend(image.subjects, way, WIDTH - LEFT - MARGIN)
     with styled():
-        sheet = Sheet.of(WIDTH, top + 3 * step + 0.32)
+        sheet = Sheet.of(WIDTH, below + len(named) * LINE + MARGIN)
         title = shortened(f"“{image.prompt}”", WIDTH - 2 * MARGIN, SIZE + 1)
         sheet.text(title, MARGIN, 0.05, SIZE + 1, weight="bold")
         sheet.text("step", MARGIN, top - 0.18, color=FAINT)
@@ -78,31 +87,41 @@ def figure(run: Run, image: ImageRow) -> Figure:
         right = LEFT + len(way.steps) * step + 0.1
         sheet.text("picture", right, top - 0.18, color=FAINT)
         sheet.picture(final, right, top, FINAL)
-        bar = top + FINAL + 0.12
         sheet.colourbar(right, bar, FINAL)
         sheet.text("0\nclean", right, bar + 0.13)
         sheet.text("1000\nnoise", right + FINAL, bar + 0.13, ha="right", multialignment="right")
-        legend(sheet, image.subjects, way, LEFT, top + 3 * step + 0.06)
+        for number, line in enumerate(named):
+            x = LEFT
+            for colour, name in line:
+                y = below + number * LINE
+                x = swatch(sheet, colour, name, x, y) if colour else sheet.text(name, x, y, color=FAINT)
     return sheet.figure
 
 
-def legend(sheet: Sheet, subjects: Iterable[str], way: Trace, x: float, y: float) -> None:
-    """The subjects by their colours; mixed ones, where several overlap, only if the masks have some."""
-    names = list(subjects)
-    for colour, name in zip((SUBJECTS[i % len(SUBJECTS)] for i in range(len(names))), names, strict=True):
-        x = swatch(sheet, tuple(int(c) for c in colour), name, x, y)
-    whole = tuple(map(int, WHOLE))
-    if any(whole in set(mask.get_flattened_data()) for mask in way.masks):
-        x = swatch(sheet, whole, "all of it", x, y)
-    known = {tuple(map(int, colour)) for colour in SUBJECTS} | {(0, 0, 0), whole}
-    if any(set(mask.get_flattened_data()) - known for mask in way.masks):
-        sheet.text("mixed: overlap", x, y, color=FAINT)
+def legend(subjects: Iterable[str], way: Trace, width: float) -> list[list[Named]]:
+    """What the masks' colours mean, in lines of so many inches: the subjects, and where masks have it the whole picture,
+    and mixed colours where several overlap."""
+    colours = [tuple(map(int, colour)) for colour in SUBJECTS]
+    entries: list[Named] = [(colours[i % len(colours)], name) for i, name in enumerate(subjects)]
+    whole, seen = tuple(map(int, WHOLE)), {c for mask in way.masks for c in set(mask.get_flattened_data())}
+    entries += [(whole, "all of it")] if whole in seen else []
+    entries += [(None, "mixed: overlap")] if seen - {*colours, (0, 0, 0), whole} else []
+    lines: list[list[Named]] = [[]]
+    left = width
+    for colour, name in entries:
+        needed = (colour is not None) * SWATCH + text_width(name) + BETWEEN
+        if lines[-1] and needed - BETWEEN > left:
+            lines.append([])
+            left = width
+        lines[-1].append((colour, shortened(name, width - SWATCH)))
+        left -= needed
+    return lines
 
 
 def swatch(sheet: Sheet, colour: tuple[int, ...], name: str, x: float, y: float) -> float:
     """A square of the colour and a name. Returns where the next may begin."""
     sheet.picture(Image.new("RGB", (1, 1), colour), x, y + 0.01, 0.1, INK, 0.4)
-    return sheet.text(name, x + 0.15, y) + 0.16
+    return sheet.text(name, x + SWATCH, y) + BETWEEN
 
 
 def picture(run: Run, image: ImageRow) -> Image.Image:
@@ -113,7 +132,6 @@ def picture(run: Run, image: ImageRow) -> Image.Image:
     """
     path = run.folder / image.file
     try:
-        with Image.open(path) as opened:
-            return opened.convert("RGB")
-    except OSError as error:
+        return open_image(path)
+    except (*UNREADABLE, Image.DecompressionBombWarning) as error:
         raise UserError(f"{path}: not a picture; ask for the run again") from error

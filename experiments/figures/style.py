@@ -62,7 +62,16 @@ RC: Any = {
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
     "svg.hashsalt": "asyndm",
+    "text.parse_math": False,  # a prompt with $ is no formula
 }
+DARK = {
+    "#ffffff": "#14171a",
+    INK: "#e4e6e8",
+    BLACK: "#e4e6e8",
+    FAINT: "#9aa3ab",
+    "#e6e6e6": "#31373d",
+}
+"""What an SVG's colours become for a reader who prefers dark pages; those of lines and pictures stay."""
 
 
 @dataclass(frozen=True)
@@ -195,5 +204,20 @@ def save(figure: Figure, path: Path) -> list[Path]:
         with styled():
             figure.savefig(buffer, format=suffix, dpi=dpi, metadata=metadata)
         files.append(path.with_name(f"{path.name}.{suffix}"))
-        write_bytes(files[-1], buffer.getvalue())
+        content = buffer.getvalue()
+        write_bytes(files[-1], adapting(content) if suffix == "svg" else content)
     return files
+
+
+def adapting(svg: bytes) -> bytes:
+    """The SVG with colours for dark pages as well, of which the reader's browser chooses."""
+    rules = [
+        f'[style*="{what}: {light}"] {{ {what}: {dark} !important }}'
+        for light, dark in DARK.items()
+        for what in ("fill", "stroke")
+    ]
+    rules.append(
+        f":is(use, g > path)[style]:not([style*='fill:']) {{ fill: {DARK[BLACK]} }}"
+    )  # none means black
+    media = "\n".join(["@media (prefers-color-scheme: dark) {", *rules, "}"])
+    return svg.replace(b"</style>", f"\n{media}\n</style>".encode(), 1)

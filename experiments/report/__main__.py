@@ -5,6 +5,8 @@ python -m experiments.report experiment=steps              # what experiments.ru
 python -m experiments.report runs --by kind --csv table.csv --latex table.tex
 python -m experiments.report experiment=guidance --against guidance=2   # not DM, but the rows that differ in this alone
 python -m experiments.report experiment=comparison --html page --figures figures
+
+A terminal that the table does not fit is given each row on several lines; files and pipes always get it whole.
 """
 
 from __future__ import annotations
@@ -16,10 +18,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from asyndm.errors import UserError
-from evaluation.layout import lay_out, notes, to_csv, to_latex, to_markdown
+from evaluation.layout import lay_out, notes, statistics, to_csv, to_latex, to_markdown
 from evaluation.messages import describe
+from evaluation.narrow import terminal_width, to_narrow
 from evaluation.results import Run, write_bytes
-from evaluation.tables import Row, table
+from evaluation.tables import ALL, Row, table
+from evaluation.terminal import printable
 from experiments.figures.__main__ import draw
 from experiments.report.page import Section, write_page
 from experiments.report.selection import readable, selected
@@ -36,9 +40,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "runs", nargs="+", help="folders that are or hold runs, or settings as for experiments.run"
     )
     parser.add_argument("--metric", help="only this one")
-    parser.add_argument("--by", choices=["kind"], help="one row for each prompt kind as well")
+    parser.add_argument(
+        "--by", choices=["kind"], help="one row for each prompt kind as well, and for the mean of these"
+    )
     parser.add_argument(
         "--against", type=against, metavar="COLUMN=VALUE", help="compare with those rows instead of with DM"
+    )
+    parser.add_argument(
+        "--width", type=int, metavar="COLUMNS", help="print no wider; by default a terminal's width, or all"
+    )
+    parser.add_argument(
+        "--config-dir",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FOLDER",
+        help="of your own metrics, as for experiments.run: their classes say what they are",
     )
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write all numbers there")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there")
@@ -49,11 +66,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--html", type=Path, metavar="FOLDER", help="write a page with all of it and a gallery"
     )
-    chosen = parser.parse_args(arguments)
+    chosen = parser.parse_intermixed_args(arguments)
     try:
         report(chosen)
     except (UserError, OSError) as error:
-        print(f"error: {describe(error)}", file=sys.stderr)
+        print(printable(f"error: {describe(error)}"), file=sys.stderr)
         return 1
     return 0
 
@@ -84,11 +101,19 @@ def report(chosen: argparse.Namespace) -> None:
     if not rows:
         known = sorted({score.metric for run in runs for score in run.scores})
         raise UserError(f"--metric {chosen.metric}: no such scores; there are {', '.join(known) or 'none'}")
-    said = notes(rows, runs)
+    said = notes(rows, runs, chosen.config_dir)
+    said += [
+        f"Left out of {run.folder.name}: {run.left_out} pictures that are not the ones it lists."
+        for run in runs
+        if run.left_out
+    ]
     said += [f"Not finished: {', '.join(unfinished)}."] if unfinished else []
     said += [f"Not made yet: {', '.join(missing)}."] if missing else []
+    said = list(map(printable, said))
     text = to_markdown(rows, reference) + "".join(f"\n{line}\n" for line in said)
-    print(text, end="")
+    width = chosen.width or terminal_width()
+    fits = width is None or all(len(line) <= width for line in text.splitlines() if line.startswith("|"))
+    print(text if fits or width is None else to_narrow(lay_out(rows, reference), said, width), end="")
     if chosen.markdown:
         write_bytes(chosen.markdown, text.encode())
     if chosen.latex:
@@ -103,7 +128,7 @@ def report(chosen: argparse.Namespace) -> None:
             page = write_page(
                 chosen.html, title(chosen.runs), sections(rows, runs, said, chosen), sharp, runs
             )
-        print(f"\n{page}")
+        print(printable(f"\n{page}"))
 
 
 def reference_of(chosen: argparse.Namespace) -> str:
@@ -148,12 +173,11 @@ def sections(
     first = lay_out(rows, reference)
     tables = [Section("Results", first.heads, first.body, first.bold, said)]
     if chosen.by is None and len({image.kind for run in runs for image in run.images}) > 1:
-        by_kind = [row for row in table(runs, chosen.metric, True, chosen.against) if row["kind"] != "all"]
+        by_kind = [row for row in table(runs, chosen.metric, True, chosen.against) if row["kind"] != ALL]
         if by_kind:
             layout = lay_out(by_kind, reference)
-            tables.append(
-                Section("By prompt kind", layout.heads, layout.body, layout.bold, notes(by_kind, runs)[-1:])
-            )
+            said = statistics(by_kind)
+            tables.append(Section("By prompt kind", layout.heads, layout.body, layout.bold, said))
     return tables
 
 

@@ -12,18 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from evaluation.labels import METHODS, labels, subjects_of
 from evaluation.results import ImageRow, Run, ScoreRow
-from evaluation.tables import (
-    METHOD,
-    METHODS,
-    PAIRING,
-    Cell,
-    Key,
-    collect,
-    labels,
-    lower_is_better,
-    subjects_of,
-)
+from evaluation.tables import METHOD, PAIRING, Cell, Key, collect, lower_is_better
 from evaluation.traces import PREVIEWS, SUBJECTS, TRACES
 
 Method = tuple[Any, ...]
@@ -49,15 +40,19 @@ class Source:
 
     @property
     def path(self) -> Path:
-        return self.folder / self.file
+        return Path(f"{self.folder}/{self.file}")
 
     @property
     def trace(self) -> Path:
-        return (self.folder / TRACES / self.path.name).with_suffix(".png")
+        return self._beside(TRACES)
 
     @property
     def previews(self) -> Path:
-        return (self.folder / PREVIEWS / self.path.name).with_suffix(".png")
+        return self._beside(PREVIEWS)
+
+    def _beside(self, sort: str) -> Path:
+        name, _, suffix = self.file.rpartition("/")[2].rpartition(".")
+        return Path(f"{self.folder}/{sort}/{name or suffix}.png")
 
 
 @dataclass

@@ -7,24 +7,23 @@ are named by their content, so that another writing adds only what is new. Nothi
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import re
 import sys
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from asyndm.errors import UserError
-from evaluation.results import Run, sha256, write_bytes
-from evaluation.traces import VIRIDIS, read_trace
+from evaluation.results import Run, write_bytes
+from evaluation.terminal import printable
+from evaluation.traces import VIRIDIS
 from experiments.figures.lines import SETTINGS
-from experiments.report.gallery import Gallery, Numbered, Source, gallery
+from experiments.report.assets import Assets
+from experiments.report.gallery import Gallery, gallery
 
 INDEX = "index.html"
 TEMPLATE = Path(__file__).parent / "template"
@@ -34,10 +33,6 @@ CAPTIONS = {
     "curves": "The timestep curves and the region Proposition 1 speaks of",
     "cost": "Score against network evaluations per image; bars: 95 %",
 }
-SIDE = 256
-"""The longest side of a picture of the gallery, in pixels."""
-Ways = tuple[tuple[int, ...], tuple[str, ...]]
-"""The steps of a trace and the timesteps at each, as text."""
 NUMBER = re.compile(r"[-+−<]?\d([^A-Za-z]|e-)*(unknown\])?")
 
 
@@ -56,78 +51,6 @@ class Section:
         """Whether a column holds only numbers, intervals and empty cells."""
         columns = [[row[i] for row in self.body if row[i]] for i in range(len(self.heads))]
         return [bool(column) and all(map(NUMBER.fullmatch, column)) for column in columns]
-
-
-@dataclass
-class Assets:
-    """Copies pictures and traces into the page's folder, each once.
-
-    Attributes:
-        folder: the page's.
-        ways: the labels of traces, numbered.
-        missing: what could not be read.
-    """
-
-    folder: Path
-    ways: Numbered[Ways] = field(default_factory=Numbered)
-    missing: list[str] = field(default_factory=list)
-
-    def picture(self, source: Source) -> list[Any] | str:
-        """[file, width, height, trace, previews], shorter where there is no trace; its name where it cannot be read."""
-        try:
-            digest = source.sha256
-            if not re.fullmatch("[0-9a-f]{64}", digest):
-                digest = sha256(source.path)
-            entry = self._shrunk(source.path, f"pictures/{digest[:16]}", SIDE)
-        except OSError as error:
-            self.missing.append(f"{source.path} ({error.strerror or 'not a picture'})")
-            return source.file
-        return entry + self._traced(source)
-
-    def _traced(self, source: Source) -> list[Any]:
-        """The trace as [file, width, height, number of its labels], and its predicted pictures, if there are any."""
-        if not source.trace.exists():
-            return []
-        try:
-            way = read_trace(source.trace)
-            columns = len(way.steps)
-            size = (way.maps[0].width * columns, way.maps[0].height * 2)
-            labels = self.ways.of((way.steps, tuple(way.labels)))
-            entries = [[self._copied(source.trace), *size, labels]]
-            if source.previews.exists():
-                name = f"traces/{sha256(source.previews)[:16]}"
-                entries.append(self._shrunk(source.previews, name, SIDE * columns // 2))
-        except (UserError, OSError) as error:
-            self.missing.append(str(error))
-            return []
-        return entries
-
-    def _copied(self, path: Path) -> str:
-        content = path.read_bytes()
-        name = f"traces/{hashlib.sha256(content).hexdigest()[:16]}.png"
-        self._write(name, content)
-        return name
-
-    def _shrunk(self, path: Path, stem: str, side: int) -> list[Any]:
-        """A PNG with sides up to `side` as it is, anything else as WebP of at most that size: [file, width, height]."""
-        with Image.open(path) as image:
-            if image.format == "PNG" and max(image.size) <= side:
-                name = f"{stem}.png"
-                if not (self.folder / name).exists():
-                    self._write(name, path.read_bytes())
-                return [name, *image.size]
-            name = f"{stem}.webp"
-            scale = min(1, side / max(image.size))
-            size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-            if not (self.folder / name).exists():
-                small, buffer = image.convert("RGB").resize(size, Image.Resampling.LANCZOS), io.BytesIO()
-                small.save(buffer, "WEBP", quality=88)
-                self._write(name, buffer.getvalue())
-            return [name, *size]
-
-    def _write(self, name: str, content: bytes) -> None:
-        if not (self.folder / name).exists():
-            write_bytes(self.folder / name, content, durable=False)
 
 
 def write_page(
@@ -152,12 +75,11 @@ def write_page(
         raise UserError(f"{folder}: a file; name a folder for the page")
     copies = _copy_figures(folder, figures)
     shown, assets = gallery(runs), Assets(folder)
-    shown.data["pictures"] = [assets.picture(source) for source in shown.sources]
-    shown.data["ways"] = list(assets.ways)
+    shown.data["pictures"], shown.data["ways"] = assets.copy(shown.sources)
     write_bytes(folder / INDEX, _html(title, sections, copies, shown).encode("utf-8", "replace"))
     if assets.missing:
         more = f" and {len(assets.missing) - 1} more" if len(assets.missing) > 1 else ""
-        print(f"warning: missing from the page: {assets.missing[0]}{more}", file=sys.stderr)
+        print(printable(f"warning: missing from the page: {assets.missing[0]}{more}"), file=sys.stderr)
     return folder / INDEX
 
 

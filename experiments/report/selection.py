@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from asyndm.errors import UserError
+from evaluation.labels import labels, subjects_of
 from evaluation.messages import describe
-from evaluation.results import RUN_FILE, Run, find_runs, read_run
-from evaluation.tables import labels, subjects_of
+from evaluation.results import RUN_FILE, SCORES_FILE, Run, find_runs, read_run
+from evaluation.runs.stamps import CHANGED, changed_pictures
+from evaluation.terminal import printable
+
+LARGEST = 1e12
+"""Of scores that are meant as such: sums of these, and of their squares, are finite."""
 
 
 def selected(names: Sequence[str]) -> tuple[list[Path], list[str]]:
@@ -45,9 +51,43 @@ def readable(folders: Iterable[Path]) -> Iterator[Run]:
     """The runs of these folders; one that cannot be read is named, and left out."""
     for folder in folders:
         try:
-            run = read_run(folder)
+            run = as_listed(read_run(folder))
             labels(run), subjects_of(run)
-        except UserError as error:
-            print(f"warning: left out: {error}", file=sys.stderr)
+            check_scores(run)
+        except (UserError, OSError, RecursionError) as error:
+            print(printable(f"warning: left out: {_named(folder, error)}"), file=sys.stderr)
         else:
             yield run
+
+
+def as_listed(run: Run) -> Run:
+    """The run without pictures that are not the ones it lists, and without their scores; they are told of."""
+    changed = changed_pictures(run.folder, run.images)
+    if not changed:
+        return run
+    told = f"{len(changed)} pictures left out, the first {changed[0].file}: {CHANGED}"
+    print(printable(f"warning: {run.folder}: {told}"), file=sys.stderr)
+    keys = {row.key for row in changed}
+    images = [row for row in run.images if row.key not in keys]
+    scores = [row for row in run.scores if row.key not in keys]
+    return replace(run, images=images, scores=scores, left_out=len(changed))
+
+
+def _named(folder: Path, error: BaseException) -> str:
+    """The error in one line that names the run."""
+    told = describe(error)
+    return told if str(folder) in told else f"{folder}: {told}"
+
+
+def check_scores(run: Run) -> None:
+    """Refuses scores that no sum could be taken of.
+
+    Raises:
+        UserError: a score beyond `LARGEST`, with its place.
+    """
+    for score in run.scores:
+        if score.value is not None and abs(score.value) > LARGEST:
+            raise UserError(
+                f"{run.folder / SCORES_FILE}: {score.metric} of {score.prompt_id}, image {score.image_index}: "
+                f"{score.value:g} is no score; take the row out"
+            )

@@ -18,12 +18,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from asyndm.errors import UserError
 from experiments.checks import check_writable
+from experiments.config import CONF
 from experiments.train_shapes.settings import Settings, register
 
 register()
 
 
-@hydra.main(version_base="1.3", config_path="../../conf", config_name="train_shapes")
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="train_shapes")
 def main(config: DictConfig) -> None:
     """Hydra's entry point."""
     settings = OmegaConf.to_object(config)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from asyndm.errors import UserError
 
 if TYPE_CHECKING:
+    __version__: str
     from asyndm.curves import Curve, Exponential, Linear, PiecewiseLinear, Quadratic
     from asyndm.masks import DynamicMask, ExternalMask, GlobalMask, Mask, NoMask, StaticMask
     from asyndm.models import load
@@ -45,6 +46,7 @@ __all__ = [
     "StepRecord",
     "Subject",
     "UserError",
+    "__version__",
     "asynchronous",
     "load",
     "sample",
@@ -52,6 +54,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return import_module("asyndm.checkout").version()
     for home, names in _HOMES.items():
         if name in names:
             return getattr(import_module(f"asyndm.{home}"), name)

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import re
-import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
-from diffusers import DiffusionPipeline
 
+from asyndm.checkpoints import check_code, check_filled, fetch, left_out, load_networks, read_index
 from asyndm.errors import UserError, first_line
 from asyndm.inputs import check_pipeline
-from asyndm.networks import pipeline_names
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 DEVICES = ("auto", "cpu", "cuda")
 OFFLOADS = ("none", "model", "sequential")
-LIBRARIES = ("diffusers", "transformers")
-"""Whose classes a checkpoint may name; any other module would be imported, wherever it lies."""
 SINGLE_FILE = ".safetensors"
 
 
@@ -39,7 +34,7 @@ def load(
 ) -> Any:
     """A pipeline of a served class, with its own scheduler, on its device, in its dtype, without safety checker.
 
-    Only safetensors are read, and no code of the checkpoint is run.
+    Only safetensors are read, no code of the checkpoint is run, and no weight is left to chance.
 
     Args:
         path: a diffusers folder, a hub id such as "stabilityai/stable-diffusion-3.5-medium", or one ``.safetensors``
@@ -56,7 +51,7 @@ def load(
 
     Raises:
         UserError: unknown dtype or device, GPU absent, half precision on the CPU, no such folder, hub unreachable,
-            a class that is not served, weights that are no safetensors.
+            a class that is not served, weights that are no safetensors, weights that are missing or belong nowhere.
     """
     where = choose_device(device)
     kind = choose_dtype(dtype, where)
@@ -76,74 +71,26 @@ def load(
     return pipe
 
 
-def read_index(source: str, revision: str | None = None) -> dict[str, Any]:
-    """``model_index.json`` of a folder or hub id, refused if it names a class that is not served or not to be trusted.
-
-    Raises:
-        UserError: it cannot be read, names another pipeline, or a part from another library.
-    """
-    try:
-        index: dict[str, Any] = DiffusionPipeline.load_config(source, revision=revision)
-    except Exception as error:  # diffusers and the hub raise some ten kinds
-        raise UserError(f"model {source!r} cannot be loaded: {first_line(error)}") from error
-    name = index.get("_class_name")
-    if name is None:
-        raise UserError(f"model {source!r} cannot be read: its model_index.json names no class of pipeline")
-    if name not in pipeline_names():
-        raise UserError(
-            f"model {source!r} is a {name}, which asyndm does not serve: see docs/models.md for those it does"
-        )
-    check_libraries(source, index)
-    return index
-
-
-def check_libraries(source: str, index: Mapping[str, Any]) -> None:
-    """Refuse an index that names parts from other libraries than these, whose import would run their code.
-
-    Raises:
-        UserError: there is one.
-    """
-    for part, named in index.items():
-        if isinstance(named, (list, tuple)) and len(named) == 2 and isinstance(named[1], str):
-            library = str(named[0])
-            if library not in LIBRARIES and not _is_part_of_pipelines(library, named[1]):
-                raise UserError(
-                    f"model {source!r} names {library}.{named[1]} as its {part}: only classes of "
-                    f"{' and '.join(LIBRARIES)} are loaded, no code of a checkpoint is run"
-                )
-
-
-def _is_part_of_pipelines(library: str, name: str) -> bool:
-    """The safety checker of Stable Diffusion and a few others stand as ["stable_diffusion", "..."]."""
-    return re.fullmatch(r"[a-z0-9_]+", library) is not None and hasattr(diffusers.pipelines, library)
-
-
 def _from_folder(path: str | Path, dtype: torch.dtype, revision: str | None, variant: str | None) -> Any:
     source = _existing(path)
     index = read_index(source, revision)
-    _check_variant(source, variant)
-    without: dict[str, Any] = dict.fromkeys(_left_out(index))
+    given: dict[str, Any] = {**left_out(index)}
     if "safety_checker" in index:
-        without |= {"safety_checker": None, "requires_safety_checker": False}
+        given |= {"safety_checker": None, "requires_safety_checker": False}
     try:
-        with warnings.catch_warnings():  # "dtype" is not yet known to every diffusers that is supported
-            warnings.filterwarnings("ignore", message=".*torch_dtype.*", category=FutureWarning)
-            return getattr(diffusers, index["_class_name"]).from_pretrained(
-                source, torch_dtype=dtype, revision=revision, variant=variant, use_safetensors=True, **without
-            )
+        folder = fetch(source, index, revision, variant, given)
+        _check_variant(source, folder, variant)
+        wanted = {part: named for part, named in index.items() if part not in given}
+        given |= load_networks(source, folder, wanted, dtype, variant)
+        return getattr(diffusers, index["_class_name"]).from_pretrained(
+            str(folder), dtype=dtype, variant=variant, use_safetensors=True, **given
+        )
+    except UserError:
+        raise
     except (
         Exception
     ) as error:  # diffusers, transformers and the hub raise some twenty kinds for a bad checkpoint
         raise UserError(f"model {source!r} cannot be loaded: {first_line(error)}") from error
-
-
-def _left_out(index: Mapping[str, Any]) -> list[str]:
-    """Parts that a pipeline was saved without, such as T5; diffusers loads it only if it is told so."""
-    return [
-        part
-        for part, named in index.items()
-        if isinstance(named, (list, tuple)) and list(named) == [None, None]
-    ]
 
 
 def _from_file(path: Path, dtype: torch.dtype, config: str | Path | None) -> Any:
@@ -155,9 +102,13 @@ def _from_file(path: Path, dtype: torch.dtype, config: str | Path | None) -> Any
             f"model file {str(path)!r}: diffusers reads no single file of a {kind.__name__}: give a diffusers folder"
         )
     try:
-        return kind.from_single_file(str(path), config=source, torch_dtype=dtype, local_files_only=None)
+        pipe = kind.from_single_file(str(path), config=source, torch_dtype=dtype, local_files_only=None)
+    except NotImplementedError as error:  # of torch, which was to move a weight without numbers
+        raise UserError(f"model file {str(path)!r} lacks weights of its model: get a whole copy") from error
     except Exception as error:  # likewise
         raise UserError(f"model file {str(path)!r} cannot be loaded: {first_line(error)}") from error
+    check_filled(path, pipe)
+    return pipe
 
 
 def _index_of_file(path: Path, config: str | Path | None) -> tuple[str, dict[str, Any]]:
@@ -173,7 +124,9 @@ def _index_of_file(path: Path, config: str | Path | None) -> tuple[str, dict[str
             known = fetch_diffusers_config(load_single_file_checkpoint(str(path)))
             config = str(known["pretrained_model_name_or_path"])
         source = _existing(config)
-        return source, read_index(source)
+        index = read_index(source)
+        check_code(source)
+        return source, index
     except UserError as error:
         raise UserError(
             f"model file {str(path)!r}: {error}; config=FOLDER says where its configs are"
@@ -252,10 +205,9 @@ def _existing(path: str | Path) -> str:
     return text
 
 
-def _check_variant(source: str, variant: str | None) -> None:
+def _check_variant(source: str, folder: Path, variant: str | None) -> None:
     """Refuse a folder whose weights are all of another variant than asked for, which diffusers reports as missing."""
-    folder = Path(source)
-    names = [file.name for file in folder.glob("*/*.safetensors")] if folder.is_dir() else []
+    names = [file.name for file in folder.glob("*/*.safetensors")]
     found = {
         match[1]
         for name in names
@@ -285,7 +237,7 @@ def read_parts(path: str | Path, revision: str | None = None, config: str | Path
         source = _existing(path)
         index = read_index(source, revision)
     kind = getattr(diffusers, index["_class_name"])
-    hollow: dict[str, Any] = dict.fromkeys(_left_out(index))
+    hollow: dict[str, Any] = {**left_out(index)}
     encoders: dict[str, torch.nn.Module] = {}
     try:
         for part, named in index.items():
@@ -303,8 +255,11 @@ def read_parts(path: str | Path, revision: str | None = None, config: str | Path
                 hollow[part] = None
         if "requires_safety_checker" in index:
             hollow["requires_safety_checker"] = False
-        parts = kind.from_pretrained(source, revision=revision, **hollow)
+        folder = fetch(source, index, revision, None, hollow)
+        parts = kind.from_pretrained(str(folder), **hollow)
         vars(parts).update(encoders)  # beside the pipeline's own __setattr__, which would look into them
         return parts
+    except UserError:
+        raise
     except Exception as error:  # likewise
         raise UserError(f"model {source!r} cannot be read: {first_line(error)}") from error

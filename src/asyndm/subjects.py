@@ -132,11 +132,16 @@ def locate(
         UserError: a subject that is not in the prompt, not that often, or beyond the limit.
     """
     text = before + prompt + after
-    complete = tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"]
-    positions = []
+    fast = bool(tokenizer.is_fast)
+    read = tokenizer(text, add_special_tokens=special, return_offsets_mapping=fast, verbose=False)
+    complete, positions = read["input_ids"], []
     for subject in map(as_subject, subjects):
         start, end = span(prompt, subject)
-        tokens = _tokens_between(tokenizer, text, complete, len(before) + start, len(before) + end, special)
+        place = len(before) + start, len(before) + end
+        if fast:
+            tokens = _tokens_at(tokenizer, complete, read["offset_mapping"], *place)
+        else:
+            tokens = _tokens_between(tokenizer, text, complete, *place)
         if not tokens:
             raise UserError(
                 f"subject {subject.text!r} has no token in the prompt {prompt!r}: choose another word"
@@ -202,18 +207,19 @@ def _numbered(subject: Subject) -> str:
     return subject.text if subject.occurrence == 1 else f"{subject.text}#{subject.occurrence}"
 
 
-def _tokens_between(
-    tokenizer: Any, text: str, ids: list[int], start: int, end: int, special: bool
+def _tokens_at(
+    tokenizer: Any, ids: list[int], offsets: Sequence[tuple[int, int]], start: int, end: int
 ) -> list[int]:
-    """Positions of the tokens that overlap the characters [start, end) of the text."""
-    if tokenizer.is_fast:
-        read = tokenizer(text, add_special_tokens=special, return_offsets_mapping=True, verbose=False)
-        offsets = read["offset_mapping"]
-        tokens = [i for i, (first, last) in enumerate(offsets) if max(first, start) < min(last, end)]
-        # the space that a tokenizer puts before a text has the offsets of the first letter
-        while tokens and not tokenizer.convert_ids_to_tokens(ids[tokens[0]]).strip("▁Ġ "):
-            del tokens[0]
-        return tokens
+    """Positions of a fast tokenizer's tokens that overlap the characters [start, end) of the text."""
+    tokens = [i for i, (first, last) in enumerate(offsets) if max(first, start) < min(last, end)]
+    # the space that a tokenizer puts before a text has the offsets of the first letter
+    while tokens and not tokenizer.convert_ids_to_tokens(ids[tokens[0]]).strip("▁Ġ "):
+        del tokens[0]
+    return tokens
+
+
+def _tokens_between(tokenizer: Any, text: str, ids: list[int], start: int, end: int) -> list[int]:
+    """The same of a slow tokenizer, which does not say where its tokens stand."""
     plain = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     leading = next((i for i in range(len(ids)) if ids[i : i + len(plain)] == plain), 0)
     head = tokenizer(text[:start].rstrip(), add_special_tokens=False, verbose=False)["input_ids"]

@@ -81,13 +81,21 @@ class Reading:
 @lru_cache(maxsize=4096)
 def read(text: str) -> Reading:
     """The reading of a text."""
-    pieces = [(part, i) for i, char in enumerate(text.translate(SAME)) for part in _seen(char)]
+    plain = text.translate(SAME)
+    if plain.isascii():
+        reading, origins = plain.lower(), tuple(range(len(plain)))
+    else:
+        reading, origins = _decompose(plain)
+    return Reading(reading, origins, _cuts(reading, origins), text)
+
+
+def _decompose(text: str) -> tuple[str, tuple[int, ...]]:
+    """The parts of all characters in small letters, and which character each comes from."""
+    pieces = [(part, i) for i, char in enumerate(text) for part in _seen(char)]
     pieces = [(part, i) for char, i in _ordered(pieces) for part in _decomposed(char.casefold())]
     # "İ" in small letters is an "i" with a dot
     pieces = [p for i, p in enumerate(pieces) if p[0] != DOT_ABOVE or i == 0 or pieces[i - 1][0] != "i"]
-    reading = "".join(char for char, _ in pieces)
-    origins = tuple(i for _, i in pieces)
-    return Reading(reading, origins, _cuts(reading, origins), text)
+    return "".join(char for char, _ in pieces), tuple(i for _, i in pieces)
 
 
 def occurrences(text: str, words: str) -> list[Span]:

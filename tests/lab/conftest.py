@@ -90,6 +90,12 @@ class Lab:
         said = self.capture.readouterr()
         return Result(status, said.out, said.err)
 
+    def said(self) -> str:
+        """What was said since the last time, on standard output and error."""
+        assert self.capture is not None
+        said = self.capture.readouterr()
+        return said.out + said.err
+
     def start(
         self, *overrides: str, code: Sequence[str] = ("-m", "experiments.run")
     ) -> subprocess.Popen[str]:

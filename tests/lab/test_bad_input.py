@@ -17,11 +17,20 @@ from experiments.report.__main__ import main as report
 from tests.lab.conftest import Lab
 
 BAD = [
+    (["mask=dynamc"], "mask=dynamc: no such choice (did you mean dynamic?); choose"),
+    (["model=sd21base"], "model=sd21base: no such choice (did you mean sd21_base?); choose"),
+    (["metric=[exact,clip_shape]"], "metric=clip_shape: no such choice (did you mean clip_shapes?); choose"),
     (["mask=foo"], "mask=foo: no such choice; choose from dynamic, external, global, none, static"),
     (["metric=foo"], "metric=foo: no such choice; choose from "),
     (["experiment=foo"], "experiment=foo: no such choice"),
-    (["num_steps=10"], "num_steps: no such setting"),
-    (["curve.concavty=0.5"], "curve.concavty: no such setting"),
+    (["num_steps=10"], "num_steps: no such setting (did you mean num_inference_steps or model.num_inf"),
+    (["+num_steps=10"], "num_steps: no such setting (did you mean num_inference_steps?)"),
+    (["curve.concavty=0.5"], "curve.concavty: no such setting (did you mean curve.concavity?)"),
+    (["concavity=0.5"], "concavity: no such setting (did you mean curve.concavity?)"),
+    (
+        ["metric=clip_shapes", "metric.clip_shapes.modle=x"],
+        "metric.clip_shapes.modle: no such setting (did you mean metric.clip_shapes.model?)",
+    ),
     (["num_inference_steps=ten"], "num_inference_steps=ten: Value 'ten'"),
     (["num_inference_steps=2.5"], "num_inference_steps=2.5: Value '2.5'"),
     (["curve.concavity=much"], "curve.concavity=much: Value 'much'"),
@@ -76,9 +85,24 @@ BAD = [
     (["mask=[none,global]"], "mask=[none,global]: one choice at a time; to sweep, -m mask=none,global"),
     (["output_dir="], "output_dir is empty"),
     (["curve._target_=nowhere.Curve"], "_target_=nowhere.Curve: "),
-    (["curve._target_=os.system"], "_target_=os.system: "),
+    (["curve._target_=os.system"], "curve._target_=os.system: "),
+    (["mask=none", "mask._target_=builtins.object"], "mask._target_=builtins.object: not a Mask"),
+    (["curve._target_=nowhere.Curve", "mask=none"], "curve._target_=nowhere.Curve: "),
+    (["guidance._target_=nowhere.Guidance"], "guidance._target_=nowhere.Guidance: "),
+    (
+        ["guidance._target_=collections.OrderedDict"],
+        "OrderedDict: not a guidance, which has a guidance_scale",
+    ),
+    (["tracker._target_=collections.OrderedDict"], "tracker._target_=collections.OrderedDict: not a Tracker"),
+    (["model._target_=nowhere.load"], "model._target_=nowhere.load: "),
+    (["subjects._target_=nowhere.Words"], "subjects._target_=nowhere.Words: "),
+    (["prompt_set.path=a${b}.csv"], r"give 'prompt_set.path=a\${b}.csv'"),
+    (["output_dir=${now}"], r"output_dir: Interpolation key 'now' not found; if a text"),
+    (["prompt_set.path=a${b"], r"""quote it: 'prompt_set.path="a\${b"'"""),
+    (["prompt_set.path=a=b.csv"], """quote it: 'prompt_set.path="a=b.csv"'"""),
+    (["prompt_set.path"], "prompt_set.path: no setting; give NAME=VALUE"),
     (["+metric.foo=3"], "metric.foo=3: not a metric"),
-    (["prompt_set.path={folder}/open.csv"], "open.csv, line 1: not CSV"),
+    (["prompt_set.path={folder}/open.csv"], "open.csv, line 2: not CSV"),
     (["prompt_set.path={folder}/deep.json"], "deep.json, line 1: not a list of prompts"),
     (["model.path={folder}/hollow"], "model=folder: model '{folder}/hollow' cannot be read"),
 ]
@@ -104,7 +128,7 @@ def filled(lab: Lab) -> Lab:
 
 
 def refused(lab: Lab, overrides: list[str], message: str) -> None:
-    result = lab(*(override.format(folder=lab.folder) for override in overrides))
+    result = lab(*(override.replace("{folder}", str(lab.folder)) for override in overrides))
     assert result.status == 1
     message = message.replace("{folder}", str(lab.folder))
     assert len(result.lines) == 1 and result.lines[0].startswith("error: ") and message in result.lines[0], (
@@ -113,6 +137,11 @@ def refused(lab: Lab, overrides: list[str], message: str) -> None:
     assert result.out == "" and not list(lab.runs.rglob("*.png"))
 
 
+@pytest.mark.fault(
+    what="a mistyped setting, choice or class, or a text with ${",
+    kind="settings that are not what was meant",
+    now="refused in one line with what is there, or how it is quoted",
+)
 @pytest.mark.parametrize(
     ("overrides", "message"), BAD, ids=lambda value: value[-1] if isinstance(value, list) else ""
 )

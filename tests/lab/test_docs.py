@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import faults
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(path.stem for path in (ROOT / "docs").glob("*.md") if path.stem != "README")
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -73,4 +75,11 @@ def test_the_index_names_every_page() -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_a_page_is_a_page(page: str) -> None:
-    assert len((ROOT / "docs" / f"{page}.md").read_text().splitlines()) <= LONGEST
+    lines = (ROOT / "docs" / f"{page}.md").read_text().splitlines()
+    assert sum(not line.startswith("|") for line in lines) <= LONGEST
+
+
+def test_the_table_of_faults_is_that_of_the_tests() -> None:
+    page = faults.PAGE.read_text()
+    assert faults.written(page) == page, "python -m tests.faults writes it"
+    assert len(faults.faults()) == len(set(faults.faults()))

@@ -169,6 +169,11 @@ def test_a_full_disk(fault: Fault, kilobytes: int) -> None:
         fault.mended(f"disk full ({kilobytes} kB)", "told in one line")
 
 
+@pytest.mark.fault(
+    what="a finished run on a disk that can only be read, asked for again, with `-m` or without",
+    kind="disks that can only be read",
+    now="is found; what is not there is refused in one line before anything is sampled",
+)
 def test_a_folder_that_becomes_unwritable(fault: Fault) -> None:
     process = fault.broken(hook="obey_permissions()")
     folder = fault.until(some_images)
@@ -184,6 +189,19 @@ def test_a_folder_that_becomes_unwritable(fault: Fault) -> None:
     for path in (fault.lab.runs, folder / "images"):
         path.chmod(0o755)
     fault.mended("folder becomes read-only", "told in one line; refused before sampling while it is")
+    found_where_nothing_can_be_written(fault)
+
+
+def found_where_nothing_can_be_written(fault: Fault) -> None:
+    folders = [path for path in (fault.lab.runs, *fault.lab.runs.rglob("*")) if path.is_dir()]
+    for path in folders:
+        path.chmod(0o555)
+    asked = [fault.broken(*options, hook="obey_permissions()") for options in ((), ("-m",))]
+    said = [process.communicate(timeout=180) for process in asked]
+    for path in folders:
+        path.chmod(0o755)
+    assert [process.returncode for process in asked] == [0, 0], said
+    assert all("  found  " in out for out, _ in said)
 
 
 @contextmanager

@@ -10,20 +10,24 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 
 from asyndm.curves import Curve, Exponential, PiecewiseLinear, Quadratic
 from asyndm.errors import UserError
+from evaluation.labels import labels
 from evaluation.results import Run, ScoreRow, find_runs, read_run
-from evaluation.tables import Row, labels, table
-from evaluation.traces import read_previews, read_trace
+from evaluation.tables import Row, table
+from evaluation.traces import encode_previews, read_previews, read_trace
 from experiments.cost import evaluations_per_image
 from experiments.figures import cost, curves, lines, seeds, strip, style
 from experiments.figures.__main__ import draw, main
 from experiments.sweep import planned
 from tests.lab.conftest import Lab
+from tests.lab.test_page import Made, make_run
 from tests.lab.test_report import ASYNDM, DM, made
 
 CONCAVE: dict[str, Any] = {
@@ -45,8 +49,6 @@ def rows_in(folder: Path) -> list[Row]:
 
 
 def texts(figure: Figure) -> list[str]:
-    from matplotlib.text import Text
-
     return [found.get_text() for found in figure.findobj(Text) if found.get_text()]
 
 
@@ -355,3 +357,29 @@ def test_errors_are_one_line_that_names_the_remedy(
     assert main([str(tmp_path / "runs"), *out, "--only", "lines,seeds"]) == 1
     said = capsys.readouterr().err.splitlines()
     assert "takes 3 values or more" in said[0] and "no run of DM_concave and AsynDM; ask for it" in said[1]
+
+
+@pytest.mark.fault(
+    what="a picture of few steps and many subjects, with $ in its prompt",
+    kind="text over text",
+    now="the strip's legend stands below all else, in as many lines as it takes, and $ is no formula",
+)
+@pytest.mark.parametrize("subjects", [("dog",), tuple(f"a dog called ${{number {i}}}" for i in range(9))])
+def test_no_words_of_the_strip_lie_over_others(tmp_path: Path, subjects: tuple[str, ...]) -> None:
+    run = make_run(tmp_path / "a", ASYNDM, [Made(r"a dog $\frac{1} for $5")])
+    previews = tmp_path / "a" / "previews" / "p0_0.png"
+    previews.parent.mkdir()
+    previews.write_bytes(encode_previews([Image.new("RGB", (16, 16))] * 3))
+    (image,) = run.images
+    figure = strip.figure(run, replace(image, subjects=subjects))
+    style.save(figure, tmp_path / "strip")
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    boxes = [
+        (text.get_text(), text.get_window_extent(renderer))
+        for text in figure.findobj(Text)
+        if text.get_text().strip()
+    ]
+    assert {text for text, _ in boxes} >= {*subjects, "0\nclean", "1000\nnoise"}
+    assert all(figure.bbox.padded(1).contains(*corner) for _, box in boxes for corner in (box.min, box.max))
+    over = [(a, b) for (a, one), (b, two) in itertools.combinations(boxes, 2) if one.padded(-1).overlaps(two)]
+    assert not over

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO
@@ -18,11 +18,16 @@ from typing import IO
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
+from PIL.Image import Image
 
+from evaluation.metrics import Score
 from evaluation.results import IMAGES_FILE, SCORES_FILE, read_state
+from evaluation.runs.prompts import Prompt
 from experiments import config as schema
-from experiments.launch import register
+from experiments.launch import lost_job, register
+from hydra_plugins.asyndm_processes import job_names
 from tests.lab.conftest import ROOT, Lab
+from tests.lab.metrics import Brightness
 
 BRIGHTNESS = "+metric.brightness._target_=tests.lab.metrics.Brightness"
 SETTINGS = ("images_per_prompt=2", "batch_size=2", "mask=dynamic", BRIGHTNESS)
@@ -46,7 +51,7 @@ from experiments.launch import DRIVER
 def job(number):
     import os, sys, time
     from experiments.launch import enter
-    enter(OmegaConf.create({"hydra": {"launcher": {"_target_": "JoblibLauncher"}}}))
+    enter(OmegaConf.create({"hydra": {"launcher": {"_target_": "Processes"}}}))
     os.write(1, b"%d\\n" % os.getpid())
     time.sleep(60)
 
@@ -56,6 +61,21 @@ Parallel(n_jobs=2)(delayed(job)(number) for number in range(2))
 NO_PLUGINS = (
     "import sys, hydra_plugins as h; h.__path__ = []; from experiments.run import main; sys.exit(main())"
 )
+
+
+class Deadly(Brightness):
+    """Kills the process that is the first to ask it."""
+
+    def __init__(self, mark: str) -> None:
+        self.mark = Path(mark)
+
+    def score(self, images: Sequence[Image], prompts: Sequence[Prompt]) -> list[Score]:
+        try:
+            self.mark.touch(exist_ok=False)
+        except FileExistsError:
+            return super().score(images, prompts)
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
 
 
 def results(runs: Path) -> Runs:
@@ -87,15 +107,21 @@ def broken_model(lab: Lab) -> Path:
     return broken
 
 
-def swept(lab: Lab, *overrides: str) -> tuple[int, str]:
-    """Exit status of a sweep in a process of its own, and all that it said."""
-    process = lab.start(*SETTINGS, *overrides)
+def swept(lab: Lab, *overrides: str) -> tuple[int, str, str]:
+    """Exit status of a sweep by the console command, and all that it said on either stream."""
+    console = str(Path(sys.executable).with_name("asyndm"))
+    process = lab.start(*SETTINGS, *overrides, code=(console, "run"))
     try:
         out, error = process.communicate(timeout=LONGEST)
     except subprocess.TimeoutExpired:
         process.kill()
         raise
-    return process.returncode, out + error
+    return process.returncode, out, error
+
+
+def one_run(line: str) -> re.Pattern[str]:
+    """A line that begins so, without a prefix or a colour."""
+    return re.compile(rf"^{line}[^\x1b\n]*$", re.MULTILINE)
 
 
 def children(pid: int) -> list[int]:
@@ -125,44 +151,88 @@ def read(stream: IO[bytes] | None) -> str:
     return stream.readline().decode()
 
 
-def test_joblib_shares_out_shards_and_a_failing_job_leaves_the_others(lab: Lab) -> None:
-    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+@pytest.mark.fault(
+    what="a process of joblib's that is killed, as for want of memory",
+    kind="one worker ends the others",
+    now="its job alone is told as failed; the others go on, and the same command makes the rest",
+)
+def test_joblib_shares_out_shards_and_a_failing_or_killed_job_leaves_the_others(lab: Lab) -> None:
+    pytest.importorskip("joblib")
     lab(*SETTINGS)
-    sweep = f"model.path={broken_model(lab)},{lab.pipeline}"
     parallel = elsewhere(lab, "joblib")
-    status, said = swept(parallel, "-m", "launcher=joblib", "hydra.launcher.n_jobs=2", sweep, "shard=1/2,2/2")
-    assert status == 1, said
-    assert len(re.findall(r"^error: .*broken.* cannot be loaded", said, re.MULTILINE)) == 2, said
-    assert "%|" not in said and len(re.findall(r"shard [12]/2, ", said)) == 2
+    deadly = ["++metric.brightness._target_=tests.lab.test_launchers.Deadly"]
+    deadly += [f"+metric.brightness.mark={lab.folder / 'killed'}"]
+    sweep = ["hydra.launcher.n_jobs=2", f"model.path={broken_model(lab)},{lab.pipeline}", "shard=1/2,2/2"]
+    status, out, error = swept(parallel, "-m", "launcher=joblib", *sweep, *deadly)
+    assert status == 1 and "img/s" not in error
+    assert len(re.findall(r"^error: .*broken.* cannot be loaded", error, re.MULTILINE)) == 2, error
+    killed = re.findall(
+        r"^error: (.*): its process was killed \(out of memory\?\); (.*)$", error, re.MULTILINE
+    )
+    assert len(killed) == 1 and killed[0][1] == "the same command goes on from there", error
+    names = [f"model.path={lab.pipeline} shard={number}/2" for number in (1, 2)]
+    assert killed[0][0] in names and "leaked" not in error
+    assert len(re.findall(r"shard [12]/2, ", out)) == 1
+    finished = parallel(*SETTINGS, *deadly)
+    assert finished.status == 0 and finished.lines == []
     assert results(parallel.runs) == results(lab.runs) and len(results(lab.runs)) == 1
 
 
-def test_submitits_local_executor_makes_the_same(lab: Lab) -> None:
+def test_jobs_are_named_by_what_they_do_not_share() -> None:
+    jobs = [["model=a", "eta=0", "hydra.verbose=true"], ["model=a", "eta=1"]]
+    assert job_names(jobs) == ["eta=0", "eta=1"] and job_names(jobs[:1]) == ["model=a eta=0"]
+    assert job_names([["model=a"]] * 2) == ["job 1", "job 2"]
+
+
+def test_a_job_of_submitit_that_is_gone_names_its_logs() -> None:
+    errors = pytest.importorskip("submitit.core.utils")
+    gone = errors.UncompletedJobError(
+        "Job 7 (task: 0) with path /runs/7/7_0_result.pkl\nhas not produced any output"
+    )
+    told = (
+        "a job was killed (out of memory?); its logs are in /runs/7; the others go on, and the same command"
+    )
+    assert lost_job(gone) == f"{told} makes the rest" and lost_job(ValueError("other")) is None
+
+
+def test_submitits_local_executor_makes_the_same_and_says_it_here(lab: Lab) -> None:
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     lab(*SETTINGS)
     sweep = f"model.path={broken_model(lab)},{lab.pipeline}"
     parallel = elsewhere(lab, "submitit")
-    status, said = swept(parallel, "launcher=slurm_local", sweep)
-    assert status == 1, said
+    status, out, error = swept(parallel, "launcher=slurm_local", sweep)
+    assert status == 1 and len(one_run("folder-AsynDM-.* 6 images ").findall(out)) == 1, out
+    assert len(one_run("error: .*broken.* cannot be loaded").findall(error)) == 1, error
+    assert error.count("cannot be loaded") == 1 and "submitit INFO" not in out
+    assert not list(parallel.runs.glob(".hydra/said-*"))
     logs = [path.read_text() for path in parallel.runs.glob(".hydra/.submitit/*/*.err")]
     assert len(logs) == 2 and sum("cannot be loaded" in log for log in logs) == 1
     assert not any("%|" in log for log in logs)
     assert results(parallel.runs) == results(lab.runs) and len(results(lab.runs)) == 1
 
 
-def test_ray_makes_the_same(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.fault(
+    what="result lines of launcher=ray in colours, and those of slurm_local nowhere",
+    kind="launchers that speak differently",
+    now="each line of a job is said where the sweep was typed, once and as it is",
+)
+def test_ray_makes_the_same_and_says_it_here(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("hydra_plugins.hydra_ray_launcher")
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     lab("-m", *SETTINGS, "mask=none,dynamic")
     parallel = elsewhere(lab, "ray")
-    status, said = swept(parallel, "launcher=ray", "+hydra.launcher.ray.init.num_cpus=2", "mask=none,dynamic")
-    assert status == 0, said
-    assert len(set(re.findall(r"_run_job pid=(\d+)", said))) == 2, said
+    status, out, error = swept(
+        parallel, "launcher=ray", "+hydra.launcher.ray.init.num_cpus=2", "mask=none,dynamic"
+    )
+    assert status == 0, error
+    assert len(one_run("folder-(DM|AsynDM)-.* 6 images ").findall(out)) == len(out.splitlines()) == 2, out
+    pids = {read_state(folder)["pid"] for folder in parallel.runs.glob("[!.]*")}
+    assert len(pids) == 2 and "\x1b" not in error
     assert results(parallel.runs) == results(lab.runs) and len(results(lab.runs)) == 2
 
 
 def test_a_terminated_joblib_sweep_says_so_and_leaves_no_process(lab: Lab) -> None:
-    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    pytest.importorskip("joblib")
     process = lab.start(
         *SETTINGS, "launcher=joblib", "hydra.launcher.n_jobs=2", "images_per_prompt=999", "eta=0,1"
     )
@@ -185,7 +255,7 @@ def test_joblibs_workers_end_with_a_sweep_that_was_killed() -> None:
 
 
 def test_a_launcher_asks_for_what_the_runs_use() -> None:
-    for plugin in ("joblib", "submitit", "ray"):
+    for plugin in ("submitit", "ray"):
         pytest.importorskip(f"hydra_plugins.hydra_{plugin}_launcher")
     schema.register()
     register()
@@ -206,7 +276,8 @@ def test_a_launcher_asks_for_what_the_runs_use() -> None:
 def test_a_launcher_that_is_not_installed_says_what_to_install(lab: Lab) -> None:
     process = lab.start("launcher=ray", code=("-c", NO_PLUGINS))
     _, error = process.communicate(timeout=60)
-    assert (process.returncode, error) == (1, "error: launcher=ray: needs pip install 'asyndm[ray]'\n")
+    assert process.returncode == 1
+    assert error == "error: launcher=ray: needs pip install --group ray, in the checkout\n"
 
 
 @contextmanager

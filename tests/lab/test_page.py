@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from html.parser import HTMLParser
 from pathlib import Path
@@ -32,6 +33,8 @@ from evaluation.results import (
 from evaluation.runs.prompts import Prompt
 from evaluation.traces import encode, encode_previews, trace
 from experiments.report import opening
+from experiments.report.assets import Assets
+from experiments.report.gallery import Source
 from experiments.report.page import Section, write_page
 
 HOSTILE = "</script><img src=x onerror=\"document.title='harmed'\"> a dog & a <b>cat</b>"
@@ -82,7 +85,13 @@ def make_run(
         **changes,
     }
     config = {"model": {"name": "tiny"}, "prompt_set": {"name": "shapes"}}
-    record = {"schema_version": 1, "config": config, "identity": identity, "timings": {}, "metrics": metrics}
+    record = {
+        "schema_version": 1,
+        "config": config,
+        "identity": identity,
+        "timings": {},
+        "metrics": metrics or {},
+    }
     write_json(folder / "run.json", record)
     write_json(folder / "state.json", {"state": "done"})
     ids = {text: f"p{i}" for i, text in enumerate(dict.fromkeys(made.prompt for made in pictures))}
@@ -318,3 +327,40 @@ def test_opening_says_what_is_missing(
     monkeypatch.setenv("PATH", "")
     assert opening.main([str(tmp_path)]) == 1
     assert "chromium is not installed" in capsys.readouterr().err
+
+
+@pytest.mark.fault(
+    what="a picture that was swapped or cut, one that lies outside of its run, a pipe in its place",
+    kind="promises that nobody checks",
+    now="not on the report's page, where it is named as missing; nothing is waited for",
+)
+def test_only_the_pictures_that_a_run_lists_are_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ["swapped", "cut", "outside", "a pipe", "absolute", "good"]
+    run = make_run(tmp_path / "a", DM, [Made(f"a dog {name}") for name in names])
+    swapped, cut, outside, pipe, absolute, good = (run.folder / image.file for image in run.images)
+    swapped.write_bytes(good.read_bytes())
+    cut.write_bytes(cut.read_bytes()[:-20])
+    pipe.unlink()
+    os.mkfifo(pipe)
+    _save(tmp_path / "private.png", Image.new("RGB", (4, 4)))
+    files = {outside: "../private.png", absolute: str(tmp_path / "private.png")}
+    images = [replace(image, file=files.get(run.folder / image.file, image.file)) for image in run.images]
+    data = page_of(tmp_path / "page", replace(run, images=images))
+    assert [isinstance(entry, list) for entry in data["pictures"]] == [False] * 5 + [True]
+    assert len(list((tmp_path / "page" / "pictures").iterdir())) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"warning: missing from the page: {swapped}: not the picture") and "4 more" in line
+
+
+def test_many_threads_write_each_content_once(tmp_path: Path) -> None:
+    """Eight contents under 300 names."""
+    run = make_run(tmp_path / "a", ASYNDM, [Made(f"dog {i}", size=(300, 20)) for i in range(8)])
+    sources = [Source(run.folder, image.file, image.sha256) for image in run.images]
+    several = [sources[i % 8] for i in range(300)]
+    assets = Assets(tmp_path / "page")
+    entries, ways = assets.copy(several)
+    assert entries == [entries[i % 8] for i in range(300)] and len(ways) == 1 and not assets.missing
+    assert len(list((tmp_path / "page" / "pictures").iterdir())) == 8
+    assert not list((tmp_path / "page").rglob("*.tmp"))

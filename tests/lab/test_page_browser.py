@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -9,9 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from asyndm.errors import UserError
+from experiments.figures import style
 from experiments.report import opening
 from experiments.report.opening import browser, load, programs, resize
 from experiments.report.page import Section, write_page
@@ -349,3 +352,30 @@ def test_fits_a_phone(opened: Chrome) -> None:
     opened.execute_script("document.querySelector('.open').click()")
     assert find(opened, "#details").is_displayed() and opened.execute_script(fits)
     assert find(opened, "#details").rect["width"] <= 390
+
+
+@pytest.mark.fault(
+    what="figures on a page that is read in dark mode",
+    kind="what stays white in dark mode",
+    now="the SVGs bring colours of their own for it, markers filled or not as in the light",
+)
+def test_figures_adapt_to_dark_pages(driver: Chrome, tmp_path: Path) -> None:
+    with style.styled():
+        figure = Figure(figsize=(2, 1))
+        axes = figure.add_axes((0, 0, 1, 1))
+        for x, face in ((0.25, style.BLACK), (0.75, "#ffffff")):
+            axes.plot(x, 0.5, "o", color=style.BLACK, markerfacecolor=face, markersize=20)
+        axes.set(xlim=(0, 1), ylim=(0, 1), xticks=[], yticks=[])
+    _, svg = style.save(figure, tmp_path / "f")
+
+    def seen(scheme: str) -> list[Any]:
+        media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+        driver.get(svg.as_uri())
+        with Image.open(io.BytesIO(driver.get_screenshot_as_png())) as image:
+            return [image.convert("L").getpixel(place) for place in ((48, 48), (144, 48), (96, 8))]
+
+    resize(driver, 1280)
+    (filled, empty, paper) = seen("dark")
+    assert filled > 200 and max(empty, paper) < 40
+    assert seen("light") == [0, 255, 255]

@@ -5,16 +5,31 @@ from __future__ import annotations
 import hashlib
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+import asyndm
 from asyndm.errors import UserError
 from experiments.plan import Plan, chosen_device, make_plan
+from experiments.sampling import sample_arguments
 from tests.lab.conftest import Lab
 from tests.lab.test_config import composed
+
+
+class Half:
+    """Guidance at half of its strength."""
+
+    def __init__(self, guidance_scale: float, negative_prompt: str | None = None) -> None:
+        self.guidance_scale, self.negative_prompt = guidance_scale / 2, negative_prompt
+
+
+def load(path: str, **settings: Any) -> Any:
+    """Loads a model as all are."""
+    return asyndm.load(path, **settings)
 
 
 def plan(lab: Lab, *overrides: str) -> Plan:
@@ -93,6 +108,25 @@ def test_on_any_device_the_dtype_is_that_of_the_device_found(
 ) -> None:
     monkeypatch.setattr("asyndm.models.choose_device", lambda _: torch.device(gpu))
     assert plan(lab, "device=auto").identity["model"]["dtype"] == dtype
+
+
+@pytest.mark.fault(
+    what="another class of guidance, or another loader of the model",
+    kind="settings that name no run",
+    now="built, and another run",
+)
+@pytest.mark.parametrize(
+    "override", [f"guidance._target_={__name__}.Half", f"model._target_={__name__}.load"]
+)
+def test_another_class_is_another_run(lab: Lab, override: str) -> None:
+    assert not same(lab, "", override)
+
+
+def test_the_sampler_is_told_what_the_built_guidance_says(lab: Lab) -> None:
+    own = plan(lab, f"guidance._target_={__name__}.Half", "guidance.guidance_scale=4")
+    assert sample_arguments(own)["guidance_scale"] == 2
+    assert "_target_" not in sample_arguments(own)
+    assert sample_arguments(plan(lab, "guidance=none"))["guidance_scale"] == 1
 
 
 def test_files_are_known_by_their_content(lab: Lab) -> None:

@@ -189,7 +189,7 @@ def test_kinds_have_rows_of_their_own(tmp_path: Path) -> None:
     made(tmp_path, "dm", [1, 0, 1, 0], DM)
     made(tmp_path, "asyn", [1, 1, 1, 0], ASYNDM)
     rows = table(map(read_run, find_runs([tmp_path])), by_kind=True)
-    assert [row["kind"] for row in rows] == ["all", "one", "two"] * 2
+    assert [row["kind"] for row in rows] == ["all", "mean of kinds", "one", "two"] * 2
     two = row_of(rows, method="AsynDM", kind="two")
     assert (two["n"], two["score"], two["difference"], two["wins"]) == (2, 0.5, 0.5, 1)
 
@@ -431,3 +431,29 @@ def test_rows_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
         "7.5",
         "10",
     ]
+
+
+@pytest.mark.fault(
+    what="prompts of which one kind has more than another, as GenEval's",
+    kind="a published number that is nowhere",
+    now="--by kind has a row for the mean over kinds, with its interval and difference, in every format",
+)
+def test_the_mean_over_kinds_is_told_in_every_format(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, right, method in (("dm", [1, 1, 1, 0], DM), ("asyn", [1, 0, 1, 1], ASYNDM)):
+        made(tmp_path / "runs", name, list(map(float, right)), method)
+        path = tmp_path / "runs" / name / IMAGES_FILE
+        pairs = zip(read_run(path.parent).images, ["single"] * 3 + ["pair"], strict=True)
+        write_rows(path, ImageRow, [replace(image, kind=kind) for image, kind in pairs])
+    files = {name: tmp_path / f"t.{name}" for name in ("csv", "latex")}
+    options = [text for name, path in files.items() for text in (f"--{name}", str(path))]
+    assert main([str(tmp_path / "runs"), "--by", "kind", *options]) == 0
+    out = capsys.readouterr().out
+    (dm, asyn) = [line for line in out.splitlines() if "mean of kinds" in line and line.startswith("|")]
+    assert "| 0.500 [" in dm and "| 0.833 [" in asyn and "| +0.333 [" in asyn
+    assert "The mean of kinds is unweighted" in out
+    with files["csv"].open() as file:
+        row = row_of(list(csv.DictReader(file)), method="AsynDM", kind="mean of kinds")
+    assert float(row["score"]) == pytest.approx(5 / 6) and float(row["difference"]) == pytest.approx(1 / 3)
+    assert " & mean of kinds & " in files["latex"].read_text()

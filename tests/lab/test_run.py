@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from evaluation.files import write_bytes, write_json
 from evaluation.results import (
     IMAGES_FILE,
     PROMPTS_FILE,
@@ -22,8 +23,10 @@ from evaluation.results import (
     read_rows,
     read_run,
     sha256,
-    write_bytes,
+    write_rows,
 )
+from evaluation.score import main as score
+from experiments.report.__main__ import main as report
 from experiments.run import draw_grid
 from tests.lab.conftest import Lab
 from tests.lab.metrics import Brightness
@@ -52,6 +55,7 @@ def test_a_run_leaves_its_record_its_images_and_its_scores(lab: Lab) -> None:
         "traces",
         "previews",
         ".lock",
+        ".stamps.csv",
         ".state.alive",
     }
     run = read_run(folder)
@@ -124,6 +128,111 @@ def test_a_changed_image_loses_its_score(lab: Lab) -> None:
     result = lab(BRIGHTNESS)
     assert result.status == 0 and "1 images came back different" in result.error
     assert all(row.value is None or row.value < 1 for row in read_rows(folder / SCORES_FILE, ScoreRow))
+
+
+@pytest.mark.fault(
+    what="a picture of a finished run replaced by another one of its folder",
+    kind="pictures that are no longer those that were listed",
+    now="`evaluation.score` and `experiments.report` name it and leave it out with its scores; asked for again, the run "
+    "makes it and its scores anew",
+)
+def test_a_swapped_picture_counts_nowhere_and_is_made_anew(lab: Lab) -> None:
+    asked = (BRIGHTNESS, "mask=none")
+    assert lab(*asked).status == 0
+    folder = lab.only_run()
+    before, tables = contents(folder), [(folder / name).read_bytes() for name in (IMAGES_FILE, SCORES_FILE)]
+    rows = read_rows(folder / IMAGES_FILE, ImageRow)
+    shutil.copy2(folder / rows[1].file, folder / rows[0].file)
+    (folder / SCORES_FILE).write_text((folder / SCORES_FILE).read_text().replace("0.", "7.", 1))
+    assert (
+        score([str(folder), "+metric.brightness._target_=tests.lab.metrics.Brightness", "~metric.exact"]) == 1
+    )
+    said = lab.said()
+    assert f"error: {folder / rows[0].file}: not the picture that images.csv lists" in said
+    assert "brightness 0." in said and " 2 of 2 pictures, 0 new" in said
+    assert report([str(folder)]) == 0
+    said = lab.said()
+    assert said.count("warning: ") == 1 and f"1 pictures left out, the first {rows[0].file}" in said
+    assert f"Left out of {folder.name}: 1 pictures" in said and "Every row: 2 images" in said
+    result = lab(*asked)
+    assert result.status == 0 and "  found  " not in result.out
+    assert (
+        f"1 pictures are not those that images.csv lists, the first {Path(rows[0].file).name}" in result.error
+    )
+    assert contents(folder) == before
+    assert [(folder / name).read_bytes() for name in (IMAGES_FILE, SCORES_FILE)] == tables
+    assert "  found  " in lab(*asked).out
+
+
+def test_an_image_that_was_not_there_when_scored_is_scored_once_it_is(lab: Lab) -> None:
+    lab(BRIGHTNESS)
+    folder = lab.only_run()
+    rows = read_rows(folder / SCORES_FILE, ScoreRow)
+    first = read_rows(folder / IMAGES_FILE, ImageRow)[0]
+    (folder / first.file).unlink()
+    gone = ScoreRow(rows[0].run_id, *rows[0].key, rows[0].metric, None, "not a readable picture")
+    write_rows(folder / SCORES_FILE, ScoreRow, [gone, *rows[1:]])
+    assert lab(BRIGHTNESS).status == 0
+    assert read_rows(folder / SCORES_FILE, ScoreRow) == rows
+
+
+@pytest.mark.fault(
+    what="a `run.json` of a newer version of this program",
+    kind="files of a run from elsewhere",
+    now="is refused in one line, by the run too, and stays as it is",
+)
+def test_a_record_of_a_newer_version_is_never_written_over(lab: Lab) -> None:
+    lab()
+    folder = lab.only_run()
+    record = {"schema_version": 2, "what": "nobody knows"}
+    write_json(folder / "run.json", record)
+    (folder / "grid.png").unlink()
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    for options in ((), ("-m",)):
+        result = lab(*options)
+        assert result.status == 1 and len(result.lines) == 1 and result.out == ""
+        assert "run.json: schema version 2 is newer than this program's 1; update it" in result.error
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+@pytest.mark.fault(
+    what="a run that goes on under another torch, or another commit of the program",
+    kind="runs that go on elsewhere",
+    now="one line says so; `run.json` counts the images that each made",
+)
+def test_a_run_that_goes_on_with_other_versions_says_so(lab: Lab) -> None:
+    lab()
+    folder = lab.only_run()
+    record = read_run(folder).record
+    now = {name: record[name] for name in ("git_commit", "versions")}
+    assert record["made_with"] == [now | {"images": 3}]
+    then = {"git_commit": "0123456789", "versions": now["versions"] | {"torch": "0.4"}}
+    write_json(folder / "run.json", {k: v for k, v in (record | then).items() if k != "made_with"})
+    assert lab().lines == []
+    (folder / read_run(folder).images[0].file).unlink()
+    (line,) = lab().lines
+    torch = now["versions"]["torch"]
+    assert f": goes on with torch {torch} (begun with 0.4), commit " in line
+    assert line.startswith("warning: ") and line.endswith(
+        "(begun with 0123456): its images can differ in the last bits"
+    )
+    record = read_run(folder).record
+    assert record["made_with"] == [then | {"images": 2}, now | {"images": 1}]
+    assert {name: record[name] for name in then} == then
+    assert lab().lines == []
+
+
+def test_a_record_of_nonsense_is_written_anew(lab: Lab) -> None:
+    lab()
+    folder = lab.only_run()
+    before, record = contents(folder), read_run(folder).record
+    write_json(folder / "run.json", record | {"batch_size": -2})
+    (folder / read_rows(folder / IMAGES_FILE, ImageRow)[0].file).unlink()
+    (line,) = lab().lines
+    assert "run.json: not the record of a run (batch_size)" in line and "written anew" in line
+    assert contents(folder) == before and read_run(folder).record["batch_size"] == record["batch_size"]
+    lost, own = read_run(folder).record["made_with"]
+    assert lost == {"git_commit": None, "versions": {}, "images": 2} and own["images"] == 1
 
 
 def test_an_interruption_leaves_no_score_of_another_picture(

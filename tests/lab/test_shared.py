@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
@@ -26,13 +27,12 @@ from evaluation.results import (
     read_rows,
     read_run,
     read_state,
-    salvaged_rows,
     write_rows,
 )
 from evaluation.runs.prompts import Prompt
 from evaluation.scoring import Picture, add_missing, score_table
 from evaluation.shared_rows import SharedRows
-from experiments.status import duration, of_run, parts
+from experiments.status import Part, duration, of_run, run_folders
 from experiments.status import main as status
 from tests.lab.conftest import ROOT, Lab
 from tests.lab.metrics import Brightness
@@ -53,6 +53,10 @@ for number in range(1, 65):
     children.append(child)
 sys.exit(sum(os.waitpid(child, 0)[1] != 0 for child in children))
 """
+
+
+def parts(root: Path) -> list[Part]:
+    return [part for folder in run_folders(root) for part in of_run(folder)]
 
 
 def row(number: int, value: float = 0.5, metric: str = "m") -> ScoreRow:
@@ -192,9 +196,8 @@ def test_whole_rows_of_a_damaged_table_are_kept(tmp_path: Path, capsys: pytest.C
         UserError, match=r"scores.csv, line 5: not a row of scores.csv \(the last line has no end\)"
     ):
         read_rows(path, ScoreRow)
-    assert salvaged_rows(path, ScoreRow) == [row(i) for i in range(3)]
     table = SharedRows(path, ScoreRow, by_prompt)
-    assert "scores.csv: damaged; 3 rows of it are kept" in capsys.readouterr().err
+    assert "(the last line has no end); 3 rows of it are kept" in capsys.readouterr().err
     table.save()
     assert read_rows(path, ScoreRow) == [row(i) for i in range(3)]
 
@@ -223,6 +226,15 @@ def test_each_part_is_made_once_and_what_a_dead_process_left_is_taken_over(tmp_p
     other.kill()
     assert next(mine) == 0 and next(mine, None) is None
     other.wait()
+
+
+def test_a_lock_that_cannot_be_opened_for_writing_is_still_seen_to_be_held(tmp_path: Path) -> None:
+    """A folder is such a one, also for root."""
+    held = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    assert is_held(tmp_path)
+    os.close(held)
+    assert not is_held(tmp_path)
 
 
 def test_a_failure_lets_go_of_its_part_while_it_is_still_told(tmp_path: Path) -> None:

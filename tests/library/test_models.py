@@ -79,6 +79,7 @@ def test_a_saved_pipeline_comes_back_and_is_known_without_its_weights(name: str,
 
 
 def test_a_tokenizer_within_a_processor_is_read(tmp_path: Path) -> None:
+    pytest.importorskip("torchvision")
     tiny = PIPELINES["flux2"]
     pipe = tiny.build()
     processor = PixtralProcessor(PixtralImageProcessor(), pipe.tokenizer, 14)

@@ -18,7 +18,9 @@ from torchmetrics.multimodal import CLIPScore as TorchmetricsCLIPScore
 from transformers import CLIPConfig, CLIPModel
 
 from asyndm.errors import UserError
+from evaluation.features import Features
 from evaluation.metrics.clip_score import CONVENTIONS, CLIPScore
+from evaluation.open_clip_models import architecture
 from evaluation.runs.prompts import Prompt
 from evaluation.weights import digest
 from tests.lab.conftest import Lab
@@ -47,10 +49,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def twin(folder: Path) -> CLIPModel:
+def twin(folder: Path, activation: str = "gelu") -> CLIPModel:
     """transformers' CLIPModel with the same weights."""
     text, vision = CONFIG["text_cfg"], CONFIG["vision_cfg"]
-    shared: dict[str, Any] = {"num_hidden_layers": 2, "hidden_act": "gelu", "num_attention_heads": 2}
+    shared: dict[str, Any] = {"num_hidden_layers": 2, "hidden_act": activation, "num_attention_heads": 2}
     model = CLIPModel(
         CLIPConfig(
             text_config={
@@ -123,9 +125,9 @@ def values(folder: Path, convention: str, texts: list[str] = TEXTS) -> Tensor:
     return torch.tensor([s.value for s in metric(folder, convention).score(pictures(), prompts(texts))])
 
 
-def features(folder: Path, texts: list[str]) -> tuple[Tensor, Tensor]:
+def features(folder: Path, texts: list[str], activation: str = "gelu") -> tuple[Tensor, Tensor]:
     """Unit features by transformers, of pixels and tokens prepared by open_clip."""
-    model = twin(folder)
+    model = twin(folder, activation)
     _, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
     tokens = open_clip.get_tokenizer(f"local-dir:{folder}")(texts)
     with torch.no_grad():
@@ -143,6 +145,47 @@ def test_the_original_convention(folder: Path) -> None:
     seen, read = features(folder, [f"A photo depicts {text}" for text in TEXTS])
     expected = 2.5 * (seen * read).sum(-1).clamp(min=0)
     assert (values(folder, "original") - expected).abs().max() < 2.5 * CLOSE
+
+
+@pytest.fixture
+def tagged(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model, "tiny", that open_clip knows with either activation, and weights for it, by the tags "quick" (trained with
+    QuickGELU) and "plain"."""
+    weights = {"file": str(folder / "open_clip_model.safetensors"), **NORMAL}
+    quick = {"quick": {**weights, "quick_gelu": True}}
+    tags = {"tiny": {**quick, "plain": weights}, "tiny-quickgelu": quick}
+    for name, more in (("tiny", {}), ("tiny-quickgelu", {"quick_gelu": True})):
+        (tmp_path / f"{name}.json").write_text(json.dumps(CONFIG | more))
+        open_clip.add_model_config(tmp_path / f"{name}.json")
+        monkeypatch.setitem(open_clip.pretrained._PRETRAINED, name, tags[name])
+
+
+@pytest.mark.usefixtures("tagged")
+@pytest.mark.fault(
+    what="a CLIP named without `-quickgelu`, by the tag of weights that were trained with QuickGELU (ViT-B-32, openai)",
+    kind="another network than the one named",
+    now="scored with the activation of the weights, and recorded by the name that says so",
+)
+def test_the_activation_is_the_one_that_the_weights_were_trained_with(folder: Path) -> None:
+    for name, tag, activation in (
+        ("tiny", "quick", "quick_gelu"),
+        ("tiny-quickgelu", "quick", "quick_gelu"),
+        ("tiny", "plain", "gelu"),
+    ):
+        one = CLIPScore(name, pretrained=tag, convention="compbench", device="cpu")
+        seen, read = features(folder, TEXTS, activation)
+        found = torch.tensor([score.value for score in one.score(pictures(), prompts())])
+        assert (found - (seen * read).sum(-1)).abs().max() < CLOSE
+        assert one.basis["model"] == ("tiny" if activation == "gelu" else "tiny-quickgelu")
+    assert Features("tiny:quick").name == "tiny-quickgelu:quick"
+
+
+def test_all_weights_that_open_clip_names_get_their_activation() -> None:
+    quick = [
+        (m, t) for m, t in open_clip.list_pretrained() if open_clip.get_pretrained_cfg(m, t).get("quick_gelu")
+    ]
+    assert ("ViT-B-32", "openai") in quick and ("ViT-H-14", "dfn5b") in quick
+    assert all(open_clip.get_model_config(architecture(*pair)).get("quick_gelu") for pair in quick)
 
 
 def test_torchmetrics_gives_the_same_under_its_convention(folder: Path) -> None:

@@ -92,7 +92,7 @@ def test_phrases_of_the_shapes_world_are_its_own(kind: str) -> None:
     )
 
 
-@pytest.mark.parametrize("suffix", [".yaml", ".yml", ".json", ".jsonl", ".csv"])
+@pytest.mark.parametrize("suffix", [".yaml", ".yml", ".json", ".jsonl", ".csv", ".tsv"])
 def test_completed_files_load_as_the_same_prompts(
     file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], suffix: str
 ) -> None:
@@ -147,7 +147,7 @@ def test_the_shapes_worlds_prompts_as_a_file_get_their_phrases_back(tmp_path: Pa
         (["{folder}/twice.yaml"], "twice.yaml, line 2: same id as"),
         (
             ["{folder}/prompts.yaml", "--out", "{folder}/out.txt"],
-            "a prompt file ends in .yaml, .yml, .json, .jsonl or .csv, not in .txt",
+            "a prompt file ends in .yaml, .yml, .json, .jsonl, .csv or .tsv, not in .txt",
         ),
         (["{folder}/semicolon.yaml", "--out", "{folder}/out.csv"], "cannot hold a text with a semicolon"),
     ],

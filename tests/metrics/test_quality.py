@@ -328,7 +328,7 @@ def test_bad_input_is_one_line(
 @pytest.mark.skipif(find_spec("torch_fidelity") is not None, reason="torch-fidelity is installed")
 def test_inception_needs_torch_fidelity() -> None:
     with pytest.raises(
-        UserError, match=r"--features inception: needs torch-fidelity \(pip install 'asyndm\[inception\]'"
+        UserError, match=r"--features inception: needs torch-fidelity \(pip install --group inception, in"
     ):
         Features("inception")
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from evaluation.metrics import Score
 from evaluation.results import SCORES_FILE, ScoreRow, read_rows, read_run
 from evaluation.runs.prompts import Prompt
 from evaluation.score import main
-from evaluation.scoring import Picture, open_image, score
+from evaluation.scoring import Picture, add_missing, score, score_table
 from tests.lab.conftest import Lab
 from tests.lab.metrics import Brightness
 from tests.metrics.pictures import noise
@@ -275,21 +277,70 @@ def test_a_changed_picture_or_text_is_another_one(folder: Path, capsys: pytest.C
     assert written[5].reason.startswith("not a readable picture")
 
 
-def test_pictures_stand_as_their_camera_says_and_have_eight_bits(tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.new("RGB", (8, 4)).save(tmp_path / "turned.jpg", exif=exif)
-    assert open_image(tmp_path / "turned.jpg").size == (4, 8)
-    Image.fromarray(np.full((4, 4), 25700, np.uint16)).save(tmp_path / "deep.png")
-    assert np.asarray(open_image(tmp_path / "deep.png")).max() == 100
-
-
-def test_a_score_that_is_no_number_is_told_with_its_line(
+def test_a_score_that_is_no_number_is_told_kept_beside_and_made_anew(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = [str(folder), "--prompts", str(folder / "prompts.csv"), *BRIGHTNESS]
     assert main(arguments) == 0
     path = folder / SCORES_FILE
-    path.write_text(path.read_text().replace(",0.2,", ",nan,"))
-    assert main(arguments) == 1
-    assert "scores.csv, line 3: not a row" in capsys.readouterr().err
+    whole = path.read_text()
+    path.write_text(whole.replace(",0.2,", ",nan,"))
+    assert main(arguments) == 0
+    said = capsys.readouterr().err
+    assert "scores.csv, line 3: not a row" in said and "kept as scores.csv.bak" in said
+    assert ",nan," in (folder / "scores.csv.bak").read_text() and path.read_text() == whole
+
+
+@pytest.mark.fault(
+    what="a pipe among the pictures of a folder to be scored",
+    kind="names that are no files",
+    now="a row without value, whose reason says what it is; the other pictures are scored",
+)
+def test_a_pipe_is_no_picture(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "1.png").unlink()
+    os.mkfifo(folder / "1.png")
+    arguments = [str(folder), "--prompts", str(folder / "prompts.csv"), *BRIGHTNESS]
+    signal.alarm(60)
+    try:
+        assert main(arguments) == 0
+    finally:
+        signal.alarm(0)
+    assert "1 of 3 pictures, 3 new" in capsys.readouterr().out
+    pipe = read_rows(folder / SCORES_FILE, ScoreRow)[1]
+    assert pipe.value is None and pipe.reason.endswith("1.png: a pipe, not a file; move it away)")
+
+
+class Asked(dict[Any, Any]):
+    """Counts how often it is asked for a key, and is never gone through."""
+
+    times = 0
+
+    def __contains__(self, key: object) -> bool:
+        self.times += 1
+        return super().__contains__(key)
+
+    def values(self) -> Any:
+        raise AssertionError("all rows are gone through")
+
+
+@pytest.mark.fault(
+    what="a folder of 100,000 pictures, all of which are scored",
+    kind="costs that grow too fast",
+    now="each is looked up once, in constant time",
+)
+def test_finding_nothing_to_do_looks_at_each_picture_once(tmp_path: Path) -> None:
+    pictures = [Picture(tmp_path / f"{i}.png", Prompt(str(i), "x")) for i in range(100)]
+    table = score_table(tmp_path, pictures)
+    rows = Asked({(Brightness.name, *picture.key): None for picture in pictures})
+    table.rows = rows
+    assert add_missing(table, Brightness(), pictures, "r", 4) == 0 and rows.times == len(pictures)
+
+
+def test_rows_of_other_metrics_that_cannot_be_read_are_kept_beside(folder: Path) -> None:
+    arguments = [str(folder), "--prompts", str(folder / "prompts.csv"), *BRIGHTNESS]
+    assert main(arguments) == 0
+    path = folder / SCORES_FILE
+    whole = path.read_text()
+    path.write_text(f"{whole}r,p,0,other,high,\n")
+    assert main(arguments) == 0
+    assert path.read_text() == whole and "other,high" in (folder / "scores.csv.bak").read_text()

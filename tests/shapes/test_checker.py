@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
+from asyndm.errors import UserError
 from asyndm.shapes.checker import check
 from asyndm.shapes.model import load_pipeline
 from asyndm.shapes.render import render
@@ -97,3 +100,10 @@ def test_near_misses_say_something_else() -> None:
 def test_wrong_shapes_are_refused() -> None:
     with pytest.raises(ValueError, match="one \\(3, 64, 64\\) picture per spec"):
         check(torch.zeros(1, 3, 32, 32), [Spec("one", (RED,))])
+
+
+def test_without_scipy_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    monkeypatch.delitem(sys.modules, "asyndm.shapes.checker")
+    with pytest.raises(UserError, match=r"checker needs scipy: pip install 'asyndm\[checker\]'"):
+        importlib.import_module("asyndm.shapes.checker")

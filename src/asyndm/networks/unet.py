@@ -47,10 +47,11 @@ class UNet(Family):
         A textual inversion of n vectors is n words there ("<toy> <toy>_1"), in the prompt as in a subject.
         """
         tokenizer = parts.tokenizer or parts.tokenizer_2
-        convert = getattr(parts, "maybe_convert_prompt", None)
+        added = tokenizer.added_tokens_encoder
+        several = any(f"{token}_1" in added for token in added) and hasattr(parts, "maybe_convert_prompt")
 
         def spelled(text: str) -> str:
-            return str(convert(text, tokenizer)) if convert else text
+            return str(parts.maybe_convert_prompt(text, tokenizer)) if several else text
 
         said = [replace(subject, text=spelled(subject.text)) for subject in subjects]
         return locate(tokenizer, spelled(prompt), said, limit=tokenizer.model_max_length)

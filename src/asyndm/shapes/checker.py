@@ -5,7 +5,7 @@ its centroid and scaled by its area, is held against the outline of every shape 
 rest is background: a shade, a texture by its best correlation, or sky above grass by a horizon. The picture
 is right if objects and counts are those of the prompt, none more, and its relation, places and background hold.
 
-Needs scipy: ``pip install asyndm[checker]``.
+Needs scipy: ``pip install 'asyndm[checker]'``; without it the import raises `UserError`.
 """
 
 from __future__ import annotations
@@ -18,11 +18,16 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy import ndimage
 from torch import Tensor
 
+from asyndm.errors import UserError
 from asyndm.shapes.render import GRASS, PERIOD, SIZE, SKY, template, texture
 from asyndm.shapes.world import COLOURS, PLAIN, SHAPES, TEXTURES, Spec, Thing
+
+try:
+    from scipy import ndimage
+except ImportError as error:
+    raise UserError("asyndm.shapes.checker needs scipy: pip install 'asyndm[checker]'") from error
 
 SATURATED = 0.33
 """Least chroma (largest minus smallest of r, g, b) of an object's pixel."""

@@ -1,0 +1,57 @@
+"""The console command ``asyndm``: the laboratory of the checkout that the package was installed from."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from asyndm.checkout import checkout, version
+
+COMMANDS = {
+    "run": ("experiments.run", "sample one run, or with -m a sweep, and score it"),
+    "score": ("evaluation.score", "score any folder of pictures"),
+    "report": ("experiments.report.__main__", "tables, figures and a page of finished runs"),
+    "status": ("experiments.status", "what is done, running or broken in a folder of runs"),
+}
+"""The module of each command, whose ``main`` takes the arguments, and what it is for."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line. Returns its exit status: the one of the command it forwards to, or 2 for none such."""
+    command, *rest = [*(sys.argv[1:] if arguments is None else arguments)] or ["--help"]
+    if command in ("-h", "--help"):
+        print(usage())
+        return 0
+    if command == "--version":
+        print(f"asyndm {version()}")
+        return 0
+    if command not in COMMANDS:
+        print(
+            f"error: {command}: choose from {', '.join(COMMANDS)}; asyndm --help tells more", file=sys.stderr
+        )
+        return 2
+    root = checkout()
+    if root is None:
+        print(
+            f"error: asyndm {command} is of the laboratory, which no wheel has: clone the repository and make setup",
+            file=sys.stderr,
+        )
+        return 2
+    sys.path.insert(0, str(root))
+    status: int = import_module(COMMANDS[command][0]).main(rest)
+    return status
+
+
+def usage() -> str:
+    """What the command can do."""
+    lines = [f"  {name:8}{what}" for name, (_, what) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: asyndm COMMAND ...",
+            "",
+            *lines,
+            "",
+            "asyndm COMMAND --help tells more; asyndm --version is the package's. Paths are from where you are.",
+        ]
+    )

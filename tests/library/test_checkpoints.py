@@ -1,0 +1,257 @@
+"""A checkpoint that was sent by a stranger, or that is not whole: nothing of it runs, and no weight is made up."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import ControlNetModel, MultiControlNetModel, StableDiffusionControlNetPipeline
+from safetensors.torch import load_file, save_file
+from transformers import CLIPTextModelWithProjection
+
+from asyndm.errors import UserError
+from asyndm.models import load, read_parts
+from tests.conftest import make_pipeline
+from tests.library.single_file import save_single_file
+
+ENCODER, UNET = "text_encoder/model.safetensors", "unet/diffusion_pytorch_model.safetensors"
+Weights = dict[str, torch.Tensor]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    make_pipeline().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(whole: Path, tmp_path: Path) -> Path:
+    """A copy to spoil."""
+    return Path(shutil.copytree(whole, tmp_path / "checkpoint"))
+
+
+def change_json(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def change_weights(path: Path, change: Callable[[Weights], Any]) -> None:
+    weights = load_file(path)
+    change(weights)
+    save_file(weights, path, metadata={"format": "pt"})
+
+
+@pytest.fixture
+def evil(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Code in every place of a checkpoint from which some loader takes it; returned is what it does."""
+    mark = folder.parent / "MARK"
+    code = f"open({str(mark)!r}, 'w').write('run')\nclass X:\n    pass\n"
+    (folder / "mdl").mkdir()
+    (folder / "mdl" / "__init__.py").write_text("")
+    for place in (
+        "mdl/evil",
+        "evil",
+        "pipeline",
+        "my_pipeline",
+        "unet/evil",
+        "unet/diffusers",
+        "tokenizer/evil",
+    ):
+        (folder / f"{place}.py").write_text(code)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.chdir(folder)
+    return code
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    (
+        {"unet": ["mdl.evil", "X"]},
+        r"names mdl.evil.X as its unet: only classes of diffusers and transformers",
+    ),
+    ({"scheduler": ["evil", "X"]}, r"names evil.X as its scheduler"),
+    ({"extra": ["evil", "X"]}, r"names evil.X as its extra"),
+    ({"unet": [["mdl.evil", "X"]]}, r"names \[\['mdl.evil', 'X'\]\] as its unet: that is no library and"),
+    ({"unet": ["diffusers", ["evil", "X"]]}, "that is no library and one of its classes"),
+    ({"unet": ["evil", "X", "Y"]}, "that is no library and one of its classes"),
+    ({"unet": {"evil": "X"}}, "that is no library and one of its classes"),
+    ({"unet": ["diffusers", "utils"]}, "cannot be loaded"),
+    ({"_class_name": ["my_pipeline", "X"]}, "which asyndm does not serve"),
+    ({"_class_name": {"my_pipeline": "X"}}, "which asyndm does not serve"),
+    ({"_class_name": "X"}, "which asyndm does not serve"),
+]
+
+
+@pytest.mark.fault(
+    what="a checkpoint whose `model_index.json` names a module that lies beside it",
+    kind="names in data that are imported",
+    now="refused in one line; no code of a checkpoint runs",
+)
+@pytest.mark.parametrize(("changes", "message"), REFUSED)
+def test_no_class_is_imported_that_an_index_names(
+    changes: dict[str, Any], message: str, folder: Path, evil: str
+) -> None:
+    change_json(folder / "model_index.json", **changes)
+    for read in (load, read_parts) if "loaded" not in message else (load,):
+        with pytest.raises(UserError, match=message) as caught:
+            read(folder)
+        assert "\n" not in str(caught.value)
+    assert not (folder.parent / "MARK").exists()
+
+
+def test_code_beside_the_weights_stays_unread(folder: Path, evil: str) -> None:
+    assert load(folder, device="cpu").unet.config.sample_size == 16
+    assert not (folder.parent / "MARK").exists()
+
+
+@pytest.mark.parametrize("part", ["tokenizer", "text_encoder"])
+def test_a_part_with_code_of_its_own_is_refused(part: str, folder: Path, evil: str) -> None:
+    config = "tokenizer_config.json" if part == "tokenizer" else "config.json"
+    names = {"AutoTokenizer": ["evil.X", None], "AutoModel": "evil.X", "AutoConfig": "evil.X"}
+    change_json(folder / part / config, auto_map=names, model_type="evil")
+    kind = "AutoTokenizer" if part == "tokenizer" else "AutoModel"
+    change_json(folder / "model_index.json", **{part: ["transformers", kind]})
+    for read in (load, read_parts):
+        with pytest.raises(UserError, match=rf"names code of its own in {part}/{config} \(auto_map\)"):
+            read(folder)
+    assert not (folder.parent / "MARK").exists()
+
+
+def test_pickles_are_left_closed(folder: Path, evil: str) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return exec, (evil,)
+
+    (folder / UNET).unlink()
+    (folder / UNET).with_suffix(".bin").write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(UserError, match="cannot be loaded"):
+        load(folder, device="cpu")
+    assert not (folder.parent / "MARK").exists()
+
+
+@pytest.mark.fault(
+    what="a text encoder that lacks weights, or has them under names that the installed version does not know",
+    kind="random numbers in the place of weights",
+    now="refused, with the part and the names of its weights",
+)
+@pytest.mark.parametrize(
+    ("file", "key"),
+    [
+        (ENCODER, "final_layer_norm.weight"),
+        (ENCODER, "embeddings.token_embedding.weight"),
+        (UNET, "conv_in.bias"),
+        ("vae/diffusion_pytorch_model.safetensors", "post_quant_conv.weight"),
+    ],
+)
+def test_a_network_that_lacks_a_weight_is_refused(file: str, key: str, folder: Path) -> None:
+    def lose(weights: Weights) -> None:
+        (found,) = [name for name in weights if name.endswith(key)]
+        weights.pop(found)
+
+    change_weights(folder / file, lose)
+    part = file.partition("/")[0]
+    with pytest.raises(
+        UserError, match=f"{part} has no weights for .*{re.escape(key)} of its .*: get a whole"
+    ):
+        load(folder, device="cpu")
+
+
+def test_names_of_another_version_are_told_in_one_line(folder: Path) -> None:
+    def rename(weights: Weights) -> None:
+        for name in list(weights):
+            weights[f"other.{name}"] = weights.pop(name)
+
+    change_weights(folder / ENCODER, rename)
+    with pytest.raises(
+        UserError, match=r"text_encoder has no weights for .* and \d+ more of its CLIP"
+    ) as caught:
+        load(folder, device="cpu")
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("file", [ENCODER, UNET])
+def test_a_network_with_a_weight_too_many_is_refused(file: str, folder: Path) -> None:
+    change_weights(folder / file, lambda weights: weights.update({"extra.weight": torch.zeros(2)}))
+    with pytest.raises(UserError, match=r"has weights that its .* does not: extra.weight; .*/config.json is"):
+        load(folder, device="cpu")
+
+
+def test_a_config_of_fewer_layers_than_the_weights_is_refused(folder: Path) -> None:
+    change_json(folder / "text_encoder" / "config.json", num_hidden_layers=1)
+    with pytest.raises(
+        UserError, match=r"text_encoder has weights that its CLIPTextModel does not: .*layers\.1\."
+    ):
+        load(folder, device="cpu")
+
+
+def test_differences_that_change_nothing_are_let_through(whole: Path, folder: Path) -> None:
+    wanted = load(whole, device="cpu")
+    larger = CLIPTextModelWithProjection(wanted.text_encoder.config)
+    (larger.text_model if hasattr(larger, "text_model") else larger).load_state_dict(
+        wanted.text_encoder.state_dict(), strict=False
+    )
+    larger.save_pretrained(folder / "text_encoder")  # has a head as well
+    positions = {"text_model.embeddings.position_ids": torch.arange(77)[None]}  # as older versions saved
+    change_weights(folder / ENCODER, lambda weights: weights.update(positions))
+    made = load(folder, device="cpu").text_encoder
+    assert type(made) is type(wanted.text_encoder)
+    same = wanted.text_encoder.state_dict()
+    assert all(torch.equal(weight, same[key]) for key, weight in made.state_dict().items())
+
+
+def test_a_second_controlnet_is_loaded_and_checked(tmp_path: Path) -> None:
+    parts = {**make_pipeline().components, "requires_safety_checker": False}
+    nets = [
+        ControlNetModel.from_unet(parts["unet"], conditioning_embedding_out_channels=(8, 8)) for _ in range(2)
+    ]
+    torch.nn.init.ones_(nets[1].conv_in.bias)
+    StableDiffusionControlNetPipeline(**parts, controlnet=MultiControlNetModel(nets)).save_pretrained(
+        tmp_path
+    )
+    made = load(tmp_path, device="cpu").controlnet.nets
+    assert len(made) == 2 and made[1].conv_in.bias.eq(1).all() and not made[0].conv_in.bias.eq(1).all()
+    second = tmp_path / "controlnet_1" / "diffusion_pytorch_model.safetensors"
+    change_weights(second, lambda weights: weights.pop("conv_in.bias"))
+    with pytest.raises(
+        UserError, match="controlnet_1 has no weights for conv_in.bias of its ControlNetModel"
+    ):
+        load(tmp_path, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("model.diffusion_model.input_blocks.0.0.bias", "lacks weights of its model: get a whole copy"),
+        (
+            "cond_stage_model.transformer.text_model.final_layer_norm.bias",
+            "there are no weights for .*final_layer_norm.bias of text_encoder; get a whole copy",
+        ),
+    ],
+)
+def test_a_single_file_that_lacks_a_weight_is_refused(
+    key: str, message: str, whole: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "model.safetensors"
+    save_single_file(load(whole, device="cpu"), file)
+    change_weights(file, lambda weights: weights.pop(key))
+    with pytest.raises(UserError, match=message):
+        load(file, config=whole, device="cpu")
+
+
+def test_a_copy_of_the_hub_is_read_as_a_folder_is(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "models--someone--model"
+    shutil.copytree(whole, cache / "snapshots" / "abc")
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text("abc")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    made = load("someone/model", device="cpu")
+    assert torch.equal(made.unet.conv_in.bias, load(whole, device="cpu").unet.conv_in.bias)
+    assert read_parts("someone/model").unet.config.sample_size == 16
