@@ -39,7 +39,10 @@ ELSEWHERE = {
     "python -m experiments.train_evaluators": "test_evaluators.py::test_a_short_training_makes_evaluators_that_load",
 }
 """Commands that take long: the tests that run them."""
-PROMPTS = "- {text: a red circle and a blue square, subjects: [red circle, blue square]}\n"
+PROMPTS = """\
+- {text: a red circle and a blue square, subjects: [red circle, blue square], phrases: [a red circle, a blue square]}
+- {text: a green star, subjects: [star], phrases: [a green star]}
+"""
 
 
 def commands() -> Iterator[str]:
