@@ -127,12 +127,12 @@ class Texts:
         pictures = () if several_nets else PICTURES  # there a list of pictures is one for each net
         own: dict[str, Any] = {"prompt": list(self.prompts), **self.others}
         for name, value in own.items():
-            single = (
-                isinstance(value, str) if TEXT.fullmatch(name) else name in pictures and not _is_batch(value)
-            )
-            if single and value is not None and total > 1:
+            is_text = TEXT.fullmatch(name) is not None
+            if is_text and isinstance(value, str):
                 own[name] = [value] * count
-            elif TEXT.fullmatch(name) and isinstance(value, list):
+            elif name in pictures and value is not None and not _is_batch(value) and total > 1:
+                own[name] = [value] * count
+            elif is_text and isinstance(value, list):
                 own[name] = list(value)  # Z-Image writes its template into the lists it is given
             if len(self.images) < total and (name in pictures or name == "latents" or "prompt" in name):
                 own[name] = self._entry(own[name], count, total)

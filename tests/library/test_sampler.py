@@ -98,9 +98,10 @@ def test_dm_is_the_stock_pipeline(
     assert distance(ours, stock) <= (STOCK if eta else 0.0)
 
 
-def test_pictures_are_the_stock_pipelines(pipe: StableDiffusionPipeline) -> None:
+@pytest.mark.parametrize("negative", [None, "a cat"])
+def test_pictures_are_the_stock_pipelines(pipe: StableDiffusionPipeline, negative: str | None) -> None:
     generator = torch.Generator().manual_seed(4)
-    settings: dict[str, Any] = {"num_inference_steps": 5, "guidance_scale": 3.0}
+    settings: dict[str, Any] = {"num_inference_steps": 5, "guidance_scale": 3.0, "negative_prompt": negative}
     stock = pipe("a red dog", generator=generator, eta=1.0, **settings).images[0]
     ours = asyndm.sample(pipe, "a red dog", mask=NoMask(), seed=4, eta=1.0, **settings)[0]
     assert isinstance(ours, Image.Image) and ours.size == (32, 32)
