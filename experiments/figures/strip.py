@@ -103,7 +103,8 @@ def legend(subjects: Iterable[str], way: Trace, width: float) -> list[list[Named
     and mixed colours where several overlap."""
     colours = [tuple(map(int, colour)) for colour in SUBJECTS]
     entries: list[Named] = [(colours[i % len(colours)], name) for i, name in enumerate(subjects)]
-    whole, seen = tuple(map(int, WHOLE)), {c for mask in way.masks for c in set(mask.get_flattened_data())}
+    counted = [mask.getcolors(mask.width * mask.height) or [] for mask in way.masks]
+    whole, seen = tuple(map(int, WHOLE)), {colour for colours_of in counted for _, colour in colours_of}
     entries += [(whole, "all of it")] if whole in seen else []
     entries += [(None, "mixed: overlap")] if seen - {*colours, (0, 0, 0), whole} else []
     lines: list[list[Named]] = [[]]

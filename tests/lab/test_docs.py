@@ -7,14 +7,24 @@ import re
 import shlex
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+from experiments.sweep import planned
 from tests import faults
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(path.stem for path in (ROOT / "docs").glob("*.md") if path.stem != "README")
+INLINE = re.compile(r"`python -m ([\w.]+)([^`]*)`")
+PROSE = (
+    "README.md",
+    "docs/*.md",
+    "evaluation/*.md",
+    "experiments/results/*.md",
+    "src/asyndm/shapes/weights/*.md",
+)
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILE = re.compile(r"# (mine/\S+)\n")
 LONGEST = 90
@@ -60,6 +70,7 @@ def test_a_page_does_what_it_says(page: str, tmp_path: Path) -> None:
                 mine = words[0] == "PYTHONPATH=mine"
                 command = [sys.executable if word == "python" else word for word in words[mine:]]
                 said += run(command, tmp_path, "src:.:mine" if mine else "src:.")
+            assert "Traceback" not in said and "usage:" not in said, said
         else:
             assert language == "text"
             for line in text.splitlines():
@@ -77,6 +88,17 @@ def test_the_index_names_every_page() -> None:
 def test_a_page_is_a_page(page: str) -> None:
     lines = (ROOT / "docs" / f"{page}.md").read_text().splitlines()
     assert sum(not line.startswith("|") for line in lines) <= LONGEST
+
+
+def test_commands_within_the_text_name_modules_and_runs_that_there_are() -> None:
+    said = [INLINE.findall(path.read_text()) for pages in PROSE for path in ROOT.glob(pages)]
+    commands = sorted({command for found in said for command in found})
+    assert len(commands) > 20
+    for module, words in commands:
+        assert find_spec(module), module
+        settings = re.sub(r"\$\(.*\)", "1/2,2/2", words.replace("=NAME", "=demo"))
+        if module == "experiments.run" and settings:
+            assert planned(shlex.split(settings)), words
 
 
 def test_the_table_of_faults_is_that_of_the_tests() -> None:
