@@ -24,20 +24,28 @@ def settings(choice: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in choice.items() if key not in NOT_BUILT_WITH}
 
 
-def build(choice: Mapping[str, Any], **more: Any) -> Any:
+def build(choice: Mapping[str, Any], setting: str | None = None) -> Any:
     """An object of the class a choice stands for.
 
+    Args:
+        choice: with its ``_target_``.
+        setting: where it is in the config, which a message on its class then begins with.
+
     Raises:
-        UserError: there is no such class, or it takes other settings.
+        UserError: there is no such class, it takes other settings, or it cannot be built with them.
     """
     from hydra.utils import get_object
 
     target = choice["_target_"]
+    where = f"_target_={target}" if setting is None else f"{setting}._target_={target}"
     try:
-        kind = get_object(target)
-        return kind(**settings(choice), **more)
+        return get_object(target)(**settings(choice))
+    except UserError:
+        raise
     except (ImportError, TypeError) as error:
-        raise UserError(f"_target_={target}: {one_line(error)}") from error
+        raise UserError(f"{where}: {one_line(error)}") from error
+    except Exception as error:  # whatever a class of one's own raises
+        raise UserError(f"{where}: {type(error).__name__}: {one_line(error)}") from error
 
 
 def build_metrics(choices: Mapping[str, Any]) -> dict[str, Metric]:
@@ -54,7 +62,7 @@ def build_metrics(choices: Mapping[str, Any]) -> dict[str, Metric]:
             raise UserError(
                 f"metric.{key}={choice}: not a metric (no _target_); leave it out, or null for none"
             )
-        metric = build(choice)
+        metric = build(choice, f"metric.{key}")
         if not isinstance(metric, Metric):
             raise UserError(f"metric.{key}._target_={choice['_target_']}: not a Metric")
         if metric.name in built:

@@ -37,7 +37,8 @@ def checked_file(path: Path) -> Path:
 
 def write_bytes(path: Path, content: bytes, durable: bool = True) -> None:
     """Writes a file whole or not at all; with `durable`, it is on the disk before it gets its name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if not os.path.isdir(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -46,8 +47,9 @@ def write_bytes(path: Path, content: bytes, durable: bool = True) -> None:
                 file.flush()
                 os.fsync(file.fileno())
         os.replace(temporary, path)
-    finally:
+    except BaseException:
         temporary.unlink(missing_ok=True)
+        raise
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -16,6 +16,7 @@ from evaluation.results import Run
 from evaluation.statistics import MANY
 from evaluation.tables import MEAN, Row
 from evaluation.terminal import printable
+from evaluation.words import counted
 
 STATISTICS = (
     "95 % intervals: of right-or-wrong scores with one image a prompt, or all alike, Wilson's over prompts; "
@@ -79,7 +80,7 @@ def lay_out(rows: Sequence[Row], reference: str = "DM") -> Layout:
     )
 
 
-def notes(rows: Sequence[Row], runs: Iterable[Run], config_dirs: Iterable[Path] = ()) -> list[str]:
+def notes(rows: Sequence[Row], runs: Sequence[Run], config_dirs: Iterable[Path] = ()) -> list[str]:
     """What a table must say beside its numbers: how many images, what each metric is, which statistics.
 
     Args:
@@ -91,12 +92,26 @@ def notes(rows: Sequence[Row], runs: Iterable[Run], config_dirs: Iterable[Path] 
     lines = []
     if len(sizes) == 1:
         ((n, prompts, seeds),) = sizes
-        lines.append(f"Every row: {n:,} images, of {prompts:,} prompts and {seeds:,} seeds.")
+        of = f"{counted(prompts, 'prompt')} and {counted(seeds, 'seed')}"
+        lines.append(f"Every row: {counted(n, 'image')}, of {of}.")
     if any(prompts > 1 and seeds < n for n, prompts, seeds in sizes):
         lines.append(SHARED)
     shown = {row["metric"] for row in rows}
+    lines += without_kind(runs) if "kind" in rows[0] else []
     lines += [f"{name}: {text}" for name, text in conventions(runs, config_dirs).items() if name in shown]
     return [*lines, *statistics(rows)]
+
+
+def without_kind(runs: Iterable[Run]) -> list[str]:
+    """How many pictures are in no row of a kind, as their prompts have none."""
+    images = [image for run in runs for image in run.images]
+    count = sum(not image.kind for image in images)
+    if not count:
+        return []
+    verb = "has" if count == 1 else "have"
+    return [
+        f"{count:,} of {counted(len(images), 'image')} {verb} no kind: in no kind's row, and not in the {MEAN}."
+    ]
 
 
 def statistics(rows: Sequence[Row]) -> list[str]:

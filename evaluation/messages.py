@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import SequenceMatcher
 from pathlib import Path
 
@@ -12,10 +14,17 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import Container, DictConfig, Node
 from omegaconf.errors import GrammarParseError, InterpolationResolutionError, OmegaConfBaseException
 
+from asyndm.command import as_typed
+
 QUIET = "ASYNDM_QUIET"
 """Environment variable of those who want to see no progress."""
-ALIKE, NEARLY = 0.6, 0.1
-"""How much of a name must be right for another one to be meant, and how much less for a second one."""
+ALIKE, NEARLY, WORDS = 0.6, 0.1, 0.8
+"""How much of a name must be right for another one to be meant, how much less for a second one, and what counts as much
+as its first or last words alone."""
+
+
+HUB = ("file_download", "hf_api", "utils._http")
+"""Modules of huggingface_hub that log failed requests."""
 
 
 def is_quiet() -> bool:
@@ -23,8 +32,27 @@ def is_quiet() -> bool:
     return bool(os.environ.get(QUIET))
 
 
+@contextmanager
+def hushed_hub() -> Iterator[None]:
+    """What the hub's client logs of a request that fails is left out: the error that ends it is told."""
+    loggers = [logging.getLogger(f"huggingface_hub.{name}") for name in HUB]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
+
+
 def describe(error: BaseException) -> str:
-    """An error in one line; of Hydra's and OmegaConf's many lines, what was asked and what there is."""
+    """An error in one line; of Hydra's and OmegaConf's many lines, what was asked and what there is. Commands are
+    named as their user types them."""
+    return as_typed(_describe(error))
+
+
+def _describe(error: BaseException) -> str:
     text = str(error).strip() or type(error).__name__
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
@@ -68,21 +96,30 @@ def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     """ " (did you mean ...?)" with what looks most like it, or nothing.
 
     Args:
-        wrong: a choice, or a setting with dots: then its neighbours are looked at, or all if it has none.
+        wrong: a choice, or a setting with dots: then its neighbours are looked at, or all if none of them is like it.
         known: what there is.
     """
     parent, _, last = wrong.rpartition(".")
     names = list(known)
     siblings = [name for name in names if parent and name.rpartition(".")[0] == parent]
-    likeness: dict[str, float] = {}
-    for name in siblings or names:
-        part = last if siblings or not parent else wrong
-        shown = name.rpartition(".")[2] if part == last else name
-        likeness[name] = SequenceMatcher(None, part, shown).ratio()
+    if parent and not siblings:
+        likeness = {name: _alike(wrong, name) for name in names}
+    else:
+        likeness = {name: _alike(last, name.rpartition(".")[2]) for name in siblings or names}
     best = max(likeness.values(), default=0.0)
+    if siblings and best < ALIKE:
+        return did_you_mean(last, names)
     meant = [name for name, value in likeness.items() if value >= max(ALIKE, best - NEARLY)]
     meant.sort(key=lambda name: name.count("."))
     return f" (did you mean {' or '.join(meant)}?)" if meant else ""
+
+
+def _alike(wrong: str, name: str) -> float:
+    """How much of a name is right, from 0 to 1."""
+    wrong, name = wrong.lstrip("-"), name.lstrip("-")  # of options
+    ratio = SequenceMatcher(None, wrong, name).ratio()
+    words = name.startswith(f"{wrong}_") or name.endswith(f"_{wrong}")
+    return max(ratio, WORDS) if words else ratio
 
 
 def stands_for_nothing(error: OmegaConfBaseException) -> str:

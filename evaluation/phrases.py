@@ -25,7 +25,6 @@ not known stay in the phrase before them ("a cat yawns"), and an -ing word after
 
 from __future__ import annotations
 
-import argparse
 import csv
 import io
 import json
@@ -38,6 +37,8 @@ from pathlib import Path
 from typing import Any
 
 from asyndm.errors import UserError
+from asyndm.pipes import ends_quietly
+from evaluation.arguments import Parser
 from evaluation.messages import describe
 from evaluation.metrics.blip_vqa import PLACES
 from evaluation.results import write_bytes
@@ -221,19 +222,16 @@ def _cell(value: Any) -> Any:
     return ";".join(items)
 
 
+@ends_quietly()
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns its exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m evaluation.phrases",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser("evaluation.phrases", __doc__)
     parser.add_argument(
         "prompts", type=Path, metavar="FILE", help="YAML, JSON, JSONL, CSV, TSV or plain text"
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: standard output")
     parser.add_argument("--with", dest="by", choices=("spacy", "rule"), help="default: spacy if installed")
-    chosen = parser.parse_args(arguments)
+    chosen = parser.read(arguments)
     try:
         rows = completed(chosen.prompts, *_choose(chosen.by))
         text = formatted(rows, (chosen.out or chosen.prompts).suffix.lower())

@@ -17,7 +17,6 @@ below it. Rows are added to ``quality.csv`` in the folder; what is there is skip
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import sys
 from collections.abc import Iterator, Sequence
@@ -30,6 +29,8 @@ import numpy as np
 from PIL import Image
 
 from asyndm.errors import UserError
+from asyndm.pipes import ends_quietly
+from evaluation.arguments import Parser
 from evaluation.features import Features, fid, kid
 from evaluation.messages import describe
 from evaluation.metrics import Score
@@ -56,13 +57,10 @@ MOST = 1000
 """Largest subset of KID where its size is not given."""
 
 
+@ends_quietly()
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns its exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m evaluation.quality",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser("evaluation.quality", __doc__)
     parser.add_argument(
         "folders", nargs="+", type=Path, metavar="FOLDER", help="a run, a folder of runs, or one of pictures"
     )
@@ -71,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch-size", type=int, default=32, metavar="N")
     parser.add_argument("--subset-size", type=int, metavar="N", help="of KID; default: half the set")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of KID's subsets and true renders")
-    chosen = parser.parse_args(arguments)
+    chosen = parser.read(arguments)
     try:
         if chosen.batch_size < 1:
             raise UserError(f"--batch-size {chosen.batch_size}: must be at least 1")

@@ -39,9 +39,10 @@ from evaluation.files import (
 )
 from evaluation.row_files import read_rows, write_rows
 from evaluation.runs.prompts import Prompt
-from evaluation.runs.records import find_flaw
+from evaluation.runs.records import find_flaw, is_count
 
 __all__ = [
+    "IMAGES",
     "IMAGES_FILE",
     "PROMPTS_FILE",
     "QUALITY_FILE",
@@ -77,7 +78,7 @@ __all__ = [
 SCHEMA_VERSION = 1
 RUN_FILE, STATE_FILE, PROMPTS_FILE = "run.json", "state.json", "prompts.json"
 IMAGES_FILE, SCORES_FILE, QUALITY_FILE = "images.csv", "scores.csv", "quality.csv"
-SHARDS = "shards"
+IMAGES, SHARDS = "images", "shards"
 
 
 def _cells(row: ImageRow | ScoreRow | QualityRow) -> dict[str, str]:
@@ -100,6 +101,7 @@ class ImageRow:
     sha256: str
 
     dispensable: ClassVar[tuple[str, ...]] = ()
+    unique: ClassVar[str] = "file"
 
     @property
     def key(self) -> tuple[str, int]:
@@ -119,16 +121,19 @@ class ImageRow:
         subjects = json.loads(cells["subjects"])
         if not isinstance(subjects, list) or not all(isinstance(text, str) for text in subjects):
             raise ValueError("subjects are no list of texts")
+        folder, _, name = (file := cells["file"].strip()).partition("/")
+        if folder != IMAGES or name in ("", ".", "..") or "/" in name or "\0" in name:
+            raise ValueError(f"the file {file} is none in {IMAGES}/")
         return cls(
-            intern(cells["run_id"]),
-            cells["prompt_id"],
+            intern(cells["run_id"].strip()),
+            cells["prompt_id"].strip(),
             cells["prompt"],
             tuple(map(intern, subjects)),
             intern(cells["kind"]),
             int(cells["image_index"]),
             int(cells["seed"]),
-            cells["file"],
-            cells["sha256"],
+            file,
+            cells["sha256"].strip(),
         )
 
 
@@ -145,6 +150,7 @@ class ScoreRow:
     reason: str = ""
 
     dispensable: ClassVar[tuple[str, ...]] = ("reason",)
+    unique: ClassVar[str] = ""
 
     @property
     def key(self) -> tuple[str, int]:
@@ -165,10 +171,10 @@ class ScoreRow:
         if value is not None and not math.isfinite(value):
             raise ValueError(f"the value {value} is no number")
         return cls(
-            intern(cells["run_id"]),
-            cells["prompt_id"],
+            intern(cells["run_id"].strip()),
+            cells["prompt_id"].strip(),
             int(cells["image_index"]),
-            intern(cells["metric"]),
+            intern(cells["metric"].strip()),
             value,
             cells["reason"],
         )
@@ -196,6 +202,7 @@ class QualityRow:
     seed: int | None
 
     dispensable: ClassVar[tuple[str, ...]] = ()
+    unique: ClassVar[str] = ""
 
     @property
     def place(self) -> tuple[str, str, str, str, int | None, int | None]:
@@ -208,11 +215,7 @@ class QualityRow:
     @classmethod
     def from_cells(cls, cells: dict[str, str]) -> Self:
         return cls(
-            cells["run_id"],
-            cells["metric"],
-            cells["features"],
-            cells["reference"],
-            cells["pictures"],
+            *(cells[name].strip() for name in ("run_id", "metric", "features", "reference", "pictures")),
             int(cells["images"]),
             int(cells["reference_images"]),
             float(cells["value"]),
@@ -238,6 +241,14 @@ class Run:
         """The settings that can change a pixel, in canonical form: what the folder's hash is taken of."""
         identity: dict[str, Any] = self.record["identity"]
         return identity
+
+    @property
+    def lacking(self) -> int:
+        """How many images of its record are not in its list, of a finished run."""
+        count = self.record.get("images")
+        if self.state != "done" or not is_count(count):
+            return 0
+        return max(0, count - len(self.images) - self.left_out)
 
     @cached_property
     def prompts(self) -> dict[str, Prompt]:
@@ -290,7 +301,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise UserError(f"{folder}: no {RUN_FILE} there") from error
     version = record.get("schema_version") if isinstance(record, dict) else None
-    if is_newer(version):
+    if version is not None and is_newer(version):
         raise ForeignFile(
             f"{path}: schema version {version} is newer than this program's {SCHEMA_VERSION}; update it"
         )
@@ -300,11 +311,8 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 def is_newer(version: Any) -> bool:
-    """Whether a record's schema version, a number or one in quotes, is none of this program's."""
-    try:
-        return float(version) > SCHEMA_VERSION
-    except (TypeError, ValueError, OverflowError):
-        return isinstance(version, int)
+    """Whether a record's schema version is none of this program's or an earlier one's, which are numbers."""
+    return isinstance(version, bool) or not isinstance(version, int | float) or version > SCHEMA_VERSION
 
 
 def read_run(folder: Path) -> Run:

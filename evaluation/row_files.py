@@ -1,7 +1,8 @@
 """Rows in CSV files: as this program writes them, and as people's tables and editors save them.
 
 Commas, semicolons or tabs; any order of columns, and others beside them; a byte order mark, UTF-16, any line ends; no
-header, where the columns are as many as they should be. What cannot be read is told with its line, all else is read.
+header, where the columns are as many as they should be; Excel's line that names the separator. What cannot be read is
+told with its line, all else is read.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import re
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from functools import cache, cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, Self, TextIO, TypeVar
 
@@ -25,6 +28,10 @@ from evaluation.files import checked_file, write_bytes
 from evaluation.terminal import printable
 
 DELIMITERS = ",;\t"
+SAMPLE = 20
+"""Lines by which a file without names of columns is judged: any of them can be damaged."""
+SEPARATOR_LINE = re.compile(r'"?sep=([^"\w])"?', re.IGNORECASE)
+"""What Excel wants to be told first."""
 LONGEST = 2**31 - 1
 """Characters a cell may have; a prompt has any number."""
 
@@ -34,6 +41,8 @@ class FileRow(Protocol):
 
     dispensable: ClassVar[tuple[str, ...]]
     """Columns at the end that may be missing, for they are mostly empty, and some programs then leave them out."""
+    unique: ClassVar[str]
+    """A column of which no two places say the same; empty: none."""
 
     @property
     def place(self) -> Any:
@@ -130,7 +139,7 @@ def _long_cells() -> Iterator[None]:
 
 
 class _Lines:
-    """The lines of a file; those of a row that turns out to be none can be had again."""
+    """The lines of a file; those of a row that turns out to be none can be had again, and the first can be looked at."""
 
     def __init__(self, file: TextIO) -> None:
         self.number = 0
@@ -148,6 +157,17 @@ class _Lines:
         self.number += 1
         self.last = line
         return line
+
+    def look(self, count: int) -> list[str]:
+        """So many of the next lines, without taking them."""
+        found = list(islice(self, count))
+        self.rewind()
+        return found
+
+    def skip(self, count: int) -> None:
+        """Takes so many lines and is done with them."""
+        for _ in islice(self, count):
+            self.settle()
 
     def settle(self) -> None:
         """What was taken is done with."""
@@ -178,17 +198,26 @@ class _Form(Generic[Row]):
 
     @classmethod
     def of(cls, lines: _Lines, kind: type[Row]) -> _Form[Row]:
-        """By the first row, past which `lines` then are if it is one of names; without names, by the order of columns."""
-        wanted, width = _columns(kind), {}
-        for delimiter in DELIMITERS:
-            cells = next((row for row in csv.reader(lines, delimiter=delimiter) if row), [])
-            names = [cell.strip().lower() for cell in cells]
-            width[len(cells)] = delimiter
+        """By the first line, past which `lines` then are if it is one of names; without names, by the order of columns,
+        and by the separator that most of the first lines are rows with."""
+        wanted, delimiters = _columns(kind), DELIMITERS
+        sample = lines.look(SAMPLE)
+        first = next((i for i, line in enumerate(sample) if line.strip()), 0)
+        if sample and (told := SEPARATOR_LINE.fullmatch(sample[first].strip("\r\n"))):
+            lines.skip(first + 1)
+            sample, delimiters = lines.look(SAMPLE), told[1] + DELIMITERS
+            first = next((i for i, line in enumerate(sample) if line.strip()), 0)
+        edited = bool(sample) and sample[first].endswith("\r\n")
+        fitting = dict.fromkeys(delimiters, 0)
+        for delimiter in fitting:
+            rows = [next(csv.reader([line], delimiter=delimiter), []) for line in sample[first:]]
+            names = [cell.strip().lower() for cell in rows[0]] if rows else []
             if 2 * len(set(names) & set(wanted)) > len(wanted):
-                lines.settle()
-                return cls(kind, delimiter, names, lines.last.endswith("\r\n"))
-            lines.rewind()
-        return cls(kind, width.get(len(wanted), DELIMITERS[0]), list(wanted), lines.last.endswith("\r\n"))
+                lines.skip(first + 1)
+                return cls(kind, delimiter, names, edited)
+            rows += csv.reader(sample[first:], delimiter=delimiter)  # rows may be of several lines
+            fitting[delimiter] = sum(len(row) == len(wanted) for row in rows)
+        return cls(kind, max(fitting, key=fitting.__getitem__), list(wanted), edited)
 
     @cached_property
     def lacks(self) -> list[str]:
@@ -241,12 +270,16 @@ def _read(lines: _Lines, kind: type[Row], name: str) -> Table[Row]:
         return table
     if form.others:
         table.others = f"columns that are none of its: {', '.join(form.others)}"
-    unread, contradicted = [], []
+    unread, contradicted, owners = [], [], dict[str, Any]()
     reader = csv.reader(lines, delimiter=form.delimiter, strict=True)
     while True:
         first = lines.number + 1
         try:
             row = form.row(next(reader), lines.last)
+            if row is not None and kind.unique:
+                said = getattr(row, kind.unique)
+                if owners.setdefault(said, row.place) != row.place:
+                    raise ValueError(f"another row has the {kind.unique} {said} already")
         except StopIteration:
             break
         except (KeyError, ValueError, TypeError, AttributeError, RecursionError, csv.Error) as error:

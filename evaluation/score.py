@@ -5,15 +5,16 @@
     python -m evaluation.score PICTURES --prompts prompts.csv metric=clip_original
 
 ``prompts.csv`` (or TSV, JSON lines, JSON, YAML) has the columns ``file`` (relative to the folder) and ``text``, or others
-of their usual names (``image``, ``caption``), and may have ``phrases`` (separated by ``;``) and ``kind``; a row's key in
-``scores.csv`` then begins with the file's name. What is scored already is skipped; rows are added, and none is changed.
-A run's picture that is no longer the one it lists is named and left out, with its scores. Without ``metric=`` it is the
-exact checker of the shapes world.
+of their usual names (``image``, ``caption``), and may have ``phrases`` (separated by ``;``) and ``kind``;
+``columns.text=NAME`` is for other names. A row's key in ``scores.csv`` then begins with the file's name. What is scored
+already is skipped; rows are added, and none is changed. A run's picture that is no longer the one it lists is named and
+left out, with its scores. Without ``metric=`` it is the exact checker of the shapes world.
 """
 
 from __future__ import annotations
 
-import argparse
+import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -24,11 +25,13 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from asyndm.errors import UserError
+from asyndm.pipes import ends_quietly
+from evaluation.arguments import Parser
 from evaluation.choices import build_metrics
-from evaluation.locks import clear_claims
-from evaluation.messages import describe
+from evaluation.locks import LOCK_FILE, clear_claims
+from evaluation.messages import describe, hushed_hub
 from evaluation.metrics import Metric
-from evaluation.picture_lists import listed
+from evaluation.picture_lists import READ, listed
 from evaluation.results import (
     IMAGES_FILE,
     PROMPTS_FILE,
@@ -58,15 +61,15 @@ from evaluation.terminal import printable
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
 
+@ends_quietly()
+@hushed_hub()
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns its exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m evaluation.score",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser("evaluation.score", __doc__)
     parser.add_argument("folder", type=Path, help="a run, a folder of runs, or a folder of pictures")
-    parser.add_argument("settings", nargs="*", help="metric=NAME, metric=[A,B], metric.NAME.SETTING=VALUE")
+    parser.add_argument(
+        "settings", nargs="*", help="metric=NAME, metric=[A,B], metric.NAME.SETTING=VALUE, columns.text=NAME"
+    )
     parser.add_argument(
         "--prompts",
         type=Path,
@@ -74,15 +77,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="for a folder that is no run; also TSV, JSON lines, JSON or YAML",
     )
     parser.add_argument("--batch-size", type=int, default=16, metavar="N")
-    chosen = parser.parse_intermixed_args(arguments)
+    chosen = parser.read(arguments)
     try:
         if chosen.batch_size < 1:
             raise UserError(f"--batch-size {chosen.batch_size}: must be at least 1")
-        metrics = compose_metrics(chosen.settings)
+        metrics, columns = compose_settings(chosen.settings)
         if chosen.prompts is not None:
-            return score_all(
-                {chosen.folder: listed(chosen.folder, chosen.prompts)}, metrics, chosen.batch_size
-            )
+            pictures = listed(chosen.folder, chosen.prompts, columns)
+            return score_all({chosen.folder: pictures}, metrics, chosen.batch_size)
+        if name := next(iter(columns), None):
+            raise UserError(f"columns.{name}: is of a list; give --prompts CSV as well, or leave it out")
         if not (runs := runs_below(chosen.folder)):
             raise UserError(f"{chosen.folder}: no runs there; for a folder of pictures give --prompts CSV")
         work, status = {}, 0
@@ -114,6 +118,7 @@ def score_all(work: Mapping[Path, Sequence[Picture]], metrics: Mapping[str, Metr
         The exit status: 1 where anything was wrong.
     """
     status, ready = 0, []
+    shut: dict[Path, None] = {}
     tables: dict[Path, SharedRows[ScoreRow]] = {}
     for folder, pictures in work.items():
         try:
@@ -121,12 +126,18 @@ def score_all(work: Mapping[Path, Sequence[Picture]], metrics: Mapping[str, Metr
         except Exception as error:
             status = _tell(error)
             continue
+        writable = _is_writable(folder)
         for metric in metrics.values():
+            if not writable and unscored(pictures, tables[folder].rows, metric):
+                shut[folder] = None
+                continue
             try:
                 check_folder(tables[folder], pictures, metric)
                 ready.append((metric, folder))
             except Exception as error:
                 status = _tell(error)
+    if shut:
+        status = _tell(_read_only(list(shut)))
     for metric in metrics.values():
         try:
             for folder in (folder for one, folder in ready if one is metric):
@@ -139,19 +150,43 @@ def score_all(work: Mapping[Path, Sequence[Picture]], metrics: Mapping[str, Metr
     return status
 
 
-def compose_metrics(settings: Sequence[str]) -> dict[str, Metric]:
-    """The metrics that ``metric=...`` asks for.
+def _is_writable(folder: Path) -> bool:
+    """Whether scores can be kept there; where another's lock cannot be taken they cannot."""
+    lock = folder / LOCK_FILE
+    return os.access(folder, os.W_OK) and (not lock.exists() or os.access(lock, os.W_OK))
+
+
+def _read_only(folders: Sequence[Path]) -> UserError:
+    """That nothing can be written to these."""
+    more = f" and {len(folders) - 1} more" if len(folders) > 1 else ""
+    return UserError(
+        f"{folders[0]}{more}: read-only, and scores are kept beside the pictures; "
+        "score a copy of your own, or ask for the right to write there"
+    )
+
+
+def compose_settings(settings: Sequence[str]) -> tuple[dict[str, Metric], dict[str, str]]:
+    """The metrics that ``metric=...`` asks for, and the columns that ``columns.KEY=NAME`` names.
 
     Raises:
-        UserError: none of them, or one that cannot be built.
+        UserError: no metric, one that cannot be built, or a name that is none.
     """
+    for given in filter(None, (re.match(r"\+{0,2}columns(?:\.([^=]*))?=", setting) for setting in settings)):
+        if given[1] not in READ:
+            raise UserError(
+                f"{given[0]}: no such column; choose from {', '.join(f'columns.{key}' for key in READ)}"
+            )
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("score", list(settings))
     choices: Any = OmegaConf.to_container(config.metric, resolve=True)
     metrics = build_metrics(choices)
     if not metrics:
         raise UserError("metric=none: nothing to do; choose a metric")
-    return metrics
+    columns: Any = OmegaConf.to_container(config.columns, resolve=True)
+    for key, name in columns.items():
+        if isinstance(name, Mapping | list):
+            raise UserError(f"columns.{key}={name}: give the name of a column")
+    return metrics, {key: str(name) for key, name in columns.items() if name is not None}
 
 
 def of_run(folder: Path) -> tuple[list[Picture], list[Path]]:

@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any
 
 from asyndm.errors import UserError
@@ -24,12 +25,23 @@ PAIRING = tuple(name for name in CONDITIONS if name != "prompt_set")
 METHOD = ("method", "curve", "concavity", "threshold", "settings")
 ALWAYS = ("method", "curve", "concavity", "steps")
 ALL, MEAN = "all", "mean of kinds"
-"""Rows of all pictures together, and of the unweighted mean of the kinds' means, as GenEval publishes it."""
+"""What the rows of `Total` are called."""
 Row = dict[str, Any]
 Against = tuple[str, str]
 """A column of the labels and one of its values, as text: ("guidance", "2")."""
 Strata = Mapping[Key, str] | None
 """The kind of each image, where a mean is that of the kinds' means."""
+
+
+class Total(Enum):
+    """Rows of all pictures together, and of the unweighted mean of the kinds' means, as GenEval publishes it."""
+
+    ALL = ALL
+    MEAN = MEAN
+
+
+Kind = Total | str
+"""What a row is of; no name of a prompt kind is a total."""
 Rival = tuple[Row, Mapping[Key, float], Strata]
 
 
@@ -133,14 +145,14 @@ def table(
     for cell in cells:
         names = [name for name in sorted(cell.scores) if metric in (None, name)]
         for name in names:
-            for kind in _kinds(cell) if by_kind else [ALL]:
+            for kind in _kinds(cell) if by_kind else [Total.ALL]:
                 own = _of_kind(cell, name, kind)
                 if own:
                     rows.append(_row(cell, name, kind, own, reference(cell, name)))
                     condition = (*cell.pairing, cell.labels["prompt_set"], name, kind)
                     rivals.setdefault(condition, []).append((rows[-1], own, _strata(cell, kind)))
         if not names and metric is None:
-            rows.append(_row(cell, "", ALL, {}, {}))
+            rows.append(_row(cell, "", Total.ALL, {}, {}))
     for together in rivals.values():
         _mark_best(together)
     tested = [row for row in rows if row["p"] is not None]
@@ -180,14 +192,21 @@ def _references(cells: Sequence[Cell], against: Against | None) -> Callable[[Cel
     return reference
 
 
-def _kinds(cell: Cell) -> list[str]:
+def _kinds(cell: Cell) -> list[Kind]:
     """All images, their mean over the kinds where there are several, and each kind."""
     kinds = sorted(set(cell.images.values()) - {""})
-    return [ALL, *([MEAN] if len(kinds) > 1 else []), *kinds]
+    return [Total.ALL, *([Total.MEAN] if len(kinds) > 1 else []), *kinds]
 
 
-def _strata(cell: Cell, kind: str) -> Strata:
-    return cell.images if kind == MEAN else None
+def _kind_name(kind: Kind) -> str:
+    """What a row is called: by the kind, in quotes where that is also the name of a total."""
+    if isinstance(kind, Total):
+        return str(kind.value)
+    return f"'{kind}'" if " ".join(kind.split()) in (ALL, MEAN) else kind
+
+
+def _strata(cell: Cell, kind: Kind) -> Strata:
+    return cell.images if kind is Total.MEAN else None
 
 
 def _mark_best(rivals: Sequence[Rival]) -> None:
@@ -200,20 +219,20 @@ def _mark_best(rivals: Sequence[Rival]) -> None:
     best["best"] = stands_out(scores, [other for row, other, _ in signed if row is not best], strata)
 
 
-def _of_kind(cell: Cell, metric: str, kind: str) -> Mapping[Key, float]:
+def _of_kind(cell: Cell, metric: str, kind: Kind) -> Mapping[Key, float]:
     scores = cell.scores.get(metric, {})
-    if kind == ALL:
+    if kind is Total.ALL:
         return scores
-    wanted = set(cell.images.values()) - {""} if kind == MEAN else {kind}
+    wanted = set(cell.images.values()) - {""} if kind is Total.MEAN else {kind}
     return {key: value for key, value in scores.items() if cell.images[key] in wanted}
 
 
-def _row(cell: Cell, metric: str, kind: str, own: Mapping[Key, float], other: Mapping[Key, float]) -> Row:
+def _row(cell: Cell, metric: str, kind: Kind, own: Mapping[Key, float], other: Mapping[Key, float]) -> Row:
     row: Row = {name: cell.labels[name] for name in (*CONDITIONS, *METHOD)}
     row |= {"model": row["model"][0], "weights": row["model"][1], "dtype": row["model"][2]}
     shown = own or cell.images
     row |= {
-        "kind": kind,
+        "kind": _kind_name(kind),
         "metric": metric,
         "higher_is_better": metric not in cell.lower_is_better,
         "n": len(shown),

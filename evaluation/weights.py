@@ -127,7 +127,7 @@ def digest(path: Path) -> str:
 
 def model_files(folder: Path) -> Iterator[Path]:
     """A model's weights, configs and vocabularies, in a fixed order."""
-    return (path for path in sorted(folder.rglob("*")) if path.suffix in _KEPT and not path.is_dir())
+    return (path for path in sorted(folder.rglob("*")) if path.suffix in _KEPT and path.is_file())
 
 
 @cache

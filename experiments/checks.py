@@ -5,21 +5,25 @@ from __future__ import annotations
 import inspect
 import json
 import logging
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+import yaml
 from tqdm import tqdm
 
 from asyndm.errors import UserError, first_line, one_line
-from evaluation.choices import settings
+from evaluation.choices import CONF, settings
 from evaluation.messages import is_quiet
+from evaluation.row_files import warn_once
 from evaluation.runs.text_files import shown
 from experiments.guidance import sampler_arguments
 from experiments.plan import ADVICE, READING, Plan, build_choice, build_mask, local_folder, metrics
+from experiments.planned import PLANNED_VARIABLE
 from experiments.trackers import Tracker
 
 logger = logging.getLogger(__name__)
@@ -46,9 +50,7 @@ class Checks:
         Raises:
             UserError: the first thing that is wrong.
         """
-        from asyndm.curves import Curve
         from asyndm.inputs import check_call, picture_size
-        from asyndm.masks import Mask
 
         identity, model = plan.identity, plan.config["model"]
         device = (plan.device, identity["model"]["dtype"], model.get("offload", "none"))
@@ -61,9 +63,11 @@ class Checks:
         given = {**sampler_arguments(identity["guidance"]), **identity["pipeline_arguments"]}
         check_call(parts, identity["num_inference_steps"], "pil", given)
         check_negative_prompts(plan, parts, given)
+        tell_without_effect(plan)
         check_writable(plan.output_dir, plan.image_count * height * width)
-        for group, kind in (("curve", Curve), ("mask", Mask), ("tracker", Tracker)):
-            build_choice(group, plan.config[group], kind)
+        for group in ("curve", "mask"):
+            build_choice(group, plan.config[group], _kind(group))
+        build_choice("tracker", plan.config["tracker"], Tracker).check()
         if "sha256" in identity["mask"]:
             check_mask_image(plan.config["mask"]["image"])
         if build_mask(plan).needs_subjects:
@@ -90,6 +94,36 @@ def check(plan: Plan) -> None:
     Checks()(plan)
 
 
+def check_choices(plan: Plan) -> None:
+    """Builds the choices that a run's identity may lack, so that one that is none is refused where the run is found, too.
+
+    Curves and masks that ``conf`` offers, with its settings, are known to be whole and are not imported, with torch.
+
+    Raises:
+        UserError: there is no such class, it cannot be built with these settings, or it is of another kind.
+    """
+    build_choice("tracker", plan.config["tracker"], Tracker)
+    for group in ("curve", "mask"):
+        choice = plan.config[group]
+        if (choice["_target_"], frozenset(choice)) not in _offered(group):
+            build_choice(group, choice, _kind(group))
+
+
+@cache
+def _offered(group: str) -> frozenset[tuple[str, frozenset[str]]]:
+    """The classes that a group of ``conf`` offers, each with its settings."""
+    files = (CONF / group).glob("*.yaml")
+    choices: list[dict[str, Any]] = [yaml.safe_load(file.read_text(encoding="utf-8")) for file in files]
+    return frozenset((choice["_target_"], frozenset(choice) - {"defaults"}) for choice in choices)
+
+
+def _kind(group: str) -> type[Any]:
+    from asyndm.curves import Curve
+    from asyndm.masks import Mask
+
+    return {"curve": Curve, "mask": Mask}[group]
+
+
 def check_negative_prompts(plan: Plan, parts: Any, arguments: Mapping[str, Any]) -> None:
     """Refuses those that the pipeline would not read: it takes none, or only with a guidance that is off."""
     from asyndm.networks.base import call_parameters
@@ -110,6 +144,18 @@ def check_negative_prompts(plan: Plan, parts: Any, arguments: Mapping[str, Any])
         raise UserError(
             f"{where}: {name} reads none while true_cfg_scale is {scale:g}; leave it out, or add "
             "pipeline_arguments={true_cfg_scale: 4}, at twice the cost"
+        )
+
+
+def tell_without_effect(plan: Plan) -> None:
+    """Warns of negative prompts that no guidance leads away from: of a sweep where it is planned, not in its jobs."""
+    planned = os.environ.get(PLANNED_VARIABLE)
+    if plan.without_effect and not (planned and Path(planned).exists()):
+        scale = plan.config["guidance"]["guidance_scale"]
+        file = _file_of(plan.config["prompt_set"]) if "prompt_set" in plan.without_effect else ""
+        warn_once(
+            f"{file}{plan.without_effect}: without effect where guidance is off (guidance_scale={scale:g}); "
+            "to have one, choose guidance=cfg with more than 1"
         )
 
 
@@ -191,6 +237,13 @@ def check_model(model: Mapping[str, Any]) -> None:
         inspect.signature(get_object(target)).bind(**given)
     except (ImportError, TypeError, ValueError) as error:
         raise UserError(f"model._target_={target}: {one_line(error)}") from error
+    if (lora := model.get("lora")) is not None:
+        from asyndm.loras import find_lora
+
+        try:
+            find_lora(lora)
+        except UserError as error:
+            raise UserError(f"model.{error}") from error
     if local_folder(model) is not None:
         return
     from huggingface_hub import hf_hub_download

@@ -7,18 +7,20 @@ import os
 import sys
 from argparse import ArgumentError, ArgumentParser, Namespace
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from hydra import version
 from hydra._internal.utils import _run_hydra, get_args_parser
 from omegaconf import DictConfig
 
+from asyndm.command import as_typed
 from asyndm.errors import UserError
-from evaluation.messages import QUIET, did_you_mean
+from evaluation.messages import QUIET, did_you_mean, hushed_hub
 from experiments.config import CONF
 
 DRY_RUN = "hydra.callbacks.check.dry_run"
+NAME = "python -m experiments.run"
 
 
 def start(task: Callable[[DictConfig], Any], arguments: Sequence[str]) -> None:
@@ -37,7 +39,9 @@ def start(task: Callable[[DictConfig], Any], arguments: Sequence[str]) -> None:
     asked = _parse(parser, arguments)
     if asked.dry_run:
         asked.overrides.append(f"{DRY_RUN}=true")
-    with _loudness(asked.quiet, asked.verbose):
+    if asked.help:
+        asked.overrides.append(f"hydra.help.app_name='{as_typed(NAME)}'")
+    with _loudness(asked.quiet, asked.verbose), nullcontext() if asked.verbose else hushed_hub():
         _run_hydra(
             args=asked, args_parser=parser, task_function=task, config_path=str(CONF), config_name="config"
         )
@@ -45,6 +49,7 @@ def start(task: Callable[[DictConfig], Any], arguments: Sequence[str]) -> None:
 
 def _parser() -> ArgumentParser:
     parser = get_args_parser()
+    parser.prog = as_typed(NAME)
     parser.exit_on_error = False
     parser.add_argument("--dry-run", action="store_true", help="Print runs and costs, make nothing")
     parser.add_argument("--quiet", "-q", action="store_true", help="No progress: results and errors only")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from evaluation.words import counted
 from experiments.guidance import sampler_arguments
 from experiments.plan import STATIC_MASK, Plan
 
@@ -18,8 +19,8 @@ class Cost:
     evaluations: int
 
     def __str__(self) -> str:
-        runs = f"{self.runs} run{'s' * (self.runs != 1)}"
-        return f"{runs}, {self.images:,} images, {self.evaluations:,} network evaluations"
+        of = ((self.runs, "run"), (self.images, "image"), (self.evaluations, "network evaluation"))
+        return ", ".join(counted(number, thing) for number, thing in of)
 
 
 def evaluations_per_image(plan: Plan) -> int:

@@ -11,6 +11,7 @@ from evaluation.results import IMAGES_FILE, SCORES_FILE, ImageRow, sha256
 from evaluation.runs.stamps import Stamps
 from evaluation.scoring import Picture, score_table
 from evaluation.shared_rows import SharedRows
+from evaluation.words import counted
 from experiments.folder import batch_size, missing_items, wants_strip
 from experiments.plan import Item, Plan
 from experiments.record import add_timings, begin_record, has_record, threads_as_begun
@@ -40,6 +41,15 @@ class Listing:
         """Whether the picture, which is there, is another one than was listed."""
         row = self._before.get(item.key)
         return row is not None and not self._stamps.is_listed(replace(row, file=item.file))
+
+    def is_unlisted(self, item: Item) -> bool:
+        """Whether the picture, which is there, has no row: it was made by a process that was killed before it listed it,
+        or the row was lost."""
+        return item.key not in self.table.rows
+
+    def is_another(self, item: Item) -> bool:
+        """Whether the picture is another one than when it was last read."""
+        return self._stamps.is_another(item.file)
 
     def put(self, item: Item) -> None:
         """Lists a picture. If it is another one than before its scores go first, so that an interruption leaves no score
@@ -104,7 +114,8 @@ def make_images(plan: Plan, progress: Progress, told: Callable[[int], None]) -> 
                 with threads_as_begun(plan):
                     sample_missing(plan, record["batch_size"], pipe, saved)
             finally:
-                add_timings(plan, sampling_seconds=time.perf_counter() - started, images_sampled=made)
+                seconds = time.perf_counter() - started
+                add_timings(plan, pipe, sampling_seconds=seconds, images_sampled=made)
             listing.table.refresh()
             for item in own:
                 if item.key not in listing.table.rows:
@@ -113,7 +124,8 @@ def make_images(plan: Plan, progress: Progress, told: Callable[[int], None]) -> 
         listing.save()
     if listing.changed:
         print(
-            f"warning: {plan.folder.name}: {len(listing.changed)} images came back different (machine, libraries?)",
+            f"warning: {plan.folder.name}: {counted(len(listing.changed), 'image')} came back different "
+            "(machine, libraries?)",
             file=sys.stderr,
         )
 
@@ -131,14 +143,24 @@ def _prepare(plan: Plan, listing: Listing, own: Sequence[Item], may_remove: bool
         the missing ones.
     """
     missing = missing_items(plan, own)
+    if may_remove:
+        listing.table.refresh()
+    unlisted = [item for item in own if item not in missing and listing.is_unlisted(item)]
     swapped = [item for item in own if item not in missing and listing.is_swapped(item)]
+    swapped += [item for item in unlisted if listing.is_another(item)]
     others = missing.union(swapped)
+    if may_remove and (lost := drop_scores(plan, {item.key for item in unlisted if item not in others})):
+        print(
+            f"warning: {plan.folder.name}: {counted(len(lost), 'scored picture')} not in {IMAGES_FILE}; listed and "
+            "scored anew",
+            file=sys.stderr,
+        )
     for item in own:
         if item not in others:
             listing.put(item)
     if swapped and may_remove:
         print(
-            f"warning: {plan.folder.name}: {len(swapped)} pictures are not those that {IMAGES_FILE} lists, the first "
+            f"warning: {plan.folder.name}: {counted(len(swapped), 'picture')} other than {IMAGES_FILE} lists, the first "
             f"{swapped[0].name}; made anew, with their scores",
             file=sys.stderr,
         )
@@ -155,21 +177,24 @@ def scored(plan: Plan) -> list[Picture]:
     return [Picture(plan.folder / item.file, item.prompt, item.image_index) for item in plan.items]
 
 
-def drop_scores(plan: Plan, keys: Collection[Key], without_value: bool = False) -> None:
+def drop_scores(plan: Plan, keys: Collection[Key], without_value: bool = False) -> set[Key]:
     """Takes scores of these pictures out of ``scores.csv``.
 
     Args:
         plan: of the run.
         keys: of the pictures.
         without_value: only those that say why there is none; a picture that was not there is another matter once it is.
+
+    Returns:
+        of these pictures, those that had such scores.
     """
     if not keys or not (plan.folder / SCORES_FILE).exists():
-        return
+        return set()
     table = score_table(plan.folder, scored(plan))
-    table.drop(
-        {
-            place
-            for place, row in table.rows.items()
-            if row.key in keys and not (without_value and row.value is not None)
-        }
-    )
+    dropped = {
+        place: row.key
+        for place, row in table.rows.items()
+        if row.key in keys and not (without_value and row.value is not None)
+    }
+    table.drop(dropped)
+    return set(dropped.values())

@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -51,6 +51,7 @@ ADVICE = ("num_inference_steps", "guidance_scale", "eta", "pipeline_arguments", 
 """What a model recommends; it counts as what is made of it."""
 READING = ("attention_factor", "attention_layers", "attention_keys", "attention_text", "text_level")
 """What masks are made of."""
+CHANGED_MEANWHILE = "changed since this run was planned; give the same command again"
 Kind = TypeVar("Kind")
 
 
@@ -79,11 +80,13 @@ class Item:
 
 @dataclass(frozen=True)
 class Plan:
-    """A run before it is made. `config` is what was asked, `identity` what it comes to."""
+    """A run before it is made. `config` is what was asked, `identity` what it comes to; `without_effect` is where the
+    negative prompts are from that nothing reads, if there are any."""
 
     config: dict[str, Any]
     prompts: tuple[Prompt, ...]
     identity: dict[str, Any]
+    without_effect: str = ""
 
     @cached_property
     def run_id(self) -> str:
@@ -217,30 +220,40 @@ def make_plan(config: DictConfig, read: Reader | None = None) -> Plan:
         raise UserError(stands_for_nothing(error)) from error
     check_settings(resolved)
     prompts = (read or read_prompts)(resolved["prompt_set"], resolved["subjects"])
-    if prompts.negative_prompts and _is_unguided(resolved):
-        prompts = prompts.without_negative_prompts
-    return Plan(resolved, prompts.prompts, _identity(resolved, prompts))
+    without_effect = ""
+    if _is_unguided(resolved):
+        without_effect = "guidance.negative_prompt" if resolved["guidance"].get("negative_prompt") else ""
+        if prompts.negative_prompts:
+            without_effect = "the negative prompts of prompt_set"
+            prompts = prompts.without_negative_prompts
+    return Plan(resolved, prompts.prompts, _identity(resolved, prompts), without_effect)
 
 
 def build_choice(group: str, choice: Mapping[str, Any], kind: type[Kind]) -> Kind:
     """An object of the class that a group's choice stands for.
 
     Raises:
-        UserError: there is no such class, it takes other settings, or it is of another kind.
+        UserError: as `evaluation.choices.build`, or it is of another kind.
     """
-    try:
-        built = build(choice)
-    except UserError as error:
-        raise UserError(f"{group}.{error}" if str(error).startswith("_target_=") else str(error)) from error
+    built = build(choice, group)
     if not isinstance(built, kind):
         raise UserError(f"{group}._target_={choice['_target_']}: not a {kind.__name__}")
     return built
 
 
 def build_mask(plan: Plan) -> Mask:
-    """The mask of the run; one made of a file is built from its path, which the identity does not hold."""
-    by_file = "sha256" in plan.identity["mask"]
-    mask: Mask = build(plan.config["mask"] if by_file else plan.identity["mask"])
+    """The mask of the run; one made of a file is built from its path, which the identity does not hold, and is read.
+
+    Raises:
+        UserError: the file cannot be read, or has changed since the run was planned.
+    """
+    if "sha256" not in plan.identity["mask"]:
+        mask: Mask = build(plan.identity["mask"], "mask")
+        return mask
+    choice = plan.config["mask"]
+    mask = build(choice, "mask").select(range(1), 1)
+    if _content(choice) != plan.identity["mask"]:
+        raise UserError(f"mask.image={choice['image']}: {CHANGED_MEANWHILE}")
     return mask
 
 
@@ -294,7 +307,7 @@ def _identity(config: Mapping[str, Any], prompts: PromptList) -> dict[str, Any]:
     scalars = ("num_inference_steps", "eta", "seed", "images_per_prompt", "height", "width")
     return {
         "recipe": RECIPE,
-        "model": {**_model_content(config["model"]), "dtype": _dtype(config)},
+        "model": {**model_content(config["model"]), "dtype": _dtype(config)},
         "mask": mask,
         "curve": curve,
         "guidance": _guidance(config["guidance"]),
@@ -335,7 +348,20 @@ def _content(choice: Mapping[str, Any]) -> dict[str, Any]:
     return content
 
 
-def _model_content(model: Mapping[str, Any]) -> dict[str, Any]:
+@cache
+def _file_hash(file: Path, *status: int) -> str:
+    return sha256(file)[:16]
+
+
+def _hash(file: Path) -> str:
+    """A hash of a large file, which is read again only where its size or a time of it is another."""
+    status = file.stat()
+    return _file_hash(file, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def model_content(model: Mapping[str, Any]) -> dict[str, Any]:
+    """What the identity says of a model, but for "auto" as its precision. Files that have not changed since they were
+    last asked about are not read again."""
     content: dict[str, Any] = {
         key: value
         for key, value in settings(model).items()
@@ -345,14 +371,14 @@ def _model_content(model: Mapping[str, Any]) -> dict[str, Any]:
     if where is None:
         content |= {"hub": model["path"], "revision": model["revision"]}
     else:
-        content["weights"] = digest(where) if where.is_dir() else sha256(where)[:16]
+        content["weights"] = digest(where) if where.is_dir() else _hash(where)
     if model["_target_"] != LOADER:
         content["_target_"] = model["_target_"]
     if (configs := content.pop("config", None)) is not None:
         content["config"] = digest(found) if (found := Path(configs).expanduser()).is_dir() else configs
     if (lora := model.get("lora")) is not None:
         found = Path(lora).expanduser()
-        content["lora"] = digest(found) if found.is_dir() else sha256(found)[:16] if found.is_file() else lora
+        content["lora"] = digest(found) if found.is_dir() else _hash(found) if found.is_file() else lora
     return content
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
+from omegaconf import DictConfig
 
 from asyndm.errors import UserError
-from evaluation.results import write_json
-from experiments.plan import Plan, folders
-from experiments.state import state_file
+from evaluation.results import SHARDS, STATE_FILE, write_json
+from experiments.plan import Plan, folders, make_plan
 
 PLANNED_VARIABLE = "ASYNDM_PLANNED"
 """Environment variable in which a sweep leaves the path of its list of runs for its jobs."""
@@ -39,18 +39,23 @@ def forget_planned() -> None:
             Path(file).unlink()
 
 
-def check_planned(plan: Plan) -> None:
-    """Refuses a job of a sweep that is no longer the run it was planned as, and takes back that this one is pending.
+def plan_job(config: DictConfig) -> Plan:
+    """`make_plan` of a job. Where a sweep planned it as a run that it cannot be, this one is no longer pending.
 
     Raises:
-        UserError: a file it is made of changed meanwhile.
+        UserError: as `make_plan`; or a file the run is made of changed meanwhile.
     """
     wanted = _planned()
+    try:
+        plan = make_plan(config)
+    except Exception:
+        if wanted is not None:
+            _withdraw(config, wanted)
+        raise
     if wanted in (None, plan.run_id):
-        return
+        return plan
     assert wanted is not None
-    for folder in folders(plan.output_dir, wanted):
-        _withdraw(folder, folder / state_file(plan).relative_to(plan.folder))
+    _withdraw(config, wanted)
     raise UserError(
         f"{plan.label}: was planned as run {wanted} and is {plan.run_id} now: its prompts, or another file it is "
         "made of, changed since; give the same command again"
@@ -69,11 +74,17 @@ def _planned() -> str | None:
     return run_id
 
 
-def _withdraw(folder: Path, state: Path) -> None:
-    """Removes a state that says "pending", and the folder with it if there is nothing else."""
-    with suppress(FileNotFoundError, ValueError, NotADirectoryError):
-        if json.loads(state.read_text()).get("state") == "pending":
-            state.unlink()
-    for emptied in (state.parent, folder):
-        with suppress(OSError):
-            emptied.rmdir()
+def _withdraw(config: DictConfig, run_id: str) -> None:
+    """Removes the state of this part of a run if it says "pending", and the run's folder with it if there is nothing
+    else."""
+    part = STATE_FILE
+    if config.shard is not None:
+        part = f"{SHARDS}/{'-of-'.join(str(int(number)) for number in config.shard.split('/'))}.json"
+    for folder in folders(Path(config.output_dir).expanduser().resolve(), run_id):
+        state = folder / part
+        with suppress(OSError, ValueError, AttributeError):
+            if json.loads(state.read_text()).get("state") == "pending":
+                state.unlink()
+        for emptied in (state.parent, folder):
+            with suppress(OSError):
+                emptied.rmdir()

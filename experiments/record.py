@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from asyndm.errors import UserError
-from evaluation.files import ForeignFile
+from evaluation.files import ForeignFile, keep_beside
 from evaluation.locks import is_held, locked
 from evaluation.results import RUN_FILE, SCHEMA_VERSION, read_record, sha256, write_json
 from evaluation.terminal import printable
@@ -39,7 +39,7 @@ def begin_record(plan: Plan, pipe: Any, samples: bool) -> dict[str, Any]:
         record = _begun(plan)
         if record is None:
             record = _new_record(plan, pipe)
-        said = _begin_making(plan, record) if samples else ""
+        said = _begin_making(record, _maker(pipe)) if samples else ""
         write_json(plan.folder / RUN_FILE, record)
     if said:
         print(
@@ -65,7 +65,8 @@ def has_record(plan: Plan) -> bool:
 
 
 def _begun(plan: Plan) -> dict[str, Any] | None:
-    """The record of a run that has images or is being made; None for one to begin anew, or whose record is damaged."""
+    """The record of a run that has images or is being made; None for one to begin anew, or whose record is damaged, which
+    is kept beside."""
     if not (plan.folder / RUN_FILE).exists():
         return None
     try:
@@ -73,23 +74,39 @@ def _begun(plan: Plan) -> dict[str, Any] | None:
     except ForeignFile:
         raise
     except UserError as error:
-        print(printable(f"warning: {error}; written anew"), file=sys.stderr)
+        copy = keep_beside(plan.folder / RUN_FILE)
+        print(printable(f"warning: {error}; written anew, and kept as {copy.name}"), file=sys.stderr)
         return None
     alone, there = not any(is_held(file) for file in others_alive(plan)), _count(plan)
     if alone and not there:
         return None
     record.setdefault("batch_size", plan.config["batch_size"])
-    first = {"git_commit": record.get("git_commit"), "versions": record.get("versions", {}), "images": there}
-    makers = record.setdefault("made_with", [first])
-    if alone and makers:
-        makers[-1]["images"] += max(0, there - sum(maker["images"] for maker in makers))
+    makers = record.setdefault("made_with", [_begun_by(record) | {"images": there}])
+    if alone:
+        _count_standing(makers, there)
     return record
 
 
-def _unknown_makers(plan: Plan) -> list[dict[str, Any]]:
-    """Of the images that are there already, whose record was lost."""
-    there = _count(plan)
-    return [{"git_commit": None, "versions": {}, "images": there}] if there else []
+def _count_standing(makers: list[dict[str, Any]], there: int) -> None:
+    """Makes the counts those of the images that stand. Which were made by whom is not kept: those that are gone are taken
+    from who made the first, and those that a killed process did not count are given to the last."""
+    gone = sum(maker["images"] for maker in makers) - there
+    if gone < 0 and makers:
+        makers[-1]["images"] -= gone
+    for maker in makers:
+        taken = max(0, min(maker["images"], gone))
+        maker["images"] -= taken
+        gone -= taken
+
+
+def _begun_by(record: dict[str, Any]) -> dict[str, Any]:
+    """The program, the packages and the device that a run was begun with."""
+    device = record.get("device", {}).get("type")
+    return {
+        "git_commit": record.get("git_commit"),
+        "versions": record.get("versions", {}),
+        **({} if device is None else {"device": device}),
+    }
 
 
 def _count(plan: Plan) -> int:
@@ -97,38 +114,40 @@ def _count(plan: Plan) -> int:
     return len(plan.items) - len(missing_items(plan, plan.items))
 
 
-def _maker() -> dict[str, Any]:
-    """The program and the packages that make images now."""
+def _maker(pipe: Any) -> dict[str, Any]:
+    """The program, the packages and the type of device that make images now."""
     return {
+        "device": pipe._execution_device.type,
         "git_commit": git_commit(),
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
     }
 
 
-def _begin_making(plan: Plan, record: dict[str, Any]) -> str:
+def _begin_making(record: dict[str, Any], now: dict[str, Any]) -> str:
     """Puts what makes images now at the end of ``made_with``.
 
     Returns:
         in what it differs from what the others were made with, in words.
     """
-    now, makers = _maker(), record["made_with"]
+    makers = record["made_with"]
     own = next((maker for maker in makers if _is(maker, now)), {**now, "images": 0})
     others = [maker for maker in makers if maker is not own and maker["versions"]]
     record["made_with"] = [*(maker for maker in makers if maker is not own), own]
-    begun = {"git_commit": record.get("git_commit"), "versions": record.get("versions", {})}
-    if begun in ({key: maker.get(key) for key in begun} for maker in others):
+    begun = _begun_by(record)
+    if any(_is(maker, begun) for maker in others):
         return _differences(now, begun, "begun with")
     return _differences(now, others[-1], "partly made with") if others else ""
 
 
 def _is(maker: dict[str, Any], now: dict[str, Any]) -> bool:
-    return all(maker.get(key) == value for key, value in now.items())
+    return all(maker.get(key, value) == value for key, value in now.items())  # older ones have no device
 
 
 def _differences(now: dict[str, Any], then: dict[str, Any], how: str) -> str:
     """ "torch 2.6 (begun with 2.5), commit 1a2b3c4 (begun with 5d6e7f8)"."""
     pairs = {name: (of, then["versions"].get(name)) for name, of in now["versions"].items()}
     pairs["commit"] = _short(now["git_commit"]), _short(then["git_commit"])
+    pairs["device"] = now["device"], then.get("device", now["device"])
     return printable(
         ", ".join(f"{name} {of} ({how} {was})" for name, (of, was) in pairs.items() if of != was)
     )
@@ -139,6 +158,8 @@ def _short(commit: str | None) -> str:
 
 
 def _new_record(plan: Plan, pipe: Any) -> dict[str, Any]:
+    """One that says of images which are there already, whose record was lost, that nothing is known of their making."""
+    unknown, there = {"git_commit": None, "versions": {}}, _count(plan)
     return {
         "schema_version": SCHEMA_VERSION,
         "run_id": plan.run_id,
@@ -149,8 +170,8 @@ def _new_record(plan: Plan, pipe: Any) -> dict[str, Any]:
         "prompts": len(plan.prompts),
         "images": len(plan.items),
         "batch_size": plan.config["batch_size"],
-        **_maker(),
-        "made_with": _unknown_makers(plan),
+        **(unknown if there else _maker(pipe)),
+        "made_with": [unknown | {"images": there}] if there else [],
         "model": _model(plan),
         "device": _device(plan, pipe),
         "command": sys.argv,
@@ -159,17 +180,17 @@ def _new_record(plan: Plan, pipe: Any) -> dict[str, Any]:
     }
 
 
-def add_timings(plan: Plan, **seconds: float) -> None:
+def add_timings(plan: Plan, pipe: Any = None, **seconds: float) -> None:
     """Adds to the run's timings, which are the sum over its processes and beginnings (but for what was killed), and its
-    images to those that this program and these packages made."""
+    images, made by a pipeline, to those that this program, these packages and such a device made."""
     with locked(plan.folder):
         record = read_record(plan.folder)
         for key, value in seconds.items():
             record["timings"][key] = round(record["timings"].get(key, 0) + value, 3)
-        now = _maker()
-        for maker in record.get("made_with", ()):
-            if _is(maker, now):
-                maker["images"] += seconds.get("images_sampled", 0)
+        now = None if pipe is None else _maker(pipe)
+        own = next((maker for maker in record.get("made_with", ()) if now and _is(maker, now)), None)
+        if own is not None:
+            own["images"] += seconds.get("images_sampled", 0)
         write_json(plan.folder / RUN_FILE, record)
 
 

@@ -22,8 +22,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from PIL.Image import Image
 
+from asyndm.pipes import ends_quietly
 from evaluation import pictures
-from evaluation.choices import build
 from evaluation.locks import clear_claims, locked, share_out
 from evaluation.messages import describe
 from evaluation.results import (
@@ -39,8 +39,9 @@ from evaluation.results import (
 )
 from evaluation.scoring import add_missing, means, open_image, read_bases, score_table, write_basis
 from evaluation.terminal import printable
+from evaluation.words import counted
 from experiments import config as schema
-from experiments.checks import check
+from experiments.checks import check, check_choices
 from experiments.command import start
 from experiments.folder import (
     GRID_FILE,
@@ -53,8 +54,8 @@ from experiments.folder import (
 from experiments.gpus import leased
 from experiments.images import Key, make_images, scored
 from experiments.launch import lost_job, missing_plugin
-from experiments.plan import Plan, make_plan, metrics
-from experiments.planned import check_planned, forget_planned
+from experiments.plan import Plan, build_choice, metrics
+from experiments.planned import forget_planned, plan_job
 from experiments.record import add_timings, threads_as_begun
 from experiments.said import SAID, followed
 from experiments.sampling import png
@@ -72,8 +73,8 @@ def run(config: DictConfig) -> tuple[Plan, Run]:
     Raises:
         UserError: anything wrong with what was asked, before anything is sampled.
     """
-    plan = make_plan(config)
-    check_planned(plan)
+    plan = plan_job(config)
+    check_choices(plan)
     if not plan.batches(batch_size(plan)):
         say_nothing_to_do(plan)
         return plan, Run(plan.folder, {}, "done")
@@ -91,7 +92,7 @@ def run(config: DictConfig) -> tuple[Plan, Run]:
 
 def make(plan: Plan, progress: Progress) -> None:
     """Samples, scores, draws and tracks; what other processes make of the same run meanwhile is theirs."""
-    tracker = Forgiving(build(plan.config["tracker"]))
+    tracker = Forgiving(build_choice("tracker", plan.config["tracker"], Tracker))
     tracks = plan.shard is None and progress.owner
     try:
         if tracks:
@@ -143,7 +144,7 @@ def clear_leftovers(plan: Plan) -> None:
 
 def track_found(plan: Plan, result: Run) -> None:
     """Tells the tracker of a run that was made without it."""
-    tracker = Forgiving(build(plan.config["tracker"]))
+    tracker = Forgiving(build_choice("tracker", plan.config["tracker"], Tracker))
     if not tracker.has(plan):
         try:
             tracker.start(plan)
@@ -209,7 +210,7 @@ def summary(plan: Plan, result: Run, found: bool) -> str:
     told = [f"{name} {value:.3f}" for name, value in means(result.scores).items()]
     told += [f"{count} without {name}" for name, count in lacking.items()]
     scores = "  ".join(told) or "no scores"
-    images = f"{len(result.images)} images"
+    images = counted(len(result.images), "image")
     if plan.shard is not None:
         images = f"shard {plan.config['shard']}, {len(result.images)} of {len(plan.items)} images there"
     return f"{plan.label}  {images}  {scores}  {'found' if found else rate}  {plan.folder}"
@@ -223,6 +224,11 @@ def job(config: DictConfig) -> float | None:
     """
     if stopping():
         raise JobFailed("the sweep was told to stop")
+    with ends_quietly():
+        return _job(config)
+
+
+def _job(config: DictConfig) -> float | None:
     try:
         with heard():
             return objective(*run(config))
@@ -241,6 +247,7 @@ def objective(plan: Plan, result: Run) -> float | None:
     return None if name is None else means(result.scores)[name]
 
 
+@ends_quietly()
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns its exit status: 0, 1 for any error, 130 when interrupted, 143 when terminated.
 

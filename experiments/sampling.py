@@ -29,10 +29,11 @@ from evaluation.memory import Room, in_parts
 from evaluation.messages import is_quiet
 from evaluation.results import write_bytes
 from evaluation.traces import PREVIEWS, TRACES, Trace, encode, encode_previews, shown_steps, trace
+from evaluation.words import counted
 from experiments.folder import STRIP_FILE, missing_items, wants_strip
 from experiments.gpus import leased_device
 from experiments.guidance import sampler_arguments
-from experiments.plan import ADVICE, READING, Item, Plan, build_mask
+from experiments.plan import ADVICE, CHANGED_MEANWHILE, READING, Item, Plan, build_mask, model_content
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -135,8 +136,8 @@ def sample_missing(plan: Plan, batch_size: int, pipe: Any, saved: Callable[[Item
                 draw_strip(plan, made, previews)
     if broken:
         raise UserError(
-            f"{len(broken)} images are no numbers, the first {broken[0].name} of prompt {broken[0].prompt.text!r}; all "
-            f"others are kept: {REMEDY}"
+            f"no numbers in {counted(len(broken), 'image')}, the first {broken[0].name} of prompt "
+            f"{broken[0].prompt.text!r}; all others are kept: {REMEDY}"
         )
 
 
@@ -209,7 +210,7 @@ def sample_arguments(plan: Plan) -> dict[str, Any]:
     """Of `asyndm.sample`, all that is the same for every picture of the run but its mask."""
     identity = plan.identity
     return {
-        "curve": build(identity["curve"]),
+        "curve": build(identity["curve"], "curve"),
         **{name: identity[name] for name in ("num_inference_steps", "eta", *READING)},
         **{name: identity[name] for name in ("height", "width") if identity[name] is not None},
         **sampler_arguments(identity["guidance"]),
@@ -218,7 +219,11 @@ def sample_arguments(plan: Plan) -> dict[str, Any]:
 
 
 def load_model(plan: Plan) -> Any:
-    """The run's pipeline; the last one loaded stays at hand for the next job of a sweep."""
+    """The run's pipeline; the last one loaded stays at hand for the next job of a sweep.
+
+    Raises:
+        UserError: it cannot be loaded, or its files are no longer those that the run is known by.
+    """
     content = plan.identity["model"]
     model = {**plan.config["model"], "dtype": content["dtype"], "device": leased_device(plan.device)}
     for name in ("threads", *ADVICE):
@@ -234,7 +239,9 @@ def _load(model: str, content: str) -> Any:
     warnings.filterwarnings("ignore", category=FutureWarning, module="diffusers")
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
-    pipe: Any = build(json.loads(model))
+    pipe: Any = build(choice := json.loads(model), "model")
+    if model_content(choice) != json.loads(content):
+        raise UserError(f"model.path={choice['path']}: {CHANGED_MEANWHILE}")
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

@@ -4,18 +4,24 @@ python -m experiments.scale
 python -m experiments.scale --images 1000 100000 --commands report --limit 60
 
 The folder holds a run of DM and one of AsynDM, with half of the images each, a prompt an image, scored by two metrics.
-Tables are as real runs leave them; pictures and traces are a few small files with many names. Each command has a process
+Tables are as real runs leave them, and no two pictures or traces are alike: a few small ones, each copy with a number in
+it. Making them takes as long as reporting them, and leaves them in the system's memory. All folders stay until the end,
+as a disk that has just lost many files is slow to make others: 100,000 images take some 2 GB. Each command has a process
 of its own, and what it says is shown only where it fails.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import io
 import os
 import re
+import struct
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +34,7 @@ from PIL import Image
 from asyndm.errors import UserError
 from asyndm.subjects import Subject
 from evaluation.choices import build_metrics
+from evaluation.files import PNG_END
 from evaluation.messages import describe
 from evaluation.results import (
     IMAGES_FILE,
@@ -38,8 +45,6 @@ from evaluation.results import (
     STATE_FILE,
     ImageRow,
     ScoreRow,
-    sha256,
-    write_bytes,
     write_json,
     write_prompts,
     write_rows,
@@ -64,7 +69,9 @@ COMMANDS = (
 """Name and arguments of each, where ``{runs}`` is the folder and ``{page}`` one to write to."""
 SETTINGS = ("mask=none,dynamic", "metric=[exact,clip_shapes]", "limit=1")
 DISTINCT = 64
-"""Pictures, and traces, that differ; a file system allows a file some 60,000 names."""
+"""Pictures, and traces, that differ in what is seen; all files differ in a chunk of text."""
+NUMBER = "number"
+"""That chunk's keyword."""
 SIDE, LATENTS = 64, 16
 POLL = 0.02
 """Seconds between two looks at a process's memory."""
@@ -87,8 +94,7 @@ def make_runs(root: Path, images: int) -> None:
         images: at least 2.
     """
     plans = planned([*SETTINGS, f"output_dir={root}"])
-    pictures = list(_pictures(root / ".pictures"))
-    traces = list(_traces(root / ".traces"))
+    pictures, traces = list(_pictures()), list(_traces())
     prompts = tuple(map(_prompt, range(images // len(plans))))
     for number, plan in enumerate(plans):
         _make_run(replace(plan, prompts=prompts), pictures, traces if number else [], number)
@@ -99,33 +105,41 @@ def _prompt(number: int) -> Prompt:
     return Prompt(text_id(text), text, (Subject("circle"), Subject("square")), KINDS[number % len(KINDS)])
 
 
-def _pictures(folder: Path) -> Iterator[Path]:
+def _pictures() -> Iterator[bytes]:
     draw = np.random.default_rng(0)
-    folder.mkdir(parents=True)
-    for number in range(DISTINCT):
-        coarse = Image.fromarray(draw.integers(0, 256, (4, 4, 3), dtype=np.uint8))
-        path = folder / f"{number}.png"
-        coarse.resize((SIDE, SIDE), Image.Resampling.NEAREST).save(path)
-        yield path
+    for _ in range(DISTINCT):
+        coarse, buffer = Image.fromarray(draw.integers(0, 256, (4, 4, 3), dtype=np.uint8)), io.BytesIO()
+        coarse.resize((SIDE, SIDE), Image.Resampling.NEAREST).save(buffer, "PNG")
+        yield buffer.getvalue()
 
 
-def _traces(folder: Path) -> Iterator[Path]:
+def _traces() -> Iterator[bytes]:
     draw, steps = np.random.default_rng(1), (1, 4, 7, 10)
-    for number in range(DISTINCT):
+    for _ in range(DISTINCT):
         levels = np.sort(draw.uniform(0, 1000, (len(steps), LATENTS, LATENTS)), 0)[::-1]
         masks = draw.integers(0, 2, (len(steps), 2, LATENTS, LATENTS)).astype(float)
-        write_bytes(folder / f"{number}.png", encode(trace(steps, levels, masks)), durable=False)
-        yield folder / f"{number}.png"
+        yield encode(trace(steps, levels, masks))
 
 
-def _make_run(plan: Plan, pictures: Sequence[Path], traces: Sequence[Path], number: int) -> None:
+def numbered(png: bytes, number: int) -> bytes:
+    """The PNG with a number in it, in a chunk of text before its end."""
+    chunk = f"tEXt{NUMBER}\0{number}".encode()
+    length, check = struct.pack(">I", len(chunk) - 4), struct.pack(">I", zlib.crc32(chunk))
+    return png[: -len(PNG_END)] + length + chunk + check + PNG_END
+
+
+def _make_run(plan: Plan, pictures: Sequence[bytes], traces: Sequence[bytes], number: int) -> None:
     """A run's folder as it is left when all is done; its scores depend on `number`."""
-    folder, draw = plan.folder, np.random.default_rng(number)
-    for sort, sources in (("images", pictures), (TRACES, traces)):
+    folder, draw, digests = plan.folder, np.random.default_rng(number), list[str]()
+    for sort in ("images", TRACES):
         (folder / sort).mkdir(parents=True)
-        for i, item in enumerate(plan.items if sources else ()):
-            os.link(sources[i % DISTINCT], folder / sort / item.name)
-    digests = list(map(sha256, pictures))
+    for i, item in enumerate(plan.items):
+        name = number * len(plan.items) + i
+        content = numbered(pictures[i % DISTINCT], name)
+        digests.append(hashlib.sha256(content).hexdigest())
+        (folder / "images" / item.name).write_bytes(content)
+        if traces:
+            (folder / TRACES / item.name).write_bytes(numbered(traces[i % DISTINCT], name))
     write_json(folder / RUN_FILE, _record(plan))
     write_json(folder / STATE_FILE, {"state": "done", "total": len(plan.items)})
     write_prompts(folder / PROMPTS_FILE, plan.prompts)
@@ -139,9 +153,9 @@ def _make_run(plan: Plan, pictures: Sequence[Path], traces: Sequence[Path], numb
             item.image_index,
             item.seed,
             item.file,
-            digests[i % DISTINCT],
+            digest,
         )
-        for i, item in enumerate(plan.items)
+        for item, digest in zip(plan.items, digests, strict=True)
     ]
     write_rows(folder / IMAGES_FILE, ImageRow, rows)
     values = {
@@ -213,17 +227,16 @@ def _peak(pid: int) -> float:
     return int(found[1]) / 1000 if found else 0.0
 
 
-def costs(images: int, names: Sequence[str], limit: float) -> dict[str, Cost]:
-    """Every command's cost over a folder made for it and removed again; each is told when it is known."""
-    with TemporaryDirectory(prefix="asyndm-scale-") as folder:
-        places = {"runs": str(Path(folder) / "runs"), "page": str(Path(folder) / "page")}
-        make_runs(Path(places["runs"]), images)
-        found = {}
-        for name, command in COMMANDS:
-            if name in names:
-                found[name] = measure([part.format(**places) for part in command], limit)
-                print(f"{images:,} images, {name}: {_told(found[name], limit)}", file=sys.stderr, flush=True)
-        return found
+def costs(root: Path, images: int, names: Sequence[str], limit: float) -> dict[str, Cost]:
+    """Every command's cost over a folder made for it below `root`; each is told when it is known."""
+    places = {"runs": str(root / f"runs-{images}"), "page": str(root / f"page-{images}")}
+    make_runs(Path(places["runs"]), images)
+    found = {}
+    for name, command in COMMANDS:
+        if name in names:
+            found[name] = measure([part.format(**places) for part in command], limit)
+            print(f"{images:,} images, {name}: {_told(found[name], limit)}", file=sys.stderr, flush=True)
+    return found
 
 
 def to_markdown(found: Mapping[int, Mapping[str, Cost]], limit: float) -> str:
@@ -255,7 +268,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if few := [images for images in chosen.images if images < 2]:
             raise UserError(f"--images {few[0]}: must be at least 2, one for each run")
-        found = {images: costs(images, chosen.commands, chosen.limit) for images in chosen.images}
+        with TemporaryDirectory(prefix="asyndm-scale-") as root:
+            found = {
+                n: costs(Path(root), n, chosen.commands, chosen.limit) for n in dict.fromkeys(chosen.images)
+            }
     except (UserError, OSError) as error:
         print(f"error: {describe(error)}", file=sys.stderr)
         return 1

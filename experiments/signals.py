@@ -7,6 +7,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
+
+from hydra.core.utils import JobReturn
 
 
 class Terminated(BaseException):
@@ -17,6 +20,18 @@ class JobFailed(Exception):
     """A job failed and has said so: to the user, or only to the log of a job that runs elsewhere."""
 
     told = True
+
+
+class FailedJob(JobReturn):
+    """What came of a job that failed; to ask for it raises its failure, without the line that Hydra prints before."""
+
+    @property
+    def return_value(self) -> Any:
+        raise self._return_value
+
+    @return_value.setter
+    def return_value(self, value: Any) -> None:
+        self._return_value = value
 
 
 STATUS = {KeyboardInterrupt: 130, Terminated: 143}

@@ -11,11 +11,11 @@ not, and 2 where there is nothing to tell of. The same ``experiments.run`` comma
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import socket
 import sys
+import textwrap
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -24,12 +24,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from asyndm.command import as_typed
 from asyndm.errors import UserError
+from asyndm.pipes import ends_quietly
+from evaluation.arguments import Parser
 from evaluation.locks import is_held
 from evaluation.messages import describe
+from evaluation.narrow import terminal_width
 from evaluation.results import RUN_FILE, SHARDS, STATE_FILE, read_json, read_state
 from evaluation.runs.records import is_number
 from evaluation.terminal import printable
+from evaluation.words import counted
 from experiments.folder import refuse_foreign
 from experiments.state import BEAT, alive_file
 from experiments.verify import faults
@@ -39,6 +44,10 @@ SILENCE = 12 * BEAT
 BROKEN = ("failed", "stale", "interrupted", "incomplete")
 WIDTH = 100
 """Characters of a text from a file that a cell of the table shows."""
+HEAD = ("run", "state", "images", "images/s", "left", "doing")
+NAME, LEAST, FEWEST, NARROWEST = 24, 8, 3, 40
+"""Characters of a run's name that are worth more than a column, and that are always shown; columns always shown; and
+characters that no table is squeezed below."""
 SHARD = r"[0-9]{1,5}-of-[0-9]{1,5}"
 
 
@@ -159,19 +168,43 @@ def _pictures(folder: Path) -> int:
     return sum(name.endswith(".png") for name in names)
 
 
-def table(found: Sequence[Part]) -> str:
-    """A line a run, then how many are in which state, and when all is made if all goes on as it does."""
-    head = ("run", "state", "images", "images/s", "left", "doing")
-    rows = [head, *(_cells(part) for part in found)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+def table(found: Sequence[Part], width: int | None = None) -> str:
+    """A line a run, then how many are in which state, and when all is made if all goes on as it does.
+
+    Args:
+        found: the runs.
+        width: of the terminal: names are cut in the middle, and columns left out from the right, as far as it takes.
+    """
+    rows = [HEAD, *(_cells(part) for part in found)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(HEAD))]
+    last = totals(found)
+    if width is not None:
+        width = max(width, NARROWEST)
+        while len(widths) > FEWEST and _room(widths, width) < min(widths[0], NAME):
+            widths.pop()
+        widths[0] = min(widths[0], max(LEAST, _room(widths, width)))
+        last = textwrap.fill(last, width)
     lines = [
         "  ".join(
-            c.ljust(w) if i < 2 or i == 5 else c.rjust(w)
-            for i, (c, w) in enumerate(zip(row, widths, strict=True))
+            _cut(c, w).ljust(w) if i < 2 or i == 5 else c.rjust(w)
+            for i, (c, w) in enumerate(zip(row, widths, strict=False))
         )
         for row in rows
     ]
-    return "\n".join(line.rstrip() for line in [*lines, "", totals(found)])
+    return "\n".join(line.rstrip() for line in [*lines, "", last])
+
+
+def _room(widths: Sequence[int], width: int) -> int:
+    """What columns of these widths leave a name."""
+    return width - sum(wide + 2 for wide in widths[1:])
+
+
+def _cut(text: str, width: int) -> str:
+    """Its beginning and its end, which holds the run's id."""
+    if len(text) <= width:
+        return text
+    end = width // 2
+    return f"{text[: width - end - 1]}…{text[-end:]}"
 
 
 def _cells(part: Part) -> tuple[str, ...]:
@@ -198,7 +231,11 @@ def totals(found: Sequence[Part]) -> str:
     said = ", ".join(f"{counts[state]} {state}" for state in order if counts[state])
     left = sum(part.left for part in found if part.state in ("running", "pending"))
     rate = sum(part.rate for part in found if part.state == "running")
-    when = f"; {left:,} images left, {duration(left / rate)} at {rate:.2f} images/s" if rate and left else ""
+    when = (
+        f"; {counted(left, 'image')} left, {duration(left / rate)} at {rate:.2f} images/s"
+        if rate and left
+        else ""
+    )
     hint = "; --failed tells why" if any(counts[state] for state in BROKEN) else ""
     return f"{said}{when}{hint}"
 
@@ -243,7 +280,7 @@ def show(folders: Sequence[Path], failed: bool) -> int:
             print(printable(f"error: {describe(error)}"), file=sys.stderr)
     if not found:
         return 2
-    print((failures(found) or "none failed") if failed else table(found))
+    print((failures(found) or "none failed") if failed else table(found, terminal_width()))
     return 0 if not left_out and all(part.state == "done" for part in found) else 1
 
 
@@ -263,24 +300,21 @@ def verify(folders: Sequence[Path]) -> int:
         except (UserError, OSError) as error:
             unread += 1
             print(printable(f"error: {describe(error)}"), file=sys.stderr)
-    hint = "; the same experiments.run command makes them anew" if wrong else ""
-    print(f"{right:,} pictures are those listed, {wrong:,} are not{hint}")
+    hint = as_typed("; the same experiments.run command makes them anew") if wrong else ""
+    print(f"{counted(right, 'picture')} as listed, {wrong:,} not{hint}")
     return 1 if wrong or unread else 0 if right else 2
 
 
+@ends_quietly()
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns its exit status: 0 all done, 1 not all, 2 nothing to tell of."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.status",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser("experiments.status", __doc__)
     parser.add_argument("folder", type=Path, help="a run, or a folder of runs")
     parser.add_argument("--failed", action="store_true", help="print what is known of those that broke")
     parser.add_argument(
         "--verify", action="store_true", help="name pictures that are changed, cut or missing"
     )
-    chosen = parser.parse_args(arguments)
+    chosen = parser.read(arguments)
     try:
         folders = run_folders(chosen.folder)
         return verify(folders) if chosen.verify else show(folders, chosen.failed)

@@ -13,22 +13,28 @@ from typing import Any, TypeVar
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.types import Glob, Override, RangeSweep
 from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from tqdm import tqdm
 
+from asyndm.command import as_typed
 from asyndm.errors import UserError
 from evaluation.messages import describe, is_quiet
+from evaluation.words import counted
 from experiments.aside import keep_aside
-from experiments.checks import Checks, check_writable
-from experiments.compose import Composer, parse
+from experiments.checks import Checks, check_choices, check_writable
+from experiments.compose import Composer, loader, parse
 from experiments.config import CONF, SCHEMAS, register
 from experiments.cost import cost, evaluations
 from experiments.folder import is_complete, missing_items
 from experiments.launch import enter, prepare
 from experiments.plan import Plan, PromptList, make_plan, read_prompts
 from experiments.planned import reserve_planned, write_planned
+from experiments.signals import FailedJob
 from experiments.state import say_pending
 from experiments.trackers import SWEEP_VARIABLE
 
@@ -85,6 +91,10 @@ class CheckAll(Callback):
             os.chdir(config.hydra.runtime.cwd)  # back: paths mean what they mean to the caller
         enter(config)
 
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        if job_return.status is JobStatus.FAILED:
+            job_return.__class__ = FailedJob
+
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         file = Path(config.hydra.sweep.dir) / SEARCH_FILE
         if not _is_grid(config) and file.is_file():
@@ -119,13 +129,34 @@ def _given(config: DictConfig, part: str = "task") -> list[str]:
 
 def _refuse_lists(config: DictConfig) -> None:
     """Hydra composes a list of choices on top of each other, and the last one wins: never what was meant."""
-    for override in parse(_given(config)):
+    overrides = parse(_given(config))
+    _refuse_empty(overrides)
+    for override in overrides:
         group, value = override.key_or_group, override.value()
         if group == "launcher" and override.is_sweep_override():
             raise UserError("launcher: one for all jobs of a sweep; name only one")
         if group in SINGLE and isinstance(value, list):
             names = ",".join(map(str, value))
             raise UserError(f"{group}=[{names}]: one choice at a time; to sweep, -m {group}={names}")
+
+
+def _refuse_empty(overrides: Iterable[Override]) -> None:
+    """Hydra makes no job at all of a sweep over nothing, and says so nowhere; one of steps of 0 has no end."""
+    for override in overrides:
+        if not override.is_discrete_sweep():
+            continue
+        value = override.value()
+        if isinstance(value, RangeSweep) and not value.step:
+            raise UserError(f"{override.input_line}: the step must not be 0")
+        if any(True for _ in override.sweep_iterator()):
+            continue
+        if isinstance(value, Glob):
+            options = loader().get_group_options(override.key_or_group, ObjectType.CONFIG)
+            known = (
+                f"matches none of {', '.join(options)}" if options else "a glob is of choices; give values"
+            )
+            raise UserError(f"{override.input_line}: {known}")
+        raise UserError(f"{override.input_line}: has no values; give at least one")
 
 
 def _name(config: DictConfig) -> str:
@@ -157,6 +188,12 @@ def jobs(params: Mapping[str, str], given: Sequence[str], composer: Composer) ->
         UserError: one of them is no run.
     """
     overrides = parse([*(f"{key}={value}" for key, value in params.items()), *given])
+    _refuse_empty(overrides)
+    for override in overrides:
+        if override.is_sweep_override() and not override.is_discrete_sweep():
+            raise UserError(
+                f"{override.input_line}: an interval is for a search; give values, as in a,b or range(a,b)"
+            )
     settings = BasicSweeper.split_arguments(overrides, max_batch_size=None)[0]
     read: dict[str, PromptList] = {}
 
@@ -170,12 +207,20 @@ def jobs(params: Mapping[str, str], given: Sequence[str], composer: Composer) ->
         yield make_plan(composer(job), read_once)
 
 
-def _shown(jobs: Sequence[Job], doing: str) -> Iterable[Job]:
-    """The same jobs, with a progress bar where they take long."""
-    bar: Iterable[Job] = tqdm(
-        jobs, desc=doing, unit="job", delay=PATIENCE, leave=False, mininterval=0.5, disable=is_quiet()
+def _shown(jobs: Sequence[Job], doing: str) -> Iterator[Job]:
+    """The same jobs, with a progress bar where they take long; it begins after the first one, which pays for imports."""
+    yield from jobs[:1]
+    yield from tqdm(
+        jobs[1:],
+        desc=doing,
+        total=len(jobs),
+        initial=1,
+        unit="job",
+        delay=PATIENCE,
+        leave=False,
+        mininterval=0.5,
+        disable=is_quiet(),
     )
-    return bar
 
 
 def planned(given: Sequence[str]) -> list[Plan]:
@@ -210,6 +255,7 @@ def _check_jobs(config: DictConfig, dry_run: bool) -> None:
     composer = Composer(config.hydra.job.config_name, _given(config, "hydra"))
     plans = list(jobs(config.hydra.sweeper.params or {}, _given(config), composer))
     for plan in _shown(plans, "checking"):
+        check_choices(plan)
         part = plan.run_id, plan.config["shard"]
         if plan.run_id in missing:
             missing[plan.run_id].append(plan)
@@ -222,7 +268,7 @@ def _check_jobs(config: DictConfig, dry_run: bool) -> None:
             if dry_run:
                 lines.setdefault(plan.run_id, _line(plan, part in complete))
     there = len({run_id for run_id, _ in complete} - missing.keys())
-    found = f"; {there} more are there" if there else ""
+    found = f"; {there:,} more {'is' if there == 1 else 'are'} there" if there else ""
     to_make = (
         f"to make: {cost(parts[0] for parts in missing.values())}{found}" if missing else "nothing to make"
     )
@@ -235,7 +281,11 @@ def _check_jobs(config: DictConfig, dry_run: bool) -> None:
             say_pending(plan)
         if len(plans) > 1 and not is_quiet():
             elsewhere = not config.hydra.launcher._target_.endswith(".BasicLauncher")
-            how_far = f"\nhow far: python -m experiments.status {config.output_dir}" if elsewhere else ""
+            how_far = (
+                f"\nhow far: {as_typed('python -m experiments.status')} {config.output_dir}"
+                if elsewhere
+                else ""
+            )
             print(f"{to_make}{how_far}", file=sys.stderr, flush=True)
     sweeper: Any = Plugins.instance().class_name_to_class[config.hydra.sweeper._target_]
     sweeper.validate_batch_is_legal = lambda sweeper, jobs: None  # would compose them all once more
@@ -244,6 +294,7 @@ def _check_jobs(config: DictConfig, dry_run: bool) -> None:
 def _show_alone(config: DictConfig) -> None:
     """Prints what a single run would make, and ends."""
     plan = make_plan(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
+    check_choices(plan)
     complete = is_complete(plan)
     if not complete:
         Checks()(plan)
@@ -256,8 +307,8 @@ def _line(plan: Plan, complete: bool) -> str:
     there = "all there" if complete else "new"
     if not complete and plan.folder.is_dir():
         made = plan.image_count - len(missing_items(plan, plan.items))
-        there = f"{made:,} images there"
+        there = f"{counted(made, 'image')} there"
     return (
-        f"{plan.label}  {plan.run_id}  {plan.image_count:,} images  "
-        f"{evaluations(plan):,} network evaluations  {there}"
+        f"{plan.label}  {plan.run_id}  {counted(plan.image_count, 'image')}  "
+        f"{counted(evaluations(plan), 'network evaluation')}  {there}"
     )

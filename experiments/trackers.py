@@ -30,6 +30,13 @@ LONGEST_TAG = 64
 class Tracker:
     """Adds nothing to the files. A subclass is one class and one YAML in ``conf/tracker``."""
 
+    def check(self) -> None:
+        """Whether it can work, as far as that is known before anything is made.
+
+        Raises:
+            UserError: it cannot, with the setting that is wrong.
+        """
+
     def remedy(self, error: BaseException) -> str:
         """What to do, in a few words, where it failed with this error."""
         return "the same command tells it again"
@@ -96,6 +103,9 @@ class WandbTracker(Tracker):
         if mode not in get_args(Mode):
             raise UserError(f"WANDB_MODE={said}: choose from {', '.join(get_args(Mode))}")
         return mode
+
+    def check(self) -> None:
+        _ = self.mode
 
     def remedy(self, error: BaseException) -> str:
         if isinstance(error, ImportError):

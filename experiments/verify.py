@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from tqdm import tqdm
@@ -10,25 +11,40 @@ from tqdm import tqdm
 from asyndm.errors import UserError
 from evaluation.files import ForeignFile, checked_file, is_whole_png
 from evaluation.messages import is_quiet
-from evaluation.results import IMAGES_FILE, ImageRow, read_rows
+from evaluation.results import IMAGES, IMAGES_FILE, ImageRow, read_record, read_rows, read_state
+from evaluation.runs.records import is_count
 from evaluation.runs.stamps import Stamps
 
 
 def faults(folder: Path) -> Iterator[tuple[Path, str]]:
-    """The pictures of a run that are not those of its ``images.csv``, each with what is wrong with it; empty text where
-    nothing is.
+    """The pictures of a run, each with what is wrong with it where it is not the one of its ``images.csv``, or has no row
+    there; empty text where nothing is. In place of rows that a finished run lacks with their pictures it is the list.
 
     Raises:
         UserError: the list cannot be read, or there is none.
     """
     stamps = Stamps(folder, trusted=False)
     rows = read_rows(folder / IMAGES_FILE, ImageRow)
-    if not rows and any((folder / "images").glob("[!.]*.png")):
+    if not rows and any(folder.glob(f"{IMAGES}/[!.]*.png")):
         raise UserError(f"{folder / IMAGES_FILE}: lists none of the pictures that are there")
     for row in tqdm(rows, desc=folder.name, unit="img", delay=2, leave=False, disable=is_quiet()):
         right = stamps.is_listed(row)
         yield folder / row.file, "" if right else _fault(folder / row.file)
     stamps.save()
+    listed = {row.file.rpartition("/")[2] for row in rows}
+    unlisted = sorted(path for path in folder.glob(f"{IMAGES}/[!.]*.png") if path.name not in listed)
+    yield from ((path, f"not in {IMAGES_FILE}") for path in unlisted)
+    if (lost := _count(folder) - len(rows) - len(unlisted)) > 0:
+        yield folder / IMAGES_FILE, f"{lost:,} of the run's pictures neither listed nor there"
+
+
+def _count(folder: Path) -> int:
+    """How many images a finished run has; of one that is not, or whose record says nothing, 0."""
+    with suppress(UserError):
+        count = read_record(folder).get("images")
+        if read_state(folder)["state"] == "done" and is_count(count):
+            return int(count)
+    return 0
 
 
 def _fault(path: Path) -> str:

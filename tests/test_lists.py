@@ -109,6 +109,73 @@ def test_a_prompt_has_the_seed_and_the_negative_prompt_of_its_row(tmp_path: Path
         load(tmp_path, "p.csv", "text,negative_prompt\na cat,\na cat,a dog\n")
 
 
+@pytest.mark.parametrize(
+    ("table", "seed"),
+    [
+        ("case_number,prompt,evaluation_seed\n3,a cat,7\n", 7),
+        ("prompt,categories,sd_seed,sd_guidance_scale\na cat,x,8,7.5\n", 8),
+        ("prompt,seed,sd_seed\na cat,7,9\n", 7),
+    ],
+)
+@pytest.mark.fault(
+    what="a list with its seeds in evaluation_seed (ESD) or sd_seed (I2P)",
+    kind="lists as people have them",
+    now="they are the seeds of the rows; another name that ends in _seed is asked about",
+)
+def test_seeds_are_known_by_the_names_that_public_lists_give_them(
+    tmp_path: Path, table: str, seed: int
+) -> None:
+    assert load(tmp_path, "p.csv", table)[0].seed == seed
+    with pytest.raises(
+        UserError, match="'Noise Seed': did you mean 'seed'. Then add .*columns.seed=Noise Seed;"
+    ):
+        load(tmp_path, "p.csv", "prompt,Noise Seed\na cat,7\n")
+    assert load(tmp_path, "p.csv", "prompt,Noise Seed\na cat,7\n", seed="Noise Seed")[0].seed == 7
+
+
+@pytest.mark.parametrize(
+    "first", ["sep=;\n", "\ufeffSEP=;\r\n", '"sep=;"\n', "sep=;;\n", "sep=\t\n", "sep=|\n", "sep=^\n"]
+)
+@pytest.mark.fault(
+    what="a first line sep=; in a table, by which Excel knows what parts the cells",
+    kind="lists as people have them",
+    now="is understood, and is no header",
+)
+def test_a_table_may_say_what_parts_its_cells(tmp_path: Path, first: str) -> None:
+    sign = first[first.lower().index("sep=") + 4]
+    assert load(tmp_path, "p.csv", f"{first}prompt{sign}kind\na cat{sign}pet\n") == [CAT]
+    with pytest.raises(UserError, match="p.csv, line 3: text is missing"):
+        load(tmp_path, "p.csv", f"{first}prompt{sign}kind\n{sign}pet\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("p.xlsx", b"PK\x03\x04\xff", "p.xlsx: a list ends in .*, .txt; export it as CSV"),
+        ("p.parquet", b"PAR1\x15\xff", "p.parquet: a list ends in .*; export it as CSV"),
+        ("p.csv.gz", b"\x1f\x8b\x08", "p.csv.gz: a list ends in .*; unpack it"),
+        ("p", b"\xff", "p: a list ends in .*; export it as CSV"),
+        ("p.csv", b"PK\x03\x04\xff", "p.csv: a workbook or another archive, not text; export it as CSV"),
+        ("p.tsv", b"\x1f\x8b\x08", "p.tsv: packed by gzip, not text; .* unpack it"),
+    ],
+)
+@pytest.mark.fault(
+    what="a workbook, a Parquet file or a packed table as a list, also by the name of a CSV",
+    kind="lists as people have them",
+    now="refused by what it is, with what to do",
+)
+def test_what_is_no_text_is_told_apart(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load(tmp_path, name, content)
+    with pytest.raises(UserError, match=message):
+        listed(tmp_path, tmp_path / name)
+
+
+def test_an_empty_path_is_told() -> None:
+    with pytest.raises(UserError, match="^the path of the prompt file is empty; name a file$"):
+        FilePrompts("").load()
+
+
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_a_file_with_a_mark_is_read_as_it_says(tmp_path: Path, encoding: str, end: str) -> None:
@@ -274,6 +341,15 @@ def test_a_list_of_pictures_is_read_as_people_have_it(tmp_path: Path, name: str,
     assert picture.prompt.prompt_id.endswith("-4f4ed82d")
 
 
+def test_columns_of_a_list_of_pictures_are_named(tmp_path: Path) -> None:
+    (tmp_path / "l.csv").write_text("scan,txt,seeds\n0.png,a cat,x\n")
+    (tmp_path / "0.png").write_bytes(b"a picture")
+    (picture,) = listed(tmp_path, tmp_path / "l.csv", {"file": "scan", "text": "txt"})
+    assert picture.path == tmp_path / "0.png" and picture.prompt.text == "a cat"
+    with pytest.raises(UserError, match="line 2: columns.text=Text: no such column; choose from scan, txt"):
+        listed(tmp_path, tmp_path / "l.csv", {"file": "scan", "text": "Text"})
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -282,7 +358,10 @@ def test_a_list_of_pictures_is_read_as_people_have_it(tmp_path: Path, name: str,
             '{"file": "0.png", "text": "a"}\n{"file": "1.png"}\n',
             "line 2: needs file and text; text is",
         ),
-        ("l.txt", "0.png\n", "line 1: needs file and text; file is missing"),
+        ("l.txt", "0.png\n", "l.txt: a .txt has texts alone; give a list with file and text"),
+        ("l.csv", "scan,text\n0.png,a\n", "file is missing: .*; name it, columns.file=...$"),
+        ("l.csv", "file,txt\n0.png,a\n", "Then add columns.text=txt; if not, columns.text="),
+        ("l.csv", "file,text\n", "l.csv: no rows below its first line, which is the header$"),
         ("l.csv", "file,text,phrase\n0.png,a,a\n", "line 2: unknown key 'phrase'"),
         (
             "l.yaml",

@@ -6,7 +6,7 @@ A list is read whole, whoever made it: what has another name is left alone, unle
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 
 from asyndm.errors import UserError, is_number
 from evaluation.runs.rows import rows_of
-from evaluation.runs.text_files import read_text, shown
+from evaluation.runs.text_files import shown
 
 USUAL: dict[str, tuple[str, ...]] = {
     "text": ("text", "prompt", "prompts", "caption", "captions", "sentence"),
@@ -25,13 +25,29 @@ USUAL: dict[str, tuple[str, ...]] = {
     "phrases": ("phrases", "noun_phrases"),
     "phrases_from": ("phrases_from",),
     "negative_prompt": ("negative_prompt", "neg_prompt", "negative"),
-    "seed": ("seed",),
-    "file": ("file", "file_name", "filename", "image", "image_path", "path", "picture"),
+    "seed": ("seed", "evaluation_seed", "sd_seed"),
+    "file": (
+        *(
+            "file",
+            "file_name",
+            "filename",
+            "file_path",
+            "filepath",
+            "image",
+            "image_path",
+            "image_file",
+            "image_name",
+        ),
+        *("img", "img_path", "path", "picture"),
+    ),
 }
 """What a row may say, and the names of the column that says it; of several that are there the first."""
 MISTAKEN = tuple(key for key in USUAL if key not in ("file", "phrases_from"))
 """Those of which a prompt would silently be another without them."""
-SETTING = "prompt_set.columns"
+KINDS_OF = ("negative_prompt", "seed")
+"""Those that people call by longer names."""
+PROMPT_SET = "prompt_set.columns"
+"""The setting that names the columns of a prompt set's file."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +58,13 @@ class Row:
         place: its file and line, for messages.
         said: what the row says, as it stands there.
         known: of that, what `USUAL` has, by the names there.
+        setting: which one names the columns, for messages.
     """
 
     place: str
     said: Mapping[str, Any]
     known: dict[str, Any]
+    setting: str = PROMPT_SET
 
 
 @dataclass
@@ -55,14 +73,18 @@ class Columns:
 
     Attributes:
         named: key of `USUAL` -> the column that says it, where the user named one; an empty name: none does.
+        setting: by which it did, for messages.
+        reads: what of `USUAL` is read of the list: a name that looks like another one matters to nobody.
     """
 
     named: Mapping[str, str]
+    setting: str = PROMPT_SET
+    reads: Collection[str] = MISTAKEN
     _found: dict[tuple[str, ...], dict[str, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if unknown := sorted(set(self.named) - set(USUAL)):
-            raise UserError(f"{SETTING}.{unknown[0]}: no such column; choose from {', '.join(USUAL)}")
+            raise UserError(f"{self.setting}.{unknown[0]}: no such column; choose from {', '.join(USUAL)}")
 
     def knows(self, name: str) -> bool:
         """Whether this is the name of a column."""
@@ -85,13 +107,13 @@ class Columns:
         had = {name: None for header in self._found for name in header}
         if missed := next((key for key, name in self.named.items() if name and name not in had), None):
             raise UserError(
-                f"{SETTING}.{missed}={self.named[missed]}: no such column; choose from {', '.join(had)}"
+                f"{self.setting}.{missed}={self.named[missed]}: no such column; choose from {', '.join(had)}"
             )
 
     def _find(self, header: Sequence[str]) -> dict[str, str]:
         plain = {_plain(name): name for name in reversed(header)}
         if (text := self.named.get("text", "")) and text not in header:
-            raise UserError(f"{SETTING}.text={text}: no such column; choose from {', '.join(header)}")
+            raise UserError(f"{self.setting}.text={text}: no such column; choose from {', '.join(header)}")
         found = {}
         for key, usual in USUAL.items():
             own = self.named.get(key)
@@ -99,27 +121,27 @@ class Columns:
                 found[key] = own
             elif own is None and (name := next((plain[name] for name in usual if name in plain), None)):
                 found[key] = name
-        absent = [key for key in MISTAKEN if key not in found and key not in self.named]
+        absent = [key for key in MISTAKEN if key in self.reads and key not in found and key not in self.named]
         known = {name for names in USUAL.values() for name in names} | {*map(_plain, found.values())}
         for name in plain.keys() - known:
             if (meant := _meant(name, absent)) is not None:
                 raise UserError(
-                    f"unknown key {shown(plain[name])}: did you mean {meant!r}? If not, add {SETTING}.{meant}="
+                    f"unknown key {shown(plain[name])}: did you mean {meant!r}? "
+                    f"Then add {self.setting}.{meant}={plain[name]}; if not, {self.setting}.{meant}="
                 )
         return found
 
 
-def read_list(path: Path, columns: Mapping[str, str]) -> Iterator[Row]:
+def read_list(path: Path, own: Columns) -> Iterator[Row]:
     """The rows of a list of any kind; a text that stands alone is a row's ``text``.
 
     Raises:
         UserError: a malformed file or row, with its line; a column the user named that no row has.
     """
-    own = Columns(columns)
-    for line, said in rows_of(path, read_text(path), own.knows):
+    for line, said in rows_of(path, own.knows):
         place = f"{path}, line {line}"
         if isinstance(said, str):
-            yield Row(place, {"text": said}, {"text": said})
+            yield Row(place, {"text": said}, {"text": said}, own.setting)
             continue
         if not isinstance(said, Mapping):
             raise UserError(
@@ -130,7 +152,7 @@ def read_list(path: Path, columns: Mapping[str, str]) -> Iterator[Row]:
         except UserError as error:
             raise UserError(f"{place}: {error}") from error
         by_name = {str(name): value for name, value in said.items()}
-        yield Row(place, said, {key: by_name[name] for key, name in found.items()})
+        yield Row(place, said, {key: by_name[name] for key, name in found.items()}, own.setting)
     try:
         own.check()
     except UserError as error:
@@ -150,9 +172,10 @@ def text_of(row: Row, key: str = "text") -> str:
         wrong = value is not None and not isinstance(value, str)
         raise UserError(f"{key} must be a text, not {shown(value)}" if wrong else f"{key} is missing")
     usual, there = ", ".join(USUAL[key]), ", ".join(map(str, row.said))
-    hint = "; a text with a colon is quoted, a list without header ends in .txt" if len(row.said) == 1 else ""
+    alone = key == "text" and len(row.said) == 1
+    hint = "; a text with a colon is quoted, a list without header ends in .txt" if alone else ""
     raise UserError(
-        f"{key} is missing: none of {usual} among its columns ({there}); name it, {SETTING}.{key}=...{hint}"
+        f"{key} is missing: none of {usual} among its columns ({there}); name it, {row.setting}.{key}=...{hint}"
     )
 
 
@@ -174,7 +197,8 @@ def numbers(row: Mapping[str, Any], key: str) -> tuple[float, ...]:
     try:
         return tuple(float(item) for item in items)
     except (TypeError, ValueError) as error:
-        raise UserError(f"{key} must be a list of numbers, not {shown(value)}") from error
+        hint = ' (in a cell with a decimal point, separated by ";")' if isinstance(value, str) else ""
+        raise UserError(f"{key} must be a list of numbers{hint}, not {shown(value)}") from error
 
 
 def whole(row: Mapping[str, Any], key: str) -> int | None:
@@ -195,6 +219,9 @@ def _plain(name: str) -> str:
 
 
 def _meant(name: str, keys: Sequence[str]) -> str | None:
-    """Which of these keys a name looks like. Short words look like many, and the first letter is seldom wrong."""
+    """Which of these keys a name looks like: "noise_seed" is a kind of seed. Short words look like many, and the first
+    letter is seldom wrong."""
+    if kind := next((key for key in KINDS_OF if key in keys and name.endswith(f"_{key}")), None):
+        return kind
     close = get_close_matches(name, [key for key in keys if key[:1] == name[:1]], n=1, cutoff=0.8)
     return close[0] if close and (len(name) > 3 or close == ["text"]) else None

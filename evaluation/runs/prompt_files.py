@@ -8,7 +8,7 @@ from typing import Any
 
 from asyndm.errors import UserError
 from asyndm.subjects import Subject
-from evaluation.runs.columns import Row, numbers, read_list, text_of, texts, whole
+from evaluation.runs.columns import Columns, Row, numbers, read_list, text_of, texts, whole
 from evaluation.runs.prompts import Prompt, PromptSet, text_id
 from evaluation.runs.text_files import existing, shown
 
@@ -53,7 +53,8 @@ class FilePrompts(PromptSet):
             UserError: a file that is missing or malformed, with its line.
         """
         path = existing(self.path, "prompt file")
-        for row in read_list(path, {key: name for key, name in self.columns.items() if name is not None}):
+        named = {key: name for key, name in self.columns.items() if name is not None}
+        for row in read_list(path, Columns(named)):
             try:
                 prompt = _prompt(row)
             except UserError as error:
@@ -75,12 +76,18 @@ def _prompt(row: Row) -> Prompt:
     negative = known.get("negative_prompt")
     if not isinstance(negative, str | None):
         raise UserError(f"negative_prompt must be a text, not {shown(negative)}")
-    return Prompt(
-        prompt_id,
-        text,
-        subjects,
-        str(known.get("kind") or ""),
-        texts(known, "phrases"),
-        negative if negative and negative.strip() else None,
-        seed,
-    )
+    try:
+        return Prompt(
+            prompt_id,
+            text,
+            subjects,
+            str(known.get("kind") or ""),
+            texts(known, "phrases"),
+            negative if negative and negative.strip() else None,
+            seed,
+        )
+    except UserError as error:
+        cell = known.get("subjects")
+        if isinstance(cell, str) and "," in cell and f"subject {cell.strip()!r}" in str(error):
+            raise UserError(f'{error}; if these are several, separate them by ";"') from error
+        raise

@@ -41,7 +41,9 @@ def _is_mapping(value: Any) -> bool:
 
 
 def _is_device(value: Any) -> bool:
-    threads = value.get("threads") if isinstance(value, dict) else "none"
+    if not isinstance(value, dict) or not isinstance(value.get("type", ""), str):
+        return False
+    threads = value.get("threads")
     return threads is None or (is_count(threads) and threads <= MOST_THREADS)
 
 
@@ -51,6 +53,7 @@ def _are_makers(value: Any) -> bool:
         and is_number(maker.get("images"))
         and isinstance(maker.get("versions"), dict)
         and isinstance(maker.get("git_commit"), str | None)
+        and isinstance(maker.get("device", ""), str)
         for maker in value
     )
 

@@ -12,15 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from asyndm.errors import UserError
-from evaluation.runs.text_files import parse_json
+from evaluation.runs.text_files import parse_json, read_text
 from evaluation.runs.yaml_rows import yaml_rows
 
 SUFFIXES = (".yaml", ".yml", ".json", ".jsonl", ".csv", ".tsv", ".txt")
 DELIMITERS = {".csv": ",;\t|", ".tsv": "\t,;|"}
 """What may part the cells of a row; of equal claims the first holds."""
+NAMED = {",": "a comma", ";": "a semicolon", "\t": "a tab"}
+SEP = re.compile(r"""(["']?)sep=([^\w\s"']|\t)\1[,;\t ]*(?:\n|\Z)""", re.IGNORECASE)
+"""The first line by which a table tells Excel what parts its cells."""
+PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
 
 
-def rows_of(path: Path, text: str, known: Callable[[str], bool]) -> Iterator[tuple[int, Any]]:
+def rows_of(path: Path, known: Callable[[str], bool]) -> Iterator[tuple[int, Any]]:
     """The rows of a file, by the ending of its name, each with its line: what YAML and JSON say, a mapping for a row of
     a table, a text for a line.
 
@@ -31,7 +35,12 @@ def rows_of(path: Path, text: str, known: Callable[[str], bool]) -> Iterator[tup
     Raises:
         UserError: an ending that is none of `SUFFIXES`, or a malformed file, with its line.
     """
-    match path.suffix.lower():
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        remedy = "unpack it" if suffix in PACKED else "export it as CSV"
+        raise UserError(f"{path}: a list ends in {', '.join(SUFFIXES)}; {remedy}")
+    text = read_text(path)
+    match suffix:
         case ".yaml" | ".yml":
             return yaml_rows(path, text)
         case ".json":
@@ -40,9 +49,7 @@ def rows_of(path: Path, text: str, known: Callable[[str], bool]) -> Iterator[tup
             return jsonl_rows(path, text)
         case ".csv" | ".tsv":
             return table_rows(path, text, known)
-        case ".txt":
-            return text_rows(path, text)
-    raise UserError(f"{path}: a list ends in {', '.join(SUFFIXES)}")
+    return text_rows(path, text)
 
 
 def json_rows(path: Path, text: str) -> Iterator[tuple[int, Any]]:
@@ -81,22 +88,40 @@ def table_rows(path: Path, text: str, known: Callable[[str], bool]) -> Iterator[
     """The rows of a table with a header, each a mapping with the line it begins on; those without content are left out.
 
     Raises:
-        UserError: a row with more or fewer cells than the header, two columns of one name, or a quote left open, with
-            its line.
+        UserError: no rows below the header; a row with more or fewer cells than it, two columns of one name, or a quote
+            left open, with its line.
     """
+    told = SEP.match(text)
+    text = f"\n{text[told.end() :]}" if told else text
     first = next((line for line in text.split("\n", 1000) if line.strip()), "")
     claims = DELIMITERS[path.suffix.lower()]
-    delimiter = max(claims, key=lambda sign: sum(map(known, _header(first, sign))))
+    delimiter = told[2] if told else max(claims, key=lambda sign: sum(map(known, _header(first, sign))))
     lines = _cells(path, text, delimiter)
     head_line, header = next(lines, (1, []))
     header = [name.strip() for name in header]
     if twice := next((name for name in header if name and header.count(name) > 1), None):
         raise UserError(f"{path}, line {head_line}: two columns {twice!r}; rename one")
+    empty = bool(header)
     for line, cells in lines:
         if len(cells) != len(header):
-            raise UserError(f"{path}, line {line}: {len(header)} columns expected, found {len(cells)}")
+            raise UserError(f"{path}, line {line}: {_uneven(header, cells, delimiter, known)}")
         if any(cells):
+            empty = False
             yield line, dict(zip(header, cells, strict=True))
+    if empty:
+        hint = "" if any(map(known, header)) else "; a list without one ends in .txt"
+        raise UserError(f"{path}: no rows below its first line, which is the header{hint}")
+
+
+def _uneven(header: list[str], cells: list[str], delimiter: str, known: Callable[[str], bool]) -> str:
+    """That a row has other cells than the header, and what helps."""
+    count = "1 column" if len(header) == 1 else f"{len(header)} columns"
+    head = "" if any(map(known, header)) else " by the first line, the header"
+    remedy = "leave a cell empty rather than out"
+    if len(cells) > len(header):
+        remedy = f"quote a text with {NAMED.get(delimiter, delimiter)} in it"
+        remedy += ", or save the list as .txt, a prompt a line without header" if len(header) == 1 else ""
+    return f"{count} expected{head}, found {len(cells)}; {remedy}"
 
 
 def _header(line: str, delimiter: str) -> list[str]:

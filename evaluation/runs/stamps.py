@@ -58,12 +58,13 @@ class Stamps:
             file: relative to the run's folder.
             anew: whether it is read in any case.
         """
+        path = f"{self.folder}/{file}"
         try:
-            status = os.stat(f"{self.folder}/{file}")
+            status = os.stat(path)
             signature = (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
             known = self._known.get(file)
             if anew or known is None or known[1:4] != signature:
-                known = Stamp(file, *signature, sha256(self.folder / file))
+                known = Stamp(file, *signature, sha256(Path(path)))
                 self._known[file] = self._new[file] = known
         except (OSError, UserError, ValueError):
             return ""
@@ -74,6 +75,11 @@ class Stamps:
         if row.sha256 in ("", self.sha256(row.file)):
             return row.sha256 != ""
         return row.file not in self._new and self.sha256(row.file, anew=True) == row.sha256
+
+    def is_another(self, file: str) -> bool:
+        """Whether a picture is another one than when it was last read; not of one that was not."""
+        known = self._known.get(file)
+        return known is not None and known.sha256 != self.sha256(file)
 
     def save(self) -> None:
         """Keeps what was read, if anything was and the folder can be written to."""

@@ -20,6 +20,13 @@ MARKS = {
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
 """Byte order marks: how the text behind each is written."""
+NO_TEXT = {
+    b"PK\x03\x04": "a workbook or another archive",
+    b"\xd0\xcf\x11\xe0": "a workbook",
+    b"PAR1\x15": "Parquet",
+    b"\x1f\x8b": "packed by gzip",
+}
+"""How files begin that are no text, whatever their names."""
 HALF = re.compile(r"\\u[dD][89a-fA-F]")
 """In JSON, a character beyond the first 65,536 is written as two halves."""
 _SHORT = Repr()
@@ -33,6 +40,8 @@ def existing(path: str | Path, what: str) -> Path:
     Raises:
         UserError: there is none, or it is a folder, a pipe or a device, which might never end.
     """
+    if not str(path).strip():
+        raise UserError(f"the path of the {what} is empty; name a file")
     try:
         file = Path(path).expanduser()
         if file.is_file():
@@ -49,9 +58,11 @@ def read_text(path: Path) -> str:
     """A file's text: UTF-8, or what its byte order mark says, without the mark; lines end in a newline alone.
 
     Raises:
-        UserError: another encoding, with the line of its first bad byte.
+        UserError: no text but a workbook or the like; another encoding, with the line of its first bad byte.
     """
     raw = path.read_bytes()
+    if kind := next((kind for start, kind in NO_TEXT.items() if raw.startswith(start)), None):
+        raise UserError(f"{path}: {kind}, not text; export it as CSV, or unpack it")
     mark = next((mark for mark in MARKS if raw.startswith(mark)), b"")
     encoding = MARKS.get(mark, "utf-8")
     body = raw[len(mark) :]

@@ -10,6 +10,12 @@ from asyndm.words import SAME, Span, read
 
 LINKS = re.compile("of|on|in|at|with|without|by|under|over|near|from|to|for|up|and|or")
 """In "glass of water" the noun that has a plural stands before the link."""
+AFTER = re.compile(
+    "general|martial|laureate|elect|designate|emeritus|royal|regent|errant|apparent|public|major"
+)
+"""In "court martial" as well."""
+BOTH = re.compile("(?:gentle|wo)?man")
+"""In "woman doctor" both nouns have a plural."""
 ENDINGS = {
     "man": ("men",),
     "child": ("children",),
@@ -31,10 +37,13 @@ OWN = {
     "muskox": ("muskoxen",),
     "die": ("dice",),
     "passerby": ("passersby",),
+    "manservant": ("menservants",),
 }
 ALSO = {
     "bus": "busses",
     "gas": "gasses",
+    "staff": "staves",
+    "pelvis": "pelves",
     "penny": "pence",
     "money": "monies",
     "turf": "turves",
@@ -55,6 +64,7 @@ LEARNED = {
     "ex ices": "index vertex vortex apex codex cortex",
     "ix ices": "matrix appendix helix",
     "a ata": "stigma schema stoma",
+    "x ges": "larynx pharynx phalanx syrinx",
     "o i": "paparazzo graffito libretto virtuoso biscotto panino",
 }
 """Endings of Latin, Greek and Italian, and the nouns that may keep them beside the regular plural."""
@@ -79,8 +89,16 @@ def _of_compound(noun: str) -> set[str]:
 
 
 def _plurals_within(words: list[str], joint: str, plurals: Callable[[str], set[str]]) -> set[str]:
-    """Several words as one, with the plural of the last, or of the one before a link."""
+    """Several words as one, with the plural of the last, or of the one before a link or an adjective."""
     link = next((i for i in range(1, len(words)) if LINKS.fullmatch(words[i])), len(words))
+    if link == len(words) > 1:
+        if AFTER.fullmatch(words[-1]):
+            link -= 1
+        elif BOTH.fullmatch(words[0]):
+            several = _plurals_within(words[1:], joint, plurals)
+            return {joint.join([first, more]) for first in plurals(words[0]) for more in several} | {
+                joint.join([words[0], more]) for more in several
+            }
     return {
         joint.join([*words[:i], plural, *words[i + 1 :]])
         for i in {link - 1, len(words) - 1}
@@ -114,7 +132,7 @@ def _regular(noun: str) -> set[str]:
     if noun.endswith("ch"):
         return {noun + "es", noun + "s"}
     if re.search(r"(?:[^aeiou]|qu)y$", noun):
-        return {noun[:-1] + "ies"}
+        return {noun[:-1] + "ies", noun + "s"}  # two Marys
     if re.search(r".{2}[^aeiou]o$", noun):
         return {noun + "es", noun + "s"}
     return {noun + "s", noun + "x"} if noun.endswith("eau") else {noun + "s"}

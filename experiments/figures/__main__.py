@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asyndm.errors import UserError
+from asyndm.pipes import ends_quietly
+from evaluation.arguments import Parser
 from evaluation.labels import labels
 from evaluation.messages import describe
 from evaluation.results import Run
@@ -103,20 +105,17 @@ def chosen_names(text: str) -> list[str]:
     return names
 
 
+@ends_quietly()
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns its exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.figures",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser("experiments.figures", __doc__)
     parser.add_argument(
         "runs", nargs="*", help="folders that are or hold runs, or settings as for experiments.run"
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="for the figures")
     parser.add_argument("--metric", help="only this one")
     parser.add_argument("--only", default=",".join(NAMES), metavar="NAMES", help=f"of {', '.join(NAMES)}")
-    chosen = parser.parse_intermixed_args(arguments)
+    chosen = parser.read(arguments)
     try:
         files = _write(chosen)
     except (UserError, OSError) as error:

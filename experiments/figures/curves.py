@@ -31,15 +31,11 @@ def path(curve: Curve, flags: Sequence[bool] | npt.NDArray[np.bool_], num_infere
         flags: N of them, whether the pixel belongs to a subject, and so takes the curve, at each update.
         num_inference_steps: N.
     """
-    import torch
-
     from asyndm.curves import Linear
 
-    line, rungs = Linear(), torch.tensor(float(num_inference_steps), dtype=torch.float64)
-    places = [float(rungs)]
+    line, places = Linear(), [float(num_inference_steps)]
     for remaining, flag in zip(range(num_inference_steps, 0, -1), flags, strict=True):
-        rungs = (curve if flag else line).advance(rungs, remaining, num_inference_steps)
-        places.append(float(rungs))
+        places.append((curve if flag else line).advance_one(places[-1], remaining, num_inference_steps))
     return 1 + 1000 / num_inference_steps * np.array(places)
 
 

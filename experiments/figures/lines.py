@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from asyndm.errors import UserError
 from evaluation.tables import CONDITIONS, Row
+from evaluation.words import counted
 from experiments.figures.style import FAINT, SIZE, WIDTH, Look, looks, styled
 
 if TYPE_CHECKING:
@@ -188,7 +189,7 @@ def shared(of: Sequence[Facts], rows: Sequence[Row]) -> str:
     """What all panels have in common, and how many images each point rests on."""
     same = [name for name in ("model", "steps", "guidance", "eta", *OWN) if len({f[name] for f in of}) == 1]
     low, high = min(row["n"] for row in rows), max(row["n"] for row in rows)
-    images = f"{low:,} images" if low == high else f"{low:,} to {high:,} images"
+    images = counted(low, "image") if low == high else f"{low:,} to {high:,} images"
     return ", ".join(filter(None, (told(of[0], same), images)))
 
 

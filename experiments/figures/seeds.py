@@ -166,7 +166,8 @@ def figure(runs: Sequence[Run], count: int = 3) -> Figure:
 def _title(sheet: Sheet, shot: Shot, y: float) -> None:
     """The prompt, and its subjects by the colours of their masks."""
     room = WIDTH - 2 * MARGIN
-    x = sheet.text(shortened(f"“{shot.image.prompt}”", room, SIZE + 1), MARGIN, y, SIZE + 1, weight="bold")
+    title = shortened(f"“{shot.image.prompt}”", room, SIZE + 1, "bold")
+    x = sheet.text(title, MARGIN, y, SIZE + 1, weight="bold")
     for colour, name in zip(SUBJECTS, shot.image.subjects, strict=False):
         x = swatch(sheet, tuple(int(c) for c in colour), name, x + 0.12, y + 0.01) - 0.12
 

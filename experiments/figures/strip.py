@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LEFT, GAP, MARGIN = 0.7, 0.03, 0.06
+LEAST = 2.7
+"""The least width of a strip in inches, for its legend."""
 SIDE, FINAL = 0.415, 1.0
 """Of a small picture and of the final one, in inches."""
 LINE, SWATCH, BETWEEN = 0.14, 0.15, 0.16
@@ -69,11 +71,14 @@ def figure(run: Run, image: ImageRow) -> Figure:
     final = picture(run, image)
     top, step = 0.5, SIDE + GAP
     bar = top + FINAL + 0.12
-    below = max(top + 3 * step + 0.06, bar + 0.13 + 2 * LINE)
-    named = legend(image.subjects, way, WIDTH - LEFT - MARGIN)
+    below = max(top + 3 * step + 0.06, bar + 0.2 + 2 * LINE)
+    right = LEFT + len(way.steps) * step + 0.1
     with styled():
-        sheet = Sheet.of(WIDTH, below + len(named) * LINE + MARGIN)
-        title = shortened(f"“{image.prompt}”", WIDTH - 2 * MARGIN, SIZE + 1)
+        title = shortened(f"“{image.prompt}”", WIDTH - 2 * MARGIN, SIZE + 1, "bold")
+        needed = max(right + FINAL, MARGIN + text_width(title, SIZE + 1, "bold")) + MARGIN
+        width = min(WIDTH, max(LEAST, needed))
+        named = legend(image.subjects, way, width - LEFT - MARGIN)
+        sheet = Sheet.of(width, below + len(named) * LINE + MARGIN)
         sheet.text(title, MARGIN, 0.05, SIZE + 1, weight="bold")
         sheet.text("step", MARGIN, top - 0.18, color=FAINT)
         for column, number in enumerate(way.steps):
@@ -84,7 +89,6 @@ def figure(run: Run, image: ImageRow) -> Figure:
             sheet.text(label, MARGIN, y + SIDE / 2 - 0.06)
             for column, cell in enumerate(cells):
                 sheet.picture(cell, LEFT + column * step, y, SIDE)
-        right = LEFT + len(way.steps) * step + 0.1
         sheet.text("picture", right, top - 0.18, color=FAINT)
         sheet.picture(final, right, top, FINAL)
         sheet.colourbar(right, bar, FINAL)
@@ -100,21 +104,24 @@ def figure(run: Run, image: ImageRow) -> Figure:
 
 def legend(subjects: Iterable[str], way: Trace, width: float) -> list[list[Named]]:
     """What the masks' colours mean, in lines of so many inches: the subjects, and where masks have it the whole picture,
-    and mixed colours where several overlap."""
+    and mixed colours where several overlap; said where subjects share a colour."""
     colours = [tuple(map(int, colour)) for colour in SUBJECTS]
     entries: list[Named] = [(colours[i % len(colours)], name) for i, name in enumerate(subjects)]
+    repeated = len(entries) > len(colours)
     counted = [mask.getcolors(mask.width * mask.height) or [] for mask in way.masks]
     whole, seen = tuple(map(int, WHOLE)), {colour for colours_of in counted for _, colour in colours_of}
     entries += [(whole, "all of it")] if whole in seen else []
     entries += [(None, "mixed: overlap")] if seen - {*colours, (0, 0, 0), whole} else []
+    entries += [(None, f"colours repeat after {len(colours)} subjects")] if repeated else []
     lines: list[list[Named]] = [[]]
     left = width
     for colour, name in entries:
-        needed = (colour is not None) * SWATCH + text_width(name) + BETWEEN
+        said = shortened(name, width - SWATCH)
+        needed = (colour is not None) * SWATCH + text_width(said) + BETWEEN
         if lines[-1] and needed - BETWEEN > left:
             lines.append([])
             left = width
-        lines[-1].append((colour, shortened(name, width - SWATCH)))
+        lines[-1].append((colour, said))
         left -= needed
     return lines
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from bisect import bisect_right
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evaluation.results import write_bytes
+from evaluation.terminal import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,6 +23,8 @@ Dashes = str | tuple[int, tuple[float, ...]]
 WIDTH = 5.5
 """Of a figure in inches: a paper's text block. No text is smaller than `SIZE` points there."""
 SIZE = 8.0
+LONGEST = 250
+"""Letters of which a line is measured: no figure has room for more."""
 PNG_DPI, SVG_PICTURE_DPI = 160, 320
 BLACK, BLUE, VERMILLION, GREEN, PURPLE, SKY, ORANGE = (
     "#000000",
@@ -155,7 +159,7 @@ class Sheet:
     def text(self, text: str, x: float, y: float, size: float = SIZE, **more: Any) -> float:
         """Words whose upper left corner is there. Returns where they end, in inches."""
         w, h = self.figure.get_size_inches()
-        self.figure.text(x / w, 1 - y / h, text, size=size, va="top", **more)
+        self.figure.text(x / w, 1 - y / h, printable(text), size=size, va="top", **more)
         return x + text_width(text, size, more.get("weight", "normal"))
 
 
@@ -172,24 +176,33 @@ def levels() -> Image.Image:
 
 
 def text_width(text: str, size: float = SIZE, weight: str = "normal") -> float:
-    """Of one line, in inches."""
+    """Of one line as it is drawn, in inches."""
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import TextPath
 
+    text = printable(text)
     font = FontProperties(family=RC["font.family"], weight=weight)
     return float(TextPath((0, 0), text, size=size, prop=font).get_extents().x1) / 72 if text.strip() else 0.0
 
 
-def shortened(text: str, width: float, size: float = SIZE) -> str:
-    """One line no wider than so many inches, with dots where words are left out."""
-    words, dots = text.split(), ""
-    while len(words) > 1 and text_width(" ".join(words) + dots, size) > width:
-        words, dots = words[:-1], " …"
-    return " ".join(words).rstrip(";,") + dots
+def shortened(text: str, width: float, size: float = SIZE, weight: str = "normal") -> str:
+    """One line no wider than so many inches, with dots where words, or letters of the first one, are left out."""
+
+    def wide(line: str) -> bool:
+        return text_width(line, size, weight) > width
+
+    words = printable(text[:LONGEST]).split()
+    if len(text) <= LONGEST and not wide(" ".join(words)):
+        return " ".join(words).rstrip(";,")
+    first = next(iter(words), "")
+    count = bisect_right(range(1, len(words)), False, key=lambda n: wide(" ".join(words[:n]) + " …"))
+    if count:
+        return " ".join(words[:count]).rstrip(";,") + " …"
+    return first[: bisect_right(range(1, len(first)), False, key=lambda n: wide(first[:n] + "…"))] + "…"
 
 
 def save(figure: Figure, path: Path) -> list[Path]:
-    """Writes ``path.png`` and ``path.svg``; the same figure gives the same bytes.
+    """Writes ``path.png`` and ``path.svg``; the same figure gives the same bytes, and no text of it breaks them.
 
     Args:
         figure: drawn within `styled`.
@@ -198,6 +211,7 @@ def save(figure: Figure, path: Path) -> list[Path]:
     Returns:
         the two files.
     """
+    spell_out(figure)
     files = []
     for suffix, dpi, metadata in (("png", PNG_DPI, {}), ("svg", SVG_PICTURE_DPI, {"Date": None})):
         buffer = io.BytesIO()
@@ -207,6 +221,15 @@ def save(figure: Figure, path: Path) -> list[Path]:
         content = buffer.getvalue()
         write_bytes(files[-1], adapting(content) if suffix == "svg" else content)
     return files
+
+
+def spell_out(figure: Figure) -> None:
+    """Makes every text of a figure fit for XML, whatever data it comes from."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        if isinstance(text, Text) and printable(text.get_text()) != text.get_text():
+            text.set_text(printable(text.get_text()))
 
 
 def adapting(svg: bytes) -> bytes:

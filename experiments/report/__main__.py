@@ -18,24 +18,24 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from asyndm.errors import UserError
-from evaluation.layout import lay_out, notes, statistics, to_csv, to_latex, to_markdown
+from asyndm.pipes import ends_quietly
+from evaluation.arguments import Parser
+from evaluation.layout import lay_out, notes, statistics, to_csv, to_latex, to_markdown, without_kind
 from evaluation.messages import describe
 from evaluation.narrow import terminal_width, to_narrow
 from evaluation.results import Run, write_bytes
 from evaluation.tables import ALL, Row, table
 from evaluation.terminal import printable
+from evaluation.words import counted
 from experiments.figures.__main__ import draw
 from experiments.report.page import Section, write_page
 from experiments.report.selection import readable, selected
 
 
+@ends_quietly()
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns its exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.report",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser("experiments.report", __doc__)
     parser.add_argument(
         "runs", nargs="+", help="folders that are or hold runs, or settings as for experiments.run"
     )
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--html", type=Path, metavar="FOLDER", help="write a page with all of it and a gallery"
     )
-    chosen = parser.parse_intermixed_args(arguments)
+    chosen = parser.read(arguments)
     try:
         report(chosen)
     except (UserError, OSError) as error:
@@ -103,9 +103,14 @@ def report(chosen: argparse.Namespace) -> None:
         raise UserError(f"--metric {chosen.metric}: no such scores; there are {', '.join(known) or 'none'}")
     said = notes(rows, runs, chosen.config_dir)
     said += [
-        f"Left out of {run.folder.name}: {run.left_out} pictures that are not the ones it lists."
+        f"Left out of {run.folder.name}: {counted(run.left_out, 'picture')} other than listed."
         for run in runs
         if run.left_out
+    ]
+    said += [
+        f"Of {run.folder.name}: {counted(run.lacking, 'picture')} not in its list."
+        for run in runs
+        if run.lacking
     ]
     said += [f"Not finished: {', '.join(unfinished)}."] if unfinished else []
     said += [f"Not made yet: {', '.join(missing)}."] if missing else []
@@ -176,7 +181,7 @@ def sections(
         by_kind = [row for row in table(runs, chosen.metric, True, chosen.against) if row["kind"] != ALL]
         if by_kind:
             layout = lay_out(by_kind, reference)
-            said = statistics(by_kind)
+            said = [*without_kind(runs), *statistics(by_kind)]
             tables.append(Section("By prompt kind", layout.heads, layout.body, layout.bold, said))
     return tables
 

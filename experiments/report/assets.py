@@ -22,6 +22,7 @@ from evaluation.files import checked_file, sha256, write_bytes
 from evaluation.images import DRAWINGS
 from evaluation.messages import is_quiet
 from evaluation.runs.stamps import Stamps
+from evaluation.terminal import printable
 from evaluation.traces import UNREADABLE, read_head
 from experiments.report.gallery import Numbered, Source
 
@@ -65,7 +66,7 @@ class Assets:
         self.missing: list[str] = []
         """What could not be read."""
         self._stamps: dict[Path, Stamps] = {}
-        self._written: set[str] = set()
+        self._written = {f"{path.parent.name}/{path.name}" for path in folder.glob("*/*")}
         self._lock = Lock()
 
     def copy(self, sources: Sequence[Source]) -> tuple[list[list[Any] | str], list[Ways]]:
@@ -94,7 +95,7 @@ class Assets:
             self.missing += part.missing
             trace = [[*part.trace, ways.of(part.way)]] if part.trace else []
             previews = [part.previews] if part.previews else []
-            entries.append([*part.picture, *trace, *previews] if part.picture else source.file)
+            entries.append([*part.picture, *trace, *previews] if part.picture else printable(source.file))
         return entries, list(ways)
 
     def _copied(self, source: Source) -> Copied:
@@ -170,7 +171,7 @@ class Assets:
             return [name, *size]
 
     def _is_there(self, name: str) -> bool:
-        return name in self._written or (self.folder / name).exists()
+        return name in self._written
 
     def _is_new(self, name: str) -> bool:
         """Whether nobody has written the file; if so, it is the asking thread's to write."""

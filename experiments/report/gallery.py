@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar
 from evaluation.labels import METHODS, labels, subjects_of
 from evaluation.results import ImageRow, Run, ScoreRow
 from evaluation.tables import METHOD, PAIRING, Cell, Key, collect, lower_is_better
+from evaluation.terminal import printable
 from evaluation.traces import PREVIEWS, SUBJECTS, TRACES
 
 Method = tuple[Any, ...]
@@ -131,8 +132,14 @@ def gallery(runs: Sequence[Run]) -> Gallery:
         sources.append(shot.source)
         rows = [shot.scores.get(name) for name, *_ in metrics]
         values = [None if row is None or row.value is None else _short(row.value) for row in rows]
-        whys = [reasons.of(row.reason if row else "") for row in rows]
-        return [methods[method], len(sources) - 1, subjects.of(shot.subjects), values, whys]
+        whys = [reasons.of(printable(row.reason) if row else "") for row in rows]
+        return [
+            methods[method],
+            len(sources) - 1,
+            subjects.of(tuple(map(printable, shot.subjects))),
+            values,
+            whys,
+        ]
 
     listed = []
     for (key, condition), card in sorted(cards.items(), key=lambda c: (prompts[c[0][0][:2]], c[0][0][2])):
@@ -141,8 +148,8 @@ def gallery(runs: Sequence[Run]) -> Gallery:
         listed.append([prompts[key[:2]], key[2], conditions.index(condition), cells])
     data = {
         "methods": [_caption(method) for method in methods],
-        "metrics": metrics,
-        "prompts": [[text, kinds_of[prompt_id, text]] for prompt_id, text in kinds_of],
+        "metrics": [(printable(name), *rest) for name, *rest in metrics],
+        "prompts": [[printable(text), printable(kind)] for (_, text), kind in kinds_of.items()],
         "fields": fields,
         "conditions": [[_told(condition)[name] for name in fields] for condition in conditions],
         "subjects": list(subjects),
@@ -215,7 +222,7 @@ def _caption(method: Method) -> tuple[str, str]:
     name, curve, concavity, threshold, settings = method
     strict = "" if threshold in ("", 1.0) else f"threshold {threshold}"
     parts = [curve, f"ω {concavity}" if concavity != "" else "", strict, settings]
-    return str(name), " ".join(part for part in parts if part)
+    return printable(str(name)), printable(" ".join(part for part in parts if part))
 
 
 def _told(condition: Condition) -> dict[str, str]:
@@ -227,7 +234,7 @@ def _told(condition: Condition) -> dict[str, str]:
 def _text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
-    return "default" if value is None else str(value) or "none"
+    return "default" if value is None else printable(str(value)) or "none"
 
 
 def _fields(conditions: Sequence[Condition]) -> tuple[list[str], dict[str, str]]:

@@ -121,7 +121,7 @@ def _html(title: str, sections: Sequence[Section], figures: Sequence[tuple[str, 
     css, js = ((TEMPLATE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     data = json.dumps(shown.data, ensure_ascii=False, separators=(",", ":"))
     return environment.get_template("index.html.jinja").render(
-        title=title,
+        title=printable(title),
         sections=sections,
         figures=figures,
         shared=shown.shared,

@@ -13,6 +13,7 @@ from evaluation.messages import describe
 from evaluation.results import RUN_FILE, SCORES_FILE, Run, find_runs, read_run
 from evaluation.runs.stamps import CHANGED, changed_pictures
 from evaluation.terminal import printable
+from evaluation.words import counted
 
 LARGEST = 1e12
 """Of scores that are meant as such: sums of these, and of their squares, are finite."""
@@ -22,11 +23,16 @@ def selected(names: Sequence[str]) -> tuple[list[Path], list[str]]:
     """The folders of runs, and the names of those that settings ask for but nobody has made.
 
     Raises:
-        UserError: a folder that does not exist, settings that are no run, or nothing there.
+        UserError: a folder that does not exist, settings that are no run, both at once, or nothing there.
     """
     settings = [name for name in names if "=" in name and not Path(name).exists()]
     roots = [Path(name) for name in names if name not in settings]
     folders, missing = find_runs(roots) if roots else [], []
+    if settings and roots:
+        raise UserError(
+            f"{settings[0]}: a setting beside a folder ({roots[0]}): a folder's runs are taken as they are; name either "
+            "folders or the settings of runs, and choose a metric by --metric"
+        )
     if settings:
         from hydra.errors import HydraException
 
@@ -40,11 +46,17 @@ def selected(names: Sequence[str]) -> tuple[list[Path], list[str]]:
         missing = [plan.label for plan in plans if plan.folder not in made]
         if not made:
             raise UserError(
-                f"{' '.join(settings)}: none of its {len(plans)} runs are there; make them with "
+                f"{' '.join(settings)}: {_none_of(len(plans))} with "
                 f"python -m experiments.run {'' if 'experiment=' in ' '.join(settings) else '-m '}{' '.join(settings)}"
             )
         folders += made
     return folders, missing
+
+
+def _none_of(count: int) -> str:
+    return (
+        "its run is not there; make it" if count == 1 else f"none of its {count:,} runs are there; make them"
+    )
 
 
 def readable(folders: Iterable[Path]) -> Iterator[Run]:
@@ -65,7 +77,7 @@ def as_listed(run: Run) -> Run:
     changed = changed_pictures(run.folder, run.images)
     if not changed:
         return run
-    told = f"{len(changed)} pictures left out, the first {changed[0].file}: {CHANGED}"
+    told = f"{counted(len(changed), 'picture')} left out, the first {changed[0].file}: {CHANGED}"
     print(printable(f"warning: {run.folder}: {told}"), file=sys.stderr)
     keys = {row.key for row in changed}
     images = [row for row in run.images if row.key not in keys]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import reprlib
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import count, takewhile
 from pathlib import Path
@@ -17,6 +18,8 @@ from diffusers import DiffusionPipeline
 from asyndm.errors import UserError, first_line
 from asyndm.networks import pipeline_names
 
+INDEX = "model_index.json"
+HUB_ID = r"[\w-][\w.-]*/[\w-][\w.-]*"
 LIBRARIES = {"diffusers": diffusers, "transformers": transformers}
 """Whose classes a checkpoint may name; any other module would be imported, wherever it lies."""
 MULTIPLE = {
@@ -24,29 +27,83 @@ MULTIPLE = {
     "MultiControlNetUnionModel": diffusers.ControlNetUnionModel,
 }
 """Classes that hold several networks, each in a folder of its own, and the class of these."""
-TOLD = 3
-"""Names of weights in a message."""
+DENOISERS = ("transformer", "unet")
+"""Parts without which nothing can be sampled."""
+DEPTHS = ("*", "*/*", "*/*/*")
+"""Where files of a pipeline are, and of one that is part of another."""
+JSON_BYTES = 64 * 2**20
+"""More than any config or index has; a tokenizer's vocabulary is not read here."""
+TOLD, LONG = 3, 100
+"""Names of weights in a message, and characters of anything that a file names."""
 
 
 def read_index(source: str, revision: str | None = None) -> dict[str, Any]:
     """``model_index.json`` of a folder or hub id, refused if it names a class that is not served or not to be trusted.
 
     Raises:
-        UserError: it cannot be read, names another pipeline, or a part from another library.
+        UserError: it cannot be read, names another pipeline, a part from another library, or no denoising network; the
+            folder holds a pipe, a device, or code of its own.
     """
-    try:
-        index: dict[str, Any] = DiffusionPipeline.load_config(source, revision=revision)
-    except Exception as error:  # diffusers and the hub raise some ten kinds
-        raise UserError(f"model {source!r} cannot be loaded: {first_line(error)}") from error
-    name = index.get("_class_name")
+    folder = Path(source)
+    if folder.is_dir():
+        check_files(source, folder)
+        index = read_json(source, folder, folder / INDEX)
+    else:
+        try:
+            index = DiffusionPipeline.load_config(source, revision=revision)
+        except Exception as error:  # diffusers and the hub raise some ten kinds
+            raise UserError(f"model {source!r} cannot be loaded: {first_line(error)}") from error
+    name = index.get("_class_name") if isinstance(index, dict) else None
     if name is None:
-        raise UserError(f"model {source!r} cannot be read: its model_index.json names no class of pipeline")
+        raise UserError(f"model {source!r} cannot be read: its {INDEX} names no class of pipeline")
     if name not in pipeline_names():
         raise UserError(
-            f"model {source!r} is a {name}, which asyndm does not serve: see docs/models.md for those it does"
+            f"model {source!r} is a {_shown(name)}, which asyndm does not serve: see docs/models.md for those it does"
         )
     check_libraries(source, index)
-    return index
+    if folder.is_dir():
+        check_code(source, folder)
+    parts = [
+        part for part in DENOISERS if part in inspect.signature(getattr(diffusers, name).__init__).parameters
+    ]
+    if not any(_is_named(index.get(part)) for part in parts):
+        raise UserError(
+            f"model {source!r} has no {' or '.join(parts)}: {INDEX} names none, and without it nothing can be sampled; "
+            "get a whole copy"
+        )
+    checked: dict[str, Any] = index
+    return checked
+
+
+def check_files(source: str, folder: Path) -> None:
+    """Refuse a folder with a pipe or a device in it: whoever opens one may wait for ever.
+
+    Raises:
+        UserError: there is one.
+    """
+    for file in (file for depth in DEPTHS for file in sorted(folder.glob(depth))):
+        if file.exists() and not file.is_file() and not file.is_dir():
+            raise UserError(
+                f"model {source!r}: {file.relative_to(folder)} is no file but a pipe or a device; remove it"
+            )
+
+
+def read_json(source: str, folder: Path, file: Path) -> Any:
+    """What a JSON file of a checkpoint's folder holds.
+
+    Raises:
+        UserError: it is too large, nested too deeply, or no JSON.
+    """
+    try:
+        if file.stat().st_size > JSON_BYTES:
+            raise ValueError(f"larger than {JSON_BYTES >> 20} MB")
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else first_line(error)
+        raise UserError(
+            f"model {source!r} cannot be read: {file.relative_to(folder)} is no such JSON as it should be ({reason}); "
+            "get a whole copy"
+        ) from error
 
 
 def check_libraries(source: str, index: Mapping[str, Any]) -> None:
@@ -55,18 +112,21 @@ def check_libraries(source: str, index: Mapping[str, Any]) -> None:
     Raises:
         UserError: there is one, or a part that is named by anything but a library and a class.
     """
-    settings = _settings(getattr(diffusers, index["_class_name"]))
+    kind = getattr(diffusers, index["_class_name"])
+    settings, taken = _settings(kind), inspect.signature(kind.__init__).parameters
     for part, named in index.items():
-        if part.startswith("_") or part in settings or not _names_something(named):
+        if part.startswith("_") or part in settings or _is_left_out(named):
             continue
-        if not isinstance(named, (list, tuple)) or [type(each) for each in named] != [str, str]:
+        if part not in taken and not _names_something(named):
+            continue
+        if not _is_named(named):
             raise UserError(
-                f"model {source!r} names {named} as its {part}: that is no library and one of its classes"
+                f"model {source!r} names {_shown(named)} as its {_shown(part)}: that is no library and one of its classes"
             )
         library, name = named
         if library not in LIBRARIES and not inspect.ismodule(getattr(diffusers.pipelines, library, None)):
             raise UserError(
-                f"model {source!r} names {library}.{name} as its {part}: only classes of "
+                f"model {source!r} names {_shown(f'{library}.{name}')} as its {_shown(part)}: only classes of "
                 f"{' and '.join(LIBRARIES)} are loaded, no code of a checkpoint is run"
             )
 
@@ -80,20 +140,40 @@ def _settings(kind: Any) -> set[str]:
     }
 
 
+def _is_named(named: object) -> bool:
+    """Whether this is a library and one of its classes."""
+    return isinstance(named, (list, tuple)) and [type(each) for each in named] == [str, str]
+
+
+def _is_left_out(named: object) -> bool:
+    return isinstance(named, (list, tuple)) and list(named) == [None, None]
+
+
 def _names_something(value: object) -> bool:
     """Whether there is text in a list or mapping: then it can only be meant to name a class."""
-    if isinstance(value, dict):
-        value = [*value, *value.values()]
-    return isinstance(value, (list, tuple)) and any(isinstance(v, str) or _names_something(v) for v in value)
+    return not isinstance(value, str) and any(
+        isinstance(each, str) or (isinstance(each, dict) and each) for each in _within(value)
+    )
+
+
+def _within(value: object) -> Iterator[object]:
+    """A value of a JSON file and all values in it, however deep."""
+    waiting = [value]
+    while waiting:
+        each = waiting.pop()
+        yield each
+        if isinstance(each, (list, tuple, dict)):
+            waiting += each.values() if isinstance(each, dict) else each
+
+
+def _shown(named: object) -> str:
+    """What a file names, on one line and not too long."""
+    return " ".join((named if isinstance(named, str) else reprlib.repr(named)).split())[:LONG]
 
 
 def left_out(index: Mapping[str, Any]) -> dict[str, None]:
     """Parts that a pipeline was saved without, such as T5; diffusers loads it only if it is told so."""
-    return {
-        part: None
-        for part, named in index.items()
-        if isinstance(named, (list, tuple)) and list(named) == [None, None]
-    }
+    return {part: None for part, named in index.items() if _is_left_out(named)}
 
 
 def fetch(
@@ -110,29 +190,32 @@ def fetch(
         folder = Path(
             kind.download(source, revision=revision, variant=variant, use_safetensors=True, **given)
         )
-    check_code(source, folder)
+        check_code(source, folder)
     return folder
 
 
-def check_code(source: str, folder: Path | None = None) -> None:
-    """Refuse a checkpoint's folder, by default the source itself, with a config that names code of its own.
+def check_code(source: str, folder: Path) -> None:
+    """Refuse a checkpoint's folder with a config that names code of its own, or with another index in it that does.
 
     Raises:
         UserError: there is one.
     """
-    folder = folder or Path(source)
-    for file in sorted(folder.glob("*/*config*.json")):
-        if _has_key(json.loads(file.read_text(encoding="utf-8")), "auto_map"):
+    for file in (file for depth in DEPTHS[1:] for file in sorted(folder.glob(f"{depth}config*.json"))):
+        held = read_json(source, folder, file) if file.is_file() else None
+        if any(isinstance(each, dict) and "auto_map" in each for each in _within(held)):
             raise UserError(
                 f"model {source!r} names code of its own in {file.relative_to(folder)} (auto_map): "
                 "no code of a checkpoint is run; without that entry the library's class is used"
             )
-
-
-def _has_key(value: object, key: str) -> bool:
-    if isinstance(value, dict):
-        return key in value or any(_has_key(each, key) for each in value.values())
-    return isinstance(value, list) and any(_has_key(each, key) for each in value)
+    for file in (file for depth in DEPTHS[:2] for file in sorted(folder.glob(f"{depth}/{INDEX}"))):
+        index = read_json(source, folder, file)
+        name = index.get("_class_name") if isinstance(index, dict) else None
+        kind = getattr(diffusers, name, None) if isinstance(name, str) else None
+        if not isinstance(kind, type) or not issubclass(kind, DiffusionPipeline):
+            raise UserError(
+                f"model {source!r} names {_shown(name)} in {file.relative_to(folder)}: that is no pipeline of diffusers"
+            )
+        check_libraries(f"{source}/{file.relative_to(folder).parent}", index)
 
 
 def load_networks(
@@ -164,7 +247,7 @@ def load_networks(
 
 def _class_of(named: Any) -> Any:
     """The class of a part that is a network of diffusers or transformers; None of any other."""
-    if not isinstance(named, (list, tuple)) or named[0] not in LIBRARIES:
+    if not _is_named(named) or named[0] not in LIBRARIES:
         return None
     kind = getattr(LIBRARIES[named[0]], named[1], None)
     return kind if isinstance(kind, type) and issubclass(kind, torch.nn.Module) else None
@@ -187,12 +270,12 @@ def _load_network(
     )
     if missing := report["missing_keys"]:
         raise UserError(
-            f"model {source!r}: {folder.name} has no weights for {_some(missing)} of its {kind.__name__}, "
+            f"model {source!r}: {folder.name} has no weights for {some_of(missing)} of its {kind.__name__}, "
             "which would be random numbers: get a whole copy, saved for these versions of diffusers and transformers"
         )
     if unexpected := [key for key in report["unexpected_keys"] if not _is_of_more(network, key)]:
         raise UserError(
-            f"model {source!r}: {folder.name} has weights that its {kind.__name__} does not: {_some(unexpected)}; "
+            f"model {source!r}: {folder.name} has weights that its {kind.__name__} does not: {some_of(unexpected)}; "
             f"{folder.name}/config.json is of another network, or of other versions of diffusers and transformers"
         )
     return network
@@ -207,7 +290,7 @@ def _is_of_more(network: Any, key: str) -> bool:
     return below not in dict(network.named_children())
 
 
-def _some(keys: Iterable[str]) -> str:
+def some_of(keys: Iterable[str]) -> str:
     """The first names of weights, and how many more there are."""
     names = sorted(keys)
     more = f" and {len(names) - TOLD} more" if len(names) > TOLD else ""
@@ -224,5 +307,5 @@ def check_filled(path: Path, pipe: Any) -> None:
         weights = network.named_parameters() if isinstance(network, torch.nn.Module) else ()
         if missing := [name for name, weight in weights if weight.is_meta]:
             raise UserError(
-                f"model file {str(path)!r}: there are no weights for {_some(missing)} of {part}; get a whole copy"
+                f"model file {str(path)!r}: there are no weights for {some_of(missing)} of {part}; get a whole copy"
             )

@@ -1,4 +1,4 @@
-"""Denoising schedules of one pixel: the straight line and three concave curves. Pure tensor maths.
+"""Denoising schedules of one pixel: the straight line and three concave curves. Pure maths, of tensors or one number.
 
 A pixel's place u is counted in rungs of the scheduler's own ladder that are left on the straight line: N-1 at its
 first timestep, 0 at its last. `asyndm.ladder` says which noise level a rung is; no curve knows.
@@ -9,12 +9,14 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from asyndm.errors import UserError, check_fraction
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -52,14 +54,24 @@ class Curve(ABC):
         Returns:
             float64 rungs of the shape of ``rungs``.
         """
-        if not 0 < remaining <= num_inference_steps:
-            raise UserError(f"remaining must be 1 to {num_inference_steps}, got {remaining}")
+        _check_remaining(remaining, num_inference_steps)
         omega = self.concavity if concavity is None else concavity
-        omega = omega.double() if isinstance(omega, Tensor) else omega
+        omega = omega if isinstance(omega, int | float) else omega.double()
         return self._advance(rungs.double(), remaining, num_inference_steps, omega)
+
+    def advance_one(self, rungs: float, remaining: int, num_inference_steps: int) -> float:
+        """`advance` of one pixel by the curve's own concavity, which needs no torch: to draw the curve."""
+        _check_remaining(remaining, num_inference_steps)
+        place: Any = np.float64(rungs)
+        return float(self._advance(place, remaining, num_inference_steps, self.concavity))
 
     @abstractmethod
     def _advance(self, u: Tensor, r: int, N: int, omega: Tensor | float) -> Tensor: ...
+
+
+def _check_remaining(remaining: int, num_inference_steps: int) -> None:
+    if not 0 < remaining <= num_inference_steps:
+        raise UserError(f"remaining must be 1 to {num_inference_steps}, got {remaining}")
 
 
 @dataclass(frozen=True)
@@ -92,8 +104,7 @@ class PiecewiseLinear(Curve):
     name: ClassVar[str] = "piecewise_linear"
 
     def _advance(self, u: Tensor, r: int, N: int, omega: Tensor | float) -> Tensor:
-        fast = torch.as_tensor((1 + omega) * (r - 1), dtype=u.dtype, device=u.device)
-        return torch.minimum(u - (1 - omega), fast)
+        return (u - (1 - omega)).clip(max=(1 + omega) * (r - 1))
 
 
 @dataclass(frozen=True)

@@ -128,9 +128,8 @@ class Texts:
         own: dict[str, Any] = {"prompt": list(self.prompts), **self.others}
         for name, value in own.items():
             is_text = TEXT.fullmatch(name) is not None
-            if is_text and isinstance(value, str):
-                own[name] = [value] * count
-            elif name in pictures and value is not None and not _is_batch(value) and total > 1:
+            is_picture = name in pictures and value is not None and not _is_batch(value)
+            if (is_text and isinstance(value, str)) or (is_picture and total > 1):
                 own[name] = [value] * count
             elif is_text and isinstance(value, list):
                 own[name] = list(value)  # Z-Image writes its template into the lists it is given

@@ -8,15 +8,19 @@ from typing import Any
 
 import diffusers
 import torch
+from huggingface_hub import snapshot_download
 
-from asyndm.checkpoints import check_code, check_filled, fetch, left_out, load_networks, read_index
+from asyndm.checkpoints import HUB_ID, check_code, check_filled, fetch, left_out, load_networks, read_index
 from asyndm.errors import UserError, first_line
 from asyndm.inputs import check_pipeline
+from asyndm.loras import add_lora
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 DEVICES = ("auto", "cpu", "cuda")
 OFFLOADS = ("none", "model", "sequential")
 SINGLE_FILE = ".safetensors"
+CONFIGS = ["*.json", "*.txt", "*.model"]
+"""Of a checkpoint on the hub, what is not its weights: configs and tokenizers."""
 
 
 def load(
@@ -51,7 +55,8 @@ def load(
 
     Raises:
         UserError: unknown dtype or device, GPU absent, half precision on the CPU, no such folder, hub unreachable,
-            a class that is not served, weights that are no safetensors, weights that are missing or belong nowhere.
+            a class that is not served, weights that are no safetensors, weights that are missing or belong nowhere, also
+            of the LoRA.
     """
     where = choose_device(device)
     kind = choose_dtype(dtype, where)
@@ -61,7 +66,7 @@ def load(
     )
     check_pipeline(pipe)
     if lora is not None:
-        _add_lora(pipe, lora)
+        add_lora(pipe, lora)
     for asked, method in ((vae_slicing, "enable_slicing"), (vae_tiling, "enable_tiling")):
         if asked:
             getattr(pipe.vae, method)()
@@ -112,7 +117,7 @@ def _from_file(path: Path, dtype: torch.dtype, config: str | Path | None) -> Any
 
 
 def _index_of_file(path: Path, config: str | Path | None) -> tuple[str, dict[str, Any]]:
-    """Where the configs of a single file's model are, and the index that is there."""
+    """The folder of the configs of a single file's model, from the hub if need be, and the index that is there."""
     if path.suffix != SINGLE_FILE:
         raise UserError(
             f"model file {str(path)!r}: only {SINGLE_FILE} files are read, as others can hold code"
@@ -125,25 +130,17 @@ def _index_of_file(path: Path, config: str | Path | None) -> tuple[str, dict[str
             config = str(known["pretrained_model_name_or_path"])
         source = _existing(config)
         index = read_index(source)
-        check_code(source)
-        return source, index
+        folder = Path(source)
+        if not folder.is_dir():
+            folder = Path(snapshot_download(source, allow_patterns=CONFIGS))
+            check_code(source, folder)
+        return str(folder), index
     except UserError as error:
         raise UserError(
             f"model file {str(path)!r}: {error}; config=FOLDER says where its configs are"
         ) from error
     except Exception as error:  # likewise
         raise UserError(f"model file {str(path)!r} cannot be loaded: {first_line(error)}") from error
-
-
-def _add_lora(pipe: Any, lora: str | Path) -> None:
-    source = Path(str(lora)).expanduser()
-    if source.is_file() and source.suffix != SINGLE_FILE:
-        raise UserError(f"lora {str(lora)!r}: only {SINGLE_FILE} files are read, as others can hold code")
-    folder, name = (source.parent, source.name) if source.is_file() else (lora, None)
-    try:
-        pipe.load_lora_weights(str(folder), weight_name=name, use_safetensors=True)
-    except Exception as error:  # likewise; without peft diffusers says so
-        raise UserError(f"lora {str(lora)!r} cannot be loaded: {first_line(error)}") from error
 
 
 def check_offload(offload: str, device: torch.device) -> None:
@@ -200,7 +197,7 @@ def _existing(path: str | Path) -> str:
         return str(folder)
     if text.endswith(SINGLE_FILE):
         raise UserError(f"model: there is no file {text!r}")
-    if isinstance(path, Path) or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", text):
+    if isinstance(path, Path) or not re.fullmatch(HUB_ID, text):
         raise UserError(f"model: there is no folder {text!r}")
     return text
 

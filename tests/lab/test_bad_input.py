@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import logging
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -26,6 +28,9 @@ BAD = [
     (["num_steps=10"], "num_steps: no such setting (did you mean num_inference_steps or model.num_inf"),
     (["+num_steps=10"], "num_steps: no such setting (did you mean num_inference_steps?)"),
     (["curve.concavty=0.5"], "curve.concavty: no such setting (did you mean curve.concavity?)"),
+    (["guidance.scale=4"], "guidance.scale: no such setting (did you mean guidance.guidance_scale?)"),
+    (["mask.kindd=3"], "mask.kindd: no such setting (did you mean prompt_set."),
+    (["steps=4"], "steps: no such setting (did you mean num_inference_steps or model.num_inf"),
     (["concavity=0.5"], "concavity: no such setting (did you mean curve.concavity?)"),
     (
         ["metric=clip_shapes", "metric.clip_shapes.modle=x"],
@@ -227,6 +232,25 @@ def test_a_hub_that_gives_no_reason_is_refused_in_one_line(lab: Lab, monkeypatch
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", fail)
     refused(lab, ["model=sd15"], "(ConnectionError: no reason given)")
+
+
+@pytest.mark.parametrize("loud", [False, True])
+def test_what_the_hub_s_client_logs_is_for_the_verbose(
+    lab: Lab, loud: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logger, logged = logging.getLogger("huggingface_hub.utils._http"), logging.StreamHandler(io.StringIO())
+
+    def fail(*_: object, **__: object) -> None:
+        logger.warning("thrown while requesting")
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", fail)
+    logger.addHandler(logged)
+    try:
+        assert lab(*["-v"] * loud, "model=sd15").status == 1
+    finally:
+        logger.removeHandler(logged)
+    assert bool(logged.stream.getvalue()) == loud
 
 
 def test_a_full_disk_is_refused(lab: Lab, small_disk: Path) -> None:

@@ -294,7 +294,7 @@ def test_clock_jumps(fault: Fault, jump: int, capsys: pytest.CaptureFixture[str]
 def test_one_image_of_no_numbers(fault: Fault) -> None:
     process = fault.broken(hook="overflow(5)")
     _, error = process.communicate(timeout=180)
-    assert process.returncode == 1 and "error: 1 images are no numbers, the first " in error, error
+    assert process.returncode == 1 and "error: no numbers in 1 image, the first " in error, error
     folder = fault.lab.only_run()
     assert len(list(folder.glob("images/[!.]*.png"))) == 23 and len(read_run(folder).images) == 23
     fault.mended("NaN latents of one image", "all others made, the bad one named")

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from asyndm.curves import Curve, Exponential, PiecewiseLinear, Quadratic
+from asyndm.curves import Curve, Exponential, Linear, PiecewiseLinear, Quadratic
 from asyndm.errors import UserError
 from evaluation.labels import labels
 from evaluation.results import Run, ScoreRow, find_runs, read_run
 from evaluation.tables import Row, table
-from evaluation.traces import encode_previews, read_previews, read_trace
+from evaluation.traces import encode, encode_previews, read_previews, read_trace, trace
+from experiments.config import CONF
 from experiments.cost import evaluations_per_image
 from experiments.figures import cost, curves, lines, seeds, strip, style
 from experiments.figures.__main__ import draw, main
@@ -240,6 +245,27 @@ def test_the_region_drawn_holds_every_path_drawn() -> None:
         curves.figure(2)
 
 
+@pytest.mark.parametrize("kind", [Linear, Quadratic, PiecewiseLinear, Exponential])
+def test_one_pixel_without_torch_goes_as_a_tensor_of_pixels(kind: type[Curve]) -> None:
+    curve, places = kind(0.3), [0.0, 1.3, 7.7, 20.0]
+    for remaining in (1, 5, 20):
+        together = curve.advance(torch.tensor(places, dtype=torch.float64), remaining, 20)
+        assert together.tolist() == [curve.advance_one(place, remaining, 20) for place in places]
+    with pytest.raises(UserError, match="remaining must be 1 to 20, got 0"):
+        curve.advance_one(1.0, 0, 20)
+
+
+def test_reports_and_their_schedules_need_no_torch() -> None:
+    code = (
+        "import sys, experiments.report.__main__; from experiments.figures import curves; "
+        "from asyndm.curves import Quadratic; curves.path(Quadratic(0.5), [True] * 4, 4); "
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert (
+        subprocess.run([sys.executable, "-c", code], check=False, cwd=CONF.parent, timeout=60).returncode == 0
+    )
+
+
 def sampled(lab: Lab) -> list[Run]:
     assert lab("-m", "mask=none,global,dynamic", "curve=quadratic").status == 0
     return [read_run(folder) for folder in find_runs([lab.runs])]
@@ -359,6 +385,51 @@ def test_errors_are_one_line_that_names_the_remedy(
     assert "takes 3 values or more" in said[0] and "no run of DM_concave and AsynDM; ask for it" in said[1]
 
 
+def with_previews(folder: Path, prompt: str, steps: int = 3) -> Run:
+    """A run of AsynDM with one picture, its trace over so many steps and its predicted pictures."""
+    run = make_run(folder, ASYNDM, [Made(prompt)])
+    levels = np.linspace(1000, 0, steps)[:, None, None] * np.ones((steps, 4, 4))
+    way = trace(list(range(1, steps + 1)), levels, np.ones((steps, 1, 4, 4)))
+    (folder / "traces" / "p0_0.png").write_bytes(encode(way))
+    (folder / "previews").mkdir()
+    previews = [Image.new("RGB", (16, 16))] * steps
+    (folder / "previews" / "p0_0.png").write_bytes(encode_previews(previews))
+    return run
+
+
+@pytest.mark.fault(
+    what="a prompt with control characters or marks that reorder a line",
+    kind="texts of files that break a figure",
+    now="they are spelled out in every figure, whose SVG stays XML",
+)
+def test_no_text_breaks_a_figure(tmp_path: Path) -> None:
+    run = with_previews(tmp_path / "a", "a \x1b[31mred\x1b]0;HACK\x07 dog \u202e\uffff")
+    (image,) = run.images
+    figure = strip.figure(run, replace(image, subjects=("a \x9b1mcat",)))
+    figure.suptitle("\x1b as lines and cost have it")
+    style.save(figure, tmp_path / "strip")
+    ElementTree.parse(tmp_path / "strip.svg")
+    assert not {"\x1b", "\x07", "\x9b", "\u202e", "\uffff"} & set((tmp_path / "strip.svg").read_text())
+    said = texts(figure)
+    assert r"“a \x1b[31mred\x1b]0;HACK\x07 dog \u202e\uffff”" in said and r"a \x9b1mcat" in said
+
+
+def test_a_strip_of_one_step_is_as_wide_as_it_must_be_and_says_that_colours_repeat(tmp_path: Path) -> None:
+    run = with_previews(tmp_path / "a", "a dog", steps=1)
+    image = replace(run.images[0], subjects=tuple(f"dog {i}" for i in range(6)))
+    figure = strip.figure(run, image)
+    assert figure.get_figwidth() < 3 and "colours repeat after 5 subjects" in texts(figure)
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    height = {text.get_text(): text.get_window_extent(renderer) for text in figure.findobj(Text)}
+    assert height["0\nclean"].y0 - height["dog 0"].y1 > 0.05 * figure.dpi
+
+
+@pytest.mark.parametrize("text", ["a dog and a cat " * 9, "x" * 500, "a dog " * 50_000])
+def test_a_title_is_no_wider_than_its_figure(text: str) -> None:
+    short = style.shortened(text, 2.0, 9.0, "bold")
+    assert short.endswith("…") and 1.2 < style.text_width(short, 9.0, "bold") <= 2.0
+
+
 @pytest.mark.fault(
     what="a picture of few steps and many subjects, with $ in its prompt",
     kind="text over text",
@@ -366,10 +437,7 @@ def test_errors_are_one_line_that_names_the_remedy(
 )
 @pytest.mark.parametrize("subjects", [("dog",), tuple(f"a dog called ${{number {i}}}" for i in range(9))])
 def test_no_words_of_the_strip_lie_over_others(tmp_path: Path, subjects: tuple[str, ...]) -> None:
-    run = make_run(tmp_path / "a", ASYNDM, [Made(r"a dog $\frac{1} for $5")])
-    previews = tmp_path / "a" / "previews" / "p0_0.png"
-    previews.parent.mkdir()
-    previews.write_bytes(encode_previews([Image.new("RGB", (16, 16))] * 3))
+    run = with_previews(tmp_path / "a", r"a dog $\frac{1} for $5")
     (image,) = run.images
     figure = strip.figure(run, replace(image, subjects=subjects))
     style.save(figure, tmp_path / "strip")

@@ -13,11 +13,13 @@ import pytest
 from PIL import Image
 
 from asyndm.errors import UserError
+from evaluation import row_files
 from evaluation.labels import labels
 from evaluation.results import PROMPTS_FILE, read_prompts, read_run
 from evaluation.runs.prompts import Prompt
-from experiments.checks import check_negative_prompts
+from experiments.checks import check_negative_prompts, tell_without_effect
 from experiments.plan import Plan, make_plan
+from experiments.planned import PLANNED_VARIABLE
 from tests.lab.conftest import Lab
 from tests.lab.test_config import composed
 from tests.pipelines.registry import PIPELINES
@@ -85,6 +87,27 @@ def test_what_rows_have_of_their_own_makes_another_run_and_comes_back_from_its_f
     for each in (seeded, led):
         (prompt,) = each.prompts
         assert Prompt.from_dict(json.loads(json.dumps(prompt.to_dict()))) == prompt
+
+
+@pytest.mark.fault(
+    what="negative prompts, of rows or of guidance, where guidance is off",
+    kind="settings without effect",
+    now="one line of warning a run or sweep",
+)
+def test_negative_prompts_without_effect_are_told_once(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    (lab.folder / "own.csv").write_text(ROWS)
+    own = f"prompt_set.path={lab.folder / 'own.csv'}"
+    said = lab("-m", own, "guidance.guidance_scale=1,5", "mask=none,global", "--dry-run").error
+    assert (
+        said.count("warning: ") == 1 and "own.csv: the negative prompts of prompt_set: without effect" in said
+    )
+    said = lab("guidance=none", "guidance.negative_prompt=a cat", "--dry-run").error
+    assert said.count("warning: guidance.negative_prompt: without effect where guidance is off") == 1
+    (lab.folder / "planned.json").write_text("[]")
+    monkeypatch.setenv(PLANNED_VARIABLE, str(lab.folder / "planned.json"))
+    row_files.warn_once.cache_clear()
+    tell_without_effect(plan(lab, own, "guidance=none"))
+    assert lab.said() == ""
 
 
 def test_prompts_without_anything_of_their_own_are_kept_and_known_as_they_were(lab: Lab) -> None:

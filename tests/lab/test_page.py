@@ -227,6 +227,23 @@ def test_a_hostile_text_stays_text(tmp_path: Path) -> None:
     assert ("strong", {}) in seen.found
 
 
+@pytest.mark.fault(
+    what="control characters in prompts, kinds, subjects and reasons that a page shows",
+    kind="texts of files that reorder what is read",
+    now="are spelled out on its cards",
+)
+def test_control_characters_are_spelled_out_on_cards(tmp_path: Path) -> None:
+    code = "\x1b[31m\u202e"
+    run = make_run(tmp_path / "a", ASYNDM, [Made(f"a {code} dog", kind=code, scores={code: 0.0})])
+    run = replace(run, images=[replace(image, subjects=(code,)) for image in run.images])
+    page = write_page(tmp_path / "page", code, [], [], [run])
+    plain = r"\x1b[31m\u202e"
+    data = data_of(page)
+    assert data["prompts"] == [[f"a {plain} dog", plain]] and data["subjects"] == [[plain]]
+    assert data["metrics"][0][0] == plain and data["reasons"] == ["", f"{plain}: no dog"]
+    assert not set(code[:1] + code[-1:]) & set(page.read_text())
+
+
 def test_large_pictures_become_small_and_small_ones_are_copied(tmp_path: Path) -> None:
     run = make_run(
         tmp_path / "a", DM, [Made("a large dog", size=(512, 384)), Made("a small dog", size=(256, 200))]

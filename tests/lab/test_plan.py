@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ from PIL import Image
 
 import asyndm
 from asyndm.errors import UserError
+from evaluation.choices import build_metrics
+from experiments.guidance import sampler_arguments
 from experiments.plan import Plan, chosen_device, make_plan
 from experiments.sampling import sample_arguments
 from tests.lab.conftest import Lab
@@ -25,6 +29,48 @@ class Half:
 
     def __init__(self, guidance_scale: float, negative_prompt: str | None = None) -> None:
         self.guidance_scale, self.negative_prompt = guidance_scale / 2, negative_prompt
+
+
+class Fixed:
+    """Guidance of one strength."""
+
+    guidance_scale = 3.0
+
+
+class Doubled:
+    """Guidance that works out its strength."""
+
+    def __init__(self, guidance_scale: float, negative_prompt: str | None = None) -> None:
+        self._scale = guidance_scale
+
+    @property
+    def guidance_scale(self) -> float:
+        return 2 * self._scale
+
+    @property
+    def negative_prompt(self) -> str:
+        return "blur"
+
+
+@dataclass(frozen=True, slots=True)
+class Slotted:
+    """Guidance without a mapping of its attributes."""
+
+    guidance_scale: float
+    negative_prompt: str | None = None
+
+
+class Wordy:
+    """Guidance whose strength is no number."""
+
+    guidance_scale = "strong"
+
+
+class Broken:
+    """A choice that cannot be built, whatever its group."""
+
+    def __init__(self, **settings: Any) -> None:
+        raise OSError("boom")
 
 
 def load(path: str, **settings: Any) -> Any:
@@ -127,6 +173,73 @@ def test_the_sampler_is_told_what_the_built_guidance_says(lab: Lab) -> None:
     assert sample_arguments(own)["guidance_scale"] == 2
     assert "_target_" not in sample_arguments(own)
     assert sample_arguments(plan(lab, "guidance=none"))["guidance_scale"] == 1
+
+
+@pytest.mark.fault(
+    what="a guidance class whose guidance_scale is a class attribute, a property or a slot",
+    kind="settings that are left out",
+    now="the sampler is told it",
+)
+@pytest.mark.parametrize(
+    ("name", "given", "told"),
+    [
+        ("Fixed", {}, {"guidance_scale": 3.0}),
+        ("Doubled", {"guidance_scale": 4}, {"guidance_scale": 8, "negative_prompt": "blur"}),
+        ("Slotted", {"guidance_scale": 4}, {"guidance_scale": 4}),
+    ],
+)
+def test_guidance_says_its_scale_in_any_way(name: str, given: dict[str, Any], told: dict[str, Any]) -> None:
+    assert sampler_arguments({"_target_": f"{__name__}.{name}", **given}) == told
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "message"),
+    [
+        ("Wordy", {}, "its guidance_scale is 'strong', which must be a number or None"),
+        (
+            "Slotted",
+            {"guidance_scale": float("nan")},
+            "its guidance_scale is nan, which must be a number or None",
+        ),
+        ("Slotted", {"guidance_scale": True}, "its guidance_scale is True, which must be a number or None"),
+        ("Doubled", {"guidance_scale": None}, "TypeError: unsupported operand"),
+        ("Broken", {}, "OSError: boom"),
+    ],
+)
+def test_guidance_without_a_number_is_refused(name: str, given: dict[str, Any], message: str) -> None:
+    target = f"{__name__}.{name}"
+    with pytest.raises(UserError, match=re.escape(f"guidance._target_={target}: {message}")):
+        sampler_arguments({"_target_": target, **given})
+
+
+@pytest.mark.fault(
+    what="a finished run asked for again with a class that is none, of a choice that its hash does not hold",
+    kind="settings that name no run",
+    now="refused in one line, not found",
+)
+def test_a_choice_that_is_none_is_refused_where_the_run_is_finished(lab: Lab) -> None:
+    whole = ("mask=none", "limit=1", "images_per_prompt=1")
+    assert lab(*whole).status == 0
+    for way, message in (
+        ("", f"curve._target_={__name__}.Broken: OSError: boom"),
+        ("-m", "curve._target_=no.such.Class: "),
+        ("--dry-run", "curve._target_=types.SimpleNamespace: not a Curve"),
+        ("", f"tracker._target_={__name__}.Broken: OSError: boom"),
+        ("", "tracker._target_=types.SimpleNamespace: not a Tracker"),
+    ):
+        result = lab(*whole, message.partition(": ")[0], *filter(None, [way]))
+        assert result.status == 1
+        (line,) = result.lines
+        assert line.startswith(f"error: {message}")
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [(f"{__name__}.Broken", "OSError: boom"), ("no.such.Class", "Error loading")],
+)
+def test_a_metric_that_cannot_be_built_is_named(target: str, message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(f"metric.own._target_={target}: {message}")):
+        build_metrics({"own": {"_target_": target}})
 
 
 def test_files_are_known_by_their_content(lab: Lab) -> None:

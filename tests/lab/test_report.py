@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from dataclasses import replace
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -194,6 +195,48 @@ def test_kinds_have_rows_of_their_own(tmp_path: Path) -> None:
     assert (two["n"], two["score"], two["difference"], two["wins"]) == (2, 0.5, 0.5, 1)
 
 
+def with_kinds(folder: Path, kinds: list[str]) -> None:
+    """Gives the pictures of a run these kinds."""
+    images = [replace(image, kind=kind) for image, kind in zip(read_run(folder).images, kinds, strict=True)]
+    write_rows(folder / IMAGES_FILE, ImageRow, images)
+
+
+@pytest.mark.fault(
+    what="prompt kinds called `all` or `mean of kinds`",
+    kind="names in data that mean something to the program",
+    now="are rows of their own, in quotes, beside the totals",
+)
+def test_a_kind_called_as_a_total_is_none(tmp_path: Path) -> None:
+    kinds = ["all", "all", "mean of kinds", "x"]
+    for name, method in (("dm", DM), ("asyn", ASYNDM)):
+        made(tmp_path, name, [1, 0, 1, 1], method)
+        with_kinds(tmp_path / name, kinds)
+    rows = [row for row in table(map(read_run, find_runs([tmp_path])), by_kind=True) if row["method"] == "DM"]
+    assert [(row["kind"], row["n"], row["score"]) for row in rows] == [
+        ("all", 4, 0.75),
+        ("mean of kinds", 4, pytest.approx(2.5 / 3)),
+        ("'all'", 2, 0.5),
+        ("'mean of kinds'", 1, 1.0),
+        ("x", 1, 1.0),
+    ]
+
+
+@pytest.mark.fault(
+    what="pictures of which only some have a kind, with `--by kind`",
+    kind="a total that leaves out some without a word",
+    now="a note says how many have none",
+)
+def test_pictures_without_a_kind_are_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made(tmp_path / "runs", "dm", [1, 0, 1, 1], DM)
+    with_kinds(tmp_path / "runs" / "dm", ["a", "b", "", ""])
+    note = "2 of 4 images have no kind: in no kind's row, and not in the mean of kinds."
+    assert main([str(tmp_path / "runs"), "--by", "kind"]) == 0
+    assert note in capsys.readouterr().out
+    assert main([str(tmp_path / "runs"), "--html", str(tmp_path / "page")]) == 0
+    assert note not in capsys.readouterr().out
+    assert unescape((tmp_path / "page" / "index.html").read_text()).count(note) == 1
+
+
 def test_what_differs_gets_a_column(tmp_path: Path) -> None:
     made(tmp_path, "a", [1], DM)
     assert not {"eta", "guidance", "weights"} & set(table(map(read_run, find_runs([tmp_path])))[0])
@@ -269,7 +312,7 @@ def test_the_latex_table_says_what_the_markdown_table_says(tmp_path: Path) -> No
     end = written.index(r"\end{tabular}")
     lines, said = written[:end], written[end + 1 :]
     assert lines[1] == r"\toprule" and said[-1].startswith(r"\par\smallskip{\footnotesize 95 \% intervals")
-    assert said[0] == r"\par\smallskip{\footnotesize Every row: 4 images, of 4 prompts and 1 seeds.\par}"
+    assert said[0] == r"\par\smallskip{\footnotesize Every row: 4 images, of 4 prompts and 1 seed.\par}"
     rows = [line.removesuffix(r" \\").split(" & ") for line in lines if line.endswith(r"\\")]
     assert lines[0] == rf"\begin{{tabular}}{{{'l' * len(rows[0])}}}"
     plain = [
@@ -376,7 +419,7 @@ def test_the_notes_say_how_many_images_and_whose_noise(tmp_path: Path) -> None:
     runs = [read_run(f) for f in find_runs([tmp_path])]
     rows = table(runs)
     said = notes(rows, runs)
-    assert said[0] == "Every row: 2 images, of 2 prompts and 1 seeds."
+    assert said[0] == "Every row: 2 images, of 2 prompts and 1 seed."
     assert said[1].startswith("Prompts share their seeds here")
     assert not {"images", "prompts", "seeds"} & set(lay_out(rows).heads)
     made(tmp_path, "more", [1], ASYNDM, seed=1)
@@ -419,6 +462,9 @@ def test_runs_are_found_by_the_words_they_were_made_with(
     out = capsys.readouterr().out
     assert "| DM " in out and "| AsynDM " in out and "DM_concave" not in out
     assert "Not made yet: folder-DM-2, folder-AsynDM-quadratic-0.5-2." in out
+    assert main([str(lab.runs), "metric=exact"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: metric=exact: a setting beside a folder (") and said.count("\n") == 1
     assert main([*words, "et=3"]) == 1
     assert capsys.readouterr().err.startswith("error: ")
 
@@ -443,9 +489,7 @@ def test_the_mean_over_kinds_is_told_in_every_format(
 ) -> None:
     for name, right, method in (("dm", [1, 1, 1, 0], DM), ("asyn", [1, 0, 1, 1], ASYNDM)):
         made(tmp_path / "runs", name, list(map(float, right)), method)
-        path = tmp_path / "runs" / name / IMAGES_FILE
-        pairs = zip(read_run(path.parent).images, ["single"] * 3 + ["pair"], strict=True)
-        write_rows(path, ImageRow, [replace(image, kind=kind) for image, kind in pairs])
+        with_kinds(tmp_path / "runs" / name, ["single"] * 3 + ["pair"])
     files = {name: tmp_path / f"t.{name}" for name in ("csv", "latex")}
     options = [text for name, path in files.items() for text in (f"--{name}", str(path))]
     assert main([str(tmp_path / "runs"), "--by", "kind", *options]) == 0

@@ -56,6 +56,9 @@ EDITED: dict[str, Callable[[Path], None]] = {
     "all quoted": lambda path: saved(path, quoting=csv.QUOTE_ALL, lineterminator="\n"),
     "no header": lambda path: saved(path, None, lineterminator="\n"),
     "no header, semicolons": lambda path: saved(path, None, delimiter=";"),
+    "Excel's line of the separator": lambda path: after("sep=;\r\n", path, delimiter=";"),
+    "such a line, no header": lambda path: after('"sep=|"\n', path, None, delimiter="|"),
+    "blanks about names": lambda path: saved(path, rows=lambda row: [*(f" {c} " for c in row[:4]), *row[4:]]),
     "capitals": lambda path: saved(path, [name.title() for name in COLUMNS]),
     "another order": lambda path: saved(path, COLUMNS[::-1], lambda row: row[::-1]),
     "more columns": lambda path: saved(path, [*COLUMNS, "note"], lambda row: [*row, "mine"]),
@@ -65,6 +68,11 @@ EDITED: dict[str, Callable[[Path], None]] = {
     "a line a cell, as Excel": lambda path: saved_in_cells(path),
     "no end, as Google Sheets": lambda path: (saved(path), path.write_bytes(path.read_bytes()[:-2]))[0],
 }
+
+
+def after(first: str, path: Path, header: Sequence[str] | None = COLUMNS, **form: Any) -> None:
+    saved(path, header, **form)
+    path.write_bytes(first.encode() + path.read_bytes())
 
 
 def saved_in_cells(path: Path) -> None:
@@ -131,6 +139,41 @@ def test_what_cannot_be_read_is_kept_beside(
     said = capsys.readouterr().err.strip()
     assert "kept as scores.csv.bak" in said and said.count("\n") == 0
     assert (tmp_path / "scores.csv.bak").read_bytes() == before and read_rows(path, ScoreRow) == ROWS
+
+
+@pytest.mark.fault(
+    what="a scores.csv without its header and with semicolons, whose first row is damaged",
+    kind="tables edited by people",
+    now="all other rows are read",
+)
+@pytest.mark.parametrize("bad", ["r;x;0", "0,5;1,2", 'r;"x;0;exact;1;', "r,x,0,exact,0.5,"])
+def test_a_damaged_first_row_costs_no_other(tmp_path: Path, bad: str) -> None:
+    path = tmp_path / "scores.csv"
+    saved(path, None, delimiter=";", lineterminator="\n")
+    after(f"{bad}\n", path, None, delimiter=";", lineterminator="\n")
+    table = read_table(path, ScoreRow)
+    assert list(table.rows.values()) == ROWS and table.unread.startswith("line 1: not a row of scores.csv")
+
+
+@pytest.mark.fault(
+    what="an images.csv with a row that names a file outside of `images/`, or the picture of another row",
+    kind="one file, two meanings",
+    now="scores, reports and --verify refuse the row in one line; asked for again, the run lists the picture itself",
+)
+@pytest.mark.parametrize(
+    "file",
+    ["../../secret.png", "images/../../secret.png", "/images/p.png", "a.png", "images/", "images/p_000.png"],
+)
+def test_a_row_names_a_picture_of_its_own_run(tmp_path: Path, file: str) -> None:
+    rows = [
+        ImageRow("r", p, "a dog", (), "", 0, 1, f, "ab") for p, f in (("p", "images/p_000.png"), ("q", file))
+    ]
+    write_rows(tmp_path / "images.csv", ImageRow, rows)
+    with pytest.raises(
+        UserError, match=r"images.csv, line 3: not a row of images.csv \((the|another row has the) file"
+    ):
+        read_rows(tmp_path / "images.csv", ImageRow)
+    assert list(read_table(tmp_path / "images.csv", ImageRow).rows.values()) == rows[:1]
 
 
 def test_copies_do_not_replace_each_other(tmp_path: Path) -> None:

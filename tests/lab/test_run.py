@@ -126,7 +126,7 @@ def test_a_changed_image_loses_its_score(lab: Lab) -> None:
     (folder / SCORES_FILE).write_text((folder / SCORES_FILE).read_text().replace("0.", "7.", 1))
     (folder / rows[0].file).unlink()
     result = lab(BRIGHTNESS)
-    assert result.status == 0 and "1 images came back different" in result.error
+    assert result.status == 0 and "1 image came back different" in result.error
     assert all(row.value is None or row.value < 1 for row in read_rows(folder / SCORES_FILE, ScoreRow))
 
 
@@ -152,13 +152,11 @@ def test_a_swapped_picture_counts_nowhere_and_is_made_anew(lab: Lab) -> None:
     assert "brightness 0." in said and " 2 of 2 pictures, 0 new" in said
     assert report([str(folder)]) == 0
     said = lab.said()
-    assert said.count("warning: ") == 1 and f"1 pictures left out, the first {rows[0].file}" in said
-    assert f"Left out of {folder.name}: 1 pictures" in said and "Every row: 2 images" in said
+    assert said.count("warning: ") == 1 and f"1 picture left out, the first {rows[0].file}" in said
+    assert f"Left out of {folder.name}: 1 picture other" in said and "Every row: 2 images" in said
     result = lab(*asked)
     assert result.status == 0 and "  found  " not in result.out
-    assert (
-        f"1 pictures are not those that images.csv lists, the first {Path(rows[0].file).name}" in result.error
-    )
+    assert f"1 picture other than images.csv lists, the first {Path(rows[0].file).name}" in result.error
     assert contents(folder) == before
     assert [(folder / name).read_bytes() for name in (IMAGES_FILE, SCORES_FILE)] == tables
     assert "  found  " in lab(*asked).out
@@ -204,8 +202,8 @@ def test_a_run_that_goes_on_with_other_versions_says_so(lab: Lab) -> None:
     lab()
     folder = lab.only_run()
     record = read_run(folder).record
-    now = {name: record[name] for name in ("git_commit", "versions")}
-    assert record["made_with"] == [now | {"images": 3}]
+    now, cpu = {name: record[name] for name in ("git_commit", "versions")}, {"device": "cpu"}
+    assert record["made_with"] == [now | cpu | {"images": 3}]
     then = {"git_commit": "0123456789", "versions": now["versions"] | {"torch": "0.4"}}
     write_json(folder / "run.json", {k: v for k, v in (record | then).items() if k != "made_with"})
     assert lab().lines == []
@@ -217,7 +215,7 @@ def test_a_run_that_goes_on_with_other_versions_says_so(lab: Lab) -> None:
         "(begun with 0123456): its images can differ in the last bits"
     )
     record = read_run(folder).record
-    assert record["made_with"] == [then | {"images": 2}, now | {"images": 1}]
+    assert record["made_with"] == [then | cpu | {"images": 2}, now | cpu | {"images": 1}]
     assert {name: record[name] for name in then} == then
     assert lab().lines == []
 
@@ -229,9 +227,12 @@ def test_a_record_of_nonsense_is_written_anew(lab: Lab) -> None:
     write_json(folder / "run.json", record | {"batch_size": -2})
     (folder / read_rows(folder / IMAGES_FILE, ImageRow)[0].file).unlink()
     (line,) = lab().lines
-    assert "run.json: not the record of a run (batch_size)" in line and "written anew" in line
+    assert "run.json: not the record of a run (batch_size)" in line and "kept as run.json.bak" in line
+    assert json.loads((folder / "run.json.bak").read_text())["batch_size"] == -2
     assert contents(folder) == before and read_run(folder).record["batch_size"] == record["batch_size"]
-    lost, own = read_run(folder).record["made_with"]
+    record = read_run(folder).record
+    lost, own = record["made_with"]
+    assert (record["git_commit"], record["versions"]) == (None, {})
     assert lost == {"git_commit": None, "versions": {}, "images": 2} and own["images"] == 1
 
 

@@ -14,6 +14,8 @@ from experiments.scale import Cost, main, make_runs, measure
 
 def test_the_folders_are_those_of_finished_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_runs(tmp_path / "runs", 8)
+    pictures = [path.read_bytes() for path in (tmp_path / "runs").rglob("*.png")]
+    assert len(pictures) == len(set(pictures)) == 8 + 4
     assert score([str(tmp_path / "runs"), "metric=exact"]) == 0
     assert capsys.readouterr().out.count("4 of 4 pictures, 0 new") == 2
     assert report([str(tmp_path / "runs")]) == 0

@@ -16,6 +16,7 @@ from evaluation.row_files import write_rows
 from evaluation.runs import stamps
 from evaluation.runs.stamps import STAMPS_FILE, Stamps, changed_pictures
 from experiments.status import main as status
+from tests.lab.test_results import RECORD
 
 
 @pytest.fixture
@@ -125,7 +126,7 @@ def test_processes_add_to_the_same_stamps(run: Path, monkeypatch: pytest.MonkeyP
 )
 def test_every_picture_is_verified(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert status([str(run.parent), "--verify"]) == 0
-    assert capsys.readouterr().out == "6 pictures are those listed, 0 are not\n"
+    assert capsys.readouterr().out == "6 pictures as listed, 0 not\n"
     shutil.copy(run / "images/1.png", run / "images/0.png")
     (run / "images/2.png").write_bytes((run / "images/2.png").read_bytes()[:60])
     (run / "images/3.png").unlink()
@@ -134,8 +135,26 @@ def test_every_picture_is_verified(run: Path, capsys: pytest.CaptureFixture[str]
         f"changed: {run / 'images/0.png'}",
         f"cut short: {run / 'images/2.png'}",
         f"missing: {run / 'images/3.png'}",
-        "3 pictures are those listed, 3 are not; the same experiments.run command makes them anew",
+        "3 pictures as listed, 3 not; the same experiments.run command makes them anew",
     ]
     (run / IMAGES_FILE).unlink()
     assert status([str(run.parent), "--verify"]) == 1
     assert "images.csv: lists none of the pictures that are there" in capsys.readouterr().err
+
+
+@pytest.mark.fault(
+    what="rows taken out of images.csv, with their pictures or without",
+    kind="pictures that are no longer those that were listed",
+    now="`experiments.status --verify` names the pictures without a row and counts the rows that are gone; asked for "
+    "again, the run lists them, scores them anew, and makes anew those that are other ones than when last read",
+)
+def test_a_picture_without_a_row_is_named(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_rows(run / IMAGES_FILE, ImageRow, images(run)[1:])
+    assert status([str(run.parent), "--verify"]) == 1
+    assert capsys.readouterr().out.splitlines()[0] == f"not in images.csv: {run / 'images/0.png'}"
+    write_json(run / "run.json", RECORD | {"images": 6})
+    (run / "images/0.png").unlink()
+    assert status([str(run.parent), "--verify"]) == 1
+    lost, total = capsys.readouterr().out.splitlines()
+    assert lost == f"1 of the run's pictures neither listed nor there: {run / IMAGES_FILE}"
+    assert total.startswith("5 pictures as listed, 1 not")

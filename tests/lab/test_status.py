@@ -12,6 +12,7 @@ import pytest
 
 from asyndm.errors import UserError
 from evaluation.results import read_run
+from experiments.status import Part, table
 from experiments.status import main as status
 from tests.lab.test_results import RECORD
 
@@ -93,13 +94,29 @@ def test_what_is_no_file_is_named(
     assert said_of(tmp_path / "bad", capsys)[0] == 2
 
 
-@pytest.mark.parametrize("version", [2, 2.5, "2", 10**400])
+@pytest.mark.parametrize("version", [2, 2.5, "2", "v2", "2.0.1", [2], {"major": 2}, True, 10**400])
 def test_a_newer_record_is_named_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], version: Any
 ) -> None:
     (tmp_path / "run.json").write_text(json.dumps({"schema_version": version}))
     told, said = said_of(tmp_path, capsys)
     assert told == 2 and said.count("\n") == 1 and "is newer than this program's 1; update it" in said
+
+
+@pytest.mark.fault(
+    what="names of runs that a terminal has no room for",
+    kind="tables wider than the terminal",
+    now="names are cut in the middle, then columns left out; a file or a pipe gets all of it",
+)
+@pytest.mark.parametrize(("width", "columns"), [(120, 6), (80, 6), (60, 3), (40, 3)])
+def test_the_table_fits_its_terminal(width: int, columns: int) -> None:
+    names = [f"shapes-AsynDM-piecewise_linear-0.5-10 {end}" for end in ("3e1f/12", "9a70/12")]
+    parts = [Part(name, "interrupted", 2500, 10_000, 3.25, "scoring") for name in names]
+    lines = table(parts, width).splitlines()
+    assert all(len(line) <= width for line in lines) and len(set(lines)) == len(lines)
+    assert all(word in lines[1] for word in ("shapes", "1f/12", "interrupted", "2,500/10,000"))
+    assert len(lines[0].split()) == columns
+    assert all(name in table(parts) for name in names) and "doing" in table(parts)
 
 
 @pytest.mark.fault(
@@ -137,6 +154,7 @@ def test_texts_of_files_do_not_steer_the_terminal(tmp_path: Path, capsys: pytest
         {"batch_size": 10**400},
         {"timings": {"sampling_seconds": "soon"}},
         {"device": {"type": "cpu", "threads": "all"}},
+        {"device": {"type": 3}},
         {"metrics": []},
         {"made_with": [{}]},
     ],

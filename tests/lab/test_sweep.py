@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,12 +15,13 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from asyndm.errors import UserError
 from evaluation.messages import describe
 from experiments.compose import Composer
 from experiments.config import CONF, register
 from experiments.plan import Plan
 from experiments.run import main
-from experiments.sweep import planned
+from experiments.sweep import _shown, jobs, planned
 from experiments.trackers import Tracker
 from tests.lab.conftest import Lab
 
@@ -28,8 +31,16 @@ OTHER_PROMPTS = "- {text: a dog, subjects: [dog]}\n"
 class Editor(Tracker):
     """Someone who edits the prompt file as soon as the first run is there."""
 
+    prompts = OTHER_PROMPTS
+
     def finish(self, plan: Plan, *_: Any) -> None:
-        Path(plan.config["prompt_set"]["path"]).write_text(OTHER_PROMPTS)
+        Path(plan.config["prompt_set"]["path"]).write_text(self.prompts)
+
+
+class Breaker(Editor):
+    """Someone whose editor has saved half of it."""
+
+    prompts = "- {text: a dog, subj"
 
 
 @pytest.fixture
@@ -151,16 +162,29 @@ def test_quiet_says_results_only_and_verbose_what_is_checked(lab: Lab) -> None:
 )
 def test_a_job_that_is_no_longer_the_run_it_was_planned_as_stops(lab: Lab) -> None:
     result = lab("-m", "mask=none,global,dynamic", f"tracker._target_={__name__}.Editor")
-    wrong = [line for line in result.lines if line.startswith("error: ")]
-    assert result.status == 1 and len(wrong) == 2
+    assert result.status == 1 and len(result.lines) == 2  # Hydra adds none
     assert all(
-        "was planned as run" in line and line.endswith("give the same command again") for line in wrong
+        line.startswith("error: ")
+        and "was planned as run" in line
+        and line.endswith("give the same command again")
+        for line in result.lines
     )
     run = lab.only_run()  # nothing is left of those that were planned
     assert run.name.startswith("folder-DM-2-")
     assert json.loads((run / "state.json").read_text())["state"] == "done"
     assert [path.name for path in (lab.runs / ".hydra").iterdir()] == ["multirun.yaml"]
     assert lab("-m", "mask=none,global").status == 0 and len(list(lab.runs.glob("*-*/run.json"))) == 3
+
+
+@pytest.mark.fault(
+    what="the prompt file goes away or is half-saved while a sweep runs",
+    kind="files that change",
+    now="jobs that cannot be planned stop with one line, and are pending no longer",
+)
+def test_a_job_that_cannot_be_planned_any_more_is_not_pending(lab: Lab) -> None:
+    result = lab("-m", "mask=none,global", "shard=1/1", f"tracker._target_={__name__}.Breaker")
+    assert result.status == 1 and len([line for line in result.lines if line.startswith("error: ")]) == 1
+    assert lab.only_run().name.startswith("folder-DM-2-")
 
 
 @pytest.mark.parametrize(
@@ -171,6 +195,45 @@ def test_a_glob_is_all_choices_of_its_group(lab: Lab, choices: str, curves: list
     result = lab("-m", "--dry-run", f"curve={choices}", "mask=global")
     names = [line.split("-")[2] for line in result.out.splitlines() if "DM_concave" in line]
     assert result.status == 0 and names == curves
+
+
+@pytest.mark.fault(
+    what="a glob that matches no choice, or a range of nothing",
+    kind="settings that are not what was meant",
+    now="refused in one line that names the setting and the choices",
+)
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ("curve=glob(z*)", "matches none of exponential, linear, piecewise_linear, quadratic"),
+        ("curve=glob(*, exclude=*)", "matches none of exponential"),
+        ("limit=glob(*)", "a glob is of choices; give values"),
+        ("seed=range(3,3)", "has no values; give at least one"),
+        ("eta=range(0.0,1.0,0.0)", "the step must not be 0"),
+        ("curve.concavity=interval(0,1)", "an interval is for a search; give values"),
+    ],
+)
+def test_a_sweep_over_nothing_is_refused(lab: Lab, given: str, why: str) -> None:
+    result = lab("-m", given)
+    assert result.status == 1 and result.out == ""
+    (line,) = result.lines
+    assert line.startswith(f"error: {given}: {why}")
+
+
+def test_an_experiment_that_sweeps_over_nothing_is_refused(hydra: None) -> None:
+    with pytest.raises(UserError, match=re.escape("curve=glob(z*): matches none of exponential")):
+        list(jobs({"curve": "glob(z*)"}, [], Composer()))
+
+
+def test_progress_is_measured_without_the_first_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("experiments.sweep.PATIENCE", 0)
+    said = io.StringIO()
+    monkeypatch.setattr("sys.stderr", said)
+    for number in _shown(range(30), "checking"):
+        time.sleep(0.02 if number else 0.6)
+    rates = [float(rate) for rate in re.findall(r"([0-9.]+)job/s", said.getvalue())]
+    assert rates and all(rate > 15 for rate in rates) and "s/job" not in said.getvalue()
+    assert list(_shown([], "checking")) == [] and list(_shown([1], "checking")) == [1]
 
 
 @pytest.mark.fault(

@@ -120,13 +120,14 @@ def test_what_is_given_counts_more_than_the_environment(
     assert WandbTracker(mode=given).mode == mode
 
 
-def test_an_unknown_mode_of_the_environment_is_a_warning(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("multirun", [[], ["-m"]])
+def test_an_unknown_mode_of_the_environment_is_refused(
+    lab: Lab, multirun: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("WANDB_MODE", "ofline")
-    result = lab("tracker=wandb")
-    assert result.status == 0 and result.lines == [
-        "warning: WandbTracker gave up (WANDB_MODE=ofline: choose from offline, online, shared, disabled); "
-        "the run goes on; the same command tells it again"
-    ]
+    result = lab(*multirun, "tracker=wandb")
+    assert result.status == 1 and result.out == "" and not list(lab.folder.rglob("*.png"))
+    assert result.lines == ["error: WANDB_MODE=ofline: choose from offline, online, shared, disabled"]
 
 
 def test_a_missing_package_is_a_warning(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import re
 import shutil
@@ -16,6 +17,7 @@ from diffusers import ControlNetModel, MultiControlNetModel, StableDiffusionCont
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModelWithProjection
 
+from asyndm.checkpoints import INDEX, JSON_BYTES
 from asyndm.errors import UserError
 from asyndm.models import load, read_parts
 from tests.conftest import make_pipeline
@@ -102,6 +104,99 @@ def test_no_class_is_imported_that_an_index_names(
         with pytest.raises(UserError, match=message) as caught:
             read(folder)
         assert "\n" not in str(caught.value)
+    assert not (folder.parent / "MARK").exists()
+
+
+@pytest.mark.fault(
+    what="a checkpoint whose `model_index.json` or configs are not what they should be: a list, null, too deep",
+    kind="strangers' JSON",
+    now="refused in one line, with the file",
+)
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        (INDEX, "[1]", "its model_index.json names no class of pipeline"),
+        (INDEX, '"x"', "its model_index.json names no class of pipeline"),
+        (INDEX, "null", "its model_index.json names no class of pipeline"),
+        (INDEX, "{", r"model_index.json is no such JSON as it should be \(Expecting property"),
+        (INDEX, "[" * 100_000, r"model_index.json is no such JSON as it should be \(nested too deeply\)"),
+        ("unet/config.json", "[" * 100_000, r"unet/config.json is no such JSON .* \(nested too deeply\)"),
+        ("tokenizer/tokenizer_config.json", "x", r"tokenizer_config.json is no such JSON as it should be"),
+    ],
+)
+def test_json_that_is_none_is_refused(file: str, text: str, message: str, folder: Path) -> None:
+    (folder / file).write_text(text)
+    for read in (load, read_parts):
+        with pytest.raises(UserError, match=message) as caught:
+            read(folder)
+        assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
+
+
+def test_json_without_end_is_refused(folder: Path) -> None:
+    with (folder / INDEX).open("r+b") as file:
+        file.truncate(JSON_BYTES + 1)
+    with pytest.raises(UserError, match=r"model_index.json is no such JSON .* \(larger than 64 MB\)"):
+        read_parts(folder)
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        (None, "names None as its unet: that is no library and one of its classes"),
+        ("mdl.evil.X", "names mdl.evil.X as its unet: that is no library and one of its classes"),
+        (7, "names 7 as its unet: that is no library and one of its classes"),
+        ([None, None], "has no unet: model_index.json names none, and without it nothing can be sampled"),
+        (["e\nvil", "X"], "names e vil.X as its unet: only classes of"),
+    ],
+)
+def test_a_denoiser_that_is_none_is_refused(named: object, message: str, folder: Path) -> None:
+    change_json(folder / INDEX, unet=named)
+    for read in (load, read_parts):
+        with pytest.raises(UserError, match=message) as caught:
+            read(folder)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.fault(
+    what="a pipe or a device in the place of a file of a checkpoint",
+    kind="files that never end",
+    now="refused in one line, with the file",
+)
+@pytest.mark.parametrize("place", ["unet/config.json", "foo/aconfig.json", UNET, "pipe", "a/b/config.json"])
+@pytest.mark.parametrize("read", [load, read_parts])
+def test_a_pipe_in_a_checkpoint_is_not_waited_for(read: Callable[..., Any], place: str, folder: Path) -> None:
+    (folder / place).parent.mkdir(parents=True, exist_ok=True)
+    (folder / place).unlink(missing_ok=True)
+    os.mkfifo(folder / place)
+    with pytest.raises(UserError, match=f"{place} is no file but a pipe or a device; remove it"):
+        read(folder)
+
+
+def test_an_index_that_is_a_pipe_is_none(folder: Path) -> None:
+    (folder / INDEX).unlink()
+    os.mkfifo(folder / INDEX)
+    with pytest.raises(UserError, match="has no model_index.json"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        (
+            {"_class_name": "StableDiffusionPipeline", "unet": ["mdl.evil", "X"]},
+            "names mdl.evil.X as its unet",
+        ),
+        ({"_class_name": ["pipeline", "X"]}, "in prior/model_index.json: that is no pipeline of diffusers"),
+        ([], "in prior/model_index.json: that is no pipeline of diffusers"),
+    ],
+)
+def test_a_pipeline_within_is_checked_as_well(index: object, message: str, folder: Path, evil: str) -> None:
+    (folder / "prior").mkdir()
+    (folder / "prior" / INDEX).write_text(json.dumps(index))
+    change_json(folder / INDEX, prior=["diffusers", "DiffusionPipeline"])
+    for read in (load, read_parts):
+        with pytest.raises(UserError, match=message):
+            read(folder)
     assert not (folder.parent / "MARK").exists()
 
 
@@ -244,14 +339,31 @@ def test_a_single_file_that_lacks_a_weight_is_refused(
         load(file, config=whole, device="cpu")
 
 
-def test_a_copy_of_the_hub_is_read_as_a_folder_is(
-    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def hub(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The cached copy of someone/model on the hub."""
     cache = tmp_path / "models--someone--model"
-    shutil.copytree(whole, cache / "snapshots" / "abc")
+    copy = Path(shutil.copytree(whole, cache / "snapshots" / "abc"))
     (cache / "refs").mkdir()
     (cache / "refs" / "main").write_text("abc")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    return copy
+
+
+def test_a_copy_of_the_hub_is_read_as_a_folder_is(whole: Path, hub: Path) -> None:
     made = load("someone/model", device="cpu")
     assert torch.equal(made.unet.conv_in.bias, load(whole, device="cpu").unet.conv_in.bias)
     assert read_parts("someone/model").unet.config.sample_size == 16
+
+
+def test_the_configs_of_a_single_file_are_checked_on_the_hub_too(
+    whole: Path, hub: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "model.safetensors"
+    save_single_file(load(whole, device="cpu"), file)
+    made = load(file, config="someone/model", device="cpu")
+    assert torch.equal(made.unet.conv_in.bias, load(whole, device="cpu").unet.conv_in.bias)
+    change_json(hub / "tokenizer" / "tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.X", None]})
+    for read in (load, read_parts):
+        with pytest.raises(UserError, match="names code of its own in tokenizer/tokenizer_config.json"):
+            read(file, config="someone/model")

@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 import torch
 from diffusers import PNDMScheduler, StableDiffusionPipeline
-from peft import LoraConfig
-from peft.utils import get_peft_model_state_dict
 from transformers import PixtralImageProcessor, PixtralProcessor
 
 import asyndm
@@ -152,34 +150,6 @@ def test_a_single_file_that_cannot_be_read_is_told(folder: Path, single_file: Pa
         load(tmp_path / "broken.safetensors", config=folder, device="cpu")
     with pytest.raises(UserError, match="only .safetensors files are read"):
         read_parts(tmp_path / "model.ckpt", config=folder)
-
-
-def test_lora_weights_are_added(folder: Path, tmp_path: Path) -> None:
-    pipe = make_pipeline()
-    torch.manual_seed(1)
-    pipe.unet.add_adapter(LoraConfig(r=2, target_modules=["to_q", "to_v"], init_lora_weights=False))
-    StableDiffusionPipeline.save_lora_weights(tmp_path, get_peft_model_state_dict(pipe.unet))
-    (file,) = tmp_path.glob("*.safetensors")
-
-    def drawn(**settings: Any) -> Any:
-        made = load(folder, device="cpu", **settings)
-        images = asyndm.sample(made, "a dog", ["dog"], num_inference_steps=2, output_type="np")
-        return images[0]
-
-    plain, from_folder, from_file = drawn(), drawn(lora=tmp_path), drawn(lora=str(file))
-    assert np.array_equal(from_folder, from_file) and np.abs(plain - from_folder).max() > 1e-3
-
-
-def test_lora_weights_that_cannot_be_added_are_told(folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "lora.bin").write_bytes(b"code")
-    for lora, message in (
-        (tmp_path / "lora.bin", "only .safetensors files are read"),
-        (tmp_path, "cannot be loaded"),
-        ("nobody/no-such-lora", "lora 'nobody/no-such-lora' cannot be loaded"),
-    ):
-        with pytest.raises(UserError, match=message) as caught:
-            load(folder, device="cpu", lora=lora)
-        assert "\n" not in str(caught.value)
 
 
 def test_a_variant_must_be_asked_for_and_be_there(folder: Path, tmp_path: Path) -> None:

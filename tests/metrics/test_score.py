@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,6 +22,7 @@ from evaluation.results import SCORES_FILE, ScoreRow, read_rows, read_run
 from evaluation.runs.prompts import Prompt
 from evaluation.score import main
 from evaluation.scoring import Picture, add_missing, score, score_table
+from tests.lab.breaking import obey_permissions
 from tests.lab.conftest import Lab
 from tests.lab.metrics import Brightness
 from tests.metrics.pictures import noise
@@ -131,6 +133,18 @@ def test_scores_on_another_basis_are_left_alone(
         (
             ["{folder}", *BRIGHTNESS, "--prompts", "{folder}/ragged.csv"],
             "ragged.csv, line 3: 2 columns expected",
+        ),
+        (
+            ["{folder}", *BRIGHTNESS, "columns.text=Title"],
+            "columns.text: is of a list; give --prompts CSV as well",
+        ),
+        (
+            ["{folder}", *BRIGHTNESS, "columns.seed=x", "--prompts", "{folder}/bare.csv"],
+            "columns.seed=: no such column; choose from columns.file, columns.text, ",
+        ),
+        (
+            ["{folder}", *BRIGHTNESS, "columns.text=[a,b]", "--prompts", "{folder}/bare.csv"],
+            "columns.text=['a', 'b']: give the name of a column",
         ),
         (["{folder}", *BRIGHTNESS, "--batch-size", "0"], "--batch-size 0: must be at least 1"),
         (
@@ -344,3 +358,45 @@ def test_rows_of_other_metrics_that_cannot_be_read_are_kept_beside(folder: Path)
     path.write_text(f"{whole}r,p,0,other,high,\n")
     assert main(arguments) == 0
     assert path.read_text() == whole and "other,high" in (folder / "scores.csv.bak").read_text()
+
+
+@pytest.mark.fault(
+    what="a list of pictures with a column of another name (`img,txt`)",
+    kind="lists as people have them",
+    now="`columns.text=txt` names it for `evaluation.score`",
+)
+def test_columns_of_another_name_are_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "l.csv").write_text("img,txt,sort\n0.png,a dog,pair\n")
+    arguments = [str(folder), "--prompts", str(folder / "l.csv"), *BRIGHTNESS]
+    assert main(arguments) == 1 and "columns.text=txt; if not," in capsys.readouterr().err
+    assert main([*arguments, "columns.text=txt", "columns.kind=sort"]) == 0
+    assert "1 of 1 pictures, 1 new" in capsys.readouterr().out
+
+
+@pytest.mark.fault(
+    what="pictures to score in a folder that is read-only",
+    kind="disks that can only be read",
+    now="one line that says so, before a network is loaded; what is scored already is told",
+)
+def test_a_read_only_folder_is_told_before_anything_is_scored(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [str(folder), "--prompts", str(folder / "prompts.csv"), *BRIGHTNESS]
+
+    def score_obeying() -> int:
+        obey_permissions()  # of this thread alone
+        return main(arguments)
+
+    def told() -> tuple[int, str, str]:
+        folder.chmod(0o555)
+        with ThreadPoolExecutor(1) as pool:
+            status = pool.submit(score_obeying).result()
+        folder.chmod(0o755)
+        said = capsys.readouterr()
+        return status, said.out, said.err
+
+    status, _, error = told()
+    assert status == 1 and error.startswith(f"error: {folder}: read-only, ") and error.count("\n") == 1
+    assert not (folder / SCORES_FILE).exists() and main(arguments) == 0
+    capsys.readouterr()
+    assert told()[:2] == (0, f"{folder}  brightness 0.1000  2 of 3 pictures, 0 new\n")

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from queue import LifoQueue
@@ -29,7 +29,7 @@ from omegaconf import DictConfig, open_dict
 
 from evaluation.messages import describe
 from evaluation.terminal import printable
-from experiments.signals import JobFailed, Terminated
+from experiments.signals import FailedJob, JobFailed, Terminated
 
 if TYPE_CHECKING:
     from joblib.externals.loky import ProcessPoolExecutor
@@ -120,8 +120,9 @@ class Processes(Launcher):
             yield
         except BaseException:
             self.ending.set()
-            for child in multiprocessing.active_children():
-                child.kill()
+            for pid in filter(None, (child.pid for child in multiprocessing.active_children())):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)  # joblib's have no kill of their own
             raise
         finally:
             for number, handler in before.items():
@@ -191,7 +192,7 @@ def _environment(processes: int) -> dict[str, str]:
 
 
 def _failed(overrides: Sequence[str], reason: str) -> JobReturn:
-    job = JobReturn(overrides=list(overrides), status=JobStatus.FAILED)
+    job = FailedJob(overrides=list(overrides), status=JobStatus.FAILED)
     job.return_value = JobFailed(reason)
     return job
 
