@@ -39,15 +39,21 @@ lint: $(STAMP)  ## ruff and mypy
 test: lint  ## lint and all tests, on all cores (14 minutes on two)
 	$(BIN)/python -m pytest
 
-OLDEST := .venv-oldest
 PYTHONS = $(foreach v,3.11 3.12 3.13,$(shell python$(v) -c 'import sys; print(sys.executable)' 2>/dev/null))
 OLD_PYTHON ?= $(firstword $(PYTHONS) $(PYTHON))
-CORE := $(addprefix tests/,$(addprefix library/test_,checkpoints.py models.py masks.py curves.py subjects.py refusals.py) \
+OLDEST = .venv-oldest-$(notdir $(OLD_PYTHON))
+CORE := $(addprefix tests/,$(addprefix library/test_,checkpoints.py models.py loras.py masks.py curves.py subjects.py refusals.py) \
 	parity pipelines shapes/test_model.py)
-.PHONY: test-oldest
-test-oldest: $(STAMP)  ## the library's core tests with the oldest versions it allows (2 minutes, 6 GB); OLD_PYTHON=python3.13 with another Python
+.PHONY: oldest
+oldest: $(OLDEST)/installed
+$(OLDEST)/installed: pyproject.toml $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv  # which can choose the lowest
 	$(BIN)/uv venv --quiet --clear --no-python-downloads --python $(OLD_PYTHON) $(OLDEST)
 	$(BIN)/uv pip install --quiet --python $(OLDEST) --resolution lowest-direct --only-binary :all: -e '.[checker,lora]' --group test
+	@touch $@
+
+.PHONY: test-oldest
+test-oldest: $(OLDEST)/installed  ## the library's core tests with the oldest versions it allows (2 minutes, 6 GB); OLD_PYTHON=python3.13 with another Python
 	@$(OLDEST)/bin/python -m tests.versions
 	@echo "other interpreters here: $(or $(filter-out $(OLD_PYTHON),$(PYTHONS)),none)"
 	$(OLDEST)/bin/python -m pytest -p no:cacheprovider $(CORE)
@@ -77,4 +83,4 @@ train: $(STAMP)  ## train the embedded models from nothing (110 minutes on 2 cor
 
 .PHONY: clean
 clean:  ## remove .venv, caches and the demo's runs
-	rm -rf $(VENV) $(OLDEST) .mypy_cache .pytest_cache .ruff_cache .hypothesis runs/demo
+	rm -rf $(VENV) .venv-oldest-* .mypy_cache .pytest_cache .ruff_cache .hypothesis runs/demo
