@@ -36,7 +36,7 @@ lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/mypy
 
 .PHONY: test
-test: lint  ## lint and all tests, on all cores (14 minutes on two)
+test: lint  ## lint and all tests, on all cores (12 minutes on two)
 	$(BIN)/python -m pytest
 
 PYTHONS = $(foreach v,3.11 3.12 3.13,$(shell python$(v) -c 'import sys; print(sys.executable)' 2>/dev/null))
