@@ -15,6 +15,7 @@ from omegaconf import Container, DictConfig, Node
 from omegaconf.errors import GrammarParseError, InterpolationResolutionError, OmegaConfBaseException
 
 from asyndm.command import as_typed
+from evaluation.terminal import printable
 
 QUIET = "ASYNDM_QUIET"
 """Environment variable of those who want to see no progress."""
@@ -48,8 +49,8 @@ def hushed_hub() -> Iterator[None]:
 
 def describe(error: BaseException) -> str:
     """An error in one line; of Hydra's and OmegaConf's many lines, what was asked and what there is. Commands are
-    named as their user types them."""
-    return as_typed(_describe(error))
+    named as their user types them, and what steers a terminal is spelled out."""
+    return printable(as_typed(_describe(error)))
 
 
 def _describe(error: BaseException) -> str:

@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 130
     except Exception as error:
-        print(printable(f"error: {describe(error)}"), file=sys.stderr)
+        print(f"error: {describe(error)}", file=sys.stderr)
         return 1
 
 

@@ -14,7 +14,6 @@ import re
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from functools import cache, cached_property
 from itertools import islice
@@ -25,6 +24,7 @@ from tqdm import tqdm
 
 from asyndm.errors import UserError, first_line
 from evaluation.files import checked_file, write_bytes
+from evaluation.runs.text_files import long_cells
 from evaluation.terminal import printable
 
 DELIMITERS = ",;\t"
@@ -32,8 +32,6 @@ SAMPLE = 20
 """Lines by which a file without names of columns is judged: any of them can be damaged."""
 SEPARATOR_LINE = re.compile(r'"?sep=([^"\w])"?', re.IGNORECASE)
 """What Excel wants to be told first."""
-LONGEST = 2**31 - 1
-"""Characters a cell may have; a prompt has any number."""
 
 
 class FileRow(Protocol):
@@ -119,7 +117,7 @@ def read_table(path: Path, kind: type[Row]) -> Table[Row]:
     with path.open("rb") as file:
         wide = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
     encoding, errors = ("utf-16", "replace") if wide else ("utf-8-sig", "surrogateescape")
-    with _long_cells(), path.open(newline="", encoding=encoding, errors=errors) as text:
+    with long_cells(), path.open(newline="", encoding=encoding, errors=errors) as text:
         return _read(_Lines(text), kind, path.name)
 
 
@@ -127,15 +125,6 @@ def read_table(path: Path, kind: type[Row]) -> Table[Row]:
 def warn_once(text: str) -> None:
     """A warning in one line, the same one once a process."""
     tqdm.write(printable(f"warning: {text}"), file=sys.stderr)
-
-
-@contextmanager
-def _long_cells() -> Iterator[None]:
-    before = csv.field_size_limit(LONGEST)
-    try:
-        yield
-    finally:
-        csv.field_size_limit(before)
 
 
 class _Lines:

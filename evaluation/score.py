@@ -27,7 +27,7 @@ from omegaconf import OmegaConf
 from asyndm.errors import UserError
 from asyndm.pipes import ends_quietly
 from evaluation.arguments import Parser
-from evaluation.choices import build_metrics
+from evaluation.choices import CONF, build_metrics
 from evaluation.locks import LOCK_FILE, clear_claims
 from evaluation.messages import describe, hushed_hub
 from evaluation.metrics import Metric
@@ -57,8 +57,6 @@ from evaluation.scoring import (
 )
 from evaluation.shared_rows import SharedRows
 from evaluation.terminal import printable
-
-CONF = Path(__file__).resolve().parent.parent / "conf"
 
 
 @ends_quietly()
@@ -106,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _tell(error: Exception) -> int:
-    print(printable(f"error: {describe(error)}"), file=sys.stderr)
+    print(f"error: {describe(error)}", file=sys.stderr)
     return 1
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from asyndm.errors import UserError
+from evaluation.files import read_json
 from evaluation.results import SHARDS, STATE_FILE, write_json
 from experiments.plan import Plan, folders, make_plan
 
@@ -68,7 +68,7 @@ def _planned() -> str | None:
     if file is None or HydraConfig.get().mode != RunMode.MULTIRUN:
         return None
     try:
-        run_id: str = json.loads(Path(file).read_text())[HydraConfig.get().job.num]
+        run_id: str = read_json(Path(file))[HydraConfig.get().job.num]
     except FileNotFoundError:  # the sweep has ended, or is on a disk of another machine
         return None
     return run_id
@@ -83,7 +83,7 @@ def _withdraw(config: DictConfig, run_id: str) -> None:
     for folder in folders(Path(config.output_dir).expanduser().resolve(), run_id):
         state = folder / part
         with suppress(OSError, ValueError, AttributeError):
-            if json.loads(state.read_text()).get("state") == "pending":
+            if read_json(state).get("state") == "pending":
                 state.unlink()
         for emptied in (state.parent, folder):
             with suppress(OSError):

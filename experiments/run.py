@@ -233,7 +233,7 @@ def _job(config: DictConfig) -> float | None:
         with heard():
             return objective(*run(config))
     except Exception as error:
-        print(printable(f"error: {describe(error)}"), file=sys.stderr, flush=True)
+        print(f"error: {describe(error)}", file=sys.stderr, flush=True)
         if HydraConfig.get().mode == RunMode.RUN:
             raise SystemExit(1) from error
         failure = JobFailed(describe(error))

@@ -277,7 +277,7 @@ def show(folders: Sequence[Path], failed: bool) -> int:
             found += of_run(folder)
         except (UserError, OSError) as error:
             left_out += 1
-            print(printable(f"error: {describe(error)}"), file=sys.stderr)
+            print(f"error: {describe(error)}", file=sys.stderr)
     if not found:
         return 2
     print((failures(found) or "none failed") if failed else table(found, terminal_width()))
@@ -299,7 +299,7 @@ def verify(folders: Sequence[Path]) -> int:
                     print(printable(f"{fault}: {path}".replace("\n", "\\n")))
         except (UserError, OSError) as error:
             unread += 1
-            print(printable(f"error: {describe(error)}"), file=sys.stderr)
+            print(f"error: {describe(error)}", file=sys.stderr)
     hint = as_typed("; the same experiments.run command makes them anew") if wrong else ""
     print(f"{counted(right, 'picture')} as listed, {wrong:,} not{hint}")
     return 1 if wrong or unread else 0 if right else 2
@@ -319,7 +319,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folders = run_folders(chosen.folder)
         return verify(folders) if chosen.verify else show(folders, chosen.failed)
     except (UserError, OSError) as error:
-        print(printable(f"error: {describe(error)}"), file=sys.stderr)
+        print(f"error: {describe(error)}", file=sys.stderr)
         return 2
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from asyndm.errors import UserError
-from evaluation.runs.text_files import parse_json, read_text
+from evaluation.runs.text_files import long_cells, parse_json, read_text
 from evaluation.runs.yaml_rows import yaml_rows
 
 SUFFIXES = (".yaml", ".yml", ".json", ".jsonl", ".csv", ".tsv", ".txt")
@@ -125,14 +125,15 @@ def _uneven(header: list[str], cells: list[str], delimiter: str, known: Callable
 
 
 def _header(line: str, delimiter: str) -> list[str]:
-    return next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
+    with long_cells():
+        return next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
 
 
 def _cells(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """The lines of a table that are not blank. Quotes mean what they mean in CSV; where that cannot be, as in many
     a list with tabs, they are text."""
     try:
-        yield from list(_parsed(text, delimiter, csv.QUOTE_MINIMAL))
+        yield from _parsed(text, delimiter, csv.QUOTE_MINIMAL)
     except _OpenQuote as error:
         if delimiter != "\t":
             raise UserError(
@@ -145,7 +146,7 @@ class _OpenQuote(ValueError):
     """A row cannot be parsed, which begins on this line."""
 
 
-def _parsed(text: str, delimiter: str, quoting: Any) -> Iterator[tuple[int, list[str]]]:
+def _parsed(text: str, delimiter: str, quoting: Any) -> list[tuple[int, list[str]]]:
     reader = csv.reader(
         io.StringIO(text, newline=""),
         delimiter=delimiter,
@@ -153,11 +154,13 @@ def _parsed(text: str, delimiter: str, quoting: Any) -> Iterator[tuple[int, list
         skipinitialspace=True,
         strict=True,
     )
-    line = 1
+    line, rows = 1, []
     try:
-        for cells in reader:
-            if cells:
-                yield line, cells
-            line = reader.line_num + 1
+        with long_cells():
+            for cells in reader:
+                if cells:
+                    rows.append((line, cells))
+                line = reader.line_num + 1
+        return rows
     except csv.Error as error:
         raise _OpenQuote(line) from error

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import codecs
+import csv
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from reprlib import Repr
 from typing import Any
@@ -29,6 +32,8 @@ NO_TEXT = {
 """How files begin that are no text, whatever their names."""
 HALF = re.compile(r"\\u[dD][89a-fA-F]")
 """In JSON, a character beyond the first 65,536 is written as two halves."""
+LONGEST = 2**31 - 1
+"""Characters a cell of a table may have; a prompt has any number."""
 _SHORT = Repr()
 _SHORT.maxstring = _SHORT.maxother = 80
 LINE_END = re.compile(rb"\r\n?|\n")
@@ -120,3 +125,13 @@ def parse_json(path: Path, text: str, first_line: int = 1) -> Any:
         ) from error
     except ValueError as error:  # a number of thousands of digits
         raise UserError(f"{path}, line {first_line}: not JSON ({error})") from error
+
+
+@contextmanager
+def long_cells() -> Iterator[None]:
+    """Tables are read whatever the length of their cells."""
+    before = csv.field_size_limit(LONGEST)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)

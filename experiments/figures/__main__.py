@@ -119,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         files = _write(chosen)
     except (UserError, OSError) as error:
-        print(printable(f"error: {describe(error)}"), file=sys.stderr)
+        print(f"error: {describe(error)}", file=sys.stderr)
         return 1
     return 0 if files else 1
 

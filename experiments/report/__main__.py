@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         report(chosen)
     except (UserError, OSError) as error:
-        print(printable(f"error: {describe(error)}"), file=sys.stderr)
+        print(f"error: {describe(error)}", file=sys.stderr)
         return 1
     return 0
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from asyndm.errors import UserError
+from evaluation.messages import describe
 from evaluation.results import (
     IMAGES_FILE,
     SCORES_FILE,
@@ -160,3 +162,7 @@ def test_only_what_steers_a_terminal_is_spelled_out() -> None:
     plain = "\tω ↑ – “猫” é\n"
     assert printable(plain) == plain
     assert printable("\x1b]0;x\x07\x9b1m\r\x7f\u202e\u2066") == r"\x1b]0;x\x07\x9b1m\x0d\x7f\u202e\u2066"
+
+
+def test_no_error_that_is_told_steers_a_terminal() -> None:
+    assert describe(UserError("\x1b]0;title\a: no such file")) == "\\x1b]0;title\\x07: no such file"
