@@ -43,7 +43,7 @@ PYTHONS = $(foreach v,3.11 3.12 3.13,$(shell python$(v) -c 'import sys; print(sy
 OLD_PYTHON ?= $(firstword $(PYTHONS) $(PYTHON))
 OLDEST = .venv-oldest-$(notdir $(OLD_PYTHON))
 CORE := $(addprefix tests/,$(addprefix library/test_,checkpoints.py models.py loras.py masks.py curves.py subjects.py refusals.py) \
-	parity pipelines shapes/test_model.py)
+	parity pipelines library/shapes/test_model.py)
 .PHONY: oldest
 oldest: $(OLDEST)/installed
 $(OLDEST)/installed: pyproject.toml $(STAMP)
@@ -60,7 +60,7 @@ test-oldest: $(OLDEST)/installed  ## the library's core tests with the oldest ve
 
 .PHONY: benchmark
 benchmark: $(STAMP)  ## what a step costs against the stock network's
-	$(BIN)/python -m experiments.benchmark --size small
+	$(BIN)/python -m experiments.studies.benchmark --size small
 
 RESULTS := comparison models curves steps masks threshold guidance eta subjects
 .PHONY: results
@@ -79,7 +79,7 @@ results: $(STAMP)  ## make experiments/results anew: runs, tables, figures (abou
 
 .PHONY: train
 train: $(STAMP)  ## train the embedded models from nothing (110 minutes on 2 cores)
-	$(BIN)/python -m experiments.train_shapes
+	$(BIN)/python -m experiments.training.shapes
 
 .PHONY: clean
 clean:  ## remove .venv, caches and the demo's runs

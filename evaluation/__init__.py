@@ -1,1 +1,2 @@
-"""Scoring, statistics, tables and pictures of finished runs; knows neither Hydra nor the sampler."""
+"""Scoring, statistics, tables and pictures of finished runs; knows neither Hydra nor the
+sampler."""

@@ -1,4 +1,5 @@
-"""Does a metric agree with the truth? Rank correlation and pairwise accuracy, with intervals over prompts."""
+"""Does a metric agree with the truth? Rank correlation and pairwise accuracy, with intervals over
+prompts."""
 
 from __future__ import annotations
 
@@ -16,8 +17,8 @@ RESAMPLES = 1000
 def rank_correlation(
     values: Sequence[float], truths: Sequence[float], prompts: Sequence[Hashable]
 ) -> Interval | None:
-    """Spearman's ρ of values and truths over all images, ties sharing their mean rank, and its 95 % percentile
-    interval from a bootstrap that draws whole prompts with replacement.
+    """Spearman's ρ of values and truths over all images, ties sharing their mean rank, and its 95 %
+    percentile interval from a bootstrap that draws whole prompts with replacement.
 
     None where values or truths are all alike: there is no ranking to agree with.
 
@@ -48,9 +49,9 @@ def rank_correlation(
 def pairwise_accuracy(
     values: Sequence[float], truths: Sequence[float], prompts: Sequence[Hashable]
 ) -> Interval | None:
-    """Of all pairs of images of one prompt of which one is better in truth, the share that the metric ranks so; a tie
-    counts half. 0.5 is chance. The interval is by prompts, within 0 and 1, unknown where all are ties; its `n` is the
-    number of pairs.
+    """Of all pairs of images of one prompt of which one is better in truth, the share that the
+    metric ranks so; a tie counts half. 0.5 is chance. The interval is by prompts, within 0 and 1,
+    unknown where all are ties; its `n` is the number of pairs.
 
     None where no prompt has such a pair.
 

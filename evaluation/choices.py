@@ -76,8 +76,8 @@ def build_metrics(choices: Mapping[str, Any]) -> dict[str, Metric]:
 def described(target: str, config_dirs: Iterable[Path] = ()) -> str:
     """The first sentence of the docstring of a metric's class; nothing where no choice offers it.
 
-    The name may come from a file that someone sent, and to import is to run: so it is looked up among the classes that
-    ``conf/metric`` and these folders name, and no other is imported.
+    The name may come from a file that someone sent, and to import is to run: so it is looked up
+    among the classes that ``conf/metric`` and these folders name, and no other is imported.
 
     Args:
         target: as in ``_target_``; anything else is no class.
@@ -113,5 +113,7 @@ def offered(config_dirs: tuple[Path, ...]) -> frozenset[str]:
             except (OSError, ValueError, yaml.YAMLError) as error:
                 raise UserError(f"{path}: not a choice ({first_line(error, 'no YAML')})") from error
             choices = content.values() if isinstance(content, dict) else ()
-            targets |= {str(choice.get("_target_")) for choice in choices if isinstance(choice, dict)}
+            targets |= {
+                str(choice.get("_target_")) for choice in choices if isinstance(choice, dict)
+            }
     return frozenset(targets)

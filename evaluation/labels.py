@@ -1,4 +1,5 @@
-"""What tells a run from others in tables and figures: its method, its settings and its prompts' subjects."""
+"""What tells a run from others in tables and figures: its method, its settings and its prompts'
+subjects."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from typing import Any
 
 from asyndm.errors import UserError, first_line
 from asyndm.subjects import Subject
-from evaluation.results import PROMPTS_FILE, REMEDY, RUN_FILE, Run, read_json
+from evaluation.runs.files import REMEDY, read_json
+from evaluation.runs.folder import PROMPTS_FILE, RUN_FILE, Run
 
 METHODS = {
     "NoMask": "DM",
@@ -56,8 +58,14 @@ def labels(run: Run) -> dict[str, Any]:
         for name, value in of.items():
             _check_label(name, value)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        why = f"no {error}" if isinstance(error, KeyError) else first_line(error, type(error).__name__)
-        raise UserError(f"{run.folder / RUN_FILE}: not the record of a run ({why}); {REMEDY}") from error
+        why = (
+            f"no {error}"
+            if isinstance(error, KeyError)
+            else first_line(error, type(error).__name__)
+        )
+        raise UserError(
+            f"{run.folder / RUN_FILE}: not the record of a run ({why}); {REMEDY}"
+        ) from error
     return of
 
 
@@ -120,7 +128,10 @@ def subjects_of(run: Run) -> Mapping[tuple[str, str], str]:
     Raises:
         UserError: the run's prompts cannot be read.
     """
-    if method_name(run.identity["mask"]["_target_"]) == "DM" or not (run.folder / PROMPTS_FILE).exists():
+    if (
+        method_name(run.identity["mask"]["_target_"]) == "DM"
+        or not (run.folder / PROMPTS_FILE).exists()
+    ):
         return {}
     path = run.folder / PROMPTS_FILE
     written = path.stat()
@@ -137,7 +148,9 @@ def prompt_ids(run: Run) -> list[str]:
     try:
         return [entry["prompt_id"] for entry in read_json(path)]
     except (OSError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: not the prompts of a run ({first_line(error)}); {REMEDY}") from error
+        raise UserError(
+            f"{path}: not the prompts of a run ({first_line(error)}); {REMEDY}"
+        ) from error
 
 
 @lru_cache(maxsize=64)
@@ -152,7 +165,9 @@ def _subjects_in(path: Path, *written: int) -> Mapping[tuple[str, str], str]:
             for entry in entries
         }
     except (KeyError, TypeError, UserError) as error:
-        raise UserError(f"{path}: not the prompts of a run ({first_line(error)}); {REMEDY}") from error
+        raise UserError(
+            f"{path}: not the prompts of a run ({first_line(error)}); {REMEDY}"
+        ) from error
 
 
 def _guidance(guidance: Mapping[str, Any], own: str | None) -> str:

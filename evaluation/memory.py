@@ -22,7 +22,8 @@ class Room:
 def in_parts(
     batch: Sequence[Thing], make: Callable[[Sequence[Thing]], Made], room: Room, remedy: str
 ) -> Iterator[Made]:
-    """What `make` makes of a batch, in halves where the memory does not suffice, and no larger from then on.
+    """What `make` makes of a batch, in halves where the memory does not suffice, and no larger from
+    then on.
 
     Raises:
         UserError: it does not suffice for a single one; says `remedy`.

@@ -15,17 +15,26 @@ from omegaconf import Container, DictConfig, Node
 from omegaconf.errors import GrammarParseError, InterpolationResolutionError, OmegaConfBaseException
 
 from asyndm.command import as_typed
-from evaluation.terminal import printable
+from asyndm.terminal import printable
 
 QUIET = "ASYNDM_QUIET"
 """Environment variable of those who want to see no progress."""
 ALIKE, NEARLY, WORDS = 0.6, 0.1, 0.8
-"""How much of a name must be right for another one to be meant, how much less for a second one, and what counts as much
-as its first or last words alone."""
+"""How much of a name must be right for another one to be meant, how much less for a second one, and
+what counts as much as its first or last words alone."""
 
 
 HUB = ("file_download", "hf_api", "utils._http")
 """Modules of huggingface_hub that log failed requests."""
+
+
+def counted(number: int, thing: str) -> str:
+    """ "1 image", "2,000 images".
+
+    Args:
+        thing: one of them, whose plural ends in -s.
+    """
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def is_quiet() -> bool:
@@ -35,7 +44,8 @@ def is_quiet() -> bool:
 
 @contextmanager
 def hushed_hub() -> Iterator[None]:
-    """What the hub's client logs of a request that fails is left out: the error that ends it is told."""
+    """What the hub's client logs of a request that fails is left out: the error that ends it is
+    told."""
     loggers = [logging.getLogger(f"huggingface_hub.{name}") for name in HUB]
     before = [logger.level for logger in loggers]
     for logger in loggers:
@@ -48,8 +58,8 @@ def hushed_hub() -> Iterator[None]:
 
 
 def describe(error: BaseException) -> str:
-    """An error in one line; of Hydra's and OmegaConf's many lines, what was asked and what there is. Commands are
-    named as their user types them, and what steers a terminal is spelled out."""
+    """An error in one line; of Hydra's and OmegaConf's many lines, what was asked and what there
+    is. Commands are named as their user types them, and what steers a terminal is spelled out."""
     return printable(as_typed(_describe(error)))
 
 
@@ -82,11 +92,16 @@ def _composing(error: HydraException, text: str) -> str:
         known = (name for name, _ in _settings_of(cause))
         meant = did_you_mean(key[1], known)
         return f"{key[1]}: no such setting{meant}; see --cfg job for those there are"
-    if found := re.match(r"In '(\S+)': \w+ raised while composing config:\n(.+)\n\s*full_key: (\S+)", text):
+    if found := re.match(
+        r"In '(\S+)': \w+ raised while composing config:\n(.+)\n\s*full_key: (\S+)", text
+    ):
         return f"{found[1]}.yaml: {found[3]}: {found[2]}"
     first = text.splitlines()[0].removeprefix("Error merging override ")
     if found := re.match(r"Ambiguous value for argument '([^=]+)=(.*)'", text):
-        return f"{found[1]}={found[2]}: to sweep, add -m; for one text, quote it: '{found[1]}=\"{found[2]}\"'"
+        return (
+            f"{found[1]}={found[2]}: to sweep, add -m; for one text, quote it: "
+            f"'{found[1]}=\"{found[2]}\"'"
+        )
     reason = str(cause or "").strip().splitlines()
     if reason and "is not a ListConfig" in reason[0]:
         return f"{first}: give a list, as in [a,b]"
@@ -97,7 +112,8 @@ def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     """ " (did you mean ...?)" with what looks most like it, or nothing.
 
     Args:
-        wrong: a choice, or a setting with dots: then its neighbours are looked at, or all if none of them is like it.
+        wrong: a choice, or a setting with dots: then its neighbours are looked at, or all if none
+            of them is like it.
         known: what there is.
     """
     parent, _, last = wrong.rpartition(".")
@@ -124,7 +140,8 @@ def _alike(wrong: str, name: str) -> float:
 
 
 def stands_for_nothing(error: OmegaConfBaseException) -> str:
-    """That ``${...}`` in a setting has no value: another choice has it, or else it is meant as text."""
+    """That ``${...}`` in a setting has no value: another choice has it, or else it is meant as
+    text."""
     reason, key = str(error).strip().splitlines()[0], str(error.full_key)
     found = re.search(r"Interpolation key '([^']+)' not found", reason)
     wanted = found[1] if found else ""
@@ -147,7 +164,8 @@ def _settings_of(error: BaseException | None) -> Iterator[tuple[str, Node]]:
 
 
 def _settings(config: DictConfig, before: str = "") -> Iterator[tuple[str, Node]]:
-    """The keys of a config with dots, at every depth, and what they are set to; Hydra's own are left out."""
+    """The keys of a config with dots, at every depth, and what they are set to; Hydra's own are
+    left out."""
     if config._is_none() or config._is_missing() or config._is_interpolation():
         return
     for key in config:
@@ -164,4 +182,7 @@ def _unreadable(override: str, text: str) -> str:
     if not equal:
         return f"{override}: no setting; give NAME=VALUE"
     quoted = value.strip("'\"").replace('"', '\\"').replace("${", "\\${")
-    return f"{override}: cannot be read ({text.splitlines()[0]}); if it is a text, quote it: '{key}=\"{quoted}\"'"
+    return (
+        f"{override}: cannot be read ({text.splitlines()[0]}); if it is a text, quote it: "
+        f"'{key}=\"{quoted}\"'"
+    )

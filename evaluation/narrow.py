@@ -1,4 +1,5 @@
-"""A table for a terminal that it does not fit: what all rows share above it, each row on as many lines as it takes."""
+"""A table for a terminal that it does not fit: what all rows share above it, each row on as many
+lines as it takes."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ import sys
 import textwrap
 from collections.abc import Sequence
 
-from evaluation.layout import Layout
+from evaluation.table_text import Layout
 
 GAP, INDENT = "  ", "    "
 LEAST = 40
@@ -23,13 +24,16 @@ def terminal_width() -> int | None:
 def to_narrow(layout: Layout, notes: Sequence[str], width: int) -> str:
     """The table and its notes with no line wider than `width`, and at least `LEAST`.
 
-    Columns that are the same in all of several rows are told once. The others stand below each other as far as they fit
-    a line; the rest of a row follows, indented, on lines of their own, and is left out where it is empty. What stands out
-    has a star.
+    Columns that are the same in all of several rows are told once. The others stand below each
+    other as far as they fit a line; the rest of a row follows, indented, on lines of their own, and
+    is left out where it is empty. What stands out has a star.
     """
     width = max(width, LEAST)
     starred = {(i, j): re.sub(r"^\S+", r"\g<0>*", layout.body[i][j]) for i, j in layout.bold}
-    body = [[starred.get((i, j), cell) for j, cell in enumerate(row)] for i, row in enumerate(layout.body)]
+    body = [
+        [starred.get((i, j), cell) for j, cell in enumerate(row)]
+        for i, row in enumerate(layout.body)
+    ]
     columns = [list(column) for column in zip(layout.heads, *body, strict=True)]
     shared = [column for column in columns if len(body) > 1 and len(set(column[1:])) == 1]
     told = ", ".join(f"{head} {value}" for head, value, *_ in shared)
@@ -50,7 +54,9 @@ def _groups(columns: Sequence[Sequence[str]], width: int) -> list[list[str]]:
     for column in columns:
         cells = [cell.ljust(max(map(len, column))) for cell in column]
         joined = (
-            [f"{before}{GAP}{cell}" for before, cell in zip(groups[-1], cells, strict=True)] if groups else []
+            [f"{before}{GAP}{cell}" for before, cell in zip(groups[-1], cells, strict=True)]
+            if groups
+            else []
         )
         if joined and len(joined[0]) <= width:
             groups[-1] = joined
@@ -66,6 +72,8 @@ def _lines(groups: Sequence[str], width: int) -> list[str]:
         line
         for text in whole
         for line in (
-            textwrap.wrap(text, width, subsequent_indent=INDENT * 2) if len(text) > width else [text]
+            textwrap.wrap(text, width, subsequent_indent=INDENT * 2)
+            if len(text) > width
+            else [text]
         )
     ]

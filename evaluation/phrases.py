@@ -1,26 +1,29 @@
-"""Fills in the noun phrases of a prompt file, which BLIP-VQA asks about, and says where they came from.
+"""Fills in the noun phrases of a prompt file, which BLIP-VQA asks about, and says where they came
+from.
 
-    python -m evaluation.phrases prompts.yaml                    # the completed file on standard output
+    python -m evaluation.phrases prompts.yaml  # the completed file on standard output
     python -m evaluation.phrases prompts.csv --out complete.jsonl --with rule
 
-A file is one that ``prompt_set=file`` takes (YAML, JSON, JSONL, CSV, TSV, plain text). Prompts that have phrases keep
-them; the others get those of spaCy where it and its model en_core_web_sm are installed, as T2I-CompBench
-(arXiv 2307.06350) takes them, else those of a rule. ``phrases_from`` is then "spaCy MODEL VERSION", "rule 1", or
-"given" where it said nothing.
-Comments of YAML are lost.
+A file is one that ``prompt_set=file`` takes (YAML, JSON, JSONL, CSV, TSV, plain text). Prompts that
+have phrases keep them; the others get those of spaCy where it and its model en_core_web_sm are
+installed, as T2I-CompBench (arXiv 2307.06350) takes them, else those of a rule. ``phrases_from`` is
+then "spaCy MODEL VERSION", "rule 1", or "given" where it said nothing. Comments of YAML are lost.
 
 Rule 1, for plain English descriptions. The text is cut at
 
-- punctuation, but for a comma between two adjectives ("the soft, fluffy pillow": an article and one word before,
-  two words without article after it);
+- punctuation, but for a comma between two adjectives ("the soft, fluffy pillow": an article and one
+  word before, two words without article after it);
 - conjunctions, prepositions, and relations such as "left of" and "next to";
-- forms of "to be"; what follows one without an article is said of the subject and is no phrase ("the sky is blue");
-- words in -ing unless they follow an article or are among some known nouns ("a bear playing the guitar", "a running
-  dog", "a tall building"), words in -ed before a preposition ("a table covered with"), and some common verbs.
+- forms of "to be"; what follows one without an article is said of the subject and is no phrase
+  ("the sky is blue");
+- words in -ing unless they follow an article or are among some known nouns ("a bear playing the
+  guitar", "a running dog", "a tall building"), words in -ed before a preposition ("a table covered
+  with"), and some common verbs.
 
-A phrase begins at an article, a number or a possessive, or else after a cut, and ends before the next cut. What begins
-with a pronoun, and mere places ("the left"), are dropped; of equal phrases the first is kept. Verbs that are
-not known stay in the phrase before them ("a cat yawns"), and an -ing word after an adjective is taken for a verb.
+A phrase begins at an article, a number or a possessive, or else after a cut, and ends before the
+next cut. What begins with a pronoun, and mere places ("the left"), are dropped; of equal phrases
+the first is kept. Verbs that are not known stay in the phrase before them ("a cat yawns"), and an
+-ing word after an adjective is taken for a verb.
 """
 
 from __future__ import annotations
@@ -37,12 +40,12 @@ from pathlib import Path
 from typing import Any
 
 from asyndm.errors import UserError
-from asyndm.pipes import ends_quietly
-from evaluation.arguments import Parser
+from asyndm.terminal import ends_quietly
+from evaluation.commands import Parser
 from evaluation.messages import describe
 from evaluation.metrics.blip_vqa import PLACES
-from evaluation.results import write_bytes
-from evaluation.runs.prompt_files import FilePrompts
+from evaluation.runs.files import write_bytes
+from evaluation.runs.prompts import FilePrompts
 
 MODEL = "en_core_web_sm"
 RULE = "rule 1"
@@ -61,25 +64,31 @@ def _words(text: str) -> frozenset[str]:
 BE = _words("is are was were be been being am")
 JOINING = frozenset(["and", "or", ","])
 LINKS = BE | _words(
-    "and or but while as when where in on at under underneath above below beneath beside besides near behind between "
-    "among around against across along through over inside outside into onto upon within beyond of off from to "
+    "and or but while as when where in on at under underneath above below beneath beside besides "
+    "near behind between "
+    "among around against across along through over inside outside into onto upon within beyond of "
+    "off from to "
     "toward towards with without by for during like"
 )
 VERBS = _words(
-    "has have had sit sits sat stand stands stood lies lay rests hang hangs hung leans hold holds held wear wears wore "
+    "has have had sit sits sat stand stands stood lies lay rests hang hangs hung leans hold holds "
+    "held wear wears wore "
     "hidden eats ate plays reads drives rides runs flies swims sleeps walks jumps chases looks"
 )
 DETERMINERS = _words(
-    "a an the this these those my your his her its our their some any many several few both all each every another no "
+    "a an the this these those my your his her its our their some any many several few both all "
+    "each every another no "
     "one two three four five six seven eight nine ten eleven twelve"
 )
 PRONOUNS = _words(
-    "i you he she it we they me him us them who which that what there someone something itself himself herself "
+    "i you he she it we they me him us them who which that what there someone something itself "
+    "himself herself "
     "themselves"
 )
 EMPTY = _words("left right top bottom front back side middle center centre other others")
 NOUNS = _words(
-    "building ceiling painting ring king wing string spring thing clothing earring evening morning swing sling "
+    "building ceiling painting ring king wing string spring thing clothing earring evening morning "
+    "swing sling "
     "duckling dumpling pudding wedding railing awning stocking icing living dining rocking"
 )
 
@@ -136,7 +145,9 @@ def _opens(word: str) -> bool:
 
 def _names(words: Sequence[str]) -> bool:
     """Whether these words name a thing."""
-    return any(not _opens(word) and word not in EMPTY for word in words) and words[0] not in PRONOUNS
+    return (
+        any(not _opens(word) and word not in EMPTY for word in words) and words[0] not in PRONOUNS
+    )
 
 
 def _once(phrases: Iterable[str]) -> list[str]:
@@ -158,7 +169,8 @@ def by_spacy() -> tuple[Callable[[str], list[str]], str]:
         parse: Any = import_module("spacy").load(MODEL)
     except (ImportError, OSError) as error:
         raise UserError(
-            f"--with spacy: spaCy or its model {MODEL} is not installed (pip install --group phrases, in the checkout; "
+            f"--with spacy: spaCy or its model {MODEL} is not installed (pip install --group "
+            "phrases, in the checkout; "
             f"python -m spacy download {MODEL}); or choose --with rule"
         ) from error
 
@@ -201,11 +213,14 @@ def formatted(rows: Sequence[Mapping[str, Any]], suffix: str) -> str:
         return "[\n" + ",\n".join(lines) + "\n]\n"
     if suffix not in (".csv", ".tsv"):
         raise UserError(
-            f"a prompt file ends in .yaml, .yml, .json, .jsonl, .csv or .tsv, not in {suffix or 'nothing'}"
+            "a prompt file ends in .yaml, .yml, .json, .jsonl, .csv or .tsv, not in "
+            f"{suffix or 'nothing'}"
         )
     out = io.StringIO()
     columns = dict.fromkeys(key for row in rows for key in row)
-    writer = csv.DictWriter(out, columns, delimiter="\t" if suffix == ".tsv" else ",", lineterminator="\n")
+    writer = csv.DictWriter(
+        out, columns, delimiter="\t" if suffix == ".tsv" else ",", lineterminator="\n"
+    )
     writer.writeheader()
     writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
     return out.getvalue()
@@ -230,7 +245,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "prompts", type=Path, metavar="FILE", help="YAML, JSON, JSONL, CSV, TSV or plain text"
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: standard output")
-    parser.add_argument("--with", dest="by", choices=("spacy", "rule"), help="default: spacy if installed")
+    parser.add_argument(
+        "--with", dest="by", choices=("spacy", "rule"), help="default: spacy if installed"
+    )
     chosen = parser.read(arguments)
     try:
         rows = completed(chosen.prompts, *_choose(chosen.by))

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from asyndm.errors import UserError
-from evaluation.results import sha256
-from evaluation.runs.columns import Columns, Row, read_list, text_of, texts
+from evaluation.runs.files import sha256
 from evaluation.runs.prompts import Prompt, text_id
+from evaluation.runs.prompts.columns import Columns, Row, read_list, text_of, texts
 from evaluation.runs.text_files import existing
 from evaluation.scoring import Picture
 
@@ -18,21 +18,25 @@ READ = ("file", "text", "kind", "phrases")
 
 
 def listed(folder: Path, path: Path, columns: Mapping[str, str] | None = None) -> list[Picture]:
-    """The pictures that a list names, of any kind that `evaluation.runs.rows` reads. A picture is known by its file's
-    name, content, text and phrases together: one that has changed is another one. A file that is not there is kept, and
-    cannot be scored.
+    """The pictures that a list names, of any kind that `evaluation.runs.prompts.rows` reads. A
+    picture is known by its file's name, content, text and phrases together: one that has changed is
+    another one. A file that is not there is kept, and cannot be scored.
 
     Args:
-        columns: what is called otherwise than usual, of `READ`, and how; an empty name: there is none.
+        columns: what is called otherwise than usual, of `READ`, and how; an empty name: there is
+            none.
 
     Raises:
-        UserError: no such folder or file, a malformed row, one without file or text, no rows, no files.
+        UserError: no such folder or file, a malformed row, one without file or text, no rows, no
+            files.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
     pictures: dict[str, Picture] = {}
     if existing(path, "file").suffix.lower() == ".txt":
-        raise UserError(f"{path}: a .txt has texts alone; give a list with file and text, as in a CSV")
+        raise UserError(
+            f"{path}: a .txt has texts alone; give a list with file and text, as in a CSV"
+        )
     for row in read_list(existing(path, "file"), Columns(columns or {}, "columns", READ)):
         try:
             picture = _picture(folder, row)

@@ -1,14 +1,16 @@
-"""Scores pictures that are there: of a run, or of any folder with a list of prompts. Nothing is sampled.
+"""Scores pictures that are there: of a run, or of any folder with a list of prompts. Nothing is
+sampled.
 
     python -m evaluation.score runs/NAME metric=clip_original
     python -m evaluation.score runs metric=[clip_original,blip_vqa]          # all runs below
     python -m evaluation.score PICTURES --prompts prompts.csv metric=clip_original
 
-``prompts.csv`` (or TSV, JSON lines, JSON, YAML) has the columns ``file`` (relative to the folder) and ``text``, or others
-of their usual names (``image``, ``caption``), and may have ``phrases`` (separated by ``;``) and ``kind``;
-``columns.text=NAME`` is for other names. A row's key in ``scores.csv`` then begins with the file's name. What is scored
-already is skipped; rows are added, and none is changed. A run's picture that is no longer the one it lists is named and
-left out, with its scores. Without ``metric=`` it is the exact checker of the shapes world.
+``prompts.csv`` (or TSV, JSON lines, JSON, YAML) has the columns ``file`` (relative to the folder)
+and ``text``, or others of their usual names (``image``, ``caption``), and may have ``phrases``
+(separated by ``;``) and ``kind``; ``columns.text=NAME`` is for other names. A row's key in
+``scores.csv`` then begins with the file's name. What is scored already is skipped; rows are added,
+and none is changed. A run's picture that is no longer the one it lists is named and left out, with
+its scores. Without ``metric=`` it is the exact checker of the shapes world.
 """
 
 from __future__ import annotations
@@ -25,25 +27,25 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from asyndm.errors import UserError
-from asyndm.pipes import ends_quietly
-from evaluation.arguments import Parser
+from asyndm.terminal import ends_quietly, printable
 from evaluation.choices import CONF, build_metrics
-from evaluation.locks import LOCK_FILE, clear_claims
+from evaluation.commands import Parser
 from evaluation.messages import describe, hushed_hub
 from evaluation.metrics import Metric
 from evaluation.picture_lists import READ, listed
-from evaluation.results import (
+from evaluation.runs.folder import (
     IMAGES_FILE,
     PROMPTS_FILE,
     RUN_FILE,
     SCORES_FILE,
-    ImageRow,
-    ScoreRow,
     read_prompts,
     read_record,
-    read_rows,
     runs_below,
 )
+from evaluation.runs.locks import LOCK_FILE, clear_claims
+from evaluation.runs.row_files import read_rows
+from evaluation.runs.rows import ImageRow, ScoreRow
+from evaluation.runs.shared_rows import SharedRows
 from evaluation.runs.stamps import CHANGED, changed_pictures
 from evaluation.scoring import (
     Picture,
@@ -55,8 +57,6 @@ from evaluation.scoring import (
     unscored,
     write_basis,
 )
-from evaluation.shared_rows import SharedRows
-from evaluation.terminal import printable
 
 
 @ends_quietly()
@@ -64,9 +64,13 @@ from evaluation.terminal import printable
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns its exit status."""
     parser = Parser("evaluation.score", __doc__)
-    parser.add_argument("folder", type=Path, help="a run, a folder of runs, or a folder of pictures")
     parser.add_argument(
-        "settings", nargs="*", help="metric=NAME, metric=[A,B], metric.NAME.SETTING=VALUE, columns.text=NAME"
+        "folder", type=Path, help="a run, a folder of runs, or a folder of pictures"
+    )
+    parser.add_argument(
+        "settings",
+        nargs="*",
+        help="metric=NAME, metric=[A,B], metric.NAME.SETTING=VALUE, columns.text=NAME",
     )
     parser.add_argument(
         "--prompts",
@@ -84,9 +88,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             pictures = listed(chosen.folder, chosen.prompts, columns)
             return score_all({chosen.folder: pictures}, metrics, chosen.batch_size)
         if name := next(iter(columns), None):
-            raise UserError(f"columns.{name}: is of a list; give --prompts CSV as well, or leave it out")
+            raise UserError(
+                f"columns.{name}: is of a list; give --prompts CSV as well, or leave it out"
+            )
         if not (runs := runs_below(chosen.folder)):
-            raise UserError(f"{chosen.folder}: no runs there; for a folder of pictures give --prompts CSV")
+            raise UserError(
+                f"{chosen.folder}: no runs there; for a folder of pictures give --prompts CSV"
+            )
         work, status = {}, 0
         for folder in runs:
             try:
@@ -108,9 +116,11 @@ def _tell(error: Exception) -> int:
     return 1
 
 
-def score_all(work: Mapping[Path, Sequence[Picture]], metrics: Mapping[str, Metric], batch_size: int) -> int:
-    """Every folder by every metric, a network loaded once for all folders. What is wrong with a metric or a folder is
-    told before anything is scored, or when it happens, and all else goes on.
+def score_all(
+    work: Mapping[Path, Sequence[Picture]], metrics: Mapping[str, Metric], batch_size: int
+) -> int:
+    """Every folder by every metric, a network loaded once for all folders. What is wrong with a
+    metric or a folder is told before anything is scored, or when it happens, and all else goes on.
 
     Returns:
         The exit status: 1 where anything was wrong.
@@ -169,10 +179,13 @@ def compose_settings(settings: Sequence[str]) -> tuple[dict[str, Metric], dict[s
     Raises:
         UserError: no metric, one that cannot be built, or a name that is none.
     """
-    for given in filter(None, (re.match(r"\+{0,2}columns(?:\.([^=]*))?=", setting) for setting in settings)):
+    for given in filter(
+        None, (re.match(r"\+{0,2}columns(?:\.([^=]*))?=", setting) for setting in settings)
+    ):
         if given[1] not in READ:
             raise UserError(
-                f"{given[0]}: no such column; choose from {', '.join(f'columns.{key}' for key in READ)}"
+                f"{given[0]}: no such column; choose from "
+                f"{', '.join(f'columns.{key}' for key in READ)}"
             )
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("score", list(settings))
@@ -188,7 +201,8 @@ def compose_settings(settings: Sequence[str]) -> tuple[dict[str, Metric], dict[s
 
 
 def of_run(folder: Path) -> tuple[list[Picture], list[Path]]:
-    """The pictures of a run, with its prompts, and those left out because they are not the ones that it lists.
+    """The pictures of a run, with its prompts, and those left out because they are not the ones
+    that it lists.
 
     Raises:
         UserError: no run there, or a file of it that cannot be read.
@@ -207,7 +221,8 @@ def check_folder(table: SharedRows[ScoreRow], pictures: Sequence[Picture], metri
     """Refuses what could not be scored.
 
     Raises:
-        UserError: no pictures, scores of the same name that rest on something else, or what the metric refuses.
+        UserError: no pictures, scores of the same name that rest on something else, or what the
+            metric refuses.
     """
     folder = table.path.parent
     if not pictures:
@@ -220,7 +235,8 @@ def check_folder(table: SharedRows[ScoreRow], pictures: Sequence[Picture], metri
             else f"move {SCORES_FILE} and metrics.json away"
         )
         raise UserError(
-            f"{table.path}: has {metric.name} scores that rest on something else ({basis}); {remedy}"
+            f"{table.path}: has {metric.name} scores that rest on something else ({basis}); "
+            f"{remedy}"
         )
     if todo:
         metric.check([picture.prompt for picture in todo], _size(pictures))
@@ -235,7 +251,9 @@ def add_scores(
         write_basis(folder, metric)
     new = add_missing(table, metric, pictures, name_of(folder), batch_size)
     clear_claims(folder)
-    found = [row for p in pictures if (row := table.rows.get((name, *p.key))) and row.value is not None]
+    found = [
+        row for p in pictures if (row := table.rows.get((name, *p.key))) and row.value is not None
+    ]
     mean = f"{means(found)[name]:.4f}" if found else "no scores"
     said = f"{folder}  {name} {mean}  {len(found)} of {len(pictures)} pictures, {new} new"
     print(printable(said), flush=True)

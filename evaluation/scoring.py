@@ -12,14 +12,16 @@ from PIL import Image
 from tqdm import tqdm
 
 from asyndm.errors import UserError, first_line
-from evaluation.images import open_image
-from evaluation.locks import locked, share_out
 from evaluation.memory import Room, in_parts
 from evaluation.messages import is_quiet
 from evaluation.metrics import Metric, Score
-from evaluation.results import RUN_FILE, SCORES_FILE, ScoreRow, read_json, read_record, write_json
+from evaluation.runs.files import read_json, write_json
+from evaluation.runs.folder import RUN_FILE, SCORES_FILE, read_record
+from evaluation.runs.images import open_image
+from evaluation.runs.locks import locked, share_out
 from evaluation.runs.prompts import Prompt
-from evaluation.shared_rows import SharedRows
+from evaluation.runs.rows import ScoreRow
+from evaluation.runs.shared_rows import SharedRows
 
 BASES_FILE = "metrics.json"
 """In a folder that is no run: what the scores of each metric rest on."""
@@ -44,7 +46,10 @@ def score(metric: Metric, batch: Sequence[Picture], run_id: str, room: Room) -> 
     Raises:
         UserError: a GPU's memory does not suffice for one picture.
     """
-    remedy = f"metric {metric.name}: out of memory with one picture; choose dtype=bfloat16, device=cpu or a smaller model"
+    remedy = (
+        f"metric {metric.name}: out of memory with one picture; choose dtype=bfloat16, device=cpu "
+        "or a smaller model"
+    )
 
     def rows(part: Sequence[Picture]) -> list[ScoreRow]:
         return _rows(metric, part, run_id)
@@ -55,7 +60,9 @@ def score(metric: Metric, batch: Sequence[Picture], run_id: str, room: Room) -> 
 def _rows(metric: Metric, batch: Sequence[Picture], run_id: str) -> list[ScoreRow]:
     read: list[Image.Image | Score] = [opened(picture.path) for picture in batch]
     images = [image for image in read if isinstance(image, Image.Image)]
-    whose = [p.prompt for p, image in zip(batch, read, strict=True) if isinstance(image, Image.Image)]
+    whose = [
+        p.prompt for p, image in zip(batch, read, strict=True) if isinstance(image, Image.Image)
+    ]
     found = iter(metric.score(images, whose) if images else [])
     scores = [image if isinstance(image, Score) else next(found) for image in read]
     return [
@@ -65,7 +72,8 @@ def _rows(metric: Metric, batch: Sequence[Picture], run_id: str) -> list[ScoreRo
 
 
 def score_table(folder: Path, pictures: Sequence[Picture]) -> SharedRows[ScoreRow]:
-    """The folder's ``scores.csv``: metric by metric, each in the order of the pictures, after those of others."""
+    """The folder's ``scores.csv``: metric by metric, each in the order of the pictures, after those
+    of others."""
     rank = {picture.key: i for i, picture in enumerate(pictures)}
 
     def order(rows: Iterable[ScoreRow]) -> list[ScoreRow]:
@@ -85,10 +93,11 @@ def add_missing(
     mine: Callable[[int], bool] = lambda number: True,
     delay: float = 0,
 ) -> int:
-    """Scores the pictures that have no row of the metric, together with other processes that do the same.
+    """Scores the pictures that have no row of the metric, together with other processes that do the
+    same.
 
-    The batches are always the same ones, and one of which a row is missing is computed whole: the last bits of a score
-    can depend on its company, and so do not on what was interrupted when.
+    The batches are always the same ones, and one of which a row is missing is computed whole: the
+    last bits of a score can depend on its company, and so do not on what was interrupted when.
 
     Args:
         mine: whether this process takes part in the batch of that number.

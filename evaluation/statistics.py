@@ -1,4 +1,5 @@
-"""How sure a mean is: bootstrap intervals clustered by prompt, Wilson's interval, paired differences and their tests."""
+"""How sure a mean is: bootstrap intervals clustered by prompt, Wilson's interval, paired
+differences and their tests."""
 
 from __future__ import annotations
 
@@ -18,9 +19,11 @@ SEED = 20251004
 GRID = 1 << 14
 """Of the permutation test: the steps in which sums that are no whole numbers are counted."""
 FEW = 20
-"""Clusters below which a percentile bootstrap covers too little: 4 give 81 % where 95 % are stated."""
+"""Clusters below which a percentile bootstrap covers too little: 4 give 81 % where 95 % are stated.
+"""
 MANY = 2_000
-"""Clusters from which on sums are normal: what a bootstrap or a permutation test would find at great cost is computed."""
+"""Clusters from which on sums are normal: what a bootstrap or a permutation test would find at
+great cost is computed."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,8 @@ class Interval:
 
 @dataclass(frozen=True)
 class Paired:
-    """`difference` is of the first minus the second, over the images both have; `p` of `sign_flips`."""
+    """`difference` is of the first minus the second, over the images both have; `p` of
+    `sign_flips`."""
 
     difference: Interval
     wins: int
@@ -53,7 +57,10 @@ def wilson(successes: float, n: int, confidence: float = 0.95) -> Interval:
         raise ValueError(f"{successes} of {n} is not a share")
     z, p = NormalDist().inv_cdf(0.5 + confidence / 2), successes / n
     scale = 1 + z * z / n
-    centre, half = (p + z * z / (2 * n)) / scale, z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / scale
+    centre, half = (
+        (p + z * z / (2 * n)) / scale,
+        z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / scale,
+    )
     return Interval(p, max(0.0, centre - half), min(1.0, centre + half), n)
 
 
@@ -63,10 +70,12 @@ def clustered_bootstrap(
     confidence: float = 0.95,
     resamples: int = RESAMPLES,
 ) -> Interval:
-    """Percentile bootstrap of the mean that draws whole clusters: the images of a prompt stay together.
+    """Percentile bootstrap of the mean that draws whole clusters: the images of a prompt stay
+    together.
 
-    Each resample draws as many clusters as there are, with replacement, and takes the mean of their values.
-    The seed is fixed: equal data, equal interval. A single cluster says nothing of the spread: -inf to inf.
+    Each resample draws as many clusters as there are, with replacement, and takes the mean of their
+    values. The seed is fixed: equal data, equal interval. A single cluster says nothing of the
+    spread: -inf to inf.
 
     Raises:
         ValueError: no values, or not one cluster for each.
@@ -93,12 +102,14 @@ def _resamples(clusters: int, count: int) -> npt.NDArray[np.float64]:
     return np.random.default_rng(SEED).multinomial(clusters, even, count).astype(np.float64)
 
 
-def clustered(values: Sequence[float], clusters: Sequence[Hashable], confidence: float = 0.95) -> Interval:
-    """The bootstrap over clusters; below `FEW` of them, where it is too narrow, and from `MANY` on, where both say the
-    same, Student's t of the ratio of their sums.
+def clustered(
+    values: Sequence[float], clusters: Sequence[Hashable], confidence: float = 0.95
+) -> Interval:
+    """The bootstrap over clusters; below `FEW` of them, where it is too narrow, and from `MANY` on,
+    where both say the same, Student's t of the ratio of their sums.
 
-    mean ± t_{k-1} √( k/(k-1) Σ (S_c - mean n_c)² ) / n, with S_c and n_c the sum and number of values of each of the
-    k clusters.
+    mean ± t_{k-1} √( k/(k-1) Σ (S_c - mean n_c)² ) / n, with S_c and n_c the sum and number of
+    values of each of the k clusters.
     """
     k = len(set(clusters))
     if k == 1 or FEW <= k < MANY:
@@ -115,8 +126,9 @@ def clustered(values: Sequence[float], clusters: Sequence[Hashable], confidence:
 
 
 def mean_interval(values: Sequence[float], clusters: Sequence[Hashable]) -> Interval:
-    """95 % interval of a mean. Of right-or-wrong values it is Wilson's over prompts, where each prompt has one value
-    or all prompts have the same mean (a bootstrap would claim certainty); else by clusters, within 0 and 1."""
+    """95 % interval of a mean. Of right-or-wrong values it is Wilson's over prompts, where each
+    prompt has one value or all prompts have the same mean (a bootstrap would claim certainty); else
+    by clusters, within 0 and 1."""
     prompts, n = len(set(clusters)), len(values)
     binary, same = set(values) <= {0.0, 1.0}, _alike(values, clusters)
     if binary and (prompts == n or same):
@@ -130,13 +142,16 @@ def mean_interval(values: Sequence[float], clusters: Sequence[Hashable]) -> Inte
 
 
 def difference_interval(
-    differences: Sequence[float], clusters: Sequence[Hashable], binary: bool, confidence: float = 0.95
+    differences: Sequence[float],
+    clusters: Sequence[Hashable],
+    binary: bool,
+    confidence: float = 0.95,
 ) -> Interval:
     """The interval of a mean difference, by clusters.
 
-    Prompts with the same mean difference say nothing of its spread. Of `binary` scores, right or wrong, at most the
-    share h of prompts differs from them, h the upper end of Wilson's interval of none among the prompts; of others it
-    is unknown.
+    Prompts with the same mean difference say nothing of its spread. Of `binary` scores, right or
+    wrong, at most the share h of prompts differs from them, h the upper end of Wilson's interval of
+    none among the prompts; of others it is unknown.
     """
     if not _alike(differences, clusters):
         interval = clustered(differences, clusters, confidence)
@@ -160,8 +175,9 @@ def _alike(values: Sequence[float], clusters: Sequence[Hashable]) -> bool:
 
 
 def mean_of(intervals: Sequence[Interval]) -> Interval:
-    """The unweighted mean of K independent means, its interval made of theirs (MOVER, Zou and Donner 2008): each end is
-    √Σ (mean_k - end_k)² / K away. It is right wherever theirs are, be they bootstrapped, Wilson's or Student's.
+    """The unweighted mean of K independent means, its interval made of theirs (MOVER, Zou and
+    Donner 2008): each end is √Σ (mean_k - end_k)² / K away. It is right wherever theirs are, be
+    they bootstrapped, Wilson's or Student's.
 
     Raises:
         ValueError: no intervals.
@@ -175,28 +191,41 @@ def mean_of(intervals: Sequence[Interval]) -> Interval:
     return Interval(mean, mean - below, mean + above, sum(of.n for of in intervals))
 
 
-def mean_over(scores: Mapping[Key, float], strata: Mapping[Key, Hashable] | None = None) -> Interval:
-    """`mean_interval` of scores whose keys begin with the prompt; with `strata`, of every key, `mean_of` those of the
-    strata."""
-    intervals = [mean_interval(list(own.values()), [key[0] for key in own]) for own in _split(scores, strata)]
+def mean_over(
+    scores: Mapping[Key, float], strata: Mapping[Key, Hashable] | None = None
+) -> Interval:
+    """`mean_interval` of scores whose keys begin with the prompt; with `strata`, of every key,
+    `mean_of` those of the strata."""
+    intervals = [
+        mean_interval(list(own.values()), [key[0] for key in own]) for own in _split(scores, strata)
+    ]
     return intervals[0] if strata is None else mean_of(intervals)
 
 
 def paired(
-    first: Mapping[Key, float], second: Mapping[Key, float], strata: Mapping[Key, Hashable] | None = None
+    first: Mapping[Key, float],
+    second: Mapping[Key, float],
+    strata: Mapping[Key, Hashable] | None = None,
 ) -> Paired | None:
-    """Compares image by image. Keys begin with the prompt, which is the cluster. None: nothing in common.
+    """Compares image by image. Keys begin with the prompt, which is the cluster. None: nothing in
+    common.
 
-    With `strata`, of every key, the difference is that of the unweighted means of the strata's means.
+    With `strata`, of every key, the difference is that of the unweighted means of the strata's
+    means.
     """
     differences, binary = _differences(first, second)
     if not differences:
         return None
-    wins, losses = sum(d > 0 for d in differences.values()), sum(d < 0 for d in differences.values())
+    wins, losses = (
+        sum(d > 0 for d in differences.values()),
+        sum(d < 0 for d in differences.values()),
+    )
     parts = _split(differences, strata)
     common = math.lcm(*map(len, parts))  # whole numbers stay whole
     weighted = {
-        key: d if strata is None else d * (common // len(own)) for own in parts for key, d in own.items()
+        key: d if strata is None else d * (common // len(own))
+        for own in parts
+        for key, d in own.items()
     }
     p = sign_flips(list(weighted.values()), [key[0] for key in weighted])
     return Paired(_mean_difference(parts, binary), wins, losses, p)
@@ -207,8 +236,9 @@ def stands_out(
     others: Sequence[Mapping[Key, float]],
     strata: Mapping[Key, Hashable] | None = None,
 ) -> bool:
-    """Whether the first is surely the largest: the interval of its paired difference from each of the others is above
-    0, by Bonferroni at 1 - 0.05/k for k others, so that all of them hold together with 95 %. `strata` as in `paired`."""
+    """Whether the first is surely the largest: the interval of its paired difference from each of
+    the others is above 0, by Bonferroni at 1 - 0.05/k for k others, so that all of them hold
+    together with 95 %. `strata` as in `paired`."""
     for other in others:
         differences, binary = _differences(best, other)
         if not differences:
@@ -218,14 +248,18 @@ def stands_out(
     return bool(others)
 
 
-def _differences(first: Mapping[Key, float], second: Mapping[Key, float]) -> tuple[dict[Key, float], bool]:
+def _differences(
+    first: Mapping[Key, float], second: Mapping[Key, float]
+) -> tuple[dict[Key, float], bool]:
     """First minus second where both are, and whether all scores are right or wrong."""
     differences = {key: value - second[key] for key, value in first.items() if key in second}
     binary = {scores[key] for scores in (first, second) for key in differences} <= {0.0, 1.0}
     return differences, binary
 
 
-def _split(values: Mapping[Key, float], strata: Mapping[Key, Hashable] | None) -> list[dict[Key, float]]:
+def _split(
+    values: Mapping[Key, float], strata: Mapping[Key, Hashable] | None
+) -> list[dict[Key, float]]:
     """The values of each stratum; all together where there are none."""
     parts: dict[Hashable, dict[Key, float]] = {}
     for key, value in values.items():
@@ -237,19 +271,20 @@ def _mean_difference(
     parts: Sequence[Mapping[Key, float]], binary: bool, confidence: float = 0.95
 ) -> Interval:
     intervals = [
-        difference_interval(list(own.values()), [key[0] for key in own], binary, confidence) for own in parts
+        difference_interval(list(own.values()), [key[0] for key in own], binary, confidence)
+        for own in parts
     ]
     return intervals[0] if len(intervals) == 1 else mean_of(intervals)
 
 
 def sign_flips(differences: Sequence[float], clusters: Sequence[Hashable]) -> float:
-    """p of the paired permutation test, two-sided: how often the mean difference is as large where the two methods
-    change places in whole prompts.
+    """p of the paired permutation test, two-sided: how often the mean difference is as large where
+    the two methods change places in whole prompts.
 
-    With a_c the sums of the prompts' differences, P(|Σ ±a_c| >= |Σ a_c|) over all signs. No draws: the distribution of
-    the sum is built prompt by prompt, exactly where the sums are small whole numbers as those of right and wrong are,
-    else in steps of Σ |a_c| / `GRID`. Of `MANY` prompts, which such steps would be too coarse for, the sum is normal with
-    variance Σ a_c².
+    With a_c the sums of the prompts' differences, P(|Σ ±a_c| >= |Σ a_c|) over all signs. No draws:
+    the distribution of the sum is built prompt by prompt, exactly where the sums are small whole
+    numbers as those of right and wrong are, else in steps of Σ |a_c| / `GRID`. Of `MANY` prompts,
+    which such steps would be too coarse for, the sum is normal with variance Σ a_c².
 
     Raises:
         ValueError: no differences, or not one cluster for each.
@@ -279,7 +314,8 @@ def sign_flips(differences: Sequence[float], clusters: Sequence[Hashable]) -> fl
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's correction: with m of them in rising order, p'_(i) = max over j <= i of min(1, (m - j + 1) p_(j))."""
+    """Holm's correction: with m of them in rising order, p'_(i) = max over j <= i of min(1, (m - j
+    + 1) p_(j))."""
     adjusted, largest, m = [0.0] * len(p_values), 0.0, len(p_values)
     for place, i in enumerate(sorted(range(m), key=lambda i: p_values[i])):
         largest = max(largest, min(1.0, (m - place) * p_values[i]))

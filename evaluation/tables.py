@@ -1,4 +1,5 @@
-"""From runs to a table: one row a method and setting, with its interval and its paired difference from DM."""
+"""From runs to a table: one row a method and setting, with its interval and its paired difference
+from DM."""
 
 from __future__ import annotations
 
@@ -13,13 +14,23 @@ from typing import Any
 
 from asyndm.errors import UserError
 from evaluation.labels import METHODS, labels, subjects_of
-from evaluation.results import Run
+from evaluation.runs.folder import Run
 from evaluation.statistics import Interval, holm, mean_over, paired, stands_out
 
 Key = tuple[str, str, int]
 """An image across runs: prompt id, prompt, seed."""
 
-CONDITIONS = ("model", "prompt_set", "steps", "eta", "guidance", "height", "width", "noise", "recipe")
+CONDITIONS = (
+    "model",
+    "prompt_set",
+    "steps",
+    "eta",
+    "guidance",
+    "height",
+    "width",
+    "noise",
+    "recipe",
+)
 PAIRING = tuple(name for name in CONDITIONS if name != "prompt_set")
 """What two methods must share to be compared, beside the prompt and the seed of each image."""
 METHOD = ("method", "curve", "concavity", "threshold", "settings")
@@ -34,7 +45,8 @@ Strata = Mapping[Key, str] | None
 
 
 class Total(Enum):
-    """Rows of all pictures together, and of the unweighted mean of the kinds' means, as GenEval publishes it."""
+    """Rows of all pictures together, and of the unweighted mean of the kinds' means, as GenEval
+    publishes it."""
 
     ALL = ALL
     MEAN = MEAN
@@ -47,7 +59,8 @@ Rival = tuple[Row, Mapping[Key, float], Strata]
 
 @dataclass
 class Cell:
-    """All images of one method under the same conditions, from one run or several (more seeds or prompts)."""
+    """All images of one method under the same conditions, from one run or several (more seeds or
+    prompts)."""
 
     labels: dict[str, Any]
     images: dict[Key, str] = field(default_factory=dict)
@@ -83,13 +96,16 @@ def lower_is_better(run: Run) -> set[str]:
 def collect(runs: Iterable[Run]) -> list[Cell]:
     """Runs gathered into cells; an image that several of them hold counts once.
 
-    Runs that give a prompt other subjects or concavities are other cells, told apart by a digest of these.
+    Runs that give a prompt other subjects or concavities are other cells, told apart by a digest of
+    these.
     """
     groups: dict[tuple[Any, ...], list[Cell]] = {}
     for run in runs:
         of, subjects = labels(run), subjects_of(run)
         group = groups.setdefault(tuple(of.values()), [])
-        agreeing = [c for c in group if all(c.subjects.get(p, text) == text for p, text in subjects.items())]
+        agreeing = [
+            c for c in group if all(c.subjects.get(p, text) == text for p, text in subjects.items())
+        ]
         if not agreeing:
             agreeing.append(Cell(of))
             group += agreeing
@@ -98,7 +114,9 @@ def collect(runs: Iterable[Run]) -> list[Cell]:
     for group in groups.values():
         if len(group) > 1:
             for cell in group:
-                digest = hashlib.sha256(json.dumps(sorted(cell.subjects.items())).encode()).hexdigest()[:6]
+                digest = hashlib.sha256(
+                    json.dumps(sorted(cell.subjects.items())).encode()
+                ).hexdigest()[:6]
                 cell.labels["settings"] = f"{cell.labels['settings']} subjects={digest}".strip()
     rank = list(METHODS.values())
 
@@ -121,19 +139,26 @@ def _place(label: Any) -> tuple[float, str]:
 
 
 def table(
-    runs: Iterable[Run], metric: str | None = None, by_kind: bool = False, against: Against | None = None
+    runs: Iterable[Run],
+    metric: str | None = None,
+    by_kind: bool = False,
+    against: Against | None = None,
 ) -> list[Row]:
-    """One row a cell and metric (and prompt kind): n, mean with 95 % interval, paired difference from DM.
+    """One row a cell and metric (and prompt kind): n, mean with 95 % interval, paired difference
+    from DM.
 
-    The difference is over the images both have under the same model, prompts, seeds, steps, eta and guidance,
-    wherever the prompts were drawn from; it is empty where there is no such DM. Its p is of a permutation test, and
-    `p_holm` corrects for all differences of the table. A win is an image that is better than DM's. `best` says that
-    the row stands out among those of the same conditions. Rows of one metric stand together, the exact one first.
+    The difference is over the images both have under the same model, prompts, seeds, steps, eta and
+    guidance, wherever the prompts were drawn from; it is empty where there is no such DM. Its p is
+    of a permutation test, and `p_holm` corrects for all differences of the table. A win is an image
+    that is better than DM's. `best` says that the row stands out among those of the same
+    conditions. Rows of one metric stand together, the exact one first.
 
     Args:
         metric: only this one.
-        by_kind: beside the row for all images one for the unweighted mean of the kinds' means, and one for each kind.
-        against: compare with the cell that has this value of a column and is alike in all others, instead of with DM.
+        by_kind: beside the row for all images one for the unweighted mean of the kinds' means, and
+            one for each kind.
+        against: compare with the cell that has this value of a column and is alike in all others,
+            instead of with DM.
 
     Raises:
         UserError: no row has that value.
@@ -162,12 +187,16 @@ def table(
     return _only_what_differs(rows, by_kind)
 
 
-def _references(cells: Sequence[Cell], against: Against | None) -> Callable[[Cell, str], Mapping[Key, float]]:
-    """What the scores of a cell by a metric are compared with: nothing where it is the reference itself."""
+def _references(
+    cells: Sequence[Cell], against: Against | None
+) -> Callable[[Cell, str], Mapping[Key, float]]:
+    """What the scores of a cell by a metric are compared with: nothing where it is the reference
+    itself."""
     name, value = against or ("method", "DM")
     if against and name not in (*CONDITIONS, *METHOD):
         raise UserError(
-            f"--against {name}={value}: no such column; there are {', '.join((*METHOD, *CONDITIONS))}"
+            f"--against {name}={value}: no such column; there are "
+            f"{', '.join((*METHOD, *CONDITIONS))}"
         )
     alike = [other for other in (*PAIRING, *METHOD) if other != name] if against else list(PAIRING)
 
@@ -213,10 +242,13 @@ def _mark_best(rivals: Sequence[Rival]) -> None:
     """Finds the row whose lead over every other one of the same conditions is no chance."""
     sign = 1 if rivals[0][0]["higher_is_better"] else -1
     signed = [
-        (row, {key: sign * value for key, value in scores.items()}, strata) for row, scores, strata in rivals
+        (row, {key: sign * value for key, value in scores.items()}, strata)
+        for row, scores, strata in rivals
     ]
     best, scores, strata = max(signed, key=lambda rival: sign * rival[0]["score"])
-    best["best"] = stands_out(scores, [other for row, other, _ in signed if row is not best], strata)
+    best["best"] = stands_out(
+        scores, [other for row, other, _ in signed if row is not best], strata
+    )
 
 
 def _of_kind(cell: Cell, metric: str, kind: Kind) -> Mapping[Key, float]:
@@ -227,7 +259,9 @@ def _of_kind(cell: Cell, metric: str, kind: Kind) -> Mapping[Key, float]:
     return {key: value for key, value in scores.items() if cell.images[key] in wanted}
 
 
-def _row(cell: Cell, metric: str, kind: Kind, own: Mapping[Key, float], other: Mapping[Key, float]) -> Row:
+def _row(
+    cell: Cell, metric: str, kind: Kind, own: Mapping[Key, float], other: Mapping[Key, float]
+) -> Row:
     row: Row = {name: cell.labels[name] for name in (*CONDITIONS, *METHOD)}
     row |= {"model": row["model"][0], "weights": row["model"][1], "dtype": row["model"][2]}
     shown = own or cell.images
@@ -278,7 +312,10 @@ def _only_what_differs(rows: list[Row], by_kind: bool) -> list[Row]:
         "settings",
         "metric",
     )
-    same = {name for name in candidates if len({row[name] for row in rows}) <= 1} - {"model", "metric"}
+    same = {name for name in candidates if len({row[name] for row in rows}) <= 1} - {
+        "model",
+        "metric",
+    }
     if len({(row["model"], row["weights"]) for row in rows}) == len({row["model"] for row in rows}):
         same.add("weights")
     if len({row["threshold"] for row in rows} - {""}) <= 1:

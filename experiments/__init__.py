@@ -1,1 +1,2 @@
-"""The laboratory: sweeps, their runs, reports, benchmarks and the training of the embedded models."""
+"""The laboratory: sweeps, their runs, reports, benchmarks and the training of the embedded
+models."""

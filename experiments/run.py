@@ -22,28 +22,23 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from PIL.Image import Image
 
-from asyndm.pipes import ends_quietly
-from evaluation import pictures
-from evaluation.locks import clear_claims, locked, share_out
-from evaluation.messages import describe
-from evaluation.results import (
+from asyndm.terminal import ends_quietly, printable
+from evaluation.messages import counted, describe
+from evaluation.runs import sheets as pictures
+from evaluation.runs.files import is_whole_png, write_bytes
+from evaluation.runs.folder import (
     PROMPTS_FILE,
     SHARDS,
     STATE_FILE,
     Run,
-    is_whole_png,
     read_run,
     read_state,
-    write_bytes,
     write_prompts,
 )
+from evaluation.runs.locks import clear_claims, locked, share_out
 from evaluation.scoring import add_missing, means, open_image, read_bases, score_table, write_basis
-from evaluation.terminal import printable
-from evaluation.words import counted
-from experiments import config as schema
-from experiments.checks import check, check_choices
-from experiments.command import start
-from experiments.folder import (
+from experiments.engine import schema as schema
+from experiments.engine.folder import (
     GRID_FILE,
     batch_size,
     complete_run,
@@ -51,17 +46,19 @@ from experiments.folder import (
     is_made,
     wants_strip,
 )
-from experiments.gpus import leased
-from experiments.images import Key, make_images, scored
-from experiments.launch import lost_job, missing_plugin
-from experiments.plan import Plan, build_choice, metrics
-from experiments.planned import forget_planned, plan_job
-from experiments.record import add_timings, threads_as_begun
-from experiments.said import SAID, followed
-from experiments.sampling import png
-from experiments.signals import STATUS, JobFailed, Terminated, heard, stopping
-from experiments.state import Progress, say_done, stated
-from experiments.trackers import Forgiving, Tracker
+from experiments.engine.gpu_lease import leased
+from experiments.engine.heartbeat import Progress, say_done, stated
+from experiments.engine.hydra_app import start
+from experiments.engine.images import Key, make_images, scored
+from experiments.engine.manifest import forget_planned, plan_job
+from experiments.engine.plan import Plan, build_choice, metrics
+from experiments.engine.preflight import check, check_choices
+from experiments.engine.record import add_timings, threads_as_begun
+from experiments.engine.relay import SAID, followed
+from experiments.engine.sampling import png
+from experiments.engine.signals import STATUS, JobFailed, Terminated, heard, stopping
+from experiments.engine.trackers import Forgiving, Tracker
+from experiments.engine.workers import lost_job, missing_plugin
 
 GRID_SIZE = 64
 """Pictures in the grid."""
@@ -91,7 +88,8 @@ def run(config: DictConfig) -> tuple[Plan, Run]:
 
 
 def make(plan: Plan, progress: Progress) -> None:
-    """Samples, scores, draws and tracks; what other processes make of the same run meanwhile is theirs."""
+    """Samples, scores, draws and tracks; what other processes make of the same run meanwhile is
+    theirs."""
     tracker = Forgiving(build_choice("tracker", plan.config["tracker"], Tracker))
     tracks = plan.shard is None and progress.owner
     try:
@@ -108,7 +106,8 @@ def make(plan: Plan, progress: Progress) -> None:
 
 
 def finish(plan: Plan, tracker: Tracker, started: bool, tells: bool) -> None:
-    """Draws the grid and tells the tracker, once all of the run is made: by the last of its processes.
+    """Draws the grid and tells the tracker, once all of the run is made: by the last of its
+    processes.
 
     Args:
         started: whether the tracker was told of the beginning.
@@ -116,7 +115,9 @@ def finish(plan: Plan, tracker: Tracker, started: bool, tells: bool) -> None:
     """
 
     def unfinished(_: int) -> bool:
-        return read_state(plan.folder)["state"] != "done" or not is_whole_png(plan.folder / GRID_FILE)
+        return read_state(plan.folder)["state"] != "done" or not is_whole_png(
+            plan.folder / GRID_FILE
+        )
 
     result = read_run(plan.folder)
     if wants_strip(plan) or not is_made(plan, result, plan.items):
@@ -158,14 +159,16 @@ def say_nothing_to_do(plan: Plan) -> None:
     size = batch_size(plan)
     count = -(-len(plan.items) // size)
     print(
-        f"{plan.label}: nothing for shard {plan.config['shard']}: the run has {count} batches of {size}; "
+        f"{plan.label}: nothing for shard {plan.config['shard']}: the run has {count} batches of "
+        f"{size}; "
         "a smaller batch_size makes more",
         file=sys.stderr,
     )
 
 
 def make_scores(plan: Plan, progress: Progress) -> None:
-    """Scores what of this part has no score yet, or one on another basis (version, convention, model) of its metric.
+    """Scores what of this part has no score yet, or one on another basis (version, convention,
+    model) of its metric.
 
     The pictures are read from their files: a score is of what was kept.
     """
@@ -197,7 +200,9 @@ def draw_grid(result: Run) -> Image:
     shown = result.images[:GRID_SIZE]
     marks = [right[row.key] == 1 if row.key in right else None for row in shown]
     return pictures.grid(
-        [open_image(result.folder / row.file) for row in shown], [row.prompt for row in shown], marks
+        [open_image(result.folder / row.file) for row in shown],
+        [row.prompt for row in shown],
+        marks,
     )
 
 
@@ -205,14 +210,20 @@ def summary(plan: Plan, result: Run, found: bool) -> str:
     """The run in one line."""
     timings = result.record["timings"]
     seconds = timings.get("sampling_seconds", 0)
-    rate = f"{timings.get('images_sampled', 0) / seconds:.2f} images/s" if seconds else "not sampled here"
+    rate = (
+        f"{timings.get('images_sampled', 0) / seconds:.2f} images/s"
+        if seconds
+        else "not sampled here"
+    )
     lacking = Counter(row.metric for row in result.scores if row.value is None)
     told = [f"{name} {value:.3f}" for name, value in means(result.scores).items()]
     told += [f"{count} without {name}" for name, count in lacking.items()]
     scores = "  ".join(told) or "no scores"
     images = counted(len(result.images), "image")
     if plan.shard is not None:
-        images = f"shard {plan.config['shard']}, {len(result.images)} of {len(plan.items)} images there"
+        images = (
+            f"shard {plan.config['shard']}, {len(result.images)} of {len(plan.items)} images there"
+        )
     return f"{plan.label}  {images}  {scores}  {'found' if found else rate}  {plan.folder}"
 
 
@@ -249,10 +260,11 @@ def objective(plan: Plan, result: Run) -> float | None:
 
 @ends_quietly()
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line. Returns its exit status: 0, 1 for any error, 130 when interrupted, 143 when terminated.
+    """The command line. Returns its exit status: 0, 1 for any error, 130 when interrupted, 143 when
+    terminated.
 
-    Hydra is made to raise its errors rather than print them, so that each can be told in one line; with
-    HYDRA_FULL_ERROR=1 in the environment the traceback comes as well.
+    Hydra is made to raise its errors rather than print them, so that each can be told in one line;
+    with HYDRA_FULL_ERROR=1 in the environment the traceback comes as well.
     """
     schema.register()
     wish = os.environ.get("HYDRA_FULL_ERROR")

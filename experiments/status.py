@@ -2,11 +2,12 @@
 
 python -m experiments.status runs
 python -m experiments.status runs --failed     # the last lines and the traceback of what broke
-python -m experiments.status runs --verify     # reads every picture: is it still the one that images.csv lists?
+python -m experiments.status runs --verify  # reads every picture: is it the listed one?
 watch -n 10 python -m experiments.status runs
 
-A run is stale where its process went without a word (killed, a machine lost). The exit status is 0 if all is done, 1 if
-not, and 2 where there is nothing to tell of. The same ``experiments.run`` command makes what is missing or changed.
+A run is stale where its process went without a word (killed, a machine lost). The exit status is 0
+if all is done, 1 if not, and 2 where there is nothing to tell of. The same ``experiments.run``
+command makes what is missing or changed.
 """
 
 from __future__ import annotations
@@ -26,28 +27,28 @@ from typing import Any
 
 from asyndm.command import as_typed
 from asyndm.errors import UserError
-from asyndm.pipes import ends_quietly
-from evaluation.arguments import Parser
-from evaluation.locks import is_held
-from evaluation.messages import describe
+from asyndm.terminal import ends_quietly, printable
+from evaluation.commands import Parser
+from evaluation.messages import counted, describe
 from evaluation.narrow import terminal_width
-from evaluation.results import RUN_FILE, SHARDS, STATE_FILE, read_json, read_state
+from evaluation.runs.files import read_json
+from evaluation.runs.folder import RUN_FILE, SHARDS, STATE_FILE, read_state
+from evaluation.runs.locks import is_held
 from evaluation.runs.records import is_number
-from evaluation.terminal import printable
-from evaluation.words import counted
-from experiments.folder import refuse_foreign
-from experiments.state import BEAT, alive_file
-from experiments.verify import faults
+from experiments.engine.folder import refuse_foreign
+from experiments.engine.heartbeat import BEAT, alive_file
+from experiments.engine.verify import faults
 
 SILENCE = 12 * BEAT
-"""Seconds without a heartbeat after which a process of another machine counts as lost, if its lock says nothing."""
+"""Seconds without a heartbeat after which a process of another machine counts as lost, if its lock
+says nothing."""
 BROKEN = ("failed", "stale", "interrupted", "incomplete")
 WIDTH = 100
 """Characters of a text from a file that a cell of the table shows."""
 HEAD = ("run", "state", "images", "images/s", "left", "doing")
 NAME, LEAST, FEWEST, NARROWEST = 24, 8, 3, 40
-"""Characters of a run's name that are worth more than a column, and that are always shown; columns always shown; and
-characters that no table is squeezed below."""
+"""Characters of a run's name that are worth more than a column, and that are always shown; columns
+always shown; and characters that no table is squeezed below."""
 SHARD = r"[0-9]{1,5}-of-[0-9]{1,5}"
 
 
@@ -72,7 +73,9 @@ class Part:
 
     @property
     def seconds_left(self) -> float | None:
-        return self.left / self.rate if self.rate and self.state == "running" and self.left else None
+        return (
+            self.left / self.rate if self.rate and self.state == "running" and self.left else None
+        )
 
 
 def run_folders(root: Path) -> list[Path]:
@@ -82,8 +85,12 @@ def run_folders(root: Path) -> list[Path]:
         UserError: no such folder, or no run in it.
     """
     if not root.is_dir():
-        raise UserError(f"{root}: {'a file, not a folder of runs' if root.exists() else 'no such folder'}")
-    states = {path.parent for path in root.rglob(STATE_FILE)} | {path.parent for path in root.rglob(RUN_FILE)}
+        raise UserError(
+            f"{root}: {'a file, not a folder of runs' if root.exists() else 'no such folder'}"
+        )
+    states = {path.parent for path in root.rglob(STATE_FILE)} | {
+        path.parent for path in root.rglob(RUN_FILE)
+    }
     shards = list(root.rglob(f"{SHARDS}/*-of-*.json"))
     folders = sorted(states | {path.parent.parent for path in shards})
     if not folders:
@@ -95,7 +102,8 @@ def of_run(folder: Path) -> list[Part]:
     """The run, or its shards where they do not make up all of it yet.
 
     Raises:
-        ForeignFile: it was made by a newer version; a folder or a pipe where a file of the run should be.
+        ForeignFile: it was made by a newer version; a folder or a pipe where a file of the run
+            should be.
     """
     refuse_foreign(folder)
     told, there = read_state(folder), _pictures(folder)
@@ -109,8 +117,11 @@ def of_run(folder: Path) -> list[Part]:
 
 
 def _shards(folder: Path) -> list[Path]:
-    """The state files of all shards, there or not, of the last division; none where the whole run was last asked for."""
-    there = [path for path in (folder / SHARDS).glob("*-of-*.json") if re.fullmatch(SHARD, path.stem)]
+    """The state files of all shards, there or not, of the last division; none where the whole run
+    was last asked for."""
+    there = [
+        path for path in (folder / SHARDS).glob("*-of-*.json") if re.fullmatch(SHARD, path.stem)
+    ]
     last = max(there, key=_written, default=None)
     if last is None or _written(folder / STATE_FILE) > _written(last):
         return []
@@ -131,7 +142,9 @@ def _shard(folder: Path, path: Path) -> Part:
     except (OSError, UserError, ValueError, TypeError):
         told = {"state": "pending"}
     name = f"{folder.name} {path.stem.replace('-of-', '/')}"
-    return _part(name, _state(path, told), int(_number(told, "there")), int(_number(told, "part")), told)
+    return _part(
+        name, _state(path, told), int(_number(told, "there")), int(_number(told, "part")), told
+    )
 
 
 def _number(told: dict[str, Any], key: str, otherwise: float = 0) -> float:
@@ -144,7 +157,13 @@ def _part(name: str, state: str, there: int, total: int, told: dict[str, Any]) -
     seconds = _number(told, "seconds") - _number(told, "loaded")
     rate = _number(told, "made") / seconds if seconds > 0 and state != "pending" else 0.0
     return Part(
-        name, state, there, total, rate, str(told.get("phase", "")) if state == "running" else "", told
+        name,
+        state,
+        there,
+        total,
+        rate,
+        str(told.get("phase", "")) if state == "running" else "",
+        told,
     )
 
 
@@ -169,11 +188,13 @@ def _pictures(folder: Path) -> int:
 
 
 def table(found: Sequence[Part], width: int | None = None) -> str:
-    """A line a run, then how many are in which state, and when all is made if all goes on as it does.
+    """A line a run, then how many are in which state, and when all is made if all goes on as it
+    does.
 
     Args:
         found: the runs.
-        width: of the terminal: names are cut in the middle, and columns left out from the right, as far as it takes.
+        width: of the terminal: names are cut in the middle, and columns left out from the right, as
+            far as it takes.
     """
     rows = [HEAD, *(_cells(part) for part in found)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(HEAD))]
@@ -256,7 +277,9 @@ def failures(found: Iterable[Part]) -> str:
             content = part.content or {}
             log = content.get("log", [])
             where = f"process {content.get('pid', '?')} on {content.get('host', '?')}"
-            lines = [f"== {part.name}: {part.state}, {part.there:,} of {part.total:,} images, {where}"]
+            lines = [
+                f"== {part.name}: {part.state}, {part.there:,} of {part.total:,} images, {where}"
+            ]
             if part.state == "stale":
                 lines.append(f"gone without a word while {content.get('phase', 'at work')}")
             lines += [*map(str, log if isinstance(log, list) else [log])]
@@ -310,7 +333,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns its exit status: 0 all done, 1 not all, 2 nothing to tell of."""
     parser = Parser("experiments.status", __doc__)
     parser.add_argument("folder", type=Path, help="a run, or a folder of runs")
-    parser.add_argument("--failed", action="store_true", help="print what is known of those that broke")
+    parser.add_argument(
+        "--failed", action="store_true", help="print what is known of those that broke"
+    )
     parser.add_argument(
         "--verify", action="store_true", help="name pictures that are changed, cut or missing"
     )

@@ -18,7 +18,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from hypothesis import settings
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from experiments.benchmark import SCHEDULER as SD_SCHEDULER
+from experiments.studies.benchmark import SCHEDULER as SD_SCHEDULER
 
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
@@ -29,12 +29,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--parity-dir",
         type=Path,
         default=None,
-        help="folder of reference numbers for tests/parity (default: the subset that ships with the tests)",
+        help="folder of reference numbers for tests/parity (default: the subset that ships with "
+        "the tests)",
     )
 
 
 def make_tokenizer() -> CLIPTokenizer:
-    """CLIP's tokenizer with letters for pieces and three whole words; 'rabbit' is six tokens, 'dog' one."""
+    """CLIP's tokenizer with letters for pieces and three whole words; 'rabbit' is six tokens, 'dog'
+    one."""
     letters = "abcdefghijklmnopqrstuvwxyz0123456789,.'-#"
     pieces = [*letters, *(letter + "</w>" for letter in letters)]
     merges = [("d", "o"), ("do", "g</w>"), ("c", "a"), ("ca", "t</w>"), ("r", "e"), ("re", "d</w>")]
@@ -60,7 +62,8 @@ def make_unet(seed: int = 0, **changes: Any) -> UNet2DConditionModel:
 
 
 def make_pipeline(seed: int = 0, **scheduler: Any) -> StableDiffusionPipeline:
-    """64x64... no download: a random UNet, text encoder and autoencoder (factor 2) that fit each other."""
+    """64x64... no download: a random UNet, text encoder and autoencoder (factor 2) that fit each
+    other."""
     torch.manual_seed(seed)
     tokenizer = make_tokenizer()
     text = CLIPTextConfig(

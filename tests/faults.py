@@ -24,9 +24,12 @@ class Fault(NamedTuple):
 
 
 def faults() -> list[Fault]:
-    """All of them, kind by kind. Read from the source, so that it does not matter which tests are selected."""
+    """All of them, kind by kind. Read from the source, so that it does not matter which tests are
+    selected."""
     marks = [
-        mark for path in sorted(TESTS.rglob("test_*.py")) for mark in _marks(ast.parse(path.read_text()))
+        mark
+        for path in sorted(TESTS.rglob("test_*.py"))
+        for mark in _marks(ast.parse(path.read_text()))
     ]
     kinds = {kind: i for i, kind in enumerate(dict.fromkeys(mark.kind for mark in marks))}
     return sorted(marks, key=lambda mark: kinds[mark.kind])
@@ -37,7 +40,9 @@ def _marks(tree: ast.Module) -> Iterator[Fault]:
         if isinstance(node, ast.FunctionDef):
             for call in node.decorator_list:
                 if isinstance(call, ast.Call) and ast.unparse(call.func) == "pytest.mark.fault":
-                    yield Fault(**{str(word.arg): ast.literal_eval(word.value) for word in call.keywords})
+                    yield Fault(
+                        **{str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
+                    )
 
 
 def table() -> str:

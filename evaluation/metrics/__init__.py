@@ -1,4 +1,5 @@
-"""What a metric is: given pictures and their prompts, a value for each, and the reason where there is one."""
+"""What a metric is: given pictures and their prompts, a value for each, and the reason where there
+is one."""
 
 from __future__ import annotations
 
@@ -13,8 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 from PIL.Image import Image
 
 from asyndm.errors import UserError
+from evaluation.networks.weights import EMBEDDED, check, check_settings, identity
 from evaluation.runs.prompts import Prompt
-from evaluation.weights import EMBEDDED, check, check_settings, identity
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +26,8 @@ Loaded = TypeVar("Loaded")
 
 @dataclass(frozen=True)
 class Score:
-    """`value` is None where the picture could not be scored; `reason` says why, or what is wrong with it."""
+    """`value` is None where the picture could not be scored; `reason` says why, or what is wrong
+    with it."""
 
     value: float | None
     reason: str = ""
@@ -33,7 +35,9 @@ class Score:
     @classmethod
     def of(cls, value: float, reason: str = "") -> Self:
         """A model's value; none, with that as the reason, where it is no finite number."""
-        return cls(value, reason) if math.isfinite(value) else cls(None, "the model gives no number")
+        return (
+            cls(value, reason) if math.isfinite(value) else cls(None, "the model gives no number")
+        )
 
 
 class Metric(ABC):
@@ -51,13 +55,13 @@ class Metric(ABC):
 
     @property
     def basis(self) -> dict[str, Any]:
-        """What its numbers rest on beside the pictures, as ``run.json`` keeps it: version, convention, model.
-        Scores of another basis are replaced."""
+        """What its numbers rest on beside the pictures, as ``run.json`` keeps it: version,
+        convention, model. Scores of another basis are replaced."""
         return {"version": self.version, "higher_is_better": self.higher_is_better}
 
     def check(self, prompts: Sequence[Prompt], size: tuple[int, int]) -> None:
-        """Refuses, before anything is sampled, what it could not score: prompts without what it needs,
-        pictures of a size (height, width) it does not know, missing weights.
+        """Refuses, before anything is sampled, what it could not score: prompts without what it
+        needs, pictures of a size (height, width) it does not know, missing weights.
 
         Raises:
             UserError: naming what is missing.
@@ -66,7 +70,8 @@ class Metric(ABC):
 
     @abstractmethod
     def score(self, images: Sequence[Image], prompts: Sequence[Prompt]) -> list[Score]:
-        """One score for each picture, given its prompt; independent of the other pictures of the batch."""
+        """One score for each picture, given its prompt; independent of the other pictures of the
+        batch."""
 
     def release(self) -> None:
         """Lets go of what scoring has loaded."""
@@ -77,13 +82,15 @@ class Metric(ABC):
 class ModelMetric(Metric, Generic[Loaded]):
     """A metric with a network, loaded when the first picture is scored and kept until `release`.
 
-    Its settings, the fields of the dataclass, are its basis; weights on this disk are named there by a hash of
-    their files, so that a folder may move and a changed one is noticed; `dtype` is there as it is computed in.
+    Its settings, the fields of the dataclass, are its basis; weights on this disk are named there
+    by a hash of their files, so that a folder may move and a changed one is noticed; `dtype` is
+    there as it is computed in.
 
     Attributes:
         model: a folder, or ORG/NAME of the hub.
         revision: on the hub.
-        dtype: of the network, float32, bfloat16 or float16; auto: float32 on a CPU, `gpu_dtype` on a GPU.
+        dtype: of the network, float32, bfloat16 or float16; auto: float32 on a CPU, `gpu_dtype` on
+            a GPU.
         device: cpu, cuda, or auto.
 
     Raises:
@@ -104,7 +111,9 @@ class ModelMetric(Metric, Generic[Loaded]):
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
-            raise UserError(f"metric {self.name}: dtype={self.dtype}: choose from {', '.join(DTYPES)}")
+            raise UserError(
+                f"metric {self.name}: dtype={self.dtype}: choose from {', '.join(DTYPES)}"
+            )
         if self.embedded and self.model == "shapes":
             self.model = str(EMBEDDED / self.embedded)
         for setting in self.models:
@@ -113,10 +122,16 @@ class ModelMetric(Metric, Generic[Loaded]):
 
     @property
     def basis(self) -> dict[str, Any]:
-        own = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "device"}
+        own = {
+            field.name: getattr(self, field.name)
+            for field in fields(self)
+            if field.name != "device"
+        }
         for setting in self.models:
             if own[setting] is not None:
-                own[setting] = identity(own[setting], own.get("revision") if setting == "model" else None)
+                own[setting] = identity(
+                    own[setting], own.get("revision") if setting == "model" else None
+                )
         own.pop("revision")
         own["dtype"] = str(self.precision).removeprefix("torch.")
         return {**super().basis, **own}

@@ -1,5 +1,5 @@
-"""BERTScore (arXiv 1904.09675) of a caption and the prompt: a vision-language model says what it sees, and a text
-model compares that with what was asked for."""
+"""BERTScore (arXiv 1904.09675) of a caption and the prompt: a vision-language model says what it
+sees, and a text model compares that with what was asked for."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 from PIL.Image import Image
 
 from asyndm.errors import UserError, one_line
-from evaluation import weights
 from evaluation.metrics import Score
+from evaluation.networks import weights
+from evaluation.networks.vision_language import VisionLanguage, VisionLanguageMetric
 from evaluation.runs.prompts import Prompt
-from evaluation.vision_language import VisionLanguage, VisionLanguageMetric
 
 LONGEST = 512
 """Tokens of a text that are compared, unless its model takes fewer."""
@@ -22,20 +22,24 @@ LONGEST = 512
 
 @dataclass(eq=False)
 class BERTScore(VisionLanguageMetric[tuple[VisionLanguage, Any, Any]]):
-    """F = 2PR / (P + R), as torchmetrics computes it, without idf weights and without rescaling by a baseline.
+    """F = 2PR / (P + R), as torchmetrics computes it, without idf weights and without rescaling by
+    a baseline.
 
-    With x_i and y_j the hidden states of caption and prompt after `num_layers` layers, scaled to length 1, without
-    those of the marks of beginning and end (to which the original package gives no weight, but lets words match them):
-    P = mean_i max_j max(x_i · y_j, 0), R = mean_j max_i max(x_i · y_j, 0).
-    Pairs are compared one by one: torchmetrics 1.9 returns the scores of several in another order than theirs. The text
-    model computes in float32, whatever `dtype` is. `reason` is the caption, which is decoded greedily.
+    With x_i and y_j the hidden states of caption and prompt after `num_layers` layers, scaled to
+    length 1, without those of the marks of beginning and end (to which the original package gives
+    no weight, but lets words match them): P = mean_i max_j max(x_i · y_j, 0), R = mean_j max_i
+    max(x_i · y_j, 0). Pairs are compared one by one: torchmetrics 1.9 returns the scores of several
+    in another order than theirs. The text model computes in float32, whatever `dtype` is. `reason`
+    is the caption, which is decoded greedily.
 
     Attributes:
         model: the captioner.
         instruction: what it is asked for.
         max_new_tokens: after which the caption is cut.
-        text_model: folder or hub id of the model that compares, an encoder with marks of beginning and end.
-        num_layers: how many of its layers; None: all. Usual are 17 for roberta-large, 40 for deberta-xlarge-mnli.
+        text_model: folder or hub id of the model that compares, an encoder with marks of beginning
+            and end.
+        num_layers: how many of its layers; None: all. Usual are 17 for roberta-large, 40 for
+            deberta-xlarge-mnli.
 
     Raises:
         UserError: captions of no tokens, unknown dtype.
@@ -61,8 +65,12 @@ class BERTScore(VisionLanguageMetric[tuple[VisionLanguage, Any, Any]]):
         super().check(prompts, size)
 
     def score(self, images: Sequence[Image], prompts: Sequence[Prompt]) -> list[Score]:
-        captions = self.loaded[0].answers(images, [self.instruction] * len(images), self.max_new_tokens)
-        return [self._score(caption, prompt) for caption, prompt in zip(captions, prompts, strict=True)]
+        captions = self.loaded[0].answers(
+            images, [self.instruction] * len(images), self.max_new_tokens
+        )
+        return [
+            self._score(caption, prompt) for caption, prompt in zip(captions, prompts, strict=True)
+        ]
 
     def _score(self, caption: str | None, prompt: Prompt) -> Score:
         if caption is None:
@@ -72,7 +80,8 @@ class BERTScore(VisionLanguageMetric[tuple[VisionLanguage, Any, Any]]):
         return Score.of(self.similarity(caption, prompt.text), caption)
 
     def similarity(self, caption: str, text: str) -> float:
-        """F of two texts; NaN where the text model gives no numbers, for which torchmetrics would say 0."""
+        """F of two texts; NaN where the text model gives no numbers, for which torchmetrics would
+        say 0."""
         from torchmetrics.functional.text.bert import bert_score
 
         _, network, tokenizer = self.loaded
@@ -106,7 +115,9 @@ class BERTScore(VisionLanguageMetric[tuple[VisionLanguage, Any, Any]]):
         if missing := [name for name in report["missing_keys"] if not name.startswith("pooler.")]:
             raise UserError(f"{place}: no weights for {min(missing)}")
         if tokenizer.cls_token_id is None or tokenizer.sep_token_id is None:
-            raise UserError(f"{place}: its tokenizer marks no beginning and end; choose a BERT or RoBERTa")
+            raise UserError(
+                f"{place}: its tokenizer marks no beginning and end; choose a BERT or RoBERTa"
+            )
         return self.load_model(), network.eval().requires_grad_(False).to(self.where), tokenizer
 
     def _check_layers(self) -> None:
@@ -119,4 +130,6 @@ class BERTScore(VisionLanguageMetric[tuple[VisionLanguage, Any, Any]]):
         except Exception as error:  # transformers and the hub raise many kinds for a bad config
             raise UserError(f"{place}: text_model={self.text_model}: {one_line(error)}") from error
         if self.num_layers is not None and not 1 <= self.num_layers <= most:
-            raise UserError(f"{place}: num_layers={self.num_layers}: {self.text_model} has {most} layers")
+            raise UserError(
+                f"{place}: num_layers={self.num_layers}: {self.text_model} has {most} layers"
+            )

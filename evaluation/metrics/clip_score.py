@@ -1,7 +1,8 @@
-"""CLIPScore: how well picture and prompt agree in CLIP's eyes, through open_clip, in the literature's conventions.
+"""CLIPScore: how well picture and prompt agree in CLIP's eyes, through open_clip, in the
+literature's conventions.
 
-Four numbers of the literature go by this name; they differ in model, prefix and scale and are never comparable. Each
-is a named convention here, and the name of its scores says which.
+Four numbers of the literature go by this name; they differ in model, prefix and scale and are never
+comparable. Each is a named convention here, and the name of its scores says which.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from PIL.Image import Image
 
 from asyndm.errors import UserError
 from evaluation.metrics import ModelMetric, Score
-from evaluation.open_clip_models import architecture, check_open_clip, load_open_clip
+from evaluation.networks.open_clip import architecture, check_open_clip, load_open_clip
 from evaluation.runs.prompts import Prompt
 
 LOCAL = "local-dir:"
@@ -36,8 +37,9 @@ CONVENTIONS = {
     "authors": Convention(),
     "shapes": Convention(),
 }
-"""original: arXiv 2104.08718, ViT-B-32. torchmetrics: its CLIPScore, which clamps the final mean only. compbench:
-T2I-CompBench, ViT-B-32, without its --complex. authors: the AsynDM authors' sibling projects, ViT-H-14 of LAION-2B.
+"""original: arXiv 2104.08718, ViT-B-32. torchmetrics: its CLIPScore, which clamps the final mean
+only. compbench: T2I-CompBench, ViT-B-32, without its --complex. authors: the AsynDM authors'
+sibling projects, ViT-H-14 of LAION-2B.
 shapes: the small CLIP of the shapes world."""
 
 
@@ -48,10 +50,11 @@ class CLIPScore(ModelMetric[tuple[Any, Any, Any]]):
     Prompts longer than the model reads are cut, their end token kept.
 
     Attributes:
-        model: of open_clip: a name, "hf-hub:ORG/REPO", or a folder with or without "local-dir:" before it; "shapes"
-            for that of the shapes world.
-        pretrained: the weights' tag or file, for a plain name; it takes the place of a revision. With a tag the
-            activation is the one the weights were trained with; a file's is that of the name (ViT-B-32-quickgelu).
+        model: of open_clip: a name, "hf-hub:ORG/REPO", or a folder with or without "local-dir:"
+            before it; "shapes" for that of the shapes world.
+        pretrained: the weights' tag or file, for a plain name; it takes the place of a revision.
+            With a tag the activation is the one the weights were trained with; a file's is that of
+            the name (ViT-B-32-quickgelu).
         convention: one of `CONVENTIONS`.
 
     Raises:
@@ -69,11 +72,13 @@ class CLIPScore(ModelMetric[tuple[Any, Any, Any]]):
         super().__post_init__()
         if self.convention not in CONVENTIONS:
             raise UserError(
-                f"metric clip: convention={self.convention}: choose from {', '.join(sorted(CONVENTIONS))}"
+                f"metric clip: convention={self.convention}: choose from "
+                f"{', '.join(sorted(CONVENTIONS))}"
             )
         if self.revision is not None:
             raise UserError(
-                f"metric {self.name}: revision={self.revision}: open_clip has none; name weights by tag"
+                f"metric {self.name}: revision={self.revision}: open_clip has none; name weights "
+                "by tag"
             )
 
     @property
@@ -90,7 +95,8 @@ class CLIPScore(ModelMetric[tuple[Any, Any, Any]]):
     def score(self, images: Sequence[Image], prompts: Sequence[Prompt]) -> list[Score]:
         rule = CONVENTIONS[self.convention]
         values = [
-            rule.scale * cosine for cosine in self.cosines(images, [rule.prefix + p.text for p in prompts])
+            rule.scale * cosine
+            for cosine in self.cosines(images, [rule.prefix + p.text for p in prompts])
         ]
         return [Score.of(max(0.0, value) if rule.clamp else value) for value in values]
 
@@ -104,7 +110,9 @@ class CLIPScore(ModelMetric[tuple[Any, Any, Any]]):
         with torch.no_grad():
             seen = network.encode_image(pixels.to(self.where, self.precision)).float()
             read = network.encode_text(tokenizer(list(texts)).to(self.where)).float()
-            found: list[float] = (F.normalize(seen, dim=-1) * F.normalize(read, dim=-1)).sum(-1).tolist()
+            found: list[float] = (
+                (F.normalize(seen, dim=-1) * F.normalize(read, dim=-1)).sum(-1).tolist()
+            )
         return found
 
     def load(self) -> tuple[Any, Any, Any]:

@@ -1,4 +1,5 @@
-"""The exact checker of the shapes world as a metric: 1 where the picture shows its prompt, else 0."""
+"""The exact checker of the shapes world as a metric: 1 where the picture shows its prompt, else
+0."""
 
 from __future__ import annotations
 
@@ -22,10 +23,11 @@ SIZE = (64, 64)
 
 
 class Exact(Metric):
-    """Right (1) or wrong (0), with the reason: which object is missing, miscoloured, miscounted or misplaced.
+    """Right (1) or wrong (0), with the reason: which object is missing, miscoloured, miscounted or
+    misplaced.
 
-    The meaning is found by the prompt's text, so prompts of one's own are checked as well, as long as the
-    world of shapes can say them; others get no value.
+    The meaning is found by the prompt's text, so prompts of one's own are checked as well, as long
+    as the world of shapes can say them; others get no value.
     """
 
     name = "exact"
@@ -37,13 +39,15 @@ class Exact(Metric):
             )
         if size != SIZE:
             raise UserError(
-                f"metric=exact: knows pictures of {SIZE[0]}x{SIZE[1]} only, these will be {size[0]}x{size[1]}; "
+                f"metric=exact: knows pictures of {SIZE[0]}x{SIZE[1]} only, these will be "
+                f"{size[0]}x{size[1]}; "
                 "choose metric=none"
             )
 
     def score(self, images: Sequence[Image], prompts: Sequence[Prompt]) -> list[Score]:
         scores = [
-            Score(None, _obstacle(image, prompt)) for image, prompt in zip(images, prompts, strict=True)
+            Score(None, _obstacle(image, prompt))
+            for image, prompt in zip(images, prompts, strict=True)
         ]
         known = [i for i, score in enumerate(scores) if not score.reason]
         if known:
@@ -52,9 +56,12 @@ class Exact(Metric):
 
             from asyndm.shapes.checker import check
 
-            pixels = np.stack([np.asarray(images[i].convert("RGB"), dtype=np.float32) / 255 for i in known])
+            pixels = np.stack(
+                [np.asarray(images[i].convert("RGB"), dtype=np.float32) / 255 for i in known]
+            )
             verdicts = check(
-                torch.from_numpy(pixels).permute(0, 3, 1, 2), [meanings()[prompts[i].text] for i in known]
+                torch.from_numpy(pixels).permute(0, 3, 1, 2),
+                [meanings()[prompts[i].text] for i in known],
             )
             for i, verdict in zip(known, verdicts, strict=True):
                 scores[i] = Score(float(verdict.correct), verdict.reason)

@@ -1,9 +1,11 @@
-"""GenEval (arXiv 2310.11513): does the picture show the right objects, as many, of that colour, in that place?
+"""GenEval (arXiv 2310.11513): does the picture show the right objects, as many, of that colour, in
+that place?
 
-The rules are the original's (`evaluation.geneval`), the eyes are not: it detects with Mask2Former of mmdetection 2, which
-does not install today, and greys what its masks leave out before it asks CLIP for a colour. Here a detector of
-transformers gives boxes, and the colour is asked of the whole box. **Values are not comparable with published
-GenEval numbers**, only with each other.
+The rules are the original's (`evaluation.metrics.geneval_rules`), the eyes are not: it detects with
+Mask2Former of mmdetection 2, which does not install today, and greys what its masks leave out
+before it asks CLIP for a colour. Here a detector of transformers gives boxes, and the colour is
+asked of the whole box. **Values are not comparable with published GenEval numbers**, only with each
+other.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from asyndm.errors import UserError, check_fraction, is_number, is_whole, one_line
-from evaluation.geneval import (
+from evaluation.metrics import ModelMetric, Score
+from evaluation.metrics.geneval_rules import (
     COLOURS,
     Box,
     Detection,
@@ -29,10 +32,9 @@ from evaluation.geneval import (
     read,
     to_colour,
 )
-from evaluation.metrics import ModelMetric, Score
-from evaluation.open_clip_models import architecture, check_open_clip, load_open_clip
+from evaluation.networks.open_clip import architecture, check_open_clip, load_open_clip
+from evaluation.networks.weights import check
 from evaluation.runs.prompts import Prompt
-from evaluation.weights import check
 
 if TYPE_CHECKING:
     import torch
@@ -47,21 +49,23 @@ TEMPLATES = (
 
 @dataclass(eq=False, kw_only=True)
 class GenEval(ModelMetric[tuple[Any, Any]]):
-    """1 where a picture is right, else 0 with what is wrong; pictures of prompts without metadata have no value.
+    """1 where a picture is right, else 0 with what is wrong; pictures of prompts without metadata
+    have no value.
 
-    The meaning of a prompt is found by its text. Overlapping detections of one class all count, as by default in
-    the original.
+    The meaning of a prompt is found by its text. Overlapping detections of one class all count, as
+    by default in the original.
 
     Attributes:
-        model: an object detector of transformers that decodes to boxes by itself (RT-DETR, DETR, YOLOS and the like),
-            trained on COCO's classes.
+        model: an object detector of transformers that decodes to boxes by itself (RT-DETR, DETR,
+            YOLOS and the like), trained on COCO's classes.
         metadata: path of GenEval's ``evaluation_metadata.jsonl``.
         colour_model: of open_clip, which names colours: a name, "hf-hub:ORG/REPO", or a folder.
         colour_pretrained: its weights' tag or file, for a plain name.
         threshold: detections count where they are surer than this.
         counting_threshold: the same for prompts of the tag "counting".
         max_objects: of each class, the surest so many count.
-        position_threshold: how far centres must be apart, as a share of both sizes, before a relation begins.
+        position_threshold: how far centres must be apart, as a share of both sizes, before a
+            relation begins.
 
     Raises:
         UserError: a threshold out of its range.
@@ -82,16 +86,23 @@ class GenEval(ModelMetric[tuple[Any, Any]]):
         for setting in ("threshold", "counting_threshold"):
             check_fraction(getattr(self, setting), f"metric geneval: {setting}")
         if not is_whole(self.max_objects) or self.max_objects < 1:
-            raise UserError(f"metric geneval: max_objects must be 1 or more, got {self.max_objects!r}")
+            raise UserError(
+                f"metric geneval: max_objects must be 1 or more, got {self.max_objects!r}"
+            )
         if not is_number(self.position_threshold) or not 0 <= self.position_threshold < math.inf:
             raise UserError(
-                f"metric geneval: position_threshold must be 0 or more, got {self.position_threshold!r}"
+                "metric geneval: position_threshold must be 0 or more, got "
+                f"{self.position_threshold!r}"
             )
 
     @property
     def basis(self) -> dict[str, Any]:
         named = architecture(self.colour_model, self.colour_pretrained)
-        return super().basis if named == self.colour_model else {**super().basis, "colour_model": named}
+        return (
+            super().basis
+            if named == self.colour_model
+            else {**super().basis, "colour_model": named}
+        )
 
     def check(self, prompts: Sequence[Prompt], size: tuple[int, int]) -> None:
         self.check_device()
@@ -121,7 +132,9 @@ class GenEval(ModelMetric[tuple[Any, Any]]):
 
     def score(self, images: Sequence[Image.Image], prompts: Sequence[Prompt]) -> list[Score]:
         scores = [Score(None, "no GenEval metadata for this prompt") for _ in prompts]
-        meanings = {row: m for row, prompt in enumerate(prompts) if (m := self._meaning(prompt)) is not None}
+        meanings = {
+            row: m for row, prompt in enumerate(prompts) if (m := self._meaning(prompt)) is not None
+        }
         seen = self.detect([images[row] for row in meanings]) if meanings else []
         objects: dict[int, Objects] = {}
         for (row, meaning), detections in zip(meanings.items(), seen, strict=True):
@@ -135,41 +148,54 @@ class GenEval(ModelMetric[tuple[Any, Any]]):
         return scores
 
     def _coloured(
-        self, images: Sequence[Image.Image], meanings: Mapping[int, Meaning], objects: Mapping[int, Objects]
+        self,
+        images: Sequence[Image.Image],
+        meanings: Mapping[int, Meaning],
+        objects: Mapping[int, Objects],
     ) -> dict[int, dict[tuple[str, Detection], str]]:
-        """The colours that `faults` needs, of each picture with objects; asked of all pictures at once."""
+        """The colours that `faults` needs, of each picture with objects; asked of all pictures at
+        once."""
         asked = {row: to_colour(meanings[row], own) for row, own in objects.items()}
         crops = [
-            (name, cropped(images[row], found.box)) for row, pairs in asked.items() for name, found in pairs
+            (name, cropped(images[row], found.box))
+            for row, pairs in asked.items()
+            for name, found in pairs
         ]
         answers = iter(self.colours.of(crops) if crops else ())
         return {row: {pair: next(answers) for pair in pairs} for row, pairs in asked.items()}
 
     def detect(self, images: Sequence[Image.Image]) -> list[list[Detection] | None]:
-        """What the detector finds, down to the lower threshold; None where it gives no numbers. Pictures of one
-        prepared size go together: padding would change what some detectors see."""
+        """What the detector finds, down to the lower threshold; None where it gives no numbers.
+        Pictures of one prepared size go together: padding would change what some detectors see."""
         import torch
 
         network, prepare = self.loaded
         names, floor = _names(network.config), min(self.threshold, self.counting_threshold)
-        pixels = [prepare(images=i.convert("RGB"), return_tensors="pt")["pixel_values"][0] for i in images]
+        pixels = [
+            prepare(images=i.convert("RGB"), return_tensors="pt")["pixel_values"][0] for i in images
+        ]
         found: list[list[Detection] | None] = [None] * len(images)
         for shape in sorted({tuple(one.shape) for one in pixels}):
             group = [i for i, one in enumerate(pixels) if one.shape == shape]
             with torch.no_grad():
                 seen = network(
-                    pixel_values=torch.stack([pixels[i] for i in group]).to(self.where, self.precision)
+                    pixel_values=torch.stack([pixels[i] for i in group]).to(
+                        self.where, self.precision
+                    )
                 )
             seen.logits, seen.pred_boxes = seen.logits.float().cpu(), seen.pred_boxes.float().cpu()
             sound = torch.cat([seen.logits, seen.pred_boxes], dim=-1).isfinite().flatten(1).all(1)
             decoded = prepare.post_process_object_detection(
-                seen, threshold=floor, target_sizes=[(images[i].height, images[i].width) for i in group]
+                seen,
+                threshold=floor,
+                target_sizes=[(images[i].height, images[i].width) for i in group],
             )
             for i, whole, own in zip(group, sound.tolist(), decoded, strict=True):
                 values = (own[key].tolist() for key in ("labels", "scores", "boxes"))
                 if whole:
                     found[i] = [
-                        Detection(names.get(n, ""), s, tuple(b)) for n, s, b in zip(*values, strict=True)
+                        Detection(names.get(n, ""), s, tuple(b))
+                        for n, s, b in zip(*values, strict=True)
                     ]
         return found
 
@@ -177,7 +203,9 @@ class GenEval(ModelMetric[tuple[Any, Any]]):
     def colours(self) -> Colours:
         """CLIP, loaded when the first colour is asked for."""
         try:
-            clip = load_open_clip(self.colour_model, self.colour_pretrained, self.where, self.precision)
+            clip = load_open_clip(
+                self.colour_model, self.colour_pretrained, self.where, self.precision
+            )
         except UserError as error:
             raise UserError(f"metric geneval: colour_model: {error}") from error
         return Colours(*clip, self.where, self.precision)
@@ -198,10 +226,14 @@ class GenEval(ModelMetric[tuple[Any, Any]]):
             prepare = AutoImageProcessor.from_pretrained(self.model, revision=self.revision)
         except Exception as error:  # transformers and the hub raise many kinds for a bad checkpoint
             raise UserError(f"{where}: {one_line(error)}") from error
-        if missing := {name for name, _ in network.named_parameters()} & set(report["missing_keys"]):
+        if missing := {name for name, _ in network.named_parameters()} & set(
+            report["missing_keys"]
+        ):
             raise UserError(f"{where}: no weights for {min(missing)}")
         if not hasattr(prepare, "post_process_object_detection"):
-            raise UserError(f"{where}: its picture transform decodes no boxes; choose one like RT-DETR")
+            raise UserError(
+                f"{where}: its picture transform decodes no boxes; choose one like RT-DETR"
+            )
         return network.eval().requires_grad_(False).to(self.where), prepare
 
     def _config(self) -> Any:
@@ -217,7 +249,8 @@ class GenEval(ModelMetric[tuple[Any, Any]]):
     def _meanings(self) -> dict[str, Meaning]:
         if self.metadata is None:
             raise UserError(
-                "metric geneval: metadata is missing: give metric.geneval.metadata=evaluation_metadata.jsonl"
+                "metric geneval: metadata is missing: give "
+                "metric.geneval.metadata=evaluation_metadata.jsonl"
             )
         try:
             return read(self.metadata)
@@ -269,8 +302,14 @@ class Colours:
         from torch.nn import functional as F
 
         if name not in self.texts:
-            said = [template.format(colour=colour, name=name) for colour in COLOURS for template in TEMPLATES]
-            each = F.normalize(self.network.encode_text(self.tokenizer(said).to(self.where)).float(), dim=-1)
+            said = [
+                template.format(colour=colour, name=name)
+                for colour in COLOURS
+                for template in TEMPLATES
+            ]
+            each = F.normalize(
+                self.network.encode_text(self.tokenizer(said).to(self.where)).float(), dim=-1
+            )
             mean = each.reshape(len(COLOURS), len(TEMPLATES), -1).mean(1)
             self.texts[name] = F.normalize(mean, dim=-1)
         return self.texts[name]
@@ -283,6 +322,8 @@ def _names(config: Any) -> dict[int, str]:
 
 def cropped(image: Image.Image, box: Box) -> Image.Image:
     """What a box shows, rounded to pixels of the picture, at least one."""
-    left, top = (min(max(round(v), 0), side - 1) for v, side in zip(box[:2], image.size, strict=True))
+    left, top = (
+        min(max(round(v), 0), side - 1) for v, side in zip(box[:2], image.size, strict=True)
+    )
     right, bottom = (min(round(v), side) for v, side in zip(box[2:], image.size, strict=True))
     return image.crop((left, top, max(right, left + 1), max(bottom, top + 1)))

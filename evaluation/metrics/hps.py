@@ -1,4 +1,5 @@
-"""HPS v2.1 (arXiv 2306.09341): how much people prefer a picture for a prompt, by a CLIP trained on their choices."""
+"""HPS v2.1 (arXiv 2306.09341): how much people prefer a picture for a prompt, by a CLIP trained on
+their choices."""
 
 from __future__ import annotations
 
@@ -12,24 +13,27 @@ from PIL.Image import Image
 from asyndm.errors import UserError
 from evaluation.metrics import ModelMetric, Score
 from evaluation.metrics.clip_score import CLIPScore
+from evaluation.networks.weights import weights_file
 from evaluation.runs.prompts import Prompt
-from evaluation.weights import weights_file
 
 FILE = "HPS_v2.1_compressed.pt"
 
 
 @dataclass(eq=False)
 class HPS(ModelMetric[CLIPScore]):
-    """cos(picture, prompt), by open_clip; prompts are cut at the model's length, their end token kept.
+    """cos(picture, prompt), by open_clip; prompts are cut at the model's length, their end token
+    kept.
 
-    The original computes in mixed half precision on a GPU; here it is float32 unless `dtype` says otherwise.
+    The original computes in mixed half precision on a GPU; here it is float32 unless `dtype` says
+    otherwise.
 
     Attributes:
         model: open_clip's name of the architecture, ViT-H-14.
-        pretrained: its weights: ORG/NAME of the hub, the authors' ``HPS_v2.1_compressed.pt``, or its folder.
+        pretrained: its weights: ORG/NAME of the hub, the authors' ``HPS_v2.1_compressed.pt``, or
+            its folder.
         revision: of the weights on the hub.
-        resize_mode: the longest side of a picture is resized to the model's, and black is added around to a square, as
-            the original does; a CLIPScore crops instead.
+        resize_mode: the longest side of a picture is resized to the model's, and black is added
+            around to a square, as the original does; a CLIPScore crops instead.
 
     Raises:
         UserError: unknown dtype.
@@ -57,7 +61,9 @@ class HPS(ModelMetric[CLIPScore]):
         """A CLIPScore of these weights that sees pictures whole."""
         import open_clip
 
-        clip = CLIPScore(self.model, dtype=self.dtype, device=self.device, pretrained=str(self._file()))
+        clip = CLIPScore(
+            self.model, dtype=self.dtype, device=self.device, pretrained=str(self._file())
+        )
         try:
             network, _, tokenizer = clip.load()
         except UserError as error:

@@ -1,4 +1,5 @@
-"""ImageReward (arXiv 2304.05977): how much people like a picture for a prompt, by a BLIP trained on their rankings."""
+"""ImageReward (arXiv 2304.05977): how much people like a picture for a prompt, by a BLIP trained on
+their rankings."""
 
 from __future__ import annotations
 
@@ -12,8 +13,8 @@ from PIL.Image import Image
 from asyndm.errors import UserError, one_line
 from evaluation.metrics import ModelMetric, Score
 from evaluation.metrics.blip_vqa import DEVIATION, MEAN
+from evaluation.networks.weights import check_settings, weights_file
 from evaluation.runs.prompts import Prompt
-from evaluation.weights import check_settings, weights_file
 
 FILE = "ImageReward.pt"
 REWARD_MEAN, REWARD_DEVIATION = 0.16717362830052426, 1.0333394966054072
@@ -24,8 +25,9 @@ LONGEST = 35
 
 @dataclass(eq=False)
 class ImageReward(ModelMetric[tuple[Any, Any, Any]]):
-    """(r - mean) / deviation with r = head(t): t is the [CLS] feature of BLIP's text encoder, which reads the prompt
-    and attends to the picture; the head is five linear layers without activations, always in float32.
+    """(r - mean) / deviation with r = head(t): t is the [CLS] feature of BLIP's text encoder, which
+    reads the prompt and attends to the picture; the head is five linear layers without activations,
+    always in float32.
 
     Of a picture the central square is seen, its side resized to the model's (224).
 
@@ -73,13 +75,15 @@ class ImageReward(ModelMetric[tuple[Any, Any, Any]]):
         from torchvision import transforms
         from transformers import BertTokenizer
 
-        from evaluation.blip import reward
+        from evaluation.networks.blip import reward
 
         file = self._file()
         try:
             network = reward(file)
             tokenizer = BertTokenizer.from_pretrained(self.tokenizer)
-        except Exception as error:  # transformers, torch and the hub raise many kinds for a bad checkpoint
+        except (
+            Exception
+        ) as error:  # transformers, torch and the hub raise many kinds for a bad checkpoint
             said = f"no weights {error}" if isinstance(error, KeyError) else one_line(error)
             raise UserError(f"metric image_reward: model={self.model}: {said}") from error
         side = network["vision_model"].config.image_size

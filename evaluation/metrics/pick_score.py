@@ -1,4 +1,5 @@
-"""PickScore (arXiv 2305.01569): how likely people pick a picture for a prompt, by a CLIP trained on their picks."""
+"""PickScore (arXiv 2305.01569): how likely people pick a picture for a prompt, by a CLIP trained on
+their picks."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ from evaluation.runs.prompts import Prompt
 
 @dataclass(eq=False)
 class PickScore(ModelMetric[tuple[Any, Any, Any]]):
-    """exp(logit scale) · cos(picture, prompt), by a CLIP of transformers; prompts are cut at the model's length.
+    """exp(logit scale) · cos(picture, prompt), by a CLIP of transformers; prompts are cut at the
+    model's length.
 
     Attributes:
         processor: folder or hub id of its tokenizer and picture transform; None: the model's own.
@@ -41,7 +43,9 @@ class PickScore(ModelMetric[tuple[Any, Any, Any]]):
             "pixel_values"
         ]
         with torch.no_grad():
-            seen = network.get_image_features(pixels.to(self.where, self.precision)).pooler_output.float()
+            seen = network.get_image_features(
+                pixels.to(self.where, self.precision)
+            ).pooler_output.float()
             read = network.get_text_features(**words).pooler_output.float()
             cosine = (F.normalize(seen, dim=-1) * F.normalize(read, dim=-1)).sum(-1)
             values = (network.logit_scale.float().exp() * cosine).tolist()
@@ -51,7 +55,9 @@ class PickScore(ModelMetric[tuple[Any, Any, Any]]):
         """Network, picture transform and tokenizer."""
         from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
-        source, at = (self.processor, None) if self.processor is not None else (self.model, self.revision)
+        source, at = (
+            (self.processor, None) if self.processor is not None else (self.model, self.revision)
+        )
         try:
             network, report = CLIPModel.from_pretrained(
                 self.model, revision=self.revision, dtype=self.precision, output_loading_info=True

@@ -1,4 +1,5 @@
-"""QwenScore: the rating from 0 to 9 that a vision-language model gives to a picture for its prompt, in words."""
+"""QwenScore: the rating from 0 to 9 that a vision-language model gives to a picture for its prompt,
+in words."""
 
 from __future__ import annotations
 
@@ -10,24 +11,28 @@ from dataclasses import dataclass
 from PIL.Image import Image
 
 from evaluation.metrics import Score
+from evaluation.networks.vision_language import GAP, VisionLanguage, VisionLanguageMetric
 from evaluation.runs.prompts import Prompt
-from evaluation.vision_language import GAP, VisionLanguage, VisionLanguageMetric
 
 DIGIT = r"(?<![\w.,/+-])([0-9])(?!\w|[.,-]\d|\s*+(?:/|out of\b)\s*+(?!9\b))"
-"""One that is no part of a longer number, of a decimal, of a range, or of a rating on another scale (8/10)."""
+"""One that is no part of a longer number, of a decimal, of a range, or of a rating on another scale
+(8/10)."""
 RATINGS = (
     re.compile(rf"\W*{DIGIT}(?:\s*(?:/|out of)\s*9)?\W*"),
     re.compile(
-        rf".*\b(?:rating|score)(?:\s+(?:is|of|would be))?\W*{DIGIT}(?:\s*(?:/|out of)\s*9)?\W*", re.I | re.S
+        rf".*\b(?:rating|score)(?:\s+(?:is|of|would be))?\W*{DIGIT}(?:\s*(?:/|out of)\s*9)?\W*",
+        re.I | re.S,
     ),
     re.compile(rf".*{DIGIT}\s*(?:/|out of)\s*9\W*", re.S),
 )
-"""Answers that are a rating: the digit alone, after the word at the end of the answer, or with its scale at the end."""
+"""Answers that are a rating: the digit alone, after the word at the end of the answer, or with its
+scale at the end."""
 
 
 @dataclass(eq=False)
 class QwenScore(VisionLanguageMetric[VisionLanguage]):
-    """The rating that the answer is or ends with; another answer has no value, and is told as it is.
+    """The rating that the answer is or ends with; another answer has no value, and is told as it
+    is.
 
     `reason` is the answer. It is decoded greedily.
 
@@ -41,7 +46,8 @@ class QwenScore(VisionLanguageMetric[VisionLanguage]):
 
     instruction: str = (
         'How well does this image match the description "{}"? '
-        "Rate it with an integer from 0 (not at all) to 9 (perfectly). Answer with the integer only."
+        "Rate it with an integer from 0 (not at all) to 9 (perfectly). Answer with the integer "
+        "only."
     )
     max_new_tokens: int = 8
     name = "qwen_score"

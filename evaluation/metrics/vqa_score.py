@@ -1,4 +1,5 @@
-"""VQAScore (arXiv 2404.01291): how likely a vision-language model answers that the picture shows the prompt."""
+"""VQAScore (arXiv 2404.01291): how likely a vision-language model answers that the picture shows
+the prompt."""
 
 from __future__ import annotations
 
@@ -9,13 +10,14 @@ from PIL.Image import Image
 
 from asyndm.errors import UserError
 from evaluation.metrics import Score
+from evaluation.networks.vision_language import GAP, VisionLanguage, VisionLanguageMetric
 from evaluation.runs.prompts import Prompt
-from evaluation.vision_language import GAP, VisionLanguage, VisionLanguageMetric
 
 
 @dataclass(eq=False)
 class VQAScore(VisionLanguageMetric[VisionLanguage]):
-    """P(answer | picture, question): the share of the answer's first token among all tokens that could come next.
+    """P(answer | picture, question): the share of the answer's first token among all tokens that
+    could come next.
 
     Scores of different models or questions are never comparable.
 
@@ -40,7 +42,9 @@ class VQAScore(VisionLanguageMetric[VisionLanguage]):
     def score(self, images: Sequence[Image], prompts: Sequence[Prompt]) -> list[Score]:
         questions = [self.question.replace(GAP, prompt.text) for prompt in prompts]
         likely = self.loaded.next_token(images, questions)
-        return [Score.of(value) for value in likely[:, self.loaded.first_token(self.answer)].tolist()]
+        return [
+            Score.of(value) for value in likely[:, self.loaded.first_token(self.answer)].tolist()
+        ]
 
     def load(self) -> VisionLanguage:
         """Network and processor."""

@@ -1,1 +1,2 @@
-"""What a run begins with and leaves behind: prompts and rows of files. Neither Hydra nor torch is loaded here."""
+"""What a run begins with and leaves behind: prompts and rows of files. Neither Hydra nor torch is
+loaded here."""

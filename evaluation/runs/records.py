@@ -23,7 +23,8 @@ def is_count(value: Any) -> bool:
 
 
 def find_flaw(record: Any) -> str | None:
-    """What of a record read from a file cannot be, in a few words; None where nothing is wrong with it."""
+    """What of a record read from a file cannot be, in a few words; None where nothing is wrong with
+    it."""
     if not isinstance(record, dict):
         return "not a mapping"
     if not is_count(record.get("schema_version")):
@@ -32,7 +33,8 @@ def find_flaw(record: Any) -> str | None:
         if not isinstance(record.get(part), dict):
             return f"no {part}"
     return next(
-        (name for name, holds in _EXPECTED.items() if name in record and not holds(record[name])), None
+        (name for name, holds in _EXPECTED.items() if name in record and not holds(record[name])),
+        None,
     )
 
 

@@ -1,8 +1,10 @@
-"""Whether pictures are still those that ``images.csv`` lists, without reading all of them each time.
+"""Whether pictures are still those that ``images.csv`` lists, without reading all of them each
+time.
 
-As the index of git does: a hidden table beside the pictures says of each its size, its times and its SHA-256 when it was
-last read. Where size and times are those, the hash holds; else the picture is read again. The table can be removed at any
-time, and a folder that cannot be written to does without.
+As the index of git does: a hidden table beside the pictures says of each its size, its times and
+its SHA-256 when it was last read. Where size and times are those, the hash holds; else the picture
+is read again. The table can be removed at any time, and a folder that cannot be written to does
+without.
 """
 
 from __future__ import annotations
@@ -16,19 +18,23 @@ from pathlib import Path
 from typing import NamedTuple
 
 from asyndm.errors import UserError
-from evaluation.files import checked_file, sha256, write_bytes
-from evaluation.locks import locked
-from evaluation.results import ImageRow
+from evaluation.runs.files import checked_file, sha256, write_bytes
+from evaluation.runs.locks import locked
+from evaluation.runs.rows import ImageRow
 
 STAMPS_FILE = ".stamps.csv"
-CHANGED = "not the picture that images.csv lists; ask experiments.run for the run again, which makes it anew"
+CHANGED = (
+    "not the picture that images.csv lists; ask experiments.run for the run again, which makes it "
+    "anew"
+)
 
 
 class Stamp(NamedTuple):
-    """A picture when it was read: `file` is relative to its run's folder, `size` in bytes, times in nanoseconds.
+    """A picture when it was read: `file` is relative to its run's folder, `size` in bytes, times in
+    nanoseconds.
 
-    `changed_ns` is when anything of the file, its name and times included, was last changed: a picture that is put in
-    the place of another cannot hide behind that one's own time.
+    `changed_ns` is when anything of the file, its name and times included, was last changed: a
+    picture that is put in the place of another cannot hide behind that one's own time.
     """
 
     file: str
@@ -71,7 +77,8 @@ class Stamps:
         return known.sha256
 
     def is_listed(self, row: ImageRow) -> bool:
-        """Whether the picture of a row is there, and the one that was listed. No stamp is believed that it is not."""
+        """Whether the picture of a row is there, and the one that was listed. No stamp is believed
+        that it is not."""
         if row.sha256 in ("", self.sha256(row.file)):
             return row.sha256 != ""
         return row.file not in self._new and self.sha256(row.file, anew=True) == row.sha256
@@ -95,7 +102,9 @@ class Stamps:
     def _read(self) -> dict[str, Stamp]:
         """The table, none if it is damaged."""
         try:
-            with checked_file(self.folder / STAMPS_FILE).open(newline="", encoding="utf-8") as table:
+            with checked_file(self.folder / STAMPS_FILE).open(
+                newline="", encoding="utf-8"
+            ) as table:
                 rows = csv.reader(table)
                 next(rows)
                 return {

@@ -54,16 +54,20 @@ def existing(path: str | Path, what: str) -> Path:
         if not file.exists():
             raise UserError(f"{path}: no such {what}")
     except (OSError, RuntimeError) as error:
-        raise UserError(f"{path}: no such {what} ({getattr(error, 'strerror', None) or error})") from error
+        raise UserError(
+            f"{path}: no such {what} ({getattr(error, 'strerror', None) or error})"
+        ) from error
     kind = "a folder" if file.is_dir() else "a pipe, socket or device"
     raise UserError(f"{path}: {kind}, not a {what}; give a file")
 
 
 def read_text(path: Path) -> str:
-    """A file's text: UTF-8, or what its byte order mark says, without the mark; lines end in a newline alone.
+    """A file's text: UTF-8, or what its byte order mark says, without the mark; lines end in a
+    newline alone.
 
     Raises:
-        UserError: no text but a workbook or the like; another encoding, with the line of its first bad byte.
+        UserError: no text but a workbook or the like; another encoding, with the line of its first
+            bad byte.
     """
     raw = path.read_bytes()
     if kind := next((kind for start, kind in NO_TEXT.items() if raw.startswith(start)), None):
@@ -77,7 +81,8 @@ def read_text(path: Path) -> str:
         line = len(LINE_END.findall(body[: error.start].decode(encoding).encode())) + 1
         name = encoding[:6].upper()
         raise UserError(
-            f"{path}, line {line}: not {name} text (byte 0x{body[error.start]:02x}); save it as UTF-8"
+            f"{path}, line {line}: not {name} text (byte 0x{body[error.start]:02x}); save it as "
+            "UTF-8"
         ) from error
     if "\0" in text:
         line = len(LINE_END.findall(text[: text.index("\0")].encode())) + 1
@@ -117,7 +122,11 @@ def parse_json(path: Path, text: str, first_line: int = 1) -> Any:
         ) from error
     except json.JSONDecodeError as error:
         line = first_line + error.lineno - 1
-        hint = "; JSON lines end in .jsonl" if error.msg == "Extra data" and path.suffix == ".json" else ""
+        hint = (
+            "; JSON lines end in .jsonl"
+            if error.msg == "Extra data" and path.suffix == ".json"
+            else ""
+        )
         raise UserError(f"{path}, line {line}: not JSON ({error.msg}){hint}") from error
     except RecursionError as error:
         raise UserError(

@@ -1,4 +1,5 @@
-"""Score against cost: every cell of a table by its network evaluations for an image, and the best for each cost."""
+"""Score against cost: every cell of a table by its network evaluations for an image, and the best
+for each cost."""
 
 from __future__ import annotations
 
@@ -29,10 +30,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FREE = ("steps", *OWN, "guidance", "eta")
-"""What one may choose for an image: cells that differ in these compete; in all else they stand in other panels."""
+"""What one may choose for an image: cells that differ in these compete; in all else they stand in
+other panels."""
 PANELS, SPREAD, STEP = 4, 0.45, 0.025
-"""Panels of a figure; how wide the cells of one cost stand side by side at most, as a share of the gap to the next; and
-the most between two of them, as a share of the axis."""
+"""Panels of a figure; how wide the cells of one cost stand side by side at most, as a share of the
+gap to the next; and the most between two of them, as a share of the axis."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +52,17 @@ class Point:
 
 
 def evaluations(row: Row) -> int:
-    """Of the network for one image: N, twice that with guidance, and twice that where a complete DM run comes first.
+    """Of the network for one image: N, twice that with guidance, and twice that where a complete DM
+    run comes first.
 
     Raises:
         UserError: the row does not tell its guidance.
     """
     told_guidance = guidance(row)
     if told_guidance is None:
-        raise UserError("guidance: the rows do not tell it, and cost depends on it; give each row its own")
+        raise UserError(
+            "guidance: the rows do not tell it, and cost depends on it; give each row its own"
+        )
     guided, rehearsed = told_guidance[0] != 1, row["method"] == "AsynDM_static"
     return int(row["steps"]) * (2 if guided else 1) * (2 if rehearsed else 1)
 
@@ -70,7 +75,9 @@ def panels(rows: Sequence[Row]) -> list[tuple[Facts, list[Point]]]:
         groups.setdefault(tuple(of[name] for name in FACTS if name not in FREE), []).append(row)
     found = []
     for together in groups.values():
-        points = sorted((Point(evaluations(row), row) for row in together), key=lambda p: p.evaluations)
+        points = sorted(
+            (Point(evaluations(row), row) for row in together), key=lambda p: p.evaluations
+        )
         if points[0].evaluations < points[-1].evaluations:
             found.append((facts(together[0]), points))
     return found
@@ -86,7 +93,8 @@ def front(points: Sequence[Point]) -> list[Point]:
 
 
 def figure(rows: Sequence[Row]) -> Figure:
-    """A panel for each model and metric, four at most: where there are more, of the exact metric or else the first.
+    """A panel for each model and metric, four at most: where there are more, of the exact metric or
+    else the first.
 
     Args:
         rows: of `evaluation.tables.table`, each with its guidance.
@@ -123,8 +131,12 @@ def figure(rows: Sequence[Row]) -> Figure:
             entries |= _draw(axes, points, known)
         for axes in list(grid.flat)[len(found) :]:
             axes.set_visible(False)
-        order = sorted(entries, key=lambda name: list(known).index(name) if name in known else len(known))
-        drawn.legend([entries[n] for n in order], order, loc="outside lower center", ncols=min(4, len(order)))
+        order = sorted(
+            entries, key=lambda name: list(known).index(name) if name in known else len(known)
+        )
+        drawn.legend(
+            [entries[n] for n in order], order, loc="outside lower center", ncols=min(4, len(order))
+        )
         note = "cells of one cost stand side by side; bars: 95 %" + (
             f"; {more} more panels not shown" if more > 0 else ""
         )
@@ -137,7 +149,8 @@ def _without_free(of: Facts) -> Facts:
 
 
 def _draw(axes: Axes, points: Sequence[Point], known: Mapping[str, Look]) -> dict[str, Any]:
-    """The cells with their intervals, filled where they are of the front. Returns what the legend names."""
+    """The cells with their intervals, filled where they are of the front. Returns what the legend
+    names."""
     from matplotlib.lines import Line2D
 
     best = front(points)
@@ -161,7 +174,12 @@ def _draw(axes: Axes, points: Sequence[Point], known: Mapping[str, Look]) -> dic
     costs, scores = [p.evaluations for p in best], [p.row["score"] for p in best]
     last = points[-1].evaluations
     (entries["best mean for its cost (filled)"],) = axes.plot(
-        [*costs, last], [*scores, scores[-1]], color=INK, linewidth=1, drawstyle="steps-post", zorder=1
+        [*costs, last],
+        [*scores, scores[-1]],
+        color=INK,
+        linewidth=1,
+        drawstyle="steps-post",
+        zorder=1,
     )
     values = sorted({point.evaluations for point in points})
     axes.set_xticks(values, [f"{value:,}" for value in values])
@@ -170,8 +188,8 @@ def _draw(axes: Axes, points: Sequence[Point], known: Mapping[str, Look]) -> dic
 
 
 def _places(points: Sequence[Point], order: Sequence[str]) -> list[float]:
-    """x of each: those of one cost side by side on a logarithmic axis, by method; the best, or their middle, at their
-    cost."""
+    """x of each: those of one cost side by side on a logarithmic axis, by method; the best, or
+    their middle, at their cost."""
     values = sorted({point.evaluations for point in points})
     gaps = dict.fromkeys(values, math.inf)
     for a, b in zip(values, values[1:], strict=False):
@@ -190,7 +208,8 @@ def _places(points: Sequence[Point], order: Sequence[str]) -> list[float]:
 
 
 def described(points: Sequence[Point], width: int) -> str:
-    """The front in words, as "best mean at 40: DM_concave, ω 0.5": what tells a cell from others, in lines of `width`."""
+    """The front in words, as "best mean at 40: DM_concave, ω 0.5": what tells a cell from others,
+    in lines of `width`."""
     of = [facts(point.row) for point in points]
     varied = [name for name in FREE if len({f[name] for f in of} - {""}) > 1]
     if "guidance" not in varied:

@@ -1,4 +1,5 @@
-"""The schedules: where a pixel can be after each update, whenever and however often its mask flips."""
+"""The schedules: where a pixel can be after each update, whenever and however often its mask
+flips."""
 
 from __future__ import annotations
 
@@ -23,24 +24,31 @@ DOTTED = 25
 """Updates up to which each has its dot."""
 
 
-def path(curve: Curve, flags: Sequence[bool] | npt.NDArray[np.bool_], num_inference_steps: int) -> Array:
-    """The timesteps of one pixel: (N + 1,), from 1001 after no update to 1 after N, as on Stable Diffusion's ladder.
+def path(
+    curve: Curve, flags: Sequence[bool] | npt.NDArray[np.bool_], num_inference_steps: int
+) -> Array:
+    """The timesteps of one pixel: (N + 1,), from 1001 after no update to 1 after N, as on Stable
+    Diffusion's ladder.
 
     Args:
         curve: the concave one.
-        flags: N of them, whether the pixel belongs to a subject, and so takes the curve, at each update.
+        flags: N of them, whether the pixel belongs to a subject, and so takes the curve, at each
+            update.
         num_inference_steps: N.
     """
     from asyndm.curves import Linear
 
     line, places = Linear(), [float(num_inference_steps)]
     for remaining, flag in zip(range(num_inference_steps, 0, -1), flags, strict=True):
-        places.append((curve if flag else line).advance_one(places[-1], remaining, num_inference_steps))
+        places.append(
+            (curve if flag else line).advance_one(places[-1], remaining, num_inference_steps)
+        )
     return 1 + 1000 / num_inference_steps * np.array(places)
 
 
 def flips(num_inference_steps: int, count: int = PATHS, seed: int = SEED) -> npt.NDArray[np.bool_]:
-    """Masks of random pixels, (count, N): each begins in a subject or not, and flips at an update in four."""
+    """Masks of random pixels, (count, N): each begins in a subject or not, and flips at an update
+    in four."""
     draws = np.random.default_rng(seed).random((count, num_inference_steps)) < FLIP
     begins = np.arange(count)[:, None] % 2 == 0
     masks: npt.NDArray[np.bool_] = np.logical_xor(begins, np.logical_xor.accumulate(draws, axis=1))
@@ -48,7 +56,8 @@ def flips(num_inference_steps: int, count: int = PATHS, seed: int = SEED) -> npt
 
 
 def figure(concavity: float = 0.5, num_inference_steps: int = 20) -> Figure:
-    """The three concave curves against the line: the timesteps above, below them how far above the line a pixel is.
+    """The three concave curves against the line: the timesteps above, below them how far above the
+    line a pixel is.
 
     Args:
         concavity: ω in [0, 1].
@@ -80,28 +89,49 @@ def figure(concavity: float = 0.5, num_inference_steps: int = 20) -> Figure:
         parts = next((parts for parts in (4, 5, 3) if num_inference_steps % parts == 0), 1)
         grid[1, 0].set_xticks(np.linspace(0, num_inference_steps, parts + 1))
         drawn.legend(
-            *grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2, columnspacing=2.5
+            *grid[0, 0].get_legend_handles_labels(),
+            loc="outside lower center",
+            ncols=2,
+            columnspacing=2.5,
         )
         drawn.suptitle(
-            f"ω = {concavity:g}, N = {num_inference_steps}: all pixels reach the clean end", fontsize=9
+            f"ω = {concavity:g}, N = {num_inference_steps}: all pixels reach the clean end",
+            fontsize=9,
         )
     return drawn
 
 
 def _panel(axes: Axes, curve: Curve, n: int, raised: bool) -> None:
-    """One curve: line, curve, the region between them, and random pixels; all minus the line if `raised`."""
+    """One curve: line, curve, the region between them, and random pixels; all minus the line if
+    `raised`."""
     updates = np.arange(n + 1)
     line, top = path(curve, [False] * n, n), path(curve, [True] * n, n)
     base = line if raised else np.zeros(n + 1)
     axes.fill_between(
-        updates, line - base, top - base, color=SKY, alpha=0.3, linewidth=0, label="where a pixel can be"
+        updates,
+        line - base,
+        top - base,
+        color=SKY,
+        alpha=0.3,
+        linewidth=0,
+        label="where a pixel can be",
     )
     dm, subject = LOOKS["DM"], LOOKS["AsynDM"]
     axes.plot(
-        updates, top - base, color=BLUE, linestyle=subject.dashes, linewidth=1.8, label="always in a subject"
+        updates,
+        top - base,
+        color=BLUE,
+        linestyle=subject.dashes,
+        linewidth=1.8,
+        label="always in a subject",
     )
     axes.plot(
-        updates, line - base, color=dm.colour, linestyle=dm.dashes, linewidth=1.6, label="never in a subject"
+        updates,
+        line - base,
+        color=dm.colour,
+        linestyle=dm.dashes,
+        linewidth=1.6,
+        label="never in a subject",
     )
     for i, flags in enumerate(flips(n)):
         axes.plot(

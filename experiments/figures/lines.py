@@ -1,4 +1,5 @@
-"""Score against one numeric setting, a line a method with its 95 % band, a panel for all that agree in the rest."""
+"""Score against one numeric setting, a line a method with its 95 % band, a panel for all that agree
+in the rest."""
 
 from __future__ import annotations
 
@@ -10,8 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from asyndm.errors import UserError
+from evaluation.messages import counted
 from evaluation.tables import CONDITIONS, Row
-from evaluation.words import counted
 from experiments.figures.style import FAINT, SIZE, WIDTH, Look, looks, styled
 
 if TYPE_CHECKING:
@@ -72,8 +73,8 @@ class Panel:
 
 
 def guidance(row: Row) -> tuple[float, str] | None:
-    """The scale and the negative prompt of "5 not 'blurry'", with the name of an unusual guidance, as in "Other 5"; where
-    there is no scale it is 1. None where the row does not tell."""
+    """The scale and the negative prompt of "5 not 'blurry'", with the name of an unusual guidance,
+    as in "Other 5"; where there is no scale it is 1. None where the row does not tell."""
     text = row.get("guidance")
     if text is None:
         return None
@@ -120,7 +121,8 @@ def panels(rows: Sequence[Row], setting: str) -> list[Panel]:
 
 
 def _owns(together: Sequence[tuple[Facts, Row]], setting: str) -> list[Facts]:
-    """The methods' own settings under which one of them has a line; not those that another of these includes."""
+    """The methods' own settings under which one of them has a line; not those that another of these
+    includes."""
     values: dict[tuple[Any, ...], set[float]] = {}
     for of, row in together:
         if of[setting] != "":
@@ -128,7 +130,11 @@ def _owns(together: Sequence[tuple[Facts, Row]], setting: str) -> list[Facts]:
             values.setdefault((own, _name(row)), set()).add(of[setting])
     owns = [dict(own) for (own, _), taken in values.items() if len(taken) >= LEAST]
     different = [own for i, own in enumerate(owns) if own not in owns[:i]]
-    return [own for own in different if not any(other != own and _agrees(own, other) for other in different)]
+    return [
+        own
+        for own in different
+        if not any(other != own and _agrees(own, other) for other in different)
+    ]
 
 
 def _agrees(of: Facts, own: Facts) -> bool:
@@ -140,7 +146,8 @@ def _name(row: Row) -> str:
 
 
 def _lines(members: Sequence[tuple[Facts, Row]], setting: str) -> tuple[Line, ...]:
-    """A line a method; a level one of other settings than those that run along the axis is none of theirs."""
+    """A line a method; a level one of other settings than those that run along the axis is none of
+    theirs."""
     by_name: dict[str, list[tuple[Any, Row]]] = {}
     for of, row in members:
         by_name.setdefault(_name(row), []).append((of[setting], row))
@@ -156,7 +163,8 @@ def _lines(members: Sequence[tuple[Facts, Row]], setting: str) -> tuple[Line, ..
 
 
 def titles(of: Sequence[Facts]) -> list[str]:
-    """For each panel what tells it from the others, in as few settings as do; its metric stands at its axis."""
+    """For each panel what tells it from the others, in as few settings as do; its metric stands at
+    its axis."""
     chosen = ["metric"]
     for name in FACTS:
         if len({_values(f, [*chosen, name]) for f in of}) > len({_values(f, chosen) for f in of}):
@@ -174,7 +182,9 @@ def told(of: Mapping[str, Any], names: Iterable[str]) -> str:
     for name in names:
         value = f"{of[name]:g}" if isinstance(of[name], float) else str(of[name])
         plain = value.replace("_", " ") if name == "curve" else value
-        form = "{}" if name in ("model", "curve") else TOLD.get(name, f"{name.replace('_', ' ')} {{}}")
+        form = (
+            "{}" if name in ("model", "curve") else TOLD.get(name, f"{name.replace('_', ' ')} {{}}")
+        )
         parts += [form.format(plain)] if value else []
     return ", ".join(parts)
 
@@ -187,7 +197,11 @@ def wrapped(text: str, width: int) -> str:
 
 def shared(of: Sequence[Facts], rows: Sequence[Row]) -> str:
     """What all panels have in common, and how many images each point rests on."""
-    same = [name for name in ("model", "steps", "guidance", "eta", *OWN) if len({f[name] for f in of}) == 1]
+    same = [
+        name
+        for name in ("model", "steps", "guidance", "eta", *OWN)
+        if len({f[name] for f in of}) == 1
+    ]
     low, high = min(row["n"] for row in rows), max(row["n"] for row in rows)
     images = counted(low, "image") if low == high else f"{low:,} to {high:,} images"
     return ", ".join(filter(None, (told(of[0], same), images)))
@@ -199,14 +213,17 @@ def metric_label(row: Row) -> str:
 
 
 def figure(rows: Sequence[Row], setting: str) -> Figure:
-    """All panels of one setting, six at most: where there are more, those of the exact metric or else of the first.
+    """All panels of one setting, six at most: where there are more, those of the exact metric or
+    else of the first.
 
     Raises:
         UserError: the setting takes fewer than three values while all else is equal.
     """
     found = panels(rows, setting)
     if not found:
-        raise UserError(f"{setting}: takes fewer than {LEAST} values with all else equal; sweep more of them")
+        raise UserError(
+            f"{setting}: takes fewer than {LEAST} values with all else equal; sweep more of them"
+        )
     if len(found) > PANELS:
         metrics = [panel.facts["metric"] for panel in found]
         metric = "exact" if "exact" in metrics else metrics[0]
@@ -218,11 +235,15 @@ def figure(rows: Sequence[Row], setting: str) -> Figure:
     from matplotlib.figure import Figure
 
     with styled():
-        drawn = Figure(figsize=(WIDTH, 2.2 * height + (1.0 if columns > 1 else 1.4)), layout="constrained")
+        drawn = Figure(
+            figsize=(WIDTH, 2.2 * height + (1.0 if columns > 1 else 1.4)), layout="constrained"
+        )
         grid = drawn.subplots(height, columns, squeeze=False, sharex=True, sharey=one_metric)
         known = looks(line.name for panel in found for line in panel.lines)
         entries: dict[str, Any] = {}
-        for axes, panel, title in zip(grid.flat, found, titles([p.facts for p in found]), strict=False):
+        for axes, panel, title in zip(
+            grid.flat, found, titles([p.facts for p in found]), strict=False
+        ):
             axes.set_title(wrapped(title, ACROSS // columns))
             entries = _draw(axes, panel, known) | entries
             if axes.get_subplotspec().is_first_col() or not one_metric:
@@ -234,8 +255,12 @@ def figure(rows: Sequence[Row], setting: str) -> Figure:
             if i >= columns * (height - 1):
                 axes.set_xlabel(SETTINGS[setting])
         order = sorted(entries, key=list(known).index)
-        drawn.legend([entries[n] for n in order], order, loc="outside lower center", ncols=min(3, len(order)))
-        note = shared([p.facts for p in found], [r for p in found for line in p.lines for r in line.rows])
+        drawn.legend(
+            [entries[n] for n in order], order, loc="outside lower center", ncols=min(3, len(order))
+        )
+        note = shared(
+            [p.facts for p in found], [r for p in found for line in p.lines for r in line.rows]
+        )
         note += f"; {more} more not shown" if more > 0 else ""
         note += "; bands: 95 % of each alone (differences: the table)"
         drawn.suptitle(wrapped(note, ACROSS), fontsize=SIZE, color=FAINT)
@@ -248,7 +273,11 @@ def _draw(axes: Axes, panel: Panel, known: Mapping[str, Look]) -> dict[str, Any]
     for line in panel.lines:
         look = known[line.name]
         scores, lows, highs = (line.column(name) for name in ("score", "score_low", "score_high"))
-        stroke: dict[str, Any] = {"color": look.colour, "linestyle": look.dashes, "label": line.name}
+        stroke: dict[str, Any] = {
+            "color": look.colour,
+            "linestyle": look.dashes,
+            "label": line.name,
+        }
         band: dict[str, Any] = {
             "facecolor": (look.colour, 0.13),
             "edgecolor": (look.colour, 0.5),
@@ -256,7 +285,9 @@ def _draw(axes: Axes, panel: Panel, known: Mapping[str, Look]) -> dict[str, Any]
         }
         if line.xs:
             axes.fill_between(line.xs, lows, highs, linestyle=look.dashes, **band)
-            (drawn[line.name],) = axes.plot(line.xs, scores, marker=look.marker, markersize=4.5, **stroke)
+            (drawn[line.name],) = axes.plot(
+                line.xs, scores, marker=look.marker, markersize=4.5, **stroke
+            )
         else:
             axes.axhspan(lows[0], highs[0], linestyle=look.dashes, **band)
             drawn[line.name] = axes.axhline(scores[0], **stroke)

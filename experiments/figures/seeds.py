@@ -1,6 +1,8 @@
-"""The same prompt and seed under DM, DM_concave and AsynDM, side by side, with what each did on the way.
+"""The same prompt and seed under DM, DM_concave and AsynDM, side by side, with what each did on the
+way.
 
-Rows are chosen by the order of the prompt set alone: the first prompt of each kind, then the next ones.
+Rows are chosen by the order of the prompt set alone: the first prompt of each kind, then the next
+ones.
 """
 
 from __future__ import annotations
@@ -12,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from asyndm.errors import UserError
 from evaluation.labels import labels, prompt_ids
-from evaluation.results import ImageRow, Run, ScoreRow
+from evaluation.runs.folder import Run
+from evaluation.runs.rows import ImageRow, ScoreRow
+from evaluation.runs.traces import SUBJECTS, read_trace
 from evaluation.tables import PAIRING, Key
-from evaluation.traces import SUBJECTS, read_trace
 from experiments.figures.lines import told
 from experiments.figures.strip import REMEDY, picture, swatch, trace_file
 from experiments.figures.style import FAINT, RIGHT, SIZE, UNKNOWN, WRONG, Sheet, shortened, styled
@@ -37,7 +40,8 @@ COMMON = (*PAIRING, "prompt_set")
 
 @dataclass(frozen=True)
 class Shot:
-    """What one method made of a prompt and a seed, and what a metric of right and wrong says of it."""
+    """What one method made of a prompt and a seed, and what a metric of right and wrong says of
+    it."""
 
     run: Run
     image: ImageRow
@@ -49,13 +53,17 @@ class Shot:
 
 
 def compared(runs: Sequence[Run]) -> tuple[Run, ...]:
-    """One run of each method, all else equal, with the settings that are the most usual among these runs.
+    """One run of each method, all else equal, with the settings that are the most usual among these
+    runs.
 
     Raises:
         UserError: there are none that can be compared.
     """
     of = [(run, labels(run)) for run in runs]
-    usual = {name: Counter(str(label[name]) for _, label in of) for name in (*COMMON, "curve", "concavity")}
+    usual = {
+        name: Counter(str(label[name]) for _, label in of)
+        for name in (*COMMON, "curve", "concavity")
+    }
 
     def match(method: str, wanted: dict[str, Any], names: Sequence[str]) -> Iterator[Run]:
         for run, label in of:
@@ -72,17 +80,21 @@ def compared(runs: Sequence[Run]) -> tuple[Run, ...]:
             return dm, concave, run
     absent = [method for method in METHODS if method not in {label["method"] for _, label in of}]
     if absent:
-        raise UserError(f"no run of {' and '.join(absent)}; ask for it too: mask=none,global,dynamic")
+        raise UserError(
+            f"no run of {' and '.join(absent)}; ask for it too: mask=none,global,dynamic"
+        )
     raise UserError(
         f"no DM, DM_concave and AsynDM of the same prompts, all else equal, with traces; {REMEDY}"
     )
 
 
 def rows_of(runs: Sequence[Run], count: int) -> list[Key]:
-    """The images to show, never by what came out: in the set's order the first prompt of each kind, then the others.
+    """The images to show, never by what came out: in the set's order the first prompt of each kind,
+    then the others.
 
     Args:
-        runs: those compared; an image counts that all of them have, with its trace, and only a prompt's first.
+        runs: those compared; an image counts that all of them have, with its trace, and only a
+            prompt's first.
         count: how many at most.
     """
     shared: dict[str, ImageRow] = {}
@@ -109,7 +121,8 @@ def key(image: ImageRow) -> Key:
 
 
 def judge(runs: Sequence[Run]) -> str | None:
-    """The metric that says right or wrong: the exact one, or the first whose values are all 0 or 1."""
+    """The metric that says right or wrong: the exact one, or the first whose values are all 0 or
+    1."""
     values: dict[str, set[float]] = {}
     for run in runs:
         for score in run.scores:
@@ -134,8 +147,8 @@ def shots(runs: Sequence[Run], count: int) -> list[list[Shot]]:
 
 
 def figure(runs: Sequence[Run], count: int = 3) -> Figure:
-    """A row a prompt, a column a method: the picture, framed right or wrong, and the timestep maps and masks of two
-    of its steps.
+    """A row a prompt, a column a method: the picture, framed right or wrong, and the timestep maps
+    and masks of two of its steps.
 
     Args:
         runs: any; one of each method is chosen by `compared`.
@@ -191,10 +204,13 @@ def _cell(sheet: Sheet, shot: Shot, x: float, y: float) -> None:
 
 
 def _foot(sheet: Sheet, trio: Sequence[Run], distinct: bool, y: float) -> None:
-    """What the colours mean, and how rows were chosen; `distinct` says that no two are of one kind."""
+    """What the colours mean, and how rows were chosen; `distinct` says that no two are of one
+    kind."""
     x = sheet.text("Above: noise level, clean", MARGIN, y) + 0.06
     sheet.colourbar(x, y + 0.015, 0.6)
-    x = sheet.text("noise. Below: what stays noisy, by subject (mixed: overlap, grey: all).", x + 0.66, y)
+    x = sheet.text(
+        "noise. Below: what stays noisy, by subject (mixed: overlap, grey: all).", x + 0.66, y
+    )
     if judge(trio):
         sheet.text("✓", x + 0.14, y, color=RIGHT)
         sheet.text("right", x + 0.26, y)

@@ -1,4 +1,5 @@
-"""One picture over its steps: how noisy each place was, whose it was, and the picture the network then predicted."""
+"""One picture over its steps: how noisy each place was, whose it was, and the picture the network
+then predicted."""
 
 from __future__ import annotations
 
@@ -9,10 +10,20 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from asyndm.errors import UserError
-from evaluation.images import open_image
 from evaluation.labels import labels
-from evaluation.results import ImageRow, Run
-from evaluation.traces import PREVIEWS, SUBJECTS, TRACES, UNREADABLE, WHOLE, Trace, read_previews, read_trace
+from evaluation.runs.folder import Run
+from evaluation.runs.images import open_image
+from evaluation.runs.rows import ImageRow
+from evaluation.runs.traces import (
+    PREVIEWS,
+    SUBJECTS,
+    TRACES,
+    UNREADABLE,
+    WHOLE,
+    Trace,
+    read_previews,
+    read_trace,
+)
 from experiments.figures.style import FAINT, INK, SIZE, WIDTH, Sheet, shortened, styled, text_width
 
 if TYPE_CHECKING:
@@ -24,11 +35,15 @@ LEAST = 2.7
 SIDE, FINAL = 0.415, 1.0
 """Of a small picture and of the final one, in inches."""
 LINE, SWATCH, BETWEEN = 0.14, 0.15, 0.16
-"""Height of a line of words, where a colour's name begins behind it, and the gap to the next, in inches."""
+"""Height of a line of words, where a colour's name begins behind it, and the gap to the next, in
+inches."""
 Named = tuple[tuple[int, ...] | None, str]
 """A colour and what it stands for; words without a colour."""
 LABELS = ("timestep", "mask", "predicted")
-REMEDY = "ask for such runs: traces are kept of every picture sampled now, previews of the first `pictures`"
+REMEDY = (
+    "ask for such runs: traces are kept of every picture sampled now, previews of the first "
+    "`pictures`"
+)
 
 
 def trace_file(run: Run, image: ImageRow) -> Path:
@@ -42,7 +57,8 @@ def previews_file(run: Run, image: ImageRow) -> Path:
 
 
 def chosen(runs: Iterable[Run]) -> tuple[Run, ImageRow]:
-    """The picture to show: of AsynDM's runs in their order, the first of several subjects, or else the first at all.
+    """The picture to show: of AsynDM's runs in their order, the first of several subjects, or else
+    the first at all.
 
     Raises:
         UserError: no run of AsynDM has a picture with trace and previews.
@@ -61,7 +77,8 @@ def chosen(runs: Iterable[Run]) -> tuple[Run, ImageRow]:
 
 
 def figure(run: Run, image: ImageRow) -> Figure:
-    """Columns are steps, rows the timestep map, the masks and the predicted picture; at the right the final one.
+    """Columns are steps, rows the timestep map, the masks and the predicted picture; at the right
+    the final one.
 
     Raises:
         UserError: a trace, a preview or the picture cannot be read.
@@ -84,7 +101,9 @@ def figure(run: Run, image: ImageRow) -> Figure:
         for column, number in enumerate(way.steps):
             centre = LEFT + column * step + SIDE / 2
             sheet.text(str(number), centre, top - 0.18, color=FAINT, ha="center")
-        for row, (label, cells) in enumerate(zip(LABELS, (way.maps, way.masks, frames), strict=True)):
+        for row, (label, cells) in enumerate(
+            zip(LABELS, (way.maps, way.masks, frames), strict=True)
+        ):
             y = top + row * step
             sheet.text(label, MARGIN, y + SIDE / 2 - 0.06)
             for column, cell in enumerate(cells):
@@ -98,18 +117,26 @@ def figure(run: Run, image: ImageRow) -> Figure:
             x = LEFT
             for colour, name in line:
                 y = below + number * LINE
-                x = swatch(sheet, colour, name, x, y) if colour else sheet.text(name, x, y, color=FAINT)
+                x = (
+                    swatch(sheet, colour, name, x, y)
+                    if colour
+                    else sheet.text(name, x, y, color=FAINT)
+                )
     return sheet.figure
 
 
 def legend(subjects: Iterable[str], way: Trace, width: float) -> list[list[Named]]:
-    """What the masks' colours mean, in lines of so many inches: the subjects, and where masks have it the whole picture,
-    and mixed colours where several overlap; said where subjects share a colour."""
+    """What the masks' colours mean, in lines of so many inches: the subjects, and where masks have
+    it the whole picture, and mixed colours where several overlap; said where subjects share a
+    colour."""
     colours = [tuple(map(int, colour)) for colour in SUBJECTS]
     entries: list[Named] = [(colours[i % len(colours)], name) for i, name in enumerate(subjects)]
     repeated = len(entries) > len(colours)
     counted = [mask.getcolors(mask.width * mask.height) or [] for mask in way.masks]
-    whole, seen = tuple(map(int, WHOLE)), {colour for colours_of in counted for _, colour in colours_of}
+    whole, seen = (
+        tuple(map(int, WHOLE)),
+        {colour for colours_of in counted for _, colour in colours_of},
+    )
     entries += [(whole, "all of it")] if whole in seen else []
     entries += [(None, "mixed: overlap")] if seen - {*colours, (0, 0, 0), whole} else []
     entries += [(None, f"colours repeat after {len(colours)} subjects")] if repeated else []

@@ -1,4 +1,5 @@
-"""How all figures look: white, light grids, colours that the colour-blind tell apart, and never a colour alone."""
+"""How all figures look: white, light grids, colours that the colour-blind tell apart, and never a
+colour alone."""
 
 from __future__ import annotations
 
@@ -10,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evaluation.results import write_bytes
-from evaluation.terminal import printable
+from asyndm.terminal import printable
+from evaluation.runs.files import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -75,7 +76,8 @@ DARK = {
     FAINT: "#9aa3ab",
     "#e6e6e6": "#31373d",
 }
-"""What an SVG's colours become for a reader who prefers dark pages; those of lines and pictures stay."""
+"""What an SVG's colours become for a reader who prefers dark pages; those of lines and pictures
+stay."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,8 @@ REST = (
 
 
 def looks(names: Iterable[str]) -> dict[str, Look]:
-    """How each of these lines is drawn: a method as in every figure, others in the order they come."""
+    """How each of these lines is drawn: a method as in every figure, others in the order they
+    come."""
     others = [name for name in dict.fromkeys(names) if name not in LOOKS]
     return LOOKS | {name: REST[i % len(REST)] for i, name in enumerate(others)}
 
@@ -120,7 +123,8 @@ def styled() -> AbstractContextManager[None]:
 
 @dataclass(frozen=True)
 class Sheet:
-    """A page of pictures and words, measured in inches from its upper left corner; to use within `styled`."""
+    """A page of pictures and words, measured in inches from its upper left corner; to use within
+    `styled`."""
 
     figure: Figure
 
@@ -140,9 +144,16 @@ class Sheet:
         return axes
 
     def picture(
-        self, image: Image.Image, x: float, y: float, side: float, frame: str | None = None, line: float = 2.2
+        self,
+        image: Image.Image,
+        x: float,
+        y: float,
+        side: float,
+        frame: str | None = None,
+        line: float = 2.2,
     ) -> Axes:
-        """A picture within a square, its pixels sharp where they are enlarged, with a frame of this colour."""
+        """A picture within a square, its pixels sharp where they are enlarged, with a frame of this
+        colour."""
         axes = self.axes(x, y, side, side)
         enlarged = max(image.size) <= side * PNG_DPI
         axes.imshow(image, interpolation="nearest" if enlarged else "antialiased")
@@ -164,11 +175,11 @@ class Sheet:
 
 
 def levels() -> Image.Image:
-    """The colours of `evaluation.traces` for timesteps 0 to 1000, 256 of them in a row."""
+    """The colours of `evaluation.runs.traces` for timesteps 0 to 1000, 256 of them in a row."""
     import numpy as np
     from PIL import Image
 
-    from evaluation.traces import VIRIDIS
+    from evaluation.runs.traces import VIRIDIS
 
     place = np.linspace(0, len(VIRIDIS) - 1, 256)
     channels = [np.interp(place, np.arange(len(VIRIDIS)), VIRIDIS[:, c]) for c in range(3)]
@@ -182,11 +193,16 @@ def text_width(text: str, size: float = SIZE, weight: str = "normal") -> float:
 
     text = printable(text)
     font = FontProperties(family=RC["font.family"], weight=weight)
-    return float(TextPath((0, 0), text, size=size, prop=font).get_extents().x1) / 72 if text.strip() else 0.0
+    return (
+        float(TextPath((0, 0), text, size=size, prop=font).get_extents().x1) / 72
+        if text.strip()
+        else 0.0
+    )
 
 
 def shortened(text: str, width: float, size: float = SIZE, weight: str = "normal") -> str:
-    """One line no wider than so many inches, with dots where words, or letters of the first one, are left out."""
+    """One line no wider than so many inches, with dots where words, or letters of the first one,
+    are left out."""
 
     def wide(line: str) -> bool:
         return text_width(line, size, weight) > width
@@ -195,14 +211,20 @@ def shortened(text: str, width: float, size: float = SIZE, weight: str = "normal
     if len(text) <= LONGEST and not wide(" ".join(words)):
         return " ".join(words).rstrip(";,")
     first = next(iter(words), "")
-    count = bisect_right(range(1, len(words)), False, key=lambda n: wide(" ".join(words[:n]) + " …"))
+    count = bisect_right(
+        range(1, len(words)), False, key=lambda n: wide(" ".join(words[:n]) + " …")
+    )
     if count:
         return " ".join(words[:count]).rstrip(";,") + " …"
-    return first[: bisect_right(range(1, len(first)), False, key=lambda n: wide(first[:n] + "…"))] + "…"
+    return (
+        first[: bisect_right(range(1, len(first)), False, key=lambda n: wide(first[:n] + "…"))]
+        + "…"
+    )
 
 
 def save(figure: Figure, path: Path) -> list[Path]:
-    """Writes ``path.png`` and ``path.svg``; the same figure gives the same bytes, and no text of it breaks them.
+    """Writes ``path.png`` and ``path.svg``; the same figure gives the same bytes, and no text of it
+    breaks them.
 
     Args:
         figure: drawn within `styled`.

@@ -1,4 +1,5 @@
-"""The page's pictures and traces: small copies named by their content, so that another writing adds only what is new."""
+"""The page's pictures and traces: small copies named by their content, so that another writing adds
+only what is new."""
 
 from __future__ import annotations
 
@@ -18,12 +19,12 @@ from PIL import Image
 from tqdm import tqdm
 
 from asyndm.errors import UserError, first_line
-from evaluation.files import checked_file, sha256, write_bytes
-from evaluation.images import DRAWINGS
+from asyndm.terminal import printable
 from evaluation.messages import is_quiet
+from evaluation.runs.files import checked_file, sha256, write_bytes
+from evaluation.runs.images import DRAWINGS
 from evaluation.runs.stamps import Stamps
-from evaluation.terminal import printable
-from evaluation.traces import UNREADABLE, read_head
+from evaluation.runs.traces import UNREADABLE, read_head
 from experiments.report.gallery import Numbered, Source
 
 SIDE = 256
@@ -73,8 +74,9 @@ class Assets:
         """All of them, side by side.
 
         Returns:
-            For each [file, width, height, trace, previews], shorter where there is no trace, or its name where it cannot
-            be read; a trace is [file, width, height, number of its labels]. And the labels.
+            For each [file, width, height, trace, previews], shorter where there is no trace, or its
+            name where it cannot be read; a trace is [file, width, height, number of its labels].
+            And the labels.
         """
         self._stamps = {folder: Stamps(folder) for folder in {source.folder for source in sources}}
         batches = [sources[start : start + BATCH] for start in range(0, len(sources), BATCH)]
@@ -95,7 +97,9 @@ class Assets:
             self.missing += part.missing
             trace = [[*part.trace, ways.of(part.way)]] if part.trace else []
             previews = [part.previews] if part.previews else []
-            entries.append([*part.picture, *trace, *previews] if part.picture else printable(source.file))
+            entries.append(
+                [*part.picture, *trace, *previews] if part.picture else printable(source.file)
+            )
         return entries, list(ways)
 
     def _copied(self, source: Source) -> Copied:
@@ -104,7 +108,9 @@ class Assets:
         except UserError as error:
             return Copied(missing=(str(error),))
         except UNREADABLE as error:
-            why = error.strerror if isinstance(error, OSError) and error.strerror else "not a picture"
+            why = (
+                error.strerror if isinstance(error, OSError) and error.strerror else "not a picture"
+            )
             return Copied(missing=(f"{source.path} ({why})",))
         try:
             return Copied(entry, *self._traced(source))
@@ -125,7 +131,9 @@ class Assets:
         if not digest:
             raise UserError(f"{source.path}: cannot be read")
         if HASH.fullmatch(source.sha256) and digest != source.sha256:
-            raise UserError(f"{source.path}: not the picture that images.csv lists; ask for the run again")
+            raise UserError(
+                f"{source.path}: not the picture that images.csv lists; ask for the run again"
+            )
         return digest
 
     def _traced(self, source: Source) -> tuple[list[Any], Ways, list[Any]]:
@@ -151,7 +159,8 @@ class Assets:
         return name
 
     def _shrunk(self, path: Path, stem: str, side: int) -> list[Any]:
-        """A PNG with sides up to `side` as it is, anything else as WebP of at most that size: [file, width, height]."""
+        """A PNG with sides up to `side` as it is, anything else as WebP of at most that size:
+        [file, width, height]."""
         with Image.open(checked_file(path)) as image:
             if image.format in DRAWINGS:
                 raise ValueError(f"{image.format}, a drawing")
@@ -164,7 +173,10 @@ class Assets:
             scale = min(1, side / max(image.size))
             size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
             if not self._is_there(name):
-                small, buffer = image.convert("RGB").resize(size, Image.Resampling.LANCZOS), io.BytesIO()
+                small, buffer = (
+                    image.convert("RGB").resize(size, Image.Resampling.LANCZOS),
+                    io.BytesIO(),
+                )
                 small.save(buffer, "WEBP", quality=88)
                 if self._is_new(name):
                     write_bytes(self.folder / name, buffer.getvalue(), durable=False)

@@ -1,7 +1,8 @@
 """The gallery's data: what every method made of a prompt and a seed, side by side, all else equal.
 
-A card is one prompt, seed and condition (`evaluation.tables.PAIRING`). Methods, prompts, conditions, subjects and reasons
-are numbered, and cards refer to them by number: thousands of pictures stay a small file.
+A card is one prompt, seed and condition (`evaluation.tables.PAIRING`). Methods, prompts,
+conditions, subjects and reasons are numbered, and cards refer to them by number: thousands of
+pictures stay a small file.
 """
 
 from __future__ import annotations
@@ -12,18 +13,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from asyndm.terminal import printable
 from evaluation.labels import METHODS, labels, subjects_of
-from evaluation.results import ImageRow, Run, ScoreRow
+from evaluation.runs.folder import Run
+from evaluation.runs.rows import ImageRow, ScoreRow
+from evaluation.runs.traces import PREVIEWS, SUBJECTS, TRACES
 from evaluation.tables import METHOD, PAIRING, Cell, Key, collect, lower_is_better
-from evaluation.terminal import printable
-from evaluation.traces import PREVIEWS, SUBJECTS, TRACES
 
 Method = tuple[Any, ...]
 Condition = tuple[Any, ...]
 DIGEST = re.compile(r" ?subjects=[0-9a-f]{6}$")
 """What `collect` adds to the settings of methods that differ only in their subjects."""
 Drawn = tuple[Condition, Any]
-"""Conditions and the prompt set: where these are equal, a picture that only some methods have is missing."""
+"""Conditions and the prompt set: where these are equal, a picture that only some methods have is
+missing."""
 
 MODEL = ("model", "weights", "dtype")
 FIELDS = (*MODEL, *PAIRING[1:])
@@ -33,7 +36,8 @@ USUAL = {"model", "steps", "eta", "guidance"}
 
 @dataclass(frozen=True)
 class Source:
-    """A picture of a run, and the places of its trace and its predicted pictures, which need not exist."""
+    """A picture of a run, and the places of its trace and its predicted pictures, which need not
+    exist."""
 
     folder: Path
     file: str
@@ -85,8 +89,9 @@ class Gallery:
     - prompts: [text, kind]
     - fields: the conditions that differ; conditions: the value of each
     - subjects: lists of texts; colours: of their masks; reasons: texts, the first of them empty
-    - cards: [prompt, seed, condition, cells], a cell being [method, source, subjects, values, reasons] with a value or
-      null and a reason for each metric, or only [method] where the run lacks the image
+    - cards: [prompt, seed, condition, cells], a cell being [method, source, subjects, values,
+      reasons] with a value or null and a reason for each metric, or only [method] where the run
+      lacks the image
     """
 
     data: dict[str, Any]
@@ -106,7 +111,8 @@ class Numbered(dict[Value, int], Generic[Value]):
 
 
 def gallery(runs: Sequence[Run]) -> Gallery:
-    """The data of all these runs; where two of them hold the same image of a method, the last one's is shown.
+    """The data of all these runs; where two of them hold the same image of a method, the last one's
+    is shown.
 
     Raises:
         UserError: the record of a run lacks some of its labels.
@@ -142,7 +148,9 @@ def gallery(runs: Sequence[Run]) -> Gallery:
         ]
 
     listed = []
-    for (key, condition), card in sorted(cards.items(), key=lambda c: (prompts[c[0][0][:2]], c[0][0][2])):
+    for (key, condition), card in sorted(
+        cards.items(), key=lambda c: (prompts[c[0][0][:2]], c[0][0][2])
+    ):
         expected = {method for drawn in card.drawn for method in members[drawn]}
         cells = [cell(method, card.shots.get(method)) for method in methods if method in expected]
         listed.append([prompts[key[:2]], key[2], conditions.index(condition), cells])
@@ -160,7 +168,9 @@ def gallery(runs: Sequence[Run]) -> Gallery:
     return Gallery(data, sources, shared)
 
 
-def _cards(runs: Sequence[Run]) -> tuple[dict[tuple[Key, Condition], Card], dict[Drawn, set[Method]]]:
+def _cards(
+    runs: Sequence[Run],
+) -> tuple[dict[tuple[Key, Condition], Card], dict[Drawn, set[Method]]]:
     """The cards, and the methods under which each set of prompts was drawn."""
     cards: dict[tuple[Key, Condition], Card] = {}
     members: dict[Drawn, set[Method]] = {}
@@ -180,12 +190,15 @@ def _cards(runs: Sequence[Run]) -> tuple[dict[tuple[Key, Condition], Card], dict
             card.drawn.add(drawn)
             before = card.shots.get(method)
             known = before.scores if before else {}
-            card.shots[method] = Shot(_source(run, row), row.subjects, known | scores.get(row.key, {}))
+            card.shots[method] = Shot(
+                _source(run, row), row.subjects, known | scores.get(row.key, {})
+            )
     return cards, members
 
 
 def _cell_of(run: Run, cells: Iterable[Cell]) -> Cell:
-    """The cell of the tables that took in this run: its labels but for the digest of subjects, and its subjects."""
+    """The cell of the tables that took in this run: its labels but for the digest of subjects, and
+    its subjects."""
     of, subjects = labels(run), subjects_of(run)
     return next(
         cell
@@ -245,7 +258,9 @@ def _fields(conditions: Sequence[Condition]) -> tuple[list[str], dict[str, str]]
         models = {(values["model"], values["weights"]) for values in told}
         if len(models) == len({name for name, _ in models}):
             differing.remove("weights")
-    shared = {name: told[0][name] for name in FIELDS if told and name in USUAL and name not in differing}
+    shared = {
+        name: told[0][name] for name in FIELDS if told and name in USUAL and name not in differing
+    }
     return differing, shared
 
 

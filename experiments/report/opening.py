@@ -1,4 +1,5 @@
-"""How long a report's page takes to open in Chromium: the median of fresh loads, each in a new browser.
+"""How long a report's page takes to open in Chromium: the median of fresh loads, each in a new
+browser.
 
 python -m experiments.report.opening FOLDER
 python -m experiments.report.opening FOLDER --screenshot page.png --width 390 --dark
@@ -29,10 +30,13 @@ LOADS, HEIGHT = 5, 900
 PHONE = 600
 """Widths below are shown as on a phone."""
 TIMES = """
-const page = performance.getEntriesByType("navigation")[0], cards = performance.getEntriesByName("cards")[0];
+const page = performance.getEntriesByType("navigation")[0];
+const cards = performance.getEntriesByName("cards")[0];
 const paint = performance.getEntriesByName("first-contentful-paint")[0];
 return page.loadEventEnd > 0 && paint && (cards || !document.getElementById("data"))
-  ? [paint.startTime, (cards || paint).startTime, page.loadEventEnd, document.querySelectorAll("*").length] : null;
+  ? [paint.startTime, (cards || paint).startTime, page.loadEventEnd,
+     document.querySelectorAll("*").length]
+  : null;
 """
 LISTED = """
 const data = document.getElementById("data");
@@ -56,7 +60,9 @@ def programs() -> tuple[str, str]:
     Raises:
         UserError: either is missing, or selenium.
     """
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    chromium = next(
+        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+    )
     driver = shutil.which("chromedriver")
     if chromium is None or driver is None:
         name = "chromium" if chromium is None else "chromedriver"
@@ -82,7 +88,13 @@ def browser(width: int = 1280, height: int = HEIGHT, dark: bool = False) -> Iter
     options = ChromeOptions()
     options.binary_location = chromium
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    flags = ["headless", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking"]
+    flags = [
+        "headless",
+        "disable-gpu",
+        "disable-quic",
+        "no-first-run",
+        "disable-background-networking",
+    ]
     flags += ["disable-component-update", "disable-sync", "hide-scrollbars"]
     flags += ["no-sandbox"] if os.geteuid() == 0 else []
     with TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True) as profile:
@@ -101,16 +113,24 @@ def browser(width: int = 1280, height: int = HEIGHT, dark: bool = False) -> Iter
 def resize(driver: Chrome, width: int, height: int = HEIGHT) -> None:
     """Shows pages at this size, in CSS pixels; below `PHONE` as a phone does."""
     phone = width < PHONE
-    size = {"width": width, "height": height, "deviceScaleFactor": 2 if phone else 1, "mobile": phone}
+    size = {
+        "width": width,
+        "height": height,
+        "deviceScaleFactor": 2 if phone else 1,
+        "mobile": phone,
+    }
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
 
 
 def load(driver: Chrome, page: Path) -> Opening:
-    """Opens a page and waits until its first cards are painted and all it asks for at once is there."""
+    """Opens a page and waits until its first cards are painted and all it asks for at once is
+    there."""
     from selenium.webdriver.support.wait import WebDriverWait
 
     driver.get(page.resolve().as_uri())
-    times: list[Any] = WebDriverWait(driver, 60, poll_frequency=0.05).until(lambda d: d.execute_script(TIMES))
+    times: list[Any] = WebDriverWait(driver, 60, poll_frequency=0.05).until(
+        lambda d: d.execute_script(TIMES)
+    )
     return Opening(*times)
 
 
@@ -152,7 +172,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("folder", type=Path, help="of the page")
-    parser.add_argument("--screenshot", type=Path, metavar="FILE", help="write what is seen there, a PNG")
+    parser.add_argument(
+        "--screenshot", type=Path, metavar="FILE", help="write what is seen there, a PNG"
+    )
     parser.add_argument("--width", type=int, default=1280, metavar="PIXELS", help="of the window")
     parser.add_argument("--dark", action="store_true", help="as for one who prefers dark pages")
     try:

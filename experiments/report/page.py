@@ -1,7 +1,9 @@
-"""The report as one folder to open in any browser, from a disk or a server, or to hand on as an archive.
+"""The report as one folder to open in any browser, from a disk or a server, or to hand on as an
+archive.
 
-``index.html`` holds the tables and the gallery's data; ``figures``, ``pictures`` and ``traces`` what it shows. Pictures
-are named by their content, so that another writing adds only what is new. Nothing is loaded from elsewhere.
+``index.html`` holds the tables and the gallery's data; ``figures``, ``pictures`` and ``traces``
+what it shows. Pictures are named by their content, so that another writing adds only what is new.
+Nothing is loaded from elsewhere.
 """
 
 from __future__ import annotations
@@ -18,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from asyndm.errors import UserError
-from evaluation.results import Run, write_bytes
-from evaluation.terminal import printable
-from evaluation.traces import VIRIDIS
+from asyndm.terminal import printable
+from evaluation.runs.files import write_bytes
+from evaluation.runs.folder import Run
+from evaluation.runs.traces import VIRIDIS
 from experiments.figures.lines import SETTINGS
 from experiments.report.assets import Assets
 from experiments.report.gallery import Gallery, gallery
@@ -28,7 +31,8 @@ from experiments.report.gallery import Gallery, gallery
 INDEX = "index.html"
 TEMPLATE = Path(__file__).parent / "template"
 CAPTIONS = {
-    "seeds": "The same prompts and seeds under DM, DM_concave and AsynDM, with timestep maps and masks of two steps",
+    "seeds": "The same prompts and seeds under DM, DM_concave and AsynDM, with timestep maps and "
+    "masks of two steps",
     "strip": "One picture over its steps: timesteps, masks and the picture predicted",
     "curves": "The timestep curves and the region Proposition 1 speaks of",
     "cost": "Score against network evaluations per image; bars: 95 %",
@@ -38,7 +42,8 @@ NUMBER = re.compile(r"[-+−<]?\d([^A-Za-z]|e-)*(unknown\])?")
 
 @dataclass(frozen=True)
 class Section:
-    """One table: plain text cells, those of `bold` (row, column) emphasised, with notes below it."""
+    """One table: plain text cells, those of `bold` (row, column) emphasised, with notes below
+    it."""
 
     title: str
     heads: Sequence[str]
@@ -54,9 +59,14 @@ class Section:
 
 
 def write_page(
-    folder: Path, title: str, sections: Sequence[Section], figures: Sequence[Path], runs: Sequence[Run]
+    folder: Path,
+    title: str,
+    sections: Sequence[Section],
+    figures: Sequence[Path],
+    runs: Sequence[Run],
 ) -> Path:
-    """Writes the page with its tables, figures and gallery. Pictures that cannot be read are named, on the page too.
+    """Writes the page with its tables, figures and gallery. Pictures that cannot be read are named,
+    on the page too.
 
     Args:
         folder: made if it is not there; what an earlier writing left in it stays.
@@ -69,7 +79,8 @@ def write_page(
         The page, ``folder/index.html``.
 
     Raises:
-        UserError: the folder is a file, a figure does not exist, or the record of a run lacks its labels.
+        UserError: the folder is a file, a figure does not exist, or the record of a run lacks its
+            labels.
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: a file; name a folder for the page")
@@ -79,7 +90,9 @@ def write_page(
     write_bytes(folder / INDEX, _html(title, sections, copies, shown).encode("utf-8", "replace"))
     if assets.missing:
         more = f" and {len(assets.missing) - 1} more" if len(assets.missing) > 1 else ""
-        print(printable(f"warning: missing from the page: {assets.missing[0]}{more}"), file=sys.stderr)
+        print(
+            printable(f"warning: missing from the page: {assets.missing[0]}{more}"), file=sys.stderr
+        )
     return folder / INDEX
 
 
@@ -107,7 +120,9 @@ def caption(stem: str) -> str:
     return CAPTIONS.get(stem, re.sub(r"[_-]+", " ", stem))
 
 
-def _html(title: str, sections: Sequence[Section], figures: Sequence[tuple[str, str]], shown: Gallery) -> str:
+def _html(
+    title: str, sections: Sequence[Section], figures: Sequence[tuple[str, str]], shown: Gallery
+) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -143,7 +158,8 @@ def _digest(text: str) -> str:
 
 
 def _choices(data: dict[str, Any]) -> dict[str, Any]:
-    """What the filters choose from; A is the AsynDM of which there are most pictures, B the first other method."""
+    """What the filters choose from; A is the AsynDM of which there are most pictures, B the first
+    other method."""
     methods = [" ".join(filter(None, caption)) for caption in data["methods"]]
     shown = Counter(cell[0] for *_, cells in data["cards"] for cell in cells)
     ours = [i for i, (name, _) in enumerate(data["methods"]) if name == "AsynDM"]

@@ -1,4 +1,5 @@
-"""Which runs a report is of: those of folders, or those that ``experiments.run`` makes of the same words."""
+"""Which runs a report is of: those of folders, or those that ``experiments.run`` makes of the same
+words."""
 
 from __future__ import annotations
 
@@ -8,12 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from asyndm.errors import UserError
+from asyndm.terminal import printable
 from evaluation.labels import labels, subjects_of
-from evaluation.messages import describe
-from evaluation.results import RUN_FILE, SCORES_FILE, Run, find_runs, read_run
+from evaluation.messages import counted, describe
+from evaluation.runs.folder import RUN_FILE, SCORES_FILE, Run, find_runs, read_run
 from evaluation.runs.stamps import CHANGED, changed_pictures
-from evaluation.terminal import printable
-from evaluation.words import counted
 
 LARGEST = 1e12
 """Of scores that are meant as such: sums of these, and of their squares, are finite."""
@@ -23,20 +23,22 @@ def selected(names: Sequence[str]) -> tuple[list[Path], list[str]]:
     """The folders of runs, and the names of those that settings ask for but nobody has made.
 
     Raises:
-        UserError: a folder that does not exist, settings that are no run, both at once, or nothing there.
+        UserError: a folder that does not exist, settings that are no run, both at once, or nothing
+            there.
     """
     settings = [name for name in names if "=" in name and not Path(name).exists()]
     roots = [Path(name) for name in names if name not in settings]
     folders, missing = find_runs(roots) if roots else [], []
     if settings and roots:
         raise UserError(
-            f"{settings[0]}: a setting beside a folder ({roots[0]}): a folder's runs are taken as they are; name either "
+            f"{settings[0]}: a setting beside a folder ({roots[0]}): a folder's runs are taken as "
+            "they are; name either "
             "folders or the settings of runs, and choose a metric by --metric"
         )
     if settings:
         from hydra.errors import HydraException
 
-        from experiments.sweep import planned
+        from experiments.engine.sweep import planned
 
         try:
             plans = planned(settings)
@@ -47,7 +49,8 @@ def selected(names: Sequence[str]) -> tuple[list[Path], list[str]]:
         if not made:
             raise UserError(
                 f"{' '.join(settings)}: {_none_of(len(plans))} with "
-                f"python -m experiments.run {'' if 'experiment=' in ' '.join(settings) else '-m '}{' '.join(settings)}"
+                "python -m experiments.run "
+                f"{'' if 'experiment=' in ' '.join(settings) else '-m '}{' '.join(settings)}"
             )
         folders += made
     return folders, missing
@@ -55,7 +58,9 @@ def selected(names: Sequence[str]) -> tuple[list[Path], list[str]]:
 
 def _none_of(count: int) -> str:
     return (
-        "its run is not there; make it" if count == 1 else f"none of its {count:,} runs are there; make them"
+        "its run is not there; make it"
+        if count == 1
+        else f"none of its {count:,} runs are there; make them"
     )
 
 
@@ -73,7 +78,8 @@ def readable(folders: Iterable[Path]) -> Iterator[Run]:
 
 
 def as_listed(run: Run) -> Run:
-    """The run without pictures that are not the ones it lists, and without their scores; they are told of."""
+    """The run without pictures that are not the ones it lists, and without their scores; they are
+    told of."""
     changed = changed_pictures(run.folder, run.images)
     if not changed:
         return run
@@ -100,6 +106,7 @@ def check_scores(run: Run) -> None:
     for score in run.scores:
         if score.value is not None and abs(score.value) > LARGEST:
             raise UserError(
-                f"{run.folder / SCORES_FILE}: {score.metric} of {score.prompt_id}, image {score.image_index}: "
+                f"{run.folder / SCORES_FILE}: {score.metric} of {score.prompt_id}, image "
+                f"{score.image_index}: "
                 f"{score.value:g} is no score; take the row out"
             )

@@ -1,7 +1,7 @@
 """Asynchronous denoising: every pixel, or token, on its own noise schedule.
 
-pipe = diffusers.DiffusionPipeline.from_pretrained(...)
-images = asyndm.sample(pipe, "a rabbit playing basketball", subjects=["rabbit", "basketball"], seed=1234)
+pipe = diffusers.DiffusionPipeline.from_pretrained(...) images = asyndm.sample(pipe, "a rabbit
+playing basketball", subjects=["rabbit", "basketball"], seed=1234)
 
 with asyndm.asynchronous(pipe, "a rabbit playing basketball", subjects=["rabbit", "basketball"]):
     images = pipe("a rabbit playing basketball").images

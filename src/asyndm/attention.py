@@ -27,11 +27,15 @@ class Reading:
     """Which attention a mask is made of. What does not concern a network is not asked.
 
     Args:
-        factor: of a UNet, latent size over map size; None: 4 if it attends there, else the finest there is.
-        layers: of a transformer, which of its blocks that attend to text, counted from 0; None: the middle third of
-            those where text and image attend together, all where there is true cross-attention.
-        keys: of joint attention: "joint" is the share among all keys, "text" among the text's alone.
-        text: where a prompt is read by CLIP and T5 side by side (SD3): the tokens of "both", "clip" or "t5".
+        factor: of a UNet, latent size over map size; None: 4 if it attends there, else the finest
+            there is.
+        layers: of a transformer, which of its blocks that attend to text, counted from 0; None: the
+            middle third of those where text and image attend together, all where there is true
+            cross-attention.
+        keys: of joint attention: "joint" is the share among all keys, "text" among the text's
+            alone.
+        text: where a prompt is read by CLIP and T5 side by side (SD3): the tokens of "both", "clip"
+            or "t5".
     """
 
     factor: int | None = None
@@ -44,7 +48,9 @@ class Reading:
             raise UserError(f"attention_factor must be a whole number or None, got {self.factor!r}")
         listed = self.layers is None or isinstance(self.layers, (list, tuple))
         if not listed or not all(map(is_whole, self.layers or ())) or self.layers in ([], ()):
-            raise UserError(f"attention_layers must be a list of whole numbers or None, got {self.layers!r}")
+            raise UserError(
+                f"attention_layers must be a list of whole numbers or None, got {self.layers!r}"
+            )
         for setting, value, choices in (
             ("attention_keys", self.keys, KEYS),
             ("attention_text", self.text, PARTS),
@@ -70,13 +76,14 @@ class Reading:
 class AttentionMaps(ABC):
     """Where each subject's words are attended to, while the context lasts.
 
-    The map of a subject is softmax(QKᵀ/√d) at its token positions, averaged over those tokens, over the heads and over
-    the layers read. `listen` says which rows of the network's next batch are read; nothing is read until then.
+    The map of a subject is softmax(QKᵀ/√d) at its token positions, averaged over those tokens, over
+    the heads and over the layers read. `listen` says which rows of the network's next batch are
+    read; nothing is read until then.
 
     Args:
         layers: the network's attention layers.
-        tokens: for each image, for each of its subjects, the positions of its tokens in the text, or less than 0 and
-            counted from its end; a subject without any has a zero map.
+        tokens: for each image, for each of its subjects, the positions of its tokens in the text,
+            or less than 0 and counted from its end; a subject without any has a zero map.
     """
 
     def __init__(self, layers: Sequence[nn.Module], tokens: Tokens) -> None:
@@ -94,19 +101,25 @@ class AttentionMaps(ABC):
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
         self.ignore()
 
-    def listen(self, rows: slice, grid: tuple[int, int], lengths: int | Sequence[int] | None = None) -> None:
-        """Read the next evaluation: these rows of its batch, one for each image, as maps of this size.
+    def listen(
+        self, rows: slice, grid: tuple[int, int], lengths: int | Sequence[int] | None = None
+    ) -> None:
+        """Read the next evaluation: these rows of its batch, one for each image, as maps of this
+        size.
 
         Args:
-            lengths: of the text in joint sequences, or of each row of the batch where each has its own; None: all
-                that is not image.
+            lengths: of the text in joint sequences, or of each row of the batch where each has its
+                own; None: all that is not image.
         """
         self._rows, self._grid, self._lengths = rows, grid, lengths
         self._shares.clear()
@@ -118,7 +131,8 @@ class AttentionMaps(ABC):
     def maps(self) -> Tensor:
         """The maps of the evaluation listened to: (B, S, h, w), float32, differentiable.
 
-        S is the largest number of subjects in the batch; images with fewer have zero maps at the end.
+        S is the largest number of subjects in the batch; images with fewer have zero maps at the
+        end.
 
         Raises:
             UserError: nothing was read.
@@ -126,13 +140,17 @@ class AttentionMaps(ABC):
         if not self._shares:
             raise UserError(
                 "no attention map was read: the network's attention does not go through torch's "
-                "scaled_dot_product_attention (use pipe's default attention backend), or is compiled"
+                "scaled_dot_product_attention (use pipe's default attention backend), or is "
+                "compiled"
             )
         mean = torch.stack(self._shares).mean(0)
         return mean.transpose(1, 2).reshape(mean.shape[0], -1, *self._grid)
 
-    def _weights(self, length: int, device: torch.device, own: Sequence[int] | None = None) -> Tensor:
-        """(B, length, S): 1/n at each of a subject's n token positions, so that a product is a mean.
+    def _weights(
+        self, length: int, device: torch.device, own: Sequence[int] | None = None
+    ) -> Tensor:
+        """(B, length, S): 1/n at each of a subject's n token positions, so that a product is a
+        mean.
 
         Args:
             own: how many of them are each image's own text; None: all.
@@ -143,10 +161,13 @@ class AttentionMaps(ABC):
             for subject, positions in enumerate(subjects):
                 if max(positions, default=0) >= end or min(positions, default=0) < -end:
                     raise UserError(
-                        f"subject {subject + 1} of image {image + 1} has token positions {list(positions)}, but the "
+                        f"subject {subject + 1} of image {image + 1} has token positions "
+                        f"{list(positions)}, but the "
                         f"text has {end} tokens"
                     )
-                weights[image, [token % end for token in positions], subject] = 1 / max(1, len(positions))
+                weights[image, [token % end for token in positions], subject] = 1 / max(
+                    1, len(positions)
+                )
         return weights.to(device)
 
     @abstractmethod
@@ -154,7 +175,8 @@ class AttentionMaps(ABC):
 
 
 class ProjectedMaps(AttentionMaps):
-    """From the outputs of ``to_q`` and ``to_k`` of cross-attention layers: whatever processor they run.
+    """From the outputs of ``to_q`` and ``to_k`` of cross-attention layers: whatever processor they
+    run.
 
     Args:
         factor: latent size over map size.
@@ -180,7 +202,8 @@ class ProjectedMaps(AttentionMaps):
         return [layer.to_q.register_forward_hook(read_query), key.register_forward_hook(read_key)]
 
     def _share(self, layer: Any, query: Tensor, key: Tensor) -> Tensor:
-        """(B, P, S): each subject's share of the attention of each of the P map pixels, mean over heads."""
+        """(B, P, S): each subject's share of the attention of each of the P map pixels, mean over
+        heads."""
         query, key = (x.view(*x.shape[:2], layer.heads, -1).transpose(1, 2) for x in (query, key))
         if layer.norm_q is not None:
             query = layer.norm_q(query)
@@ -193,11 +216,11 @@ class ProjectedMaps(AttentionMaps):
 
 
 class FusedMaps(AttentionMaps):
-    """From the arguments of ``scaled_dot_product_attention`` as each layer first calls it: normed and rotated as they
-    are, whatever the architecture.
+    """From the arguments of ``scaled_dot_product_attention`` as each layer first calls it: normed
+    and rotated as they are, whatever the architecture.
 
-    One more call of the kernel, whose values are the subjects' indicators, gives each subject's share; the N x (N+L)
-    probabilities are never formed.
+    One more call of the kernel, whose values are the subjects' indicators, gives each subject's
+    share; the N x (N+L) probabilities are never formed.
 
     Args:
         text_first: of joint sequences, whether text comes before image; None: keys are text alone.
@@ -205,14 +228,21 @@ class FusedMaps(AttentionMaps):
     """
 
     def __init__(
-        self, layers: Sequence[nn.Module], tokens: Tokens, text_first: bool | None = None, keys: str = "joint"
+        self,
+        layers: Sequence[nn.Module],
+        tokens: Tokens,
+        text_first: bool | None = None,
+        keys: str = "joint",
     ) -> None:
         super().__init__(layers, tokens)
         self._text_first, self._text_keys = text_first, keys == "text"
         self._watches: list[_Watch] = []
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         super().__exit__(kind, error, trace)
         while self._watches:  # Ctrl-C passes by the hook that ends one
@@ -235,7 +265,8 @@ class FusedMaps(AttentionMaps):
         ]
 
     def read(self, query: Tensor, key: Tensor, mask: Tensor | None, **settings: Any) -> None:
-        """Keep the subjects' share of this attention: (B, heads, length, d) each; settings are the kernel's."""
+        """Keep the subjects' share of this attention: (B, heads, length, d) each; settings are the
+        kernel's."""
         assert self._rows is not None
         n = self._grid[0] * self._grid[1]
         query, key = query[self._rows], key[self._rows]
@@ -255,8 +286,14 @@ class FusedMaps(AttentionMaps):
             else:
                 values = F.pad(values, (0, 0, start, key.shape[2] - length - start))
         S, d = values.shape[-1], query.shape[-1]
-        values = F.pad(values, (0, max(0, d - S))).to(query.dtype)[:, None].expand(-1, key.shape[1], -1, -1)
-        share = F.scaled_dot_product_attention(query, key, values, attn_mask=mask, **settings)[..., :S]
+        values = (
+            F.pad(values, (0, max(0, d - S)))
+            .to(query.dtype)[:, None]
+            .expand(-1, key.shape[1], -1, -1)
+        )
+        share = F.scaled_dot_product_attention(query, key, values, attn_mask=mask, **settings)[
+            ..., :S
+        ]
         self._shares.append(share.float().mean(1))
 
     def _text_lengths(self, beside: int) -> list[int]:
@@ -269,12 +306,15 @@ class FusedMaps(AttentionMaps):
 def _image_rows(
     query: Tensor, mask: Tensor | None, n: int, starts: Sequence[int]
 ) -> tuple[Tensor, Tensor | None]:
-    """The queries of the n image tokens of each sequence, and their part of a mask, from where they start in it."""
+    """The queries of the n image tokens of each sequence, and their part of a mask, from where they
+    start in it."""
     whole = mask is None or mask.shape[-2] == 1
     if len(set(starts)) == 1:
         image = slice(starts[0], starts[0] + n)
         return query[:, :, image], mask if mask is None or whole else mask[..., image, :]
-    places = torch.tensor(starts, device=query.device)[:, None] + torch.arange(n, device=query.device)
+    places = torch.tensor(starts, device=query.device)[:, None] + torch.arange(
+        n, device=query.device
+    )
     places = places[:, None, :, None]
     if mask is not None and not whole:
         mask = torch.take_along_dim(mask if mask.ndim == 4 else mask[None, None], places, -2)
@@ -283,7 +323,10 @@ def _image_rows(
 
 def _within(own: Sequence[int], mask: Tensor | None, key: Tensor) -> Tensor:
     """A mask that hides the keys beyond each image's own text as well."""
-    inside = torch.arange(key.shape[2], device=key.device) < torch.tensor(own, device=key.device)[:, None]
+    inside = (
+        torch.arange(key.shape[2], device=key.device)
+        < torch.tensor(own, device=key.device)[:, None]
+    )
     inside = inside[:, None, None]
     if mask is None:
         return inside

@@ -8,13 +8,15 @@ from pathlib import Path
 
 
 def checkout() -> Path | None:
-    """The root of the checkout that this package is run from; None of a package that was installed without one."""
+    """The root of the checkout that this package is run from; None of a package that was installed
+    without one."""
     root = Path(__file__).resolve().parents[2]
     return root if (root / "experiments" / "run.py").is_file() else None
 
 
 def version() -> str:
-    """The version of this package: that of its checkout's ``pyproject.toml``, or else of what is installed."""
+    """The version of this package: that of its checkout's ``pyproject.toml``, or else of what is
+    installed."""
     root = checkout()
     if root is None:
         return importlib.metadata.version("asyndm")

@@ -1,4 +1,5 @@
-"""What a checkpoint may hold: parts of known libraries, no code of its own, and every weight of its networks."""
+"""What a checkpoint may hold: parts of known libraries, no code of its own, and every weight of its
+networks."""
 
 from __future__ import annotations
 
@@ -38,11 +39,12 @@ TOLD, LONG = 3, 100
 
 
 def read_index(source: str, revision: str | None = None) -> dict[str, Any]:
-    """``model_index.json`` of a folder or hub id, refused if it names a class that is not served or not to be trusted.
+    """``model_index.json`` of a folder or hub id, refused if it names a class that is not served or
+    not to be trusted.
 
     Raises:
-        UserError: it cannot be read, names another pipeline, a part from another library, or no denoising network; the
-            folder holds a pipe, a device, or code of its own.
+        UserError: it cannot be read, names another pipeline, a part from another library, or no
+            denoising network; the folder holds a pipe, a device, or code of its own.
     """
     folder = Path(source)
     if folder.is_dir():
@@ -58,17 +60,21 @@ def read_index(source: str, revision: str | None = None) -> dict[str, Any]:
         raise UserError(f"model {source!r} cannot be read: its {INDEX} names no class of pipeline")
     if name not in pipeline_names():
         raise UserError(
-            f"model {source!r} is a {_shown(name)}, which asyndm does not serve: see docs/models.md for those it does"
+            f"model {source!r} is a {_shown(name)}, which asyndm does not serve: see "
+            "docs/models.md for those it does"
         )
     check_libraries(source, index)
     if folder.is_dir():
         check_code(source, folder)
     parts = [
-        part for part in DENOISERS if part in inspect.signature(getattr(diffusers, name).__init__).parameters
+        part
+        for part in DENOISERS
+        if part in inspect.signature(getattr(diffusers, name).__init__).parameters
     ]
     if not any(_is_named(index.get(part)) for part in parts):
         raise UserError(
-            f"model {source!r} has no {' or '.join(parts)}: {INDEX} names none, and without it nothing can be sampled; "
+            f"model {source!r} has no {' or '.join(parts)}: {INDEX} names none, and without it "
+            "nothing can be sampled; "
             "get a whole copy"
         )
     checked: dict[str, Any] = index
@@ -84,7 +90,8 @@ def check_files(source: str, folder: Path) -> None:
     for file in (file for depth in DEPTHS for file in sorted(folder.glob(depth))):
         if file.exists() and not file.is_file() and not file.is_dir():
             raise UserError(
-                f"model {source!r}: {file.relative_to(folder)} is no file but a pipe or a device; remove it"
+                f"model {source!r}: {file.relative_to(folder)} is no file but a pipe or a device; "
+                "remove it"
             )
 
 
@@ -101,13 +108,15 @@ def read_json(source: str, folder: Path, file: Path) -> Any:
     except (OSError, ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else first_line(error)
         raise UserError(
-            f"model {source!r} cannot be read: {file.relative_to(folder)} is no such JSON as it should be ({reason}); "
+            f"model {source!r} cannot be read: {file.relative_to(folder)} is no such JSON as it "
+            f"should be ({reason}); "
             "get a whole copy"
         ) from error
 
 
 def check_libraries(source: str, index: Mapping[str, Any]) -> None:
-    """Refuse an index that names parts from other libraries than these, whose import would run their code.
+    """Refuse an index that names parts from other libraries than these, whose import would run
+    their code.
 
     Raises:
         UserError: there is one, or a part that is named by anything but a library and a class.
@@ -121,22 +130,28 @@ def check_libraries(source: str, index: Mapping[str, Any]) -> None:
             continue
         if not _is_named(named):
             raise UserError(
-                f"model {source!r} names {_shown(named)} as its {_shown(part)}: that is no library and one of its classes"
+                f"model {source!r} names {_shown(named)} as its {_shown(part)}: that is no library "
+                "and one of its classes"
             )
         library, name = named
-        if library not in LIBRARIES and not inspect.ismodule(getattr(diffusers.pipelines, library, None)):
+        if library not in LIBRARIES and not inspect.ismodule(
+            getattr(diffusers.pipelines, library, None)
+        ):
             raise UserError(
-                f"model {source!r} names {_shown(f'{library}.{name}')} as its {_shown(part)}: only classes of "
+                f"model {source!r} names {_shown(f'{library}.{name}')} as its {_shown(part)}: only "
+                "classes of "
                 f"{' and '.join(LIBRARIES)} are loaded, no code of a checkpoint is run"
             )
 
 
 def _settings(kind: Any) -> set[str]:
-    """What a class of pipeline is built with beside its parts: numbers, switches, lists of layers."""
+    """What a class of pipeline is built with beside its parts: numbers, switches, lists of
+    layers."""
     return {
         name
         for name, parameter in inspect.signature(kind.__init__).parameters.items()
-        if parameter.default is not inspect.Parameter.empty and name not in kind._optional_components
+        if parameter.default is not inspect.Parameter.empty
+        and name not in kind._optional_components
     }
 
 
@@ -172,14 +187,20 @@ def _shown(named: object) -> str:
 
 
 def left_out(index: Mapping[str, Any]) -> dict[str, None]:
-    """Parts that a pipeline was saved without, such as T5; diffusers loads it only if it is told so."""
+    """Parts that a pipeline was saved without, such as T5; diffusers loads it only if it is told
+    so."""
     return {part: None for part, named in index.items() if _is_left_out(named)}
 
 
 def fetch(
-    source: str, index: Mapping[str, Any], revision: str | None, variant: str | None, given: Mapping[str, Any]
+    source: str,
+    index: Mapping[str, Any],
+    revision: str | None,
+    variant: str | None,
+    given: Mapping[str, Any],
 ) -> Path:
-    """The folder of a checkpoint on this disk, from the hub if need be, without the parts that are `given`.
+    """The folder of a checkpoint on this disk, from the hub if need be, without the parts that are
+    `given`.
 
     Raises:
         UserError: a config in it names code of its own.
@@ -195,12 +216,15 @@ def fetch(
 
 
 def check_code(source: str, folder: Path) -> None:
-    """Refuse a checkpoint's folder with a config that names code of its own, or with another index in it that does.
+    """Refuse a checkpoint's folder with a config that names code of its own, or with another index
+    in it that does.
 
     Raises:
         UserError: there is one.
     """
-    for file in (file for depth in DEPTHS[1:] for file in sorted(folder.glob(f"{depth}config*.json"))):
+    for file in (
+        file for depth in DEPTHS[1:] for file in sorted(folder.glob(f"{depth}config*.json"))
+    ):
         held = read_json(source, folder, file) if file.is_file() else None
         if any(isinstance(each, dict) and "auto_map" in each for each in _within(held)):
             raise UserError(
@@ -213,7 +237,8 @@ def check_code(source: str, folder: Path) -> None:
         kind = getattr(diffusers, name, None) if isinstance(name, str) else None
         if not isinstance(kind, type) or not issubclass(kind, DiffusionPipeline):
             raise UserError(
-                f"model {source!r} names {_shown(name)} in {file.relative_to(folder)}: that is no pipeline of diffusers"
+                f"model {source!r} names {_shown(name)} in {file.relative_to(folder)}: that is no "
+                "pipeline of diffusers"
             )
         check_libraries(f"{source}/{file.relative_to(folder).parent}", index)
 
@@ -226,7 +251,8 @@ def load_networks(
     Args:
         source: what the checkpoint is called in messages.
         folder: of the checkpoint.
-        index: its ``model_index.json``; parts whose class is no network of diffusers or transformers are left alone.
+        index: its ``model_index.json``; parts whose class is no network of diffusers or
+            transformers are left alone.
 
     Raises:
         UserError: weights are missing, which would be random numbers, or some belong nowhere.
@@ -238,7 +264,10 @@ def load_networks(
             continue
         if kind.__name__ in MULTIPLE:
             places = [folder / part, *_numbered(folder, part)]
-            nets = [_load_network(source, MULTIPLE[kind.__name__], place, dtype, variant) for place in places]
+            nets = [
+                _load_network(source, MULTIPLE[kind.__name__], place, dtype, variant)
+                for place in places
+            ]
             networks[part] = kind(nets)
         else:
             networks[part] = _load_network(source, kind, folder / part, dtype, variant)
@@ -270,19 +299,24 @@ def _load_network(
     )
     if missing := report["missing_keys"]:
         raise UserError(
-            f"model {source!r}: {folder.name} has no weights for {some_of(missing)} of its {kind.__name__}, "
-            "which would be random numbers: get a whole copy, saved for these versions of diffusers and transformers"
+            f"model {source!r}: {folder.name} has no weights for {some_of(missing)} of its "
+            f"{kind.__name__}, "
+            "which would be random numbers: get a whole copy, saved for these versions of "
+            "diffusers and transformers"
         )
     if unexpected := [key for key in report["unexpected_keys"] if not _is_of_more(network, key)]:
         raise UserError(
-            f"model {source!r}: {folder.name} has weights that its {kind.__name__} does not: {some_of(unexpected)}; "
-            f"{folder.name}/config.json is of another network, or of other versions of diffusers and transformers"
+            f"model {source!r}: {folder.name} has weights that its {kind.__name__} does not: "
+            f"{some_of(unexpected)}; "
+            f"{folder.name}/config.json is of another network, or of other versions of diffusers "
+            "and transformers"
         )
     return network
 
 
 def _is_of_more(network: Any, key: str) -> bool:
-    """Whether a weight is of what a checkpoint of a larger class has around this network, such as a head for words."""
+    """Whether a weight is of what a checkpoint of a larger class has around this network, such as a
+    head for words."""
     saved = getattr(network.config, "architectures", None) or [type(network).__name__]
     if type(network).__name__ in saved:
         return False
@@ -298,7 +332,8 @@ def some_of(keys: Iterable[str]) -> str:
 
 
 def check_filled(path: Path, pipe: Any) -> None:
-    """Refuse a pipeline from a single file that lacks weights; of what more it holds nothing can be known.
+    """Refuse a pipeline from a single file that lacks weights; of what more it holds nothing can be
+    known.
 
     Raises:
         UserError: a weight is still without numbers.
@@ -307,5 +342,6 @@ def check_filled(path: Path, pipe: Any) -> None:
         weights = network.named_parameters() if isinstance(network, torch.nn.Module) else ()
         if missing := [name for name, weight in weights if weight.is_meta]:
             raise UserError(
-                f"model file {str(path)!r}: there are no weights for {some_of(missing)} of {part}; get a whole copy"
+                f"model file {str(path)!r}: there are no weights for {some_of(missing)} of {part}; "
+                "get a whole copy"
             )

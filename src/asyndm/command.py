@@ -1,4 +1,5 @@
-"""The console command ``asyndm``: the laboratory of the checkout that the package was installed from."""
+"""The console command ``asyndm``: the laboratory of the checkout that the package was installed
+from."""
 
 from __future__ import annotations
 
@@ -9,22 +10,24 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from asyndm.checkout import checkout, version
-from asyndm.pipes import ends_quietly
+from asyndm.terminal import ends_quietly
 
 COMMANDS = {
     "run": ("experiments.run", "sample one run, or with -m a sweep, and score it"),
     "score": ("evaluation.score", "score any folder of pictures"),
-    "report": ("experiments.report.__main__", "tables, figures and a page of finished runs"),
+    "report": ("experiments.report.command", "tables, figures and a page of finished runs"),
     "status": ("experiments.status", "what is done, running or broken in a folder of runs"),
 }
 """The module of each command, whose ``main`` takes the arguments, and what it is for."""
 TYPED = "ASYNDM_TYPED"
-"""Environment variable of those, and of what they start, who call the laboratory by this command."""
+"""Environment variable of those, and of what they start, who call the laboratory by this command.
+"""
 
 
 @ends_quietly()
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line. Returns its exit status: the one of the command it forwards to, or 2 for none such."""
+    """The command line. Returns its exit status: the one of the command it forwards to, or 2 for
+    none such."""
     command, *rest = [*(sys.argv[1:] if arguments is None else arguments)] or ["--help"]
     if command in ("-h", "--help"):
         print(usage())
@@ -38,7 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     root = checkout()
     if root is None:
         print(
-            f"error: asyndm {command} is of the laboratory, which no wheel has: clone the repository and make setup",
+            f"error: asyndm {command} is of the laboratory, which no wheel has: clone the "
+            "repository and make setup",
             file=sys.stderr,
         )
         return 2
@@ -49,11 +53,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def as_typed(text: str) -> str:
-    """A text with the commands that it names as their user types them: ``asyndm run`` for ``python -m experiments.run``
-    where that is how the laboratory was called, and as they are where it was not."""
+    """A text with the commands that it names as their user types them: ``asyndm run`` for ``python
+    -m experiments.run`` where that is how the laboratory was called, and as they are where it was
+    not."""
     if os.environ.get(TYPED):
         for name, (module, _) in COMMANDS.items():
-            name_of_module = re.escape(module.removesuffix(".__main__"))
+            name_of_module = re.escape(module.removesuffix(".command"))
             pattern = rf"(?:python -m )?(?<![\w./=]){name_of_module}(?!\.?\w)"
             text = re.sub(pattern, f"asyndm {name}", text)
     return text
@@ -66,7 +71,8 @@ def _unknown(command: str) -> str:
     meant = get_close_matches(command, [*COMMANDS, "--help", "--version"], 1)
     hint = f" (did you mean {meant[0]}?)" if meant else ""
     shown = command if command.isprintable() and command else repr(command)
-    return f"{shown}: no such command{hint}; choose from {', '.join(COMMANDS)}; asyndm --help tells more"
+    names = ", ".join(COMMANDS)
+    return f"{shown}: no such command{hint}; choose from {names}; asyndm --help tells more"
 
 
 def usage() -> str:
@@ -78,6 +84,7 @@ def usage() -> str:
             "",
             *lines,
             "",
-            "asyndm COMMAND --help tells more; asyndm --version is the package's. Paths are from where you are.",
+            "asyndm COMMAND --help tells more; asyndm --version is the package's. Paths are from "
+            "where you are.",
         ]
     )

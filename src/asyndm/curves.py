@@ -1,7 +1,9 @@
-"""Denoising schedules of one pixel: the straight line and three concave curves. Pure maths, of tensors or one number.
+"""Denoising schedules of one pixel: the straight line and three concave curves. Pure maths, of
+tensors or one number.
 
-A pixel's place u is counted in rungs of the scheduler's own ladder that are left on the straight line: N-1 at its
-first timestep, 0 at its last. `asyndm.ladder` says which noise level a rung is; no curve knows.
+A pixel's place u is counted in rungs of the scheduler's own ladder that are left on the straight
+line: N-1 at its first timestep, 0 at its last. `asyndm.ladder` says which noise level a rung is; no
+curve knows.
 """
 
 from __future__ import annotations
@@ -23,8 +25,9 @@ if TYPE_CHECKING:
 class Curve(ABC):
     """A schedule f' = ω f + (1-ω) g between a concave curve f and the straight line g.
 
-    Every curve passes through (0, u) and (r, 0): wherever a pixel stands and however often it changes its curve, it
-    reaches the last rung when no update remains (Proposition 1 of arXiv 2510.04504).
+    Every curve passes through (0, u) and (r, 0): wherever a pixel stands and however often it
+    changes its curve, it reaches the last rung when no update remains (Proposition 1 of arXiv
+    2510.04504).
 
     Args:
         concavity: ω in [0, 1]. 0 is the straight line, 1 the full curve.
@@ -41,9 +44,14 @@ class Curve(ABC):
         check_fraction(self.concavity, "concavity")
 
     def advance(
-        self, rungs: Tensor, remaining: int, num_inference_steps: int, concavity: Tensor | float | None = None
+        self,
+        rungs: Tensor,
+        remaining: int,
+        num_inference_steps: int,
+        concavity: Tensor | float | None = None,
     ) -> Tensor:
-        """The next place of pixels that stand at ``rungs`` with ``remaining`` updates left before the last rung.
+        """The next place of pixels that stand at ``rungs`` with ``remaining`` updates left before
+        the last rung.
 
         Args:
             rungs: u, any shape.
@@ -60,7 +68,8 @@ class Curve(ABC):
         return self._advance(rungs.double(), remaining, num_inference_steps, omega)
 
     def advance_one(self, rungs: float, remaining: int, num_inference_steps: int) -> float:
-        """`advance` of one pixel by the curve's own concavity, which needs no torch: to draw the curve."""
+        """`advance` of one pixel by the curve's own concavity, which needs no torch: to draw the
+        curve."""
         _check_remaining(remaining, num_inference_steps)
         place: Any = np.float64(rungs)
         return float(self._advance(place, remaining, num_inference_steps, self.concavity))
@@ -111,7 +120,8 @@ class PiecewiseLinear(Curve):
 class Exponential(Curve):
     """u + b - (u + b r) expm1(1/N)/expm1(r/N), b = ω - 1: a line plus an exponential of rate 1/N.
 
-    At ω = 0 this is the straight line for a pixel that stands on it, and leads any other back to the last rung.
+    At ω = 0 this is the straight line for a pixel that stands on it, and leads any other back to
+    the last rung.
     """
 
     name: ClassVar[str] = "exponential"

@@ -7,11 +7,13 @@ from typing import TypeGuard
 
 
 class UserError(ValueError):
-    """Bad input, in one line that names the setting and the remedy; raised before any expensive work."""
+    """Bad input, in one line that names the setting and the remedy; raised before any expensive
+    work."""
 
 
 def first_line(error: BaseException, otherwise: str | None = None) -> str:
-    """The first line of what an error says; of one that says nothing, `otherwise` or else its type's name."""
+    """The first line of what an error says; of one that says nothing, `otherwise` or else its
+    type's name."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__ if otherwise is None else otherwise
 

@@ -45,7 +45,8 @@ def check_pipeline(pipe: Any) -> Family:
         check_uncompiled(network, family)
     if pipe._execution_device.type == "mps":
         raise UserError(
-            "the pipeline is on mps, which has no float64, and timesteps need it: use pipe.to('cpu')"
+            "the pipeline is on mps, which has no float64, and timesteps need it: use "
+            "pipe.to('cpu')"
         )
     return family
 
@@ -58,9 +59,13 @@ def check_call(pipe: Any, steps: Any, output_type: Any, arguments: Mapping[str, 
     """
     limit = pipe.scheduler.config.get("num_train_timesteps", 1000)
     if steps is not None and (not is_whole(steps) or not 1 <= steps <= limit):
-        raise UserError(f"num_inference_steps must be a whole number from 1 to {limit}, got {steps!r}")
+        raise UserError(
+            f"num_inference_steps must be a whole number from 1 to {limit}, got {steps!r}"
+        )
     if output_type not in OUTPUT_TYPES:
-        raise UserError(f"output_type must be one of {', '.join(OUTPUT_TYPES)}, got {output_type!r}")
+        raise UserError(
+            f"output_type must be one of {', '.join(OUTPUT_TYPES)}, got {output_type!r}"
+        )
     for name, remedy in RESERVED.items():
         if name in arguments:
             raise UserError(f"{name} is set by asyndm.sample itself: use {remedy}")
@@ -73,12 +78,14 @@ def check_call(pipe: Any, steps: Any, output_type: Any, arguments: Mapping[str, 
     adapted = getattr(denoiser(pipe).config, "encoder_hid_dim_type", None) == "ip_image_proj"
     if adapted and not {"ip_adapter_image", "ip_adapter_image_embeds"} & set(arguments):
         raise UserError(
-            "the pipeline has an IP-Adapter: give its picture as ip_adapter_image, or call pipe.unload_ip_adapter()"
+            "the pipeline has an IP-Adapter: give its picture as ip_adapter_image, or call "
+            "pipe.unload_ip_adapter()"
         )
 
 
 def check_names(pipe: Any, arguments: Mapping[str, Any]) -> None:
-    """Refuse arguments that the pipeline's call does not have; of those that take ``**kwargs`` most ignore them."""
+    """Refuse arguments that the pipeline's call does not have; of those that take ``**kwargs`` most
+    ignore them."""
     parameters = call_parameters(pipe)
     if unknown := [name for name in arguments if name not in parameters or name == "kwargs"]:
         raise UserError(f"{type(pipe).__name__} takes no argument {unknown[0]!r}")
@@ -91,20 +98,24 @@ def check_prompts(prompt: Any, copies: Any, arguments: Mapping[str, Any]) -> lis
         UserError: no texts, or lists of other lengths.
     """
     if not is_whole(copies) or copies < 1:
-        raise UserError(f"num_images_per_prompt must be a whole number of at least 1, got {copies!r}")
+        raise UserError(
+            f"num_images_per_prompt must be a whole number of at least 1, got {copies!r}"
+        )
     prompts = prompt_list(prompt, arguments)
     check_texts(arguments, len(prompts))
     embeddings = arguments.get("prompt_embeds")
     if embeddings is not None and len(embeddings) != len(prompts):
         raise UserError(
-            f"prompt_embeds has {len(embeddings)} entries for {len(prompts)} prompts: give one for each"
+            f"prompt_embeds has {len(embeddings)} entries for {len(prompts)} prompts: give one for "
+            "each"
         )
     return prompts
 
 
 @dataclass(frozen=True)
 class Texts:
-    """The prompts of a call with all other arguments of the pipeline, and which of its images are made.
+    """The prompts of a call with all other arguments of the pipeline, and which of its images are
+    made.
 
     Args:
         copies: images of each prompt.
@@ -117,10 +128,11 @@ class Texts:
     others: Mapping[str, Any]
 
     def arguments(self, pipe: Any) -> dict[str, Any]:
-        """Of the pipeline's call. Of a list with an entry for each prompt, or each image, one image takes its own.
+        """Of the pipeline's call. Of a list with an entry for each prompt, or each image, one image
+        takes its own.
 
-        A text is given to each prompt, as pipelines want where prompts are a list; so is a single picture, which they
-        would noise by the first image's generator alone.
+        A text is given to each prompt, as pipelines want where prompts are a list; so is a single
+        picture, which they would noise by the first image's generator alone.
         """
         count, total = len(self.prompts), len(self.prompts) * self.copies
         several_nets = hasattr(getattr(pipe, "controlnet", None), "nets")
@@ -133,7 +145,9 @@ class Texts:
                 own[name] = [value] * count
             elif is_text and isinstance(value, list):
                 own[name] = list(value)  # Z-Image writes its template into the lists it is given
-            if len(self.images) < total and (name in pictures or name == "latents" or "prompt" in name):
+            if len(self.images) < total and (
+                name in pictures or name == "latents" or "prompt" in name
+            ):
                 own[name] = self._entry(own[name], count, total)
         if len(self.images) == total:
             own["num_images_per_prompt"] = self.copies
@@ -150,17 +164,21 @@ class Texts:
 
 
 def check_pictures(pipe: Any, arguments: Mapping[str, Any], count: int, copies: int) -> None:
-    """Refuse lists of pictures or noises that are neither one for each prompt nor one for each image."""
+    """Refuse lists of pictures or noises that are neither one for each prompt nor one for each
+    image."""
     if hasattr(getattr(pipe, "controlnet", None), "nets"):
         return
     for name in (*PICTURES, "latents"):
         value: Any = arguments.get(name)
         if _is_batch(value) and len(value) not in {1, count, count * copies}:
-            raise UserError(f"{name} has {len(value)} entries for {count} prompts: give one, or one each")
+            raise UserError(
+                f"{name} has {len(value)} entries for {count} prompts: give one, or one each"
+            )
 
 
 def _is_batch(value: Any) -> bool:
-    """Whether it is a list, or a tensor or array of embeddings or pictures in a batch; (3, h, w) is a picture."""
+    """Whether it is a list, or a tensor or array of embeddings or pictures in a batch; (3, h, w) is
+    a picture."""
     if isinstance(value, (list, tuple)):
         return True
     channels_first = isinstance(value, Tensor) and value.ndim == 3 and value.shape[0] in (1, 3)
@@ -173,26 +191,34 @@ def _is_picture(value: Any) -> bool:
 
 
 def picture_size(pipe: Any, height: Any = None, width: Any = None) -> tuple[int, int]:
-    """Height and width of a pipeline's pictures in pixels; None: the model's own. Its weights are not looked at.
+    """Height and width of a pipeline's pictures in pixels; None: the model's own. Its weights are
+    not looked at.
 
     Raises:
         UserError: a size that the pipeline would refuse, or silently round.
     """
     network, scale = denoiser(pipe), pipe.vae_scale_factor
-    native = getattr(pipe, "default_sample_size", None) or network.config.get("sample_size") or USUAL // scale
+    native = (
+        getattr(pipe, "default_sample_size", None)
+        or network.config.get("sample_size")
+        or USUAL // scale
+    )
     native = (native, native) if isinstance(native, int) else tuple(native)
     size = []
     for name, value, default in zip(("height", "width"), (height, width), native, strict=True):
         value = default * scale if value is None else value
         unit = _unit(pipe)
         if not is_whole(value) or value < 1 or value % unit:
-            raise UserError(f"{name} must be a positive multiple of {unit} for this model, got {value!r}")
+            raise UserError(
+                f"{name} must be a positive multiple of {unit} for this model, got {value!r}"
+            )
         size.append(value)
     return size[0], size[1]
 
 
 def _unit(pipe: Any) -> int:
-    """Pixels of which a picture's sides must be multiples: those of a token, but at least 8 as in every pipeline."""
+    """Pixels of which a picture's sides must be multiples: those of a token, but at least 8 as in
+    every pipeline."""
     network, scale = denoiser(pipe), int(pipe.vae_scale_factor)
     if network is getattr(pipe, "unet", None) or "use_resolution_binning" in call_parameters(pipe):
         return max(8, scale)
@@ -217,30 +243,41 @@ def prompt_list(prompt: str | Sequence[str] | None, arguments: Mapping[str, Any]
 
 
 def check_texts(arguments: Mapping[str, Any], count: int) -> None:
-    """Refuse further prompts (``negative_prompt``, ``prompt_2``, ...) that are neither one text nor one for each."""
+    """Refuse further prompts (``negative_prompt``, ``prompt_2``, ...) that are neither one text nor
+    one for each."""
     for name, value in arguments.items():
         if value is None or isinstance(value, str) or not TEXT.fullmatch(name):
             continue
         if not isinstance(value, (list, tuple)) or not all(isinstance(text, str) for text in value):
             raise UserError(f"{name} must be a text or a list of texts, got {value!r}")
         if len(value) != count:
-            raise UserError(f"{name} has {len(value)} entries for {count} prompts: give one, or one each")
+            raise UserError(
+                f"{name} has {len(value)} entries for {count} prompts: give one, or one each"
+            )
 
 
-def subject_lists(subjects: Subjects | Sequence[Subjects] | None, count: int) -> list[list[Subject]]:
+def subject_lists(
+    subjects: Subjects | Sequence[Subjects] | None, count: int
+) -> list[list[Subject]]:
     """One list of subjects for each image; a flat list holds for every image."""
     if subjects is None:
         return [[] for _ in range(count)]
-    wrong = f"subjects must be words of the prompt, or a list of them for each prompt, got {subjects!r}"
+    wrong = (
+        f"subjects must be words of the prompt, or a list of them for each prompt, got {subjects!r}"
+    )
     entries: list[Any] = [subjects] if _is_subject(subjects) else _listed(subjects, wrong)
     flat = [_is_subject(entry) for entry in entries]
     if any(flat) and not all(flat):
-        raise UserError("subjects must be one list of words, or one list for each prompt, not a mixture")
+        raise UserError(
+            "subjects must be one list of words, or one list for each prompt, not a mixture"
+        )
     lists = [entries] * count if all(flat) else [_listed(entry, wrong) for entry in entries]
     if not all(_is_subject(word) for words in lists for word in words):
         raise UserError(wrong)
     if len(lists) != count:
-        raise UserError(f"subjects has {len(lists)} lists for {count} prompts: give one list for each prompt")
+        raise UserError(
+            f"subjects has {len(lists)} lists for {count} prompts: give one list for each prompt"
+        )
     return [[as_subject(word) for word in words] for words in lists]
 
 
@@ -255,9 +292,11 @@ def check_subjects(subjects: Sequence[Sequence[Subject]], mask: Mask) -> None:
 
 
 def concavities(subjects: Sequence[Sequence[Subject]], curve: Curve) -> Tensor:
-    """(B, S) float64, each subject's ω (else the curve's), -1 beyond an image's last; one ω where there is no subject."""
+    """(B, S) float64, each subject's ω (else the curve's), -1 beyond an image's last; one ω where
+    there is no subject."""
     table = [
-        [curve.concavity if s.concavity is None else s.concavity for s in entries] for entries in subjects
+        [curve.concavity if s.concavity is None else s.concavity for s in entries]
+        for entries in subjects
     ]
     rows = [torch.tensor(row or [curve.concavity], dtype=torch.float64) for row in table]
     return pad_sequence(rows, batch_first=True, padding_value=-1.0)
@@ -272,12 +311,15 @@ def seed_list(seed: int | Sequence[int], prompts: Sequence[str]) -> list[int]:
     if isinstance(seed, Integral):
         return [int(seed) + prompts[:i].count(text) for i, text in enumerate(prompts)]
     if len(seeds) != len(prompts):
-        raise UserError(f"seed has {len(seeds)} entries for {len(prompts)} prompts: give one, or one each")
+        raise UserError(
+            f"seed has {len(seeds)} entries for {len(prompts)} prompts: give one, or one each"
+        )
     return [int(s) for s in seeds]
 
 
 def check_method(curve: Any, mask: Any, callback: Any, eta: Any, text_level: Any) -> None:
-    """Refuse a curve, mask or callback of another kind (a class instead of an object of it, a name), η out of range."""
+    """Refuse a curve, mask or callback of another kind (a class instead of an object of it, a
+    name), η out of range."""
     for setting, value, kind, example in (
         ("curve", curve, Curve, "asyndm.Quadratic(0.5)"),
         ("mask", mask, Mask, "asyndm.DynamicMask()"),

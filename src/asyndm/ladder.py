@@ -15,7 +15,8 @@ FINE = 2.0**20
 """Parts of a timestep that are told apart before it is rounded."""
 OTHER_STEPS = ("LCMScheduler", "TCDScheduler", "FlowMatchLCMScheduler")
 SNAP = 1e-9
-"""A place this near to a rung is the rung: the straight line must be the scheduler's own ladder to the bit."""
+"""A place this near to a rung is the rung: the straight line must be the scheduler's own ladder to
+the bit."""
 
 
 @dataclass(frozen=True)
@@ -27,24 +28,29 @@ class Level:
 
 
 class Ladder:
-    """N rungs, the timesteps and levels a scheduler has after its own ``set_timesteps``, then the clean end.
+    """N rungs, the timesteps and levels a scheduler has after its own ``set_timesteps``, then the
+    clean end.
 
-    A place is told in rungs left: N-1 at the scheduler's first timestep, 0 at its last. Between two rungs timesteps are
-    linear. Discrete models whose levels are entries of their table round the timestep and look it up, as the network
-    was trained; else (Karras and the like) log(sigma/alpha) follows the timestep as in the table, and is the
-    scheduler's own at each rung. Flow models are linear in sigma. Where a scheduler's step disagrees with the
-    timesteps it hands out (DDIM, trailing, N not dividing T), the ladder goes by the timesteps.
+    A place is told in rungs left: N-1 at the scheduler's first timestep, 0 at its last. Between two
+    rungs timesteps are linear. Discrete models whose levels are entries of their table round the
+    timestep and look it up, as the network was trained; else (Karras and the like) log(sigma/alpha)
+    follows the timestep as in the table, and is the scheduler's own at each rung. Flow models are
+    linear in sigma. Where a scheduler's step disagrees with the timesteps it hands out (DDIM,
+    trailing, N not dividing T), the ladder goes by the timesteps.
 
     Args:
         scheduler: after ``set_timesteps``.
         device: where levels are wanted.
-        ahead: whether a pixel may stand above the first rung, where the ladder goes on with its first slope.
+        ahead: whether a pixel may stand above the first rung, where the ladder goes on with its
+            first slope.
 
     Raises:
         UserError: noise levels of another kind.
     """
 
-    def __init__(self, scheduler: Any, device: torch.device | str = "cpu", ahead: bool = False) -> None:
+    def __init__(
+        self, scheduler: Any, device: torch.device | str = "cpu", ahead: bool = False
+    ) -> None:
         self.flow = is_flow(scheduler)
         self.ahead = ahead
         self._told = scheduler.timesteps.to("cpu", torch.float64).to(device)
@@ -79,14 +85,17 @@ class Ladder:
     def told(self, rungs: Tensor) -> Tensor:
         """The timesteps as the network is told them: whole where the model knows whole ones only.
 
-        Halves are common (with ω = 0.5 and N = 20 every place is a quarter of a timestep), and go to the even one as the
-        reference's do: so what the last bits of a place say is cut off first.
+        Halves are common (with ω = 0.5 and N = 20 every place is a quarter of a timestep), and go
+        to the even one as the reference's do: so what the last bits of a place say is cut off
+        first.
         """
         timestep = self.timestep(rungs)
         if self.flow:
             return timestep
         timestep = timestep.clamp(max=len(self._alphas) - 1)
-        return (timestep * FINE).round().div(FINE).round().clamp(min=0) if self._rounded else timestep
+        return (
+            (timestep * FINE).round().div(FINE).round().clamp(min=0) if self._rounded else timestep
+        )
 
     def level(self, rungs: Tensor) -> Level:
         """The levels at these places."""
@@ -95,7 +104,9 @@ class Ladder:
         if self._rounded:
             return _discrete_level(self._alphas[self.told(rungs).long()])
         logs = self._log_table(self.timestep(rungs)) + _between(self._residuals, self._place(rungs))
-        return Level((1 + (2 * logs).exp()).rsqrt().float(), (1 + (-2 * logs).exp()).rsqrt().float())
+        return Level(
+            (1 + (2 * logs).exp()).rsqrt().float(), (1 + (-2 * logs).exp()).rsqrt().float()
+        )
 
     def _place(self, rungs: Tensor) -> Tensor:
         """0 at the first timestep, N-1 at the last; snapped to a rung."""
@@ -114,21 +125,27 @@ class Ladder:
 
 
 def own_scheduler(scheduler: Any) -> Any:
-    """A copy of a scheduler that hands out one timestep for each evaluation; the given one is left alone.
+    """A copy of a scheduler that hands out one timestep for each evaluation; the given one is left
+    alone.
 
-    Schedulers that evaluate twice a step or repeat a timestep (Heun, PNDM) become DDIM or flow matching of the same
-    config. A config that says nothing of ``clip_sample`` (PNDM's, that of every Stable Diffusion checkpoint) means no
-    clipping, where DDIM's own default would clip the latents.
+    Schedulers that evaluate twice a step or repeat a timestep (Heun, PNDM) become DDIM or flow
+    matching of the same config. A config that says nothing of ``clip_sample`` (PNDM's, that of
+    every Stable Diffusion checkpoint) means no clipping, where DDIM's own default would clip the
+    latents.
 
     Raises:
         UserError: it has noise levels neither of a diffusion nor of a flow model.
     """
-    # Else another class would put its own defaults in the place of this one's (Heun: clipping, other spacing).
-    config = {name: value for name, value in scheduler.config.items() if name != "_use_default_values"}
+    # Else another class would put its own defaults in the place of this one's (Heun: clipping,
+    # other spacing).
+    config = {
+        name: value for name, value in scheduler.config.items() if name != "_use_default_values"
+    }
     kind = type(scheduler)
     if kind.__name__ in OTHER_STEPS or config.get("stochastic_sampling"):
         raise UserError(
-            f"{kind.__name__} has a step of its own kind (for distilled or stochastic sampling), which DDIM's or Euler's "
+            f"{kind.__name__} has a step of its own kind (for distilled or stochastic sampling), "
+            "which DDIM's or Euler's "
             "cannot stand for: give the pipeline another scheduler"
         )
     try:
@@ -138,26 +155,38 @@ def own_scheduler(scheduler: Any) -> Any:
                 own.set_shift(scheduler.shift)
             return own
         if not hasattr(scheduler, "alphas_cumprod"):
-            raise UserError(f"{kind.__name__} has no noise levels of a diffusion model (no beta_schedule)")
+            raise UserError(
+                f"{kind.__name__} has no noise levels of a diffusion model (no beta_schedule)"
+            )
         own = kind.from_config(config)
         own.set_timesteps(10)
         if kind.order == 1 and len(own.timesteps) == 10 and bool((own.timesteps.diff() < 0).all()):
             return kind.from_config(config)
         return DDIMScheduler.from_config({"clip_sample": False, **config})
     except (TypeError, AttributeError) as error:
-        raise UserError(f"{kind.__name__} cannot be read as a ladder of noise levels: {error}") from error
+        raise UserError(
+            f"{kind.__name__} cannot be read as a ladder of noise levels: {error}"
+        ) from error
 
 
 def is_flow(scheduler: Any) -> bool:
     """Whether its levels are those of flow matching: x = (1 - σ) x₀ + σ ε."""
     config = scheduler.config
-    return "FlowMatch" in type(scheduler).__name__ or config.get("prediction_type") == "flow_prediction"
+    return (
+        "FlowMatch" in type(scheduler).__name__
+        or config.get("prediction_type") == "flow_prediction"
+    )
 
 
 def _sigmas(scheduler: Any) -> Tensor | None:
-    """sigma/alpha at each timestep and at the end, where the scheduler keeps them; DDIM and DDPM have a table alone."""
+    """sigma/alpha at each timestep and at the end, where the scheduler keeps them; DDIM and DDPM
+    have a table alone."""
     sigmas = getattr(scheduler, "sigmas", None)
-    return sigmas if isinstance(sigmas, Tensor) and len(sigmas) == len(scheduler.timesteps) + 1 else None
+    return (
+        sigmas
+        if isinstance(sigmas, Tensor) and len(sigmas) == len(scheduler.timesteps) + 1
+        else None
+    )
 
 
 def _clean_end(scheduler: Any, sigmas: Tensor | None, device: torch.device | str) -> Level:

@@ -1,8 +1,10 @@
-"""A timestep for every token of a stock network: the distinct ones ride through it as a batch of rows.
+"""A timestep for every token of a stock network: the distinct ones ride through it as a batch of
+rows.
 
-What a network computes from time alone (sinusoid, MLP, modulation) it computes for each row of its ``timestep``
-argument. Given the R distinct (sample, timestep) pairs for B samples it computes R rows instead of B; only where a row
-meets tokens or pixels does each of those take its own. No module of the network is hooked or copied for that.
+What a network computes from time alone (sinusoid, MLP, modulation) it computes for each row of its
+``timestep`` argument. Given the R distinct (sample, timestep) pairs for B samples it computes R
+rows instead of B; only where a row meets tokens or pixels does each of those take its own. No
+module of the network is hooked or copied for that.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ from asyndm.errors import UserError
 
 Grid = tuple[int, ...]
 _ARITHMETIC = {
-    getattr(Tensor, f"__{side}{name}__") for name in ("add", "sub", "mul", "truediv") for side in ("", "r")
+    getattr(Tensor, f"__{side}{name}__")
+    for name in ("add", "sub", "mul", "truediv")
+    for side in ("", "r")
 } | {getattr(home, name) for name in ("add", "sub", "mul", "div") for home in (torch, Tensor)}
 _RESIZING = {Tensor.reshape, Tensor.view, torch.reshape, Tensor.expand}
 
@@ -32,8 +36,8 @@ class Places:
         network: its name, for messages.
         batch: B, the network's batch.
         sample: (R,) the sample each row belongs to.
-        rows: token grid -> (B, *grid), the row of each token. Sequences of tokens are known by their length, pictures
-            by height and width.
+        rows: token grid -> (B, *grid), the row of each token. Sequences of tokens are known by
+            their length, pictures by height and width.
     """
 
     network: str
@@ -58,7 +62,8 @@ class Places:
         )
 
     def at(self, grid: Grid) -> Tensor:
-        """The rows of a grid. One coarser than the latents (in a UNet) takes the top left pixel of each cell.
+        """The rows of a grid. One coarser than the latents (in a UNet) takes the top left pixel of
+        each cell.
 
         Raises:
             UserError: nothing is known of such a grid.
@@ -72,17 +77,20 @@ class Places:
         if grid not in self.rows:
             known = ", ".join("x".join(map(str, grid)) for grid in self.rows)
             raise UserError(
-                f"{self.network}: timesteps are known for tokens {known}, but the network has {'x'.join(map(str, grid))}"
+                f"{self.network}: timesteps are known for tokens {known}, but the network has "
+                f"{'x'.join(map(str, grid))}"
             )
         return self.rows[grid]
 
 
 class TimeRows(Tensor):
-    """(R, ...): what a network has computed from time alone, once for each distinct (sample, timestep).
+    """(R, ...): what a network has computed from time alone, once for each distinct (sample,
+    timestep).
 
-    Everything acts on it as on a batch of R. Two meetings are special: with one value a sample, (B, D), each row takes
-    its sample's; with tokens (B, N, D) or pixels (B, C, h, w) each of them takes its row, and a plain tensor comes out.
-    Tokens are met by rows of three and more dimensions only: (R, 1) times (1, frequencies) is no meeting.
+    Everything acts on it as on a batch of R. Two meetings are special: with one value a sample, (B,
+    D), each row takes its sample's; with tokens (B, N, D) or pixels (B, C, h, w) each of them takes
+    its row, and a plain tensor comes out. Tokens are met by rows of three and more dimensions only:
+    (R, 1) times (1, frequencies) is no meeting.
     """
 
     places: Places
@@ -98,13 +106,16 @@ class TimeRows(Tensor):
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if torch.compiler.is_compiling():  # dynamo loses the rows and goes on with a wrong picture
             raise UserError(
-                "the network is compiled by torch.compile, which a timestep per pixel does not survive"
+                "the network is compiled by torch.compile, which a timestep per pixel does not "
+                "survive"
             )
         kwargs = kwargs or {}
         with torch._C.DisableTorchFunctionSubclass():
             if func.__name__ == "__get__":  # shape, dtype, device and the like
                 return func(*args)
-            places = next(a.places for a in _flat((*args, *kwargs.values())) if isinstance(a, TimeRows))
+            places = next(
+                a.places for a in _flat((*args, *kwargs.values())) if isinstance(a, TimeRows)
+            )
             if func in _ARITHMETIC and sum(isinstance(a, Tensor) and a.ndim > 0 for a in args) == 2:
                 args, met = _meet(places, *args)
                 if met:
@@ -134,14 +145,17 @@ def time_rows(
         network: its name, for messages.
         copies: the network's batch is ``copies`` times b (guidance).
         picture: tokens are (B, C, h, w); else a sequence (B, N, D).
-        text: (b,) float64, of the text tokens of a joint sequence; None: the network's text has no timestep.
-        text_length: how many of them there are; or of each sample of the batch, where each sequence has its own text
-            and what it lacks in length is filled up at its end.
+        text: (b,) float64, of the text tokens of a joint sequence; None: the network's text has no
+            timestep.
+        text_length: how many of them there are; or of each sample of the batch, where each sequence
+            has its own text and what it lacks in length is filled up at its end.
         text_first: joint sequences are [text; image]; else [image; text].
-        padding: how many tokens stand behind the image's that are none of its places: they go with the text.
+        padding: how many tokens stand behind the image's that are none of its places: they go with
+            the text.
 
     Returns:
-        (B,) as a stock pipeline hands over, where each sample has one timestep; else `TimeRows` (R,).
+        (B,) as a stock pipeline hands over, where each sample has one timestep; else `TimeRows`
+        (R,).
 
     Raises:
         UserError: as many text as image tokens: which is which could not be told apart.
@@ -153,7 +167,8 @@ def time_rows(
     if text is not None:
         if max(lengths) in (n, n + padding):
             raise UserError(
-                f"{network}: {max(lengths)} text tokens and as many image tokens cannot be told apart; "
+                f"{network}: {max(lengths)} text tokens and as many image tokens cannot be told "
+                "apart; "
                 "choose another max_sequence_length or size"
             )
         table = torch.cat([table, text[:, None]], 1)
@@ -168,7 +183,9 @@ def time_rows(
     image = index[:, :n]
     rows: dict[Grid, Tensor] = {grid: image.reshape(-1, *grid)} if picture else {(n,): image}
     if text is not None:
-        rows |= _joint_rows(image, index[:, n:], lengths if text_first else [0], max(lengths), padding)
+        rows |= _joint_rows(
+            image, index[:, n:], lengths if text_first else [0], max(lengths), padding
+        )
     owner = sample.new_empty(R).scatter_(0, index.flatten(), sample.flatten())
     return TimeRows.of(convert(values), Places(network, copies * b, owner, rows))
 
@@ -196,7 +213,8 @@ def _joint_rows(
 
 
 def pixel_timesteps(timesteps: Tensor) -> Tensor:
-    """The ``timestep`` argument of a stock ``UNet2DConditionModel`` for a timestep per latent pixel (B, h, w).
+    """The ``timestep`` argument of a stock ``UNet2DConditionModel`` for a timestep per latent pixel
+    (B, h, w).
 
     Example::
 
@@ -215,16 +233,20 @@ def _meet(places: Places, a: Any, b: Any) -> tuple[tuple[Any, Any], bool]:
     met = False
     if other.ndim > rows.ndim or other.shape[0] not in (1, places.batch):
         raise UserError(
-            f"{places.network}: timesteps {tuple(rows.shape)} meet {tuple(other.shape)} in a way not known"
+            f"{places.network}: timesteps {tuple(rows.shape)} meet {tuple(other.shape)} in a way "
+            "not known"
         )
     alone = (1,) in places.rows and rows.ndim == 3 == other.ndim  # a text of a single token
     axes = [
-        i for i in range(1, rows.ndim) if rows.shape[i] == 1 and (other.shape[i] > 1 or (alone and i == 1))
+        i
+        for i in range(1, rows.ndim)
+        if rows.shape[i] == 1 and (other.shape[i] > 1 or (alone and i == 1))
     ]
     if places.picture and rows.shape[2:] == (1, 1):
         axes = [2, 3]  # also where the picture is one pixel high or wide
     known = tuple(other.shape[i] for i in axes) in places.rows or places.picture
-    # With a batch of one a table of the network's own, (1, 2, D), looks like tokens; it is told by its length.
+    # With a batch of one a table of the network's own, (1, 2, D), looks like tokens; it is told by
+    # its length.
     if axes and rows.ndim >= 3 and other.shape[0] == places.batch and (known or places.batch > 1):
         rows, met = _spread(rows, axes, places.at(tuple(other.shape[i] for i in axes))), True
     elif other.shape[0] == places.batch:
@@ -254,7 +276,9 @@ def _wrapped(out: Any, places: Places, func: Any) -> Any:
         return out
     if out.ndim == 0 or out.shape[0] != len(places.sample):
         name = getattr(func, "__name__", func)
-        raise UserError(f"{places.network}: {name} mixes rows of different timesteps into {tuple(out.shape)}")
+        raise UserError(
+            f"{places.network}: {name} mixes rows of different timesteps into {tuple(out.shape)}"
+        )
     return TimeRows.of(out, places.on(out.device))
 
 

@@ -20,8 +20,11 @@ from asyndm.errors import UserError, first_line, one_line
 SUFFIX = ".safetensors"
 USUAL = "pytorch_lora_weights.safetensors"
 """The file that is read of a folder with several."""
-FACTOR = re.compile(r"lora_(?:embedding_)?[AB]\b|lora[._]linear_layer[._](?:down|up)\b|lora[._](?:down|up)\b")
-"""In the name of a weight: one of the two factors of a LoRA, in any of the notations that diffusers reads."""
+FACTOR = re.compile(
+    r"lora_(?:embedding_)?[AB]\b|lora[._]linear_layer[._](?:down|up)\b|lora[._](?:down|up)\b"
+)
+"""In the name of a weight: one of the two factors of a LoRA, in any of the notations that diffusers
+reads."""
 LONG = 300
 """Characters of a message of diffusers or peft."""
 OTHER = {"A": "B", "B": "A", "down": "up", "up": "down"}
@@ -32,13 +35,16 @@ def find_lora(lora: str | Path) -> Path | None:
     """The file of LoRA weights on this disk, known to be whole by its names; None for a hub id.
 
     Raises:
-        UserError: there is none, there are several, it can hold code, it cannot be read, or it holds half a LoRA.
+        UserError: there is none, there are several, it can hold code, it cannot be read, or it
+            holds half a LoRA.
     """
     path = Path(str(lora)).expanduser()
     if path.is_dir():
         files = sorted(file for file in path.glob(f"*{SUFFIX}") if file.is_file())
         if not files:
-            raise UserError(f"lora {str(lora)!r} cannot be loaded: there is no {SUFFIX} file in that folder")
+            raise UserError(
+                f"lora {str(lora)!r} cannot be loaded: there is no {SUFFIX} file in that folder"
+            )
         usual = [file for file in files if file.name == USUAL] or files
         if len(usual) > 1:
             raise UserError(f"lora {str(lora)!r} has {len(files)} {SUFFIX} files: give one of them")
@@ -47,10 +53,13 @@ def find_lora(lora: str | Path) -> Path | None:
         if isinstance(lora, str) and re.fullmatch(HUB_ID, lora) and path.suffix != SUFFIX:
             return None
         raise UserError(
-            f"lora {str(lora)!r}: there is no such file; give a {SUFFIX} file, its folder, or ORG/NAME of the hub"
+            f"lora {str(lora)!r}: there is no such file; give a {SUFFIX} file, its folder, or "
+            "ORG/NAME of the hub"
         )
     if path.suffix != SUFFIX:
-        raise UserError(f"lora {str(lora)!r}: only {SUFFIX} files are read, as others can hold code")
+        raise UserError(
+            f"lora {str(lora)!r}: only {SUFFIX} files are read, as others can hold code"
+        )
     try:
         with safe_open(path, framework="pt") as weights:
             names = list(weights.keys())
@@ -64,7 +73,8 @@ def add_lora(pipe: Any, lora: str | Path) -> None:
     """Adds LoRA weights to the networks of a pipeline.
 
     Raises:
-        UserError: as `find_lora`; or its weights, or some of them, belong to no network of this pipeline.
+        UserError: as `find_lora`; or its weights, or some of them, belong to no network of this
+            pipeline.
     """
     file = find_lora(lora)
     if not hasattr(pipe, "load_lora_weights"):
@@ -88,10 +98,14 @@ def add_lora(pipe: Any, lora: str | Path) -> None:
         raise UserError(f"lora {str(lora)!r} cannot be loaded: {one_line(error)[:LONG]}") from error
     added = [name for net in _networks(pipe).values() for name, _ in net.named_parameters()]
     given = [name for name in names if FACTOR.search(name)]
-    if len(given) != sum(bool(FACTOR.search(name)) for name in added):  # diffusers leaves the others out
+    if len(given) != sum(
+        bool(FACTOR.search(name)) for name in added
+    ):  # diffusers leaves the others out
         raise _misfit(pipe, lora, _lost(pipe, names) or given, names)
     if not any(getattr(net, "peft_config", None) for net in _networks(pipe).values()):
-        raise UserError(f"lora {str(lora)!r} has no LoRA weights of a {type(pipe).__name__}; leave it out")
+        raise UserError(
+            f"lora {str(lora)!r} has no LoRA weights of a {type(pipe).__name__}; leave it out"
+        )
 
 
 def _check_names(lora: str | Path, names: Iterable[str]) -> None:
@@ -99,11 +113,13 @@ def _check_names(lora: str | Path, names: Iterable[str]) -> None:
     names = set(names)
     if scales := [name for name in names if name.endswith("dora_scale")]:
         raise UserError(
-            f"lora {str(lora)!r} is a DoRA, whose scales ({some_of(scales)}) diffusers leaves out; give a LoRA"
+            f"lora {str(lora)!r} is a DoRA, whose scales ({some_of(scales)}) diffusers leaves out; "
+            "give a LoRA"
         )
     if lone := [name for name in names if (other := _other_factor(name)) and other not in names]:
         raise UserError(
-            f"lora {str(lora)!r} has only one of the two factors of {some_of(lone)}; get a whole copy"
+            f"lora {str(lora)!r} has only one of the two factors of {some_of(lone)}; get a whole "
+            "copy"
         )
 
 
@@ -121,28 +137,33 @@ def _networks(pipe: Any) -> dict[str, torch.nn.Module]:
 
 
 def _lost(pipe: Any, names: Iterable[str]) -> list[str]:
-    """The weights, by their names as diffusers writes them, of layers that no network of a pipeline has."""
+    """The weights, by their names as diffusers writes them, of layers that no network of a pipeline
+    has."""
     places = {
         f"{part}.{name}".replace(".text_model.", ".")
         for part, net in _networks(pipe).items()
         for name, _ in net.named_modules()
     }
     layers = (
-        (name, re.split(r"\.processor\.|[._]lora[._]", name)[0]) for name in names if FACTOR.search(name)
+        (name, re.split(r"\.processor\.|[._]lora[._]", name)[0])
+        for name in names
+        if FACTOR.search(name)
     )
     return [name for name, layer in layers if layer.replace(".text_model.", ".") not in places]
 
 
 def _misfit(pipe: Any, lora: str | Path, lost: Sequence[str], names: Sequence[str]) -> UserError:
     return UserError(
-        f"lora {str(lora)!r}: {len(lost)} of its {len(names)} weights belong nowhere in this {type(pipe).__name__} "
+        f"lora {str(lora)!r}: {len(lost)} of its {len(names)} weights belong nowhere in this "
+        f"{type(pipe).__name__} "
         f"({some_of(lost)}): it is for another model; leave it out"
     )
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what diffusers says of parts for which there are no weights, as in most LoRAs: here all is checked."""
+    """Without what diffusers says of parts for which there are no weights, as in most LoRAs: here
+    all is checked."""
     said = [(each, each.get_verbosity()) for each in (diffusers_logging, transformers_logging)]
     try:
         for each, _ in said:

@@ -38,13 +38,15 @@ class Scene:
         return self.concavity >= 0
 
     def weights(self, fill: float) -> Tensor:
-        """(B, S, H, W) float64 weights: ``fill`` everywhere for the subject of largest ω, 0 for the others."""
+        """(B, S, H, W) float64 weights: ``fill`` everywhere for the subject of largest ω, 0 for the
+        others."""
         first = torch.zeros_like(self.concavity)
         first.scatter_(1, self.concavity.argmax(1, keepdim=True), fill)
         return first[:, :, None, None].repeat(1, 1, *self.size)
 
     def exclusive(self, weights: Tensor) -> Tensor:
-        """Weights without overlap: each pixel to the subject of largest ω that covers it, ties to the first."""
+        """Weights without overlap: each pixel to the subject of largest ω that covers it, ties to
+        the first."""
         omega = torch.where(weights > 0, self.concavity[:, :, None, None], -1.0)
         owner = omega.argmax(1, keepdim=True)
         return torch.zeros_like(weights).scatter(1, owner, weights.gather(1, owner))
@@ -59,8 +61,8 @@ class Scene:
 class Mask(ABC):
     """Says which pixels of the token grid belong to which subject: weights (B, S, H, W) in [0, 1].
 
-    A pixel of weight w moves to w·(curve) + (1-w)·(straight line). A subclass says whether it needs subjects, reads
-    their attention at every step, or first needs a whole synchronous run.
+    A pixel of weight w moves to w·(curve) + (1-w)·(straight line). A subclass says whether it needs
+    subjects, reads their attention at every step, or first needs a whole synchronous run.
     """
 
     name: ClassVar[str]
@@ -83,7 +85,8 @@ class Mask(ABC):
         """
 
     def follow(self, weights: Tensor, maps: Tensor | None, scene: Scene) -> Tensor:
-        """The weights after an evaluation, from its attention maps (B, S, h, w); None unless asked for."""
+        """The weights after an evaluation, from its attention maps (B, S, h, w); None unless asked
+        for."""
         return weights
 
 
@@ -109,10 +112,11 @@ class GlobalMask(Mask):
 
 @dataclass(frozen=True)
 class DynamicMask(Mask):
-    """AsynDM: a subject's pixels are where its attention is at least ``threshold`` times its mean, at every step.
+    """AsynDM: a subject's pixels are where its attention is at least ``threshold`` times its mean,
+    at every step.
 
-    The mask found at evaluation i steers the update of evaluation i+1. Before the first map exists, every
-    pixel belongs to the subject with the largest ω.
+    The mask found at evaluation i steers the update of evaluation i+1. Before the first map exists,
+    every pixel belongs to the subject with the largest ω.
     """
 
     threshold: float = 1.0
@@ -133,7 +137,8 @@ class DynamicMask(Mask):
 
 @dataclass(frozen=True)
 class StaticMask(Mask):
-    """As dynamic, but from the mean of all maps of a complete DM run with the same seed, found once."""
+    """As dynamic, but from the mean of all maps of a complete DM run with the same seed, found
+    once."""
 
     threshold: float = 1.0
 
@@ -153,8 +158,8 @@ class ExternalMask(Mask):
     """The user's own mask: white pixels on the curve, black ones on the line, grey in between.
 
     Args:
-        image: one mask for all images of the batch, or a list with one for each; any size, resized to the
-            token grid by area. The curve is that of the subject with the largest ω.
+        image: one mask for all images of the batch, or a list with one for each; any size, resized
+            to the token grid by area. The curve is that of the subject with the largest ω.
     """
 
     image: Any = field(repr=False)
@@ -170,7 +175,9 @@ class ExternalMask(Mask):
         several = isinstance(self.image, (list, tuple))
         if several and len(self.image) != count:
             raise UserError(f"mask: {len(self.image)} mask images were given for {count} images")
-        return ExternalMask([read_grey(self.image[i]) for i in images] if several else read_grey(self.image))
+        return ExternalMask(
+            [read_grey(self.image[i]) for i in images] if several else read_grey(self.image)
+        )
 
     def initial(self, scene: Scene, rehearse: Callable[[], Tensor]) -> Tensor:
         count = len(scene.concavity)
@@ -181,9 +188,12 @@ class ExternalMask(Mask):
 
 
 def binarise(maps: Tensor, threshold: float, scene: Scene) -> Tensor:
-    """Weights 0 or 1 (B, S, H, W): map >= threshold · its mean over the image, repeated to the token grid."""
+    """Weights 0 or 1 (B, S, H, W): map >= threshold · its mean over the image, repeated to the
+    token grid."""
     maps = maps.double()
-    chosen = (maps >= threshold * maps.mean((-2, -1), keepdim=True)) & scene.present[:, :, None, None]
+    chosen = (maps >= threshold * maps.mean((-2, -1), keepdim=True)) & scene.present[
+        :, :, None, None
+    ]
     height, width = scene.size
     scale = -(-height // maps.shape[-2])
     chosen = chosen.repeat_interleave(scale, -2).repeat_interleave(scale, -1)
@@ -191,7 +201,8 @@ def binarise(maps: Tensor, threshold: float, scene: Scene) -> Tensor:
 
 
 def read_grey(source: ImageSource) -> Tensor:
-    """A mask image as float64 (H, W) in [0, 1], from a file name, a PIL image, an array or a tensor."""
+    """A mask image as float64 (H, W) in [0, 1], from a file name, a PIL image, an array or a
+    tensor."""
     if isinstance(source, (str, Path)):
         try:
             with Image.open(Path(source).expanduser()) as opened:
@@ -199,13 +210,19 @@ def read_grey(source: ImageSource) -> Tensor:
                 source = opened.copy()
         except FileNotFoundError:
             raise UserError(f"mask: there is no file {str(source)!r}") from None
-        except Exception as error:  # Pillow has some six kinds for a broken file, TypeError among them
+        except (
+            Exception
+        ) as error:  # Pillow has some six kinds for a broken file, TypeError among them
             reason = str(error).partition("\n")[0]
             raise UserError(f"mask: {str(source)!r} is not a readable image ({reason})") from None
     if isinstance(source, Image.Image):
         source = _grey_array(source)
     try:
-        array = source.detach().cpu() if isinstance(source, Tensor) else torch.from_numpy(np.array(source))
+        array = (
+            source.detach().cpu()
+            if isinstance(source, Tensor)
+            else torch.from_numpy(np.array(source))
+        )
     except TypeError:
         raise UserError(f"mask: {source!r} is neither a picture nor an array of numbers") from None
     scale = {torch.uint8: 255.0, torch.uint16: 65535.0}.get(array.dtype, 1.0)
@@ -224,7 +241,8 @@ def read_grey(source: ImageSource) -> Tensor:
 
 
 def _grey_array(image: Image.Image) -> Any:
-    """A picture's grey: 16 bits and floats as they are, all else as 8 bits; what is transparent is black."""
+    """A picture's grey: 16 bits and floats as they are, all else as 8 bits; what is transparent is
+    black."""
     if image.mode.startswith("I"):
         return np.asarray(image) / 65535
     if image.mode == "F":

@@ -10,7 +10,15 @@ import diffusers
 import torch
 from huggingface_hub import snapshot_download
 
-from asyndm.checkpoints import HUB_ID, check_code, check_filled, fetch, left_out, load_networks, read_index
+from asyndm.checkpoints import (
+    HUB_ID,
+    check_code,
+    check_filled,
+    fetch,
+    left_out,
+    load_networks,
+    read_index,
+)
 from asyndm.errors import UserError, first_line
 from asyndm.inputs import check_pipeline
 from asyndm.loras import add_lora
@@ -36,33 +44,37 @@ def load(
     vae_slicing: bool = False,
     vae_tiling: bool = False,
 ) -> Any:
-    """A pipeline of a served class, with its own scheduler, on its device, in its dtype, without safety checker.
+    """A pipeline of a served class, with its own scheduler, on its device, in its dtype, without
+    safety checker.
 
     Only safetensors are read, no code of the checkpoint is run, and no weight is left to chance.
 
     Args:
-        path: a diffusers folder, a hub id such as "stabilityai/stable-diffusion-3.5-medium", or one ``.safetensors``
-            file of a model whose format diffusers knows.
+        path: a diffusers folder, a hub id such as "stabilityai/stable-diffusion-3.5-medium", or one
+            ``.safetensors`` file of a model whose format diffusers knows.
         dtype: float32, float16, bfloat16, or auto: float16 on a GPU, float32 on the CPU.
         device: cpu, cuda (cuda:1, ...), or auto: the GPU if there is one.
         revision: branch, tag or commit on the hub.
         variant: of the weight files, such as "fp16".
-        config: of a single file, the diffusers folder or hub id that has the configs and tokenizers of its model;
-            None: the hub id that diffusers knows of it.
+        config: of a single file, the diffusers folder or hub id that has the configs and tokenizers
+            of its model; None: the hub id that diffusers knows of it.
         lora: a file or folder of LoRA weights, or a hub id of them.
-        offload: "model" keeps on the GPU the one network that computes, "sequential" one layer; needs a GPU.
+        offload: "model" keeps on the GPU the one network that computes, "sequential" one layer;
+            needs a GPU.
         vae_slicing, vae_tiling: decode picture by picture, or tile by tile: less memory.
 
     Raises:
-        UserError: unknown dtype or device, GPU absent, half precision on the CPU, no such folder, hub unreachable,
-            a class that is not served, weights that are no safetensors, weights that are missing or belong nowhere, also
-            of the LoRA.
+        UserError: unknown dtype or device, GPU absent, half precision on the CPU, no such folder,
+            hub unreachable, a class that is not served, weights that are no safetensors, weights
+            that are missing or belong nowhere, also of the LoRA.
     """
     where = choose_device(device)
     kind = choose_dtype(dtype, where)
     check_offload(offload, where)
     pipe = (
-        _from_file(Path(path), kind, config) if is_file(path) else _from_folder(path, kind, revision, variant)
+        _from_file(Path(path), kind, config)
+        if is_file(path)
+        else _from_folder(path, kind, revision, variant)
     )
     check_pipeline(pipe)
     if lora is not None:
@@ -76,7 +88,9 @@ def load(
     return pipe
 
 
-def _from_folder(path: str | Path, dtype: torch.dtype, revision: str | None, variant: str | None) -> Any:
+def _from_folder(
+    path: str | Path, dtype: torch.dtype, revision: str | None, variant: str | None
+) -> Any:
     source = _existing(path)
     index = read_index(source, revision)
     given: dict[str, Any] = {**left_out(index)}
@@ -104,25 +118,36 @@ def _from_file(path: Path, dtype: torch.dtype, config: str | Path | None) -> Any
     kind = getattr(diffusers, index["_class_name"])
     if not hasattr(kind, "from_single_file"):
         raise UserError(
-            f"model file {str(path)!r}: diffusers reads no single file of a {kind.__name__}: give a diffusers folder"
+            f"model file {str(path)!r}: diffusers reads no single file of a {kind.__name__}: give "
+            "a diffusers folder"
         )
     try:
-        pipe = kind.from_single_file(str(path), config=source, torch_dtype=dtype, local_files_only=None)
+        pipe = kind.from_single_file(
+            str(path), config=source, torch_dtype=dtype, local_files_only=None
+        )
     except NotImplementedError as error:  # of torch, which was to move a weight without numbers
-        raise UserError(f"model file {str(path)!r} lacks weights of its model: get a whole copy") from error
+        raise UserError(
+            f"model file {str(path)!r} lacks weights of its model: get a whole copy"
+        ) from error
     except Exception as error:  # likewise
-        raise UserError(f"model file {str(path)!r} cannot be loaded: {first_line(error)}") from error
+        raise UserError(
+            f"model file {str(path)!r} cannot be loaded: {first_line(error)}"
+        ) from error
     check_filled(path, pipe)
     return pipe
 
 
 def _index_of_file(path: Path, config: str | Path | None) -> tuple[str, dict[str, Any]]:
-    """The folder of the configs of a single file's model, from the hub if need be, and the index that is there."""
+    """The folder of the configs of a single file's model, from the hub if need be, and the index
+    that is there."""
     if path.suffix != SINGLE_FILE:
         raise UserError(
             f"model file {str(path)!r}: only {SINGLE_FILE} files are read, as others can hold code"
         )
-    from diffusers.loaders.single_file_utils import fetch_diffusers_config, load_single_file_checkpoint
+    from diffusers.loaders.single_file_utils import (
+        fetch_diffusers_config,
+        load_single_file_checkpoint,
+    )
 
     try:
         if config is None:
@@ -140,7 +165,9 @@ def _index_of_file(path: Path, config: str | Path | None) -> tuple[str, dict[str
             f"model file {str(path)!r}: {error}; config=FOLDER says where its configs are"
         ) from error
     except Exception as error:  # likewise
-        raise UserError(f"model file {str(path)!r} cannot be loaded: {first_line(error)}") from error
+        raise UserError(
+            f"model file {str(path)!r} cannot be loaded: {first_line(error)}"
+        ) from error
 
 
 def check_offload(offload: str, device: torch.device) -> None:
@@ -149,7 +176,8 @@ def check_offload(offload: str, device: torch.device) -> None:
         raise UserError(f"offload must be one of {', '.join(OFFLOADS)}, got {offload!r}")
     if offload != "none" and device.type == "cpu":
         raise UserError(
-            f"offload={offload} moves weights between a GPU and the CPU: choose offload=none on a CPU"
+            f"offload={offload} moves weights between a GPU and the CPU: choose offload=none on a "
+            "CPU"
         )
 
 
@@ -163,7 +191,8 @@ def choose_device(device: str | torch.device) -> torch.device:
     chosen = torch.device(device)
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise UserError(
-            f"device={device}: this machine has {torch.cuda.device_count()} GPU(s); use device=cpu or auto"
+            f"device={device}: this machine has {torch.cuda.device_count()} GPU(s); use device=cpu "
+            "or auto"
         )
     return chosen
 
@@ -203,7 +232,8 @@ def _existing(path: str | Path) -> str:
 
 
 def _check_variant(source: str, folder: Path, variant: str | None) -> None:
-    """Refuse a folder whose weights are all of another variant than asked for, which diffusers reports as missing."""
+    """Refuse a folder whose weights are all of another variant than asked for, which diffusers
+    reports as missing."""
     names = [file.name for file in folder.glob("*/*.safetensors")]
     found = {
         match[1]
@@ -213,16 +243,22 @@ def _check_variant(source: str, folder: Path, variant: str | None) -> None:
     plain = any(re.fullmatch(r"[^.]+\.safetensors", name) for name in names)
     if variant is None and found and not plain:
         raise UserError(
-            f"model folder {source!r} has weights of variant {', '.join(sorted(found))} only: give variant={min(found)!r}"
+            f"model folder {source!r} has weights of variant {', '.join(sorted(found))} only: give "
+            f"variant={min(found)!r}"
         )
     if variant is not None and names and variant not in found:
         have = f"only of {', '.join(sorted(found))}" if found else "of no variant"
-        raise UserError(f"model folder {source!r} has weights {have}: variant={variant!r} is not there")
+        raise UserError(
+            f"model folder {source!r} has weights {have}: variant={variant!r} is not there"
+        )
 
 
-def read_parts(path: str | Path, revision: str | None = None, config: str | Path | None = None) -> Any:
-    """A model's pipeline as far as it is known without its weights: tokenizers, scheduler, and networks that have a
-    shape and a config but no numbers; text encoders are empty modules. To check a request before anything is loaded.
+def read_parts(
+    path: str | Path, revision: str | None = None, config: str | Path | None = None
+) -> Any:
+    """A model's pipeline as far as it is known without its weights: tokenizers, scheduler, and
+    networks that have a shape and a config but no numbers; text encoders are empty modules. To
+    check a request before anything is loaded.
 
     Raises:
         UserError: as `load`.
@@ -254,7 +290,9 @@ def read_parts(path: str | Path, revision: str | None = None, config: str | Path
             hollow["requires_safety_checker"] = False
         folder = fetch(source, index, revision, None, hollow)
         parts = kind.from_pretrained(str(folder), **hollow)
-        vars(parts).update(encoders)  # beside the pipeline's own __setattr__, which would look into them
+        vars(parts).update(
+            encoders
+        )  # beside the pipeline's own __setattr__, which would look into them
         return parts
     except UserError:
         raise

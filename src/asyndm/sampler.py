@@ -1,4 +1,5 @@
-"""Sampling with a stock pipeline: it runs its own call, with scheduler and timesteps for that call ours."""
+"""Sampling with a stock pipeline: it runs its own call, with scheduler and timesteps for that call
+ours."""
 
 from __future__ import annotations
 
@@ -31,15 +32,16 @@ class BrokenImages(UserError):
     """Some images came out as no numbers.
 
     Attributes:
-        images: all that were made, in order, None for each broken one; from a context, whose pictures are the user's
-            already, True for each whole one.
+        images: all that were made, in order, None for each broken one; from a context, whose
+            pictures are the user's already, True for each whole one.
     """
 
     def __init__(self, images: Sequence[Any]) -> None:
         self.images = list(images)
         broken = ", ".join(str(i) for i, image in enumerate(self.images) if image is None)
         super().__init__(
-            f"images {broken} came out as no numbers (NaN or infinite): load the pipeline in float32"
+            f"images {broken} came out as no numbers (NaN or infinite): load the pipeline in "
+            "float32"
         )
 
 
@@ -64,7 +66,8 @@ class Request:
 
     Args:
         subjects: of each image.
-        tokens: for each image, for each subject, its token positions; None where no mask is made of attention.
+        tokens: for each image, for each subject, its token positions; None where no mask is made of
+            attention.
         images: which of all images asked for these are.
         rehearsed: (B, S, h, w) attention maps that a mask found beforehand is made of.
     """
@@ -82,15 +85,21 @@ class Request:
         part = slice(images.start, images.stop)
         tokens = None if self.tokens is None else self.tokens[part]
         settings = replace(self.settings, mask=self.settings.mask.select(images, len(self.images)))
-        return replace(self, images=images, subjects=self.subjects[part], tokens=tokens, settings=settings)
+        return replace(
+            self, images=images, subjects=self.subjects[part], tokens=tokens, settings=settings
+        )
 
     def session(
         self, generators: Sequence[torch.Generator] | None = None, read: bool | None = None
     ) -> AbstractContextManager[None]:
-        """The pipeline is asynchronous inside; its attention is read where the mask follows it, or as told."""
+        """The pipeline is asynchronous inside; its attention is read where the mask follows it, or
+        as told."""
         settings = self.settings
         method = Method(
-            settings.curve, settings.mask, inputs.concavities(self.subjects, settings.curve), self.rehearsed
+            settings.curve,
+            settings.mask,
+            inputs.concavities(self.subjects, settings.curve),
+            self.rehearsed,
         )
         scheduler = AsynchronousScheduler(
             self.pipe.scheduler,
@@ -106,7 +115,8 @@ class Request:
         return Session(self.pipe, self.family, scheduler, reader, settings.text_level).open()
 
     def rehearse(self, call: Callable[[], Any], generators: Sequence[torch.Generator]) -> Request:
-        """The request with the mean of all attention maps of a synchronous call from the same noise."""
+        """The request with the mean of all attention maps of a synchronous call from the same
+        noise."""
         maps: list[Tensor] = []
 
         def keep(record: StepRecord) -> None:
@@ -141,10 +151,13 @@ def make_request(
         for i, (prompt, said) in enumerate(zip(prompts, words, strict=True)):
             own = {name: _own(name, value, i) for name, value in arguments.items()}
             found = family.positions(pipe, prompt, said, settings.reading, own)
-            # One left out for lying beyond reach must own no pixel: without tokens its map is nought everywhere.
+            # One left out for lying beyond reach must own no pixel: without tokens its map is
+            # nought everywhere.
             words[i] = [subject for subject, places in zip(said, found, strict=True) if places]
             tokens += [[places for places in found if places]] * copies
-        family.attention(denoiser(pipe), tokens, settings.reading)  # refuses layers that are not there
+        family.attention(
+            denoiser(pipe), tokens, settings.reading
+        )  # refuses layers that are not there
     each = [said for said in words for _ in range(copies)]
     images = range(len(each))
     return Request(pipe, family, settings, each, tokens, images).part(images)
@@ -175,22 +188,29 @@ def sample(
     """Sample images with a stock diffusers pipeline, which is left untouched.
 
     Args:
-        pipe: any pipeline that docs/models.md lists. Its scheduler gives the noise levels; the step is DDIM's or, for
-            flow matching, Euler's.
+        pipe: any pipeline that docs/models.md lists. Its scheduler gives the noise levels; the step
+            is DDIM's or, for flow matching, Euler's.
         prompt: a text, or one for each image.
-        subjects: the words or phrases that must align ("dog", "dog#2" for the second, or ``Subject``), or a
-            list of them for each prompt. Needed by the dynamic and the static mask.
+        subjects: the words or phrases that must align ("dog", "dog#2" for the second, or
+            ``Subject``), or a list of them for each prompt. Needed by the dynamic and the static
+            mask.
         curve: the concave schedule of the subjects' pixels; by default quadratic, ω = 0.5.
-        mask: which pixels those are: ``NoMask`` is DM, ``GlobalMask`` DM_concave, ``DynamicMask`` AsynDM.
-        num_inference_steps: N, network evaluations (twice that for ``StaticMask``); None: the pipeline's own.
+        mask: which pixels those are: ``NoMask`` is DM, ``GlobalMask`` DM_concave, ``DynamicMask``
+            AsynDM.
+        num_inference_steps: N, network evaluations (twice that for ``StaticMask``); None: the
+            pipeline's own.
         num_images_per_prompt: images of each prompt, one after another.
         eta: η in [0, 1]: 0 deterministic, 1 as noisy as DDPM; None: 0 for flow matching, else 1.
-        seed: of the first image of each prompt, whose further images count up from it; or one for each image.
-            An image is a function of its seed, prompt, subjects and these settings, not of the batch's order.
-        attention_factor, attention_layers, attention_keys, attention_text: what masks are made of, see ``Reading``.
-        text_level: where joint text tokens stand: at the "mean" of the image's, or with its "slowest" or "fastest".
-        batch_invariant: call the pipeline for one image after another, so that an image is the same to the bit
-            alone and in any batch. False: once for all, which is faster and differs by rounding. None: on the CPU only.
+        seed: of the first image of each prompt, whose further images count up from it; or one for
+            each image. An image is a function of its seed, prompt, subjects and these settings, not
+            of the batch's order.
+        attention_factor, attention_layers, attention_keys, attention_text: what masks are made of,
+        see ``Reading``.
+        text_level: where joint text tokens stand: at the "mean" of the image's, or with its
+            "slowest" or "fastest".
+        batch_invariant: call the pipeline for one image after another, so that an image is the same
+            to the bit alone and in any batch. False: once for all, which is faster and differs by
+            rounding. None: on the CPU only.
         output_type: "pil", "pt", "np" or "latent", as of the pipeline.
         callback: called after each step; its record says of which images.
         arguments: all else is the pipeline's own and means what it means there: ``guidance_scale``,
@@ -212,12 +232,18 @@ def sample(
         inputs.check_call(pipe, num_inference_steps, output_type, arguments)
         inputs.check_pictures(pipe, arguments, len(prompts), num_images_per_prompt)
         settings = replace(settings, eta=habit(pipe.scheduler, eta))
-        request = make_request(pipe, family, prompts, subjects, num_images_per_prompt, settings, arguments)
+        request = make_request(
+            pipe, family, prompts, subjects, num_images_per_prompt, settings, arguments
+        )
         if num_inference_steps is not None:
             arguments["num_inference_steps"] = num_inference_steps
-        one_by_one = pipe._execution_device.type == "cpu" if batch_invariant is None else batch_invariant
+        one_by_one = (
+            pipe._execution_device.type == "cpu" if batch_invariant is None else batch_invariant
+        )
         groups = [range(i, i + 1) for i in request.images] if one_by_one else [request.images]
-        texts = [inputs.Texts(prompts, num_images_per_prompt, images, arguments) for images in groups]
+        texts = [
+            inputs.Texts(prompts, num_images_per_prompt, images, arguments) for images in groups
+        ]
         return _call_each(request, texts, seeds, output_type)
 
 
@@ -235,23 +261,33 @@ def _call_each(
         flags: list[list[bool]] = []
         own = [seeds[i] for i in texts.images]
         made.append(_call(request.part(texts.images), texts, own, output_type, flags))
-        # The last time counts: a safety checker looks at pictures before the pipeline is done with them.
+        # The last time counts: a safety checker looks at pictures before the pipeline is done with
+        # them.
         broken += flags[-1] if flags else [False] * len(texts.images)
     if any(broken) and output_type != "latent":
         flat = [image for batch in made for image in batch]
-        raise BrokenImages([None if bad else image for image, bad in zip(flat, broken, strict=True)])
+        raise BrokenImages(
+            [None if bad else image for image, bad in zip(flat, broken, strict=True)]
+        )
     return _joined(made)
 
 
 def _own(name: str, value: Any, place: int) -> Any:
     """What of a list of further prompts is one prompt's."""
-    return value[place] if inputs.TEXT.fullmatch(name) and isinstance(value, (list, tuple)) else value
+    return (
+        value[place] if inputs.TEXT.fullmatch(name) and isinstance(value, (list, tuple)) else value
+    )
 
 
 def _call(
-    request: Request, texts: inputs.Texts, seeds: Sequence[int], output_type: str, broken: list[list[bool]]
+    request: Request,
+    texts: inputs.Texts,
+    seeds: Sequence[int],
+    output_type: str,
+    broken: list[list[bool]],
 ) -> Any:
-    """The pipeline's images of one batch; which are broken is added to the list each time the pipeline makes pixels."""
+    """The pipeline's images of one batch; which are broken is added to the list each time the
+    pipeline makes pixels."""
     pipe = request.pipe
 
     def generators() -> list[torch.Generator]:
@@ -304,12 +340,16 @@ def asynchronous(
             images = pipe(prompt, num_inference_steps=50).images
 
     Args:
-        prompt, num_images_per_prompt: those of the pipeline's call, as its subjects are found in them.
-        eta: None: what the pipeline's call says, or where its scheduler takes none, as that one draws noise.
-        arguments: those of the pipeline's call that say how a prompt is read (``prompt_3``, ``max_sequence_length``).
+        prompt, num_images_per_prompt: those of the pipeline's call, as its subjects are found in
+        them.
+        eta: None: what the pipeline's call says, or where its scheduler takes none, as that one
+            draws noise.
+        arguments: those of the pipeline's call that say how a prompt is read (``prompt_3``,
+            ``max_sequence_length``).
 
-    All else as in `sample`. Masks that need a whole run first (``StaticMask``) are refused: `sample` makes both.
-    The pipeline's attention is read, and its pixels are checked, in each call inside the context.
+    All else as in `sample`. Masks that need a whole run first (``StaticMask``) are refused:
+    `sample` makes both. The pipeline's attention is read, and its pixels are checked, in each call
+    inside the context.
 
     Raises:
         UserError: any bad input; inside the context, another number of images than stated here.
@@ -319,14 +359,17 @@ def asynchronous(
     settings = Settings(curve, mask, eta, reading, text_level, callback)
     if mask.rehearses:
         raise UserError(
-            f"mask {mask.name!r} needs a whole run before the run: use asyndm.sample, which makes both"
+            f"mask {mask.name!r} needs a whole run before the run: use asyndm.sample, which makes "
+            "both"
         )
     prompts = inputs.check_prompts(prompt, num_images_per_prompt, arguments)
     family = inputs.check_pipeline(pipe)
     inputs.check_names(pipe, arguments)
     broken: list[list[bool]] = []
     with held(denoiser(pipe)):
-        request = make_request(pipe, family, prompts, subjects, num_images_per_prompt, settings, arguments)
+        request = make_request(
+            pipe, family, prompts, subjects, num_images_per_prompt, settings, arguments
+        )
         with request.session(), finite_pictures(pipe, broken):
             yield
     if broken and any(broken[-1]):

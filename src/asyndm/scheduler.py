@@ -25,7 +25,8 @@ RESPACED = ("karras", "exponential", "beta", "lu")
 
 
 class Advance(Protocol):
-    """Where every pixel goes from u when r updates remain, of N, given the weights: (B, h, w), r, N, (B, S, h, w)."""
+    """Where every pixel goes from u when r updates remain, of N, given the weights: (B, h, w), r,
+    N, (B, S, h, w)."""
 
     def __call__(
         self, rungs: Tensor, remaining: int, num_inference_steps: int, weights: Tensor, /
@@ -34,7 +35,8 @@ class Advance(Protocol):
 
 @dataclass(frozen=True)
 class Method:
-    """What a user chooses: u' = w·curve(u) + (1-w)·line(u); w and ω are those of the subject that owns the pixel.
+    """What a user chooses: u' = w·curve(u) + (1-w)·line(u); w and ω are those of the subject that
+    owns the pixel.
 
     Args:
         curve: the concave schedule f.
@@ -63,21 +65,24 @@ class Method:
 
 
 class AsynchronousScheduler:
-    """To a pipeline its scheduler; inside every token stands on a rung of its own of the stock scheduler's ladder.
+    """To a pipeline its scheduler; inside every token stands on a rung of its own of the stock
+    scheduler's ladder.
 
-    All but the algorithm (timesteps, shifts, config) is asked of a copy of the stock scheduler. The state is kept in
-    float32 whatever the pipeline computes in, and gone on from as long as the pipeline hands back what it was given;
-    where it changed that (inpainting, ``callback_on_step_end``) its own is taken.
+    All but the algorithm (timesteps, shifts, config) is asked of a copy of the stock scheduler. The
+    state is kept in float32 whatever the pipeline computes in, and gone on from as long as the
+    pipeline hands back what it was given; where it changed that (inpainting,
+    ``callback_on_step_end``) its own is taken.
 
-    Discrete models with "leading" timesteps begin one slope above the first of them, and every pixel is advanced once
-    before the first evaluation, as in the paper's reference. On all other ladders, and where the pipeline itself noised
-    a picture to begin with, the first evaluation is at the first rung for every pixel.
+    Discrete models with "leading" timesteps begin one slope above the first of them, and every
+    pixel is advanced once before the first evaluation, as in the paper's reference. On all other
+    ladders, and where the pipeline itself noised a picture to begin with, the first evaluation is
+    at the first rung for every pixel.
 
     Args:
         stock: the pipeline's own scheduler, which is left alone.
         method: curve, mask and subjects.
-        eta: η, whatever the pipeline says; None: as the pipeline says, or where its own scheduler's step takes none, as
-            that one draws noise.
+        eta: η, whatever the pipeline says; None: as the pipeline says, or where its own scheduler's
+            step takes none, as that one draws noise.
         callback: called after each step.
         images: which of the user's images the batch holds.
         generators: of the noise where the pipeline hands over none.
@@ -97,7 +102,12 @@ class AsynchronousScheduler:
     ) -> None:
         self.stock = own_scheduler(stock)
         self.flow = is_flow(self.stock)
-        self.method, self.callback, self.images, self.generators = method, callback, images, generators
+        self.method, self.callback, self.images, self.generators = (
+            method,
+            callback,
+            images,
+            generators,
+        )
         self.eta, self._thread = eta, threading.get_ident()
         self.prediction = Prediction.of(self.stock, self.flow)
         self.set_timesteps = self._like_stock()
@@ -112,7 +122,8 @@ class AsynchronousScheduler:
         return getattr(self.stock, name)
 
     def _like_stock(self) -> Callable[..., None]:
-        """``set_timesteps`` with the stock signature, from which pipelines read which arguments it takes."""
+        """``set_timesteps`` with the stock signature, from which pipelines read which arguments it
+        takes."""
 
         @functools.wraps(self.stock.set_timesteps)
         def set_timesteps(*args: Any, **kwargs: Any) -> None:
@@ -121,11 +132,14 @@ class AsynchronousScheduler:
             self.timesteps: Tensor = self.stock.timesteps
             custom = any(kwargs.get(name) is not None for name in ("timesteps", "sigmas"))
             config = self.stock.config
-            other = custom or self.flow or any(config.get(f"use_{name}_sigmas") for name in RESPACED)
+            other = (
+                custom or self.flow or any(config.get(f"use_{name}_sigmas") for name in RESPACED)
+            )
             ahead = config.get("timestep_spacing") == "leading" and not other
             self.ladder = Ladder(self.stock, self.timesteps.device, ahead)
             self.first, self.noised, self.rungs = 0, False, None
-            # Such count x/α: what comes from another pipeline, and goes to one, is in their scale (refiners).
+            # Such count x/α: what comes from another pipeline, and goes to one, is in their scale
+            # (refiners).
             self.counts_ratio = float(getattr(self.stock, "init_noise_sigma", 1.0)) != 1
 
         return set_timesteps
@@ -136,16 +150,19 @@ class AsynchronousScheduler:
 
     @property
     def init_noise_sigma(self) -> float:
-        """What the pipeline scales its noise by. Stock schedulers that count x/α (Euler) scale theirs by more."""
+        """What the pipeline scales its noise by. Stock schedulers that count x/α (Euler) scale
+        theirs by more."""
         own = float(getattr(self.stock, "init_noise_sigma", 1.0))
         return own * float(self.ladder.level(self._rung(0)).alpha) if self.counts_ratio else own
 
     def scale_model_input(self, sample: Tensor, timestep: Any = None) -> Tensor:
-        """The sample as it is, x = α x₀ + σ ε for every scheduler; one of another pipeline is brought to that scale."""
+        """The sample as it is, x = α x₀ + σ ε for every scheduler; one of another pipeline is
+        brought to that scale."""
         return sample * self._foreign_scale().to(sample.dtype) if self._is_foreign() else sample
 
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """x = α x₀ + σ ε at a timestep; once sampling has begun, at each pixel's own level instead."""
+        """x = α x₀ + σ ε at a timestep; once sampling has begun, at each pixel's own level
+        instead."""
         if self.rungs is None:
             self.noised = True
             nearest = int(
@@ -166,8 +183,9 @@ class AsynchronousScheduler:
 
         Args:
             grid: (h, w) of the tokens.
-            evaluations: how many the pipeline will make from here; None: to the end of the ladder. All pixels reach
-                the rung after the last of them together, so that a refiner can go on from there.
+            evaluations: how many the pipeline will make from here; None: to the end of the ladder.
+                All pixels reach the rung after the last of them together, so that a refiner can go
+                on from there.
         """
         N = len(self.ladder)
         self.remaining = N - self.first if evaluations is None else min(evaluations, N - self.first)
@@ -178,7 +196,9 @@ class AsynchronousScheduler:
         self.weights = self.method.mask.initial(self.scene, self._rehearsed)
         ahead = self.ladder.ahead and not self.first and not self.noised
         start = float(N if ahead else N - 1 - self.first)
-        self.rungs = torch.full((len(self.images), *grid), start, dtype=torch.float64, device=device)
+        self.rungs = torch.full(
+            (len(self.images), *grid), start, dtype=torch.float64, device=device
+        )
         if ahead:
             self.rungs = self._advance(self.rungs, self.remaining)
         self.evaluated = False
@@ -191,7 +211,8 @@ class AsynchronousScheduler:
         """Refuse a call of the pipeline, or of one that shares its network, from another thread."""
         if threading.get_ident() != self._thread:
             raise UserError(
-                "this network is sampling asynchronously in another thread: give each thread a pipeline of its own, "
+                "this network is sampling asynchronously in another thread: give each thread a "
+                "pipeline of its own, "
                 "or let asyndm.sample make the pictures of both (it takes turns)"
             )
 
@@ -204,7 +225,8 @@ class AsynchronousScheduler:
         generator: Any = None,
         return_dict: bool = True,
     ) -> tuple[Tensor, Tensor]:
-        """Evaluation i is made: every pixel goes from its level to its next one, and the mask follows.
+        """Evaluation i is made: every pixel goes from its level to its next one, and the mask
+        follows.
 
         Args:
             model_output: (B, C, H, W), or packed (B, h w, C): ε, v or flow, guided.
@@ -215,23 +237,30 @@ class AsynchronousScheduler:
             The sample after the step and the predicted x₀.
 
         Raises:
-            UserError: the network was not told the pixels' timesteps, or the batch has another size.
+            UserError: the network was not told the pixels' timesteps, or the batch has another
+                size.
         """
         self.check_thread()
         if self.rungs is None or not self.evaluated:
             raise UserError(
-                "the network ran without being told a timestep per pixel (is it compiled, or not the pipeline's own?): "
+                "the network ran without being told a timestep per pixel (is it compiled, or not "
+                "the pipeline's own?): "
                 "give the pipeline as it was loaded"
             )
         if len(sample) != len(self.images):
             raise UserError(
-                f"the pipeline makes {len(sample)} images, but {len(self.images)} prompts were stated: "
+                f"the pipeline makes {len(sample)} images, but {len(self.images)} prompts were "
+                "stated: "
                 "give num_images_per_prompt to asyndm as well"
             )
         x, output = self._float_state(sample), model_output.float()
         u, self.remaining = self.rungs, self.remaining - 1
         now = self._spread(self.ladder.level(u), x)
-        u_next = self._advance(u, self.remaining) if self.remaining else torch.full_like(u, self.last - 1.0)
+        u_next = (
+            self._advance(u, self.remaining)
+            if self.remaining
+            else torch.full_like(u, self.last - 1.0)
+        )
         then = self._spread(self._level_after(u_next), x)
         eta = self._eta(eta)
         noise = self._draw(x, generator) if eta > 0 else None
@@ -271,7 +300,8 @@ class AsynchronousScheduler:
     def _rehearsed(self) -> Tensor:
         if self.method.rehearsed is None:
             raise UserError(
-                f"mask {self.method.mask.name!r} is found by a run before the run: use asyndm.sample, "
+                f"mask {self.method.mask.name!r} is found by a run before the run: use "
+                "asyndm.sample, "
                 "which calls the pipeline twice"
             )
         return self.method.rehearsed
@@ -288,7 +318,8 @@ class AsynchronousScheduler:
         return noise
 
     def _is_foreign(self) -> bool:
-        """Whether the sample is of another pipeline that counts x/α, half way down, as a refiner is handed it."""
+        """Whether the sample is of another pipeline that counts x/α, half way down, as a refiner is
+        handed it."""
         begun = self.rungs is not None and self.step_index > 0
         return self.counts_ratio and self.first > 0 and not self.noised and not begun
 
@@ -335,8 +366,9 @@ class AsynchronousScheduler:
 
 @dataclass(frozen=True)
 class StepRecord:
-    """What one step did; all tensors on the sampling device. h, w is the grid of tokens: latent pixels for UNets and
-    Sana, squares of 2x2 of them for other transformers. Latents are as the pipeline has them, (B, C, H, W) or packed.
+    """What one step did; all tensors on the sampling device. h, w is the grid of tokens: latent
+    pixels for UNets and Sana, squares of 2x2 of them for other transformers. Latents are as the
+    pipeline has them, (B, C, H, W) or packed.
 
     Args:
         step: i = 1 ... N.
@@ -373,7 +405,8 @@ def habit(scheduler: Any, eta: float | None) -> float:
 
 
 def own_noise(scheduler: Any) -> float:
-    """η of a scheduler whose own step takes none: 1 where it draws noise (ancestral, DDPM), else 0."""
+    """η of a scheduler whose own step takes none: 1 where it draws noise (ancestral, DDPM), else
+    0."""
     name, kind = type(scheduler).__name__, str(scheduler.config.get("algorithm_type"))
     return float("Ancestral" in name or "DDPM" in name or kind.startswith("sde"))
 
@@ -384,7 +417,8 @@ def same(sample: Tensor, state: Tensor) -> bool:
 
 
 def spread(values: Tensor, like: Tensor) -> Tensor:
-    """A map (B, h, w) over latents: (B, 1, H, W), each token's value on all its pixels; packed latents: (B, h w, 1)."""
+    """A map (B, h, w) over latents: (B, 1, H, W), each token's value on all its pixels; packed
+    latents: (B, h w, 1)."""
     if like.ndim == 3:
         return values.flatten(1)[..., None]
     height, width = like.shape[-2] // values.shape[-2], like.shape[-1] // values.shape[-1]

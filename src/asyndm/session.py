@@ -1,4 +1,5 @@
-"""One asynchronous call of a pipeline: its scheduler is ours, its network is told a timestep per token."""
+"""One asynchronous call of a pipeline: its scheduler is ours, its network is told a timestep per
+token."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ from asyndm.networks import Family, denoiser, helpers
 from asyndm.scheduler import AsynchronousScheduler
 
 TEXT_LEVELS = ("mean", "slowest", "fastest")
-"""Where the text tokens of a joint sequence stand: at the mean of the image tokens' rungs, or with the last or first."""
+"""Where the text tokens of a joint sequence stand: at the mean of the image tokens' rungs, or with
+the last or first."""
 
 _registry = threading.Lock()
 _locks: WeakKeyDictionary[Module, threading.Lock] = WeakKeyDictionary()
@@ -31,7 +33,8 @@ _holders: WeakKeyDictionary[Module, int] = WeakKeyDictionary()
 
 @dataclass
 class Session:
-    """Tells the networks of a pipeline, for one call of it, where every token stands, and reads their attention.
+    """Tells the networks of a pipeline, for one call of it, where every token stands, and reads
+    their attention.
 
     Args:
         pipe: a stock pipeline.
@@ -49,7 +52,8 @@ class Session:
 
     @contextmanager
     def open(self) -> Iterator[None]:
-        """The pipeline is asynchronous inside, and the stock one again afterwards. Its network must be `held`."""
+        """The pipeline is asynchronous inside, and the stock one again afterwards. Its network must
+        be `held`."""
         pipe, network, scheduler = self.pipe, denoiser(self.pipe), self.scheduler
         with ExitStack() as stack:
             if self.reader is not None:
@@ -79,7 +83,9 @@ class Session:
                 "another pipeline uses the network inside an asynchronous context: call it outside"
             )
         if scheduler.rungs is None:
-            scheduler.begin(family.grid(network, arguments), getattr(self.pipe, "_num_timesteps", None))
+            scheduler.begin(
+                family.grid(network, arguments), getattr(self.pipe, "_num_timesteps", None)
+            )
         batch = family.batch(arguments)
         if batch % len(scheduler.images):
             raise UserError(
@@ -116,7 +122,8 @@ class Session:
         )
 
     def _listen(self, copies: int, arguments: Any) -> None:
-        """Read the first call of a step, in which the prompt is; a second one is that of the negative prompt."""
+        """Read the first call of a step, in which the prompt is; a second one is that of the
+        negative prompt."""
         if self.reader is None:
             return
         count, rungs = len(self.scheduler.images), self.scheduler.rungs
@@ -128,13 +135,15 @@ class Session:
         self.reader.listen(slice(first, first + count), grid, lengths)
 
     def _check(self, network: Module, args: Any, kwargs: Any, output: Any) -> None:
-        """The output must be a plain tensor of the batch: levels that went through as a batch are a wrong picture."""
+        """The output must be a plain tensor of the batch: levels that went through as a batch are a
+        wrong picture."""
         made = output[0] if isinstance(output, tuple) else next(iter(output.values()), None)
         while isinstance(made, (list, tuple)) and made:
             made = made[0]
         if isinstance(made, TimeRows):
             raise UserError(
-                f"{type(network).__name__} let the timesteps of its tokens through to its output: it uses time in a "
+                f"{type(network).__name__} let the timesteps of its tokens through to its output: "
+                "it uses time in a "
                 "way that is not known"
             )
         if network is denoiser(self.pipe):
@@ -147,13 +156,15 @@ class Session:
 
 
 COMPILED = (
-    "the pipeline's network is compiled by torch.compile, which a timestep per pixel does not survive: give the network "
+    "the pipeline's network is compiled by torch.compile, which a timestep per pixel does not "
+    "survive: give the network "
     "as it was loaded (after pipe.unet = torch.compile(pipe.unet) that is pipe.unet._orig_mod)"
 )
 
 
 def check_uncompiled(network: Module, family: Family) -> None:
-    """Refuse a compiled network, and compiled blocks but those that never see time (compile_repeated_blocks of UNets).
+    """Refuse a compiled network, and compiled blocks but those that never see time
+    (compile_repeated_blocks of UNets).
 
     Raises:
         UserError: it is compiled.
@@ -173,7 +184,8 @@ def _is_compiled(module: Module) -> bool:
 
 @contextmanager
 def uncompiled(network: Module, layers: list[Module]) -> Iterator[None]:
-    """Blocks compiled one by one run as they are where their attention is read: dynamo does not notice new hooks."""
+    """Blocks compiled one by one run as they are where their attention is read: dynamo does not
+    notice new hooks."""
     read = set(layers)
     blocks = {
         module: module._compiled_call_impl
@@ -209,7 +221,8 @@ def held(network: Module) -> Iterator[None]:
 
 
 def text_rungs(rungs: Tensor, text_level: str) -> Tensor:
-    """(B,) where the text of each image stands; exactly the common rung where all its tokens have one."""
+    """(B,) where the text of each image stands; exactly the common rung where all its tokens have
+    one."""
     flat = rungs.flatten(1)
     if text_level == "mean":
         low = flat.amin(1)
@@ -219,9 +232,11 @@ def text_rungs(rungs: Tensor, text_level: str) -> Tensor:
 
 @contextmanager
 def finite_pictures(pipe: Any, broken: list[list[bool]]) -> Iterator[None]:
-    """Notes which pictures are no numbers throughout, each time the pipeline turns pixels to its output.
+    """Notes which pictures are no numbers throughout, each time the pipeline turns pixels to its
+    output.
 
-    Beyond that point NaN is black and infinity white. Latents that overflowed come out of the autoencoder so as well.
+    Beyond that point NaN is black and infinity white. Latents that overflowed come out of the
+    autoencoder so as well.
     """
     processor = getattr(pipe, "image_processor", None)
     if processor is None:

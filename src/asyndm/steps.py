@@ -18,13 +18,15 @@ PREDICTION_TYPES = ("epsilon", "v_prediction", "sample", FLOW)
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the network's output means and how the predicted x₀ is kept in range, as the scheduler says.
+    """What the network's output means and how the predicted x₀ is kept in range, as the scheduler
+    says.
 
     Args:
         prediction_type: epsilon, v_prediction, sample, or flow_prediction (ε - x₀).
         clip_range: x₀ is clamped to ±clip_range; None: it is not.
-        threshold: (quantile, largest) of dynamic thresholding (arXiv 2205.11487), which replaces clipping:
-            x₀ is clamped to ± that quantile s of its image's |x₀|, s in [1, largest], and divided by s.
+        threshold: (quantile, largest) of dynamic thresholding (arXiv 2205.11487), which replaces
+            clipping: x₀ is clamped to ± that quantile s of its image's |x₀|, s in [1, largest], and
+            divided by s.
     """
 
     prediction_type: str = "epsilon"
@@ -40,10 +42,14 @@ class Prediction:
 
     @classmethod
     def of(cls, scheduler: Any, flow: bool = False) -> Prediction:
-        """As a scheduler says; of what its config merely carries along from another one it takes nothing."""
+        """As a scheduler says; of what its config merely carries along from another one it takes
+        nothing."""
         known = signature(type(scheduler).__init__).parameters
         config = {name: value for name, value in scheduler.config.items() if name in known}
-        ratio, largest = config.get("dynamic_thresholding_ratio", 0.995), config.get("sample_max_value", 1.0)
+        ratio, largest = (
+            config.get("dynamic_thresholding_ratio", 0.995),
+            config.get("sample_max_value", 1.0),
+        )
         return cls(
             FLOW if flow else config.get("prediction_type", "epsilon"),
             config.get("clip_sample_range", 1.0) if config.get("clip_sample") else None,
@@ -51,7 +57,8 @@ class Prediction:
         )
 
     def __call__(self, x: Tensor, output: Tensor, level: Level) -> tuple[Tensor, Tensor]:
-        """(x₀, ε) from the state x, the network's output and its level; x₀ is clipped, ε is as predicted.
+        """(x₀, ε) from the state x, the network's output and its level; x₀ is clipped, ε is as
+        predicted.
 
         - epsilon: x₀ = (x - σ ε)/α. At α = 0 the output says nothing of x₀, and 0 is taken.
         - v_prediction: x₀ = α x - σ v, ε = α v + σ x.
@@ -88,10 +95,11 @@ def step(
     noise: Tensor | None = None,
     prediction: Prediction = Prediction(),
 ) -> tuple[Tensor, Tensor]:
-    """One step of DDIM (arXiv 2010.02502, eq. 12 and 16), or of Euler for a flow, from one level to another per pixel.
+    """One step of DDIM (arXiv 2010.02502, eq. 12 and 16), or of Euler for a flow, from one level to
+    another per pixel.
 
-    s² = η² (σ'²/σ²)(σ² - σ'² α²/α'²);  x' = α' x₀ + √(σ'² - s²) ε + s z. For a flow with η = 0 this is
-    x' = x + (σ' - σ) v, and computed so. Where the level stays nothing changes.
+    s² = η² (σ'²/σ²)(σ² - σ'² α²/α'²);  x' = α' x₀ + √(σ'² - s²) ε + s z. For a flow with η = 0
+    this is x' = x + (σ' - σ) v, and computed so. Where the level stays nothing changes.
 
     Args:
         x: (B, ...) float32, the state at level ``now``.
@@ -119,7 +127,8 @@ def step(
 
 
 def _variance(now: Level, then: Level) -> Tensor:
-    """s² of η = 1, that of the posterior of x' given x and x₀; float64, since it is a difference of near equals."""
+    """s² of η = 1, that of the posterior of x' given x and x₀; float64, since it is a difference of
+    near equals."""
     alpha_t, sigma_t = now.alpha.double(), now.sigma.double()
     alpha_s, sigma_s = then.alpha.double(), then.sigma.double()
     ratio = torch.where(sigma_t > 0, (sigma_s / sigma_t) ** 2, 0.0)

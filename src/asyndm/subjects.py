@@ -21,10 +21,10 @@ class Subject:
         text: as in the prompt, whole words, in any case: "rabbit", "red car".
         concavity: its own ω in [0, 1]; None: that of the curve.
         occurrence: which of several equal words, from 1.
-        required: whether a prompt is refused in which the text encoder does not read it. What a rule finds is
-            not required: it is left out while another subject remains.
-        number: "#2" as it was written behind the text; where the prompt has both as written ("jersey #7") they
-            are the subject.
+        required: whether a prompt is refused in which the text encoder does not read it. What a
+            rule finds is not required: it is left out while another subject remains.
+        number: "#2" as it was written behind the text; where the prompt has both as written
+            ("jersey #7") they are the subject.
 
     The last two are no part of what it is: subjects are equal, and known in files, without them.
     """
@@ -41,13 +41,16 @@ class Subject:
         if self.concavity is not None:
             check_fraction(self.concavity, f"concavity of subject {self.text!r}")
         if not is_whole(self.occurrence) or self.occurrence < 1:
-            raise UserError(f"occurrence of subject {self.text!r} must be 1 or more, got {self.occurrence!r}")
+            raise UserError(
+                f"occurrence of subject {self.text!r} must be 1 or more, got {self.occurrence!r}"
+            )
         object.__setattr__(self, "required", required)
         object.__setattr__(self, "number", number)
 
     @classmethod
     def parse(cls, text: str) -> Subject:
-        """ "dog" or, for the second dog of the prompt, "dog#2"; of a prompt with "jersey #7" also that."""
+        """ "dog" or, for the second dog of the prompt, "dog#2"; of a prompt with "jersey #7" also
+        that."""
         match = re.fullmatch(r"(.*\S)(\s*)#(\d+)", text)
         if not match or (match[2] and int(match[3]) == 0):  # "agent #0" can only be words
             return cls(text)
@@ -74,17 +77,24 @@ def as_written(prompt: str, subject: Subject) -> Subject:
 
 
 def subject_at(prompt: str, start: int, end: int) -> Subject | None:
-    """The subject that is these words of the prompt, found by a rule; None where the words cannot be told from others."""
+    """The subject that is these words of the prompt, found by a rule; None where the words cannot
+    be told from others."""
     words, place = prompt[start:end], Span(start, end)
     places = occurrences(prompt, words)
-    return Subject(words, occurrence=places.index(place) + 1, required=False) if place in places else None
+    return (
+        Subject(words, occurrence=places.index(place) + 1, required=False)
+        if place in places
+        else None
+    )
 
 
 def span(prompt: str, subject: Subject) -> tuple[int, int]:
-    """Where the wanted occurrence of a subject starts and ends in the prompt: whole words, however they are written.
+    """Where the wanted occurrence of a subject starts and ends in the prompt: whole words, however
+    they are written.
 
-    Case, kinds of spaces, quotes and dashes, composed or decomposed letters and their widths do not matter; words of
-    scripts without spaces are whole anywhere, Korean nouns also before their particles.
+    Case, kinds of spaces, quotes and dashes, composed or decomposed letters and their widths do not
+    matter; words of scripts without spaces are whole anywhere, Korean nouns also before their
+    particles.
 
     Raises:
         UserError: it is not there, or not that often.
@@ -93,7 +103,8 @@ def span(prompt: str, subject: Subject) -> tuple[int, int]:
     found = occurrences(prompt, subject.text)
     if not found:
         raise UserError(
-            f"subject {subject.text!r} is not in the prompt {_short(prompt)} (whole words, as written there)"
+            f"subject {subject.text!r} is not in the prompt {_short(prompt)} (whole words, as "
+            "written there)"
         )
     if subject.occurrence > len(found):
         raise UserError(
@@ -114,19 +125,23 @@ def locate(
     limit: int | None = None,
     special: bool = True,
 ) -> list[list[int]]:
-    """The positions of all tokens of each subject, in the complete sequence of the text that is tokenised.
+    """The positions of all tokens of each subject, in the complete sequence of the text that is
+    tokenised.
 
-    By character offsets: those of a fast tokenizer, or for a slow one the number of tokens before the
-    subject's first and after its last character.
+    By character offsets: those of a fast tokenizer, or for a slow one the number of tokens before
+    the subject's first and after its last character.
 
     Args:
         tokenizer: the pipeline's own, fast or slow.
         prompt: the text the subjects are words of.
         subjects: ``Subject`` or plain text ("dog", "dog#2").
-        before: what stands before the prompt, such as an instruction or the beginning of a chat; no subject is in it.
+        before: what stands before the prompt, such as an instruction or the beginning of a chat; no
+            subject is in it.
         after: what stands behind it.
-        limit: how many tokens the text encoder reads: refuses or leaves out what is beyond, see `within_reach`.
-        special: whether the tokenizer adds its own first and last tokens, which a template may have already.
+        limit: how many tokens the text encoder reads: refuses or leaves out what is beyond, see
+            `within_reach`.
+        special: whether the tokenizer adds its own first and last tokens, which a template may have
+            already.
 
     Raises:
         UserError: a subject that is not in the prompt, not that often, or beyond the limit.
@@ -144,12 +159,15 @@ def locate(
             tokens = _tokens_between(tokenizer, text, complete, *place)
         if not tokens:
             raise UserError(
-                f"subject {subject.text!r} has no token in the prompt {prompt!r}: choose another word"
+                f"subject {subject.text!r} has no token in the prompt {prompt!r}: choose another "
+                "word"
             )
         positions.append(tokens)
     if limit is None or len(complete) <= limit:
         return positions
-    seen = tokenizer(text, add_special_tokens=special, truncation=True, max_length=limit)["input_ids"]
+    seen = tokenizer(text, add_special_tokens=special, truncation=True, max_length=limit)[
+        "input_ids"
+    ]
 
     def reached(position: int) -> int | None:
         return position if position < len(seen) and seen[position] == complete[position] else None
@@ -165,25 +183,33 @@ def within_reach(
     *,
     limit: int | None = None,
 ) -> list[list[int]]:
-    """Where the network attends to the tokens of each subject; an empty list for a subject that is left out.
+    """Where the network attends to the tokens of each subject; an empty list for a subject that is
+    left out.
 
-    A subject of which a token is out of reach is left out, with a warning, if a rule found it and another
-    subject remains.
+    A subject of which a token is out of reach is left out, with a warning, if a rule found it and
+    another subject remains.
 
     Args:
         prompt: the text the subjects are words of, for messages.
         subjects: as given to `locate`.
         positions: what `locate` returned.
-        reached: of a position of the complete sequence that which the network attends to, None for one it does not.
+        reached: of a position of the complete sequence that which the network attends to, None for
+            one it does not.
         limit: how many tokens the text encoder reads, for messages, where that is known.
 
     Raises:
         UserError: a required subject is out of reach, or no subject remains.
     """
     mapped = [[reached(token) for token in tokens] for tokens in positions]
-    kept = [[token for token in tokens if token is not None and None not in tokens] for tokens in mapped]
+    kept = [
+        [token for token in tokens if token is not None and None not in tokens] for tokens in mapped
+    ]
     chosen = [as_subject(subject) for subject in subjects]
-    beyond = [subject for subject, old, new in zip(chosen, positions, kept, strict=True) if old and not new]
+    beyond = [
+        subject
+        for subject, old, new in zip(chosen, positions, kept, strict=True)
+        if old and not new
+    ]
     tokens = "the tokens" if limit is None else f"the {limit} tokens"
     refused = [subject for subject in beyond if _init_only(subject, "required") or not any(kept)]
     if refused:
@@ -193,7 +219,9 @@ def within_reach(
         )
     if beyond:
         words = ", ".join(repr(_numbered(subject)) for subject in beyond)
-        _say_once(prompt, f"left out {words}: beyond {tokens} the text encoder reads of {_short(prompt)}")
+        _say_once(
+            prompt, f"left out {words}: beyond {tokens} the text encoder reads of {_short(prompt)}"
+        )
     return kept
 
 
@@ -210,7 +238,8 @@ def _numbered(subject: Subject) -> str:
 def _tokens_at(
     tokenizer: Any, ids: list[int], offsets: Sequence[tuple[int, int]], start: int, end: int
 ) -> list[int]:
-    """Positions of a fast tokenizer's tokens that overlap the characters [start, end) of the text."""
+    """Positions of a fast tokenizer's tokens that overlap the characters [start, end) of the
+    text."""
     tokens = [i for i, (first, last) in enumerate(offsets) if max(first, start) < min(last, end)]
     # the space that a tokenizer puts before a text has the offsets of the first letter
     while tokens and not tokenizer.convert_ids_to_tokens(ids[tokens[0]]).strip("▁Ġ "):
@@ -226,7 +255,8 @@ def _tokens_between(tokenizer: Any, text: str, ids: list[int], start: int, end: 
     through = tokenizer(text[:end], add_special_tokens=False, verbose=False)["input_ids"]
     if plain[: len(through)] != through or through[: len(head)] != head:
         raise UserError(
-            f"the tokenizer does not split {_short(text)} at the word {text[start:end]!r}: use a fast tokenizer"
+            f"the tokenizer does not split {_short(text)} at the word {text[start:end]!r}: use a "
+            "fast tokenizer"
         )
     return list(range(leading + len(head), leading + len(through)))
 

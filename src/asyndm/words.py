@@ -15,7 +15,8 @@ SAME = str.maketrans(
     | {"ı": "i"}
 )
 SPACELESS = re.compile(
-    "(?:CJK|IDEOGRAPHIC|HIRAGANA|KATAKANA|KATAKANA-HIRAGANA|HENTAIGANA|BOPOMOFO|THAI|LAO|KHMER|MYANMAR|TAI|NEW TAI"
+    "(?:CJK|IDEOGRAPHIC|HIRAGANA|KATAKANA|KATAKANA-HIRAGANA|HENTAIGANA|BOPOMOFO|"
+    "THAI|LAO|KHMER|MYANMAR|TAI|NEW TAI"
     "|TIBETAN|YI|JAVANESE|BALINESE|NUSHU|TANGUT) "
 )
 """Scripts without spaces between words, as the names of their characters begin."""
@@ -46,7 +47,8 @@ class Reading:
     """A text in the form in which what reads the same is the same.
 
     Attributes:
-        text: decomposed, without case, widths, ligatures and what is not seen, with plain quotes and dashes.
+        text: decomposed, without case, widths, ligatures and what is not seen, with plain quotes
+            and dashes.
         origins: for each character of it, which of the original it comes from.
         cuts: for each character of it and for its end, whether a word may begin or end before it.
         original: the text.
@@ -58,19 +60,23 @@ class Reading:
     original: str
 
     def find(self, words: str) -> list[Span]:
-        """Where these words are, in the characters of the reading: whole words, each behind the end of the last."""
+        """Where these words are, in the characters of the reading: whole words, each behind the end
+        of the last."""
         found: list[Span] = []
         pattern, at = _pattern(words), 0
         while pattern and (match := pattern.search(self.text, at)):
             start, end = match.span()
-            whole = self.cuts[start] and (self.cuts[end] or PARTICLES.match(self.text, end) is not None)
+            whole = self.cuts[start] and (
+                self.cuts[end] or PARTICLES.match(self.text, end) is not None
+            )
             if whole:
                 found.append(Span(start, end))
             at = end if whole else start + 1
         return found
 
     def original_span(self, start: int, end: int) -> Span:
-        """The characters of the original that this part of the reading comes from, with the marks on the last."""
+        """The characters of the original that this part of the reading comes from, with the marks
+        on the last."""
         places = self.origins[start:end]
         last = max(places) + 1
         while last < len(self.original) and unicodedata.category(self.original[last])[0] == "M":
@@ -94,7 +100,9 @@ def _decompose(text: str) -> tuple[str, tuple[int, ...]]:
     pieces = [(part, i) for i, char in enumerate(text) for part in _seen(char)]
     pieces = [(part, i) for char, i in _ordered(pieces) for part in _decomposed(char.casefold())]
     # "İ" in small letters is an "i" with a dot
-    pieces = [p for i, p in enumerate(pieces) if p[0] != DOT_ABOVE or i == 0 or pieces[i - 1][0] != "i"]
+    pieces = [
+        p for i, p in enumerate(pieces) if p[0] != DOT_ABOVE or i == 0 or pieces[i - 1][0] != "i"
+    ]
     return "".join(char for char, _ in pieces), tuple(i for _, i in pieces)
 
 
@@ -105,7 +113,8 @@ def occurrences(text: str, words: str) -> list[Span]:
 
 
 def _seen(char: str) -> str:
-    """A character's parts; nothing for one that is not seen (soft hyphen, marks of direction, variants of a sign)."""
+    """A character's parts; nothing for one that is not seen (soft hyphen, marks of direction,
+    variants of a sign)."""
     variant = "\ufe00" <= char <= "\ufe0f" or "\U000e0100" <= char <= "\U000e01ef"
     hidden = unicodedata.category(char) == "Cf" and char not in (ZERO_WIDTH_SPACE, JOINER)
     return "" if variant or hidden else _decomposed(char)
@@ -138,7 +147,8 @@ def _kind(char: str) -> str:
 
 
 def _cuts(text: str, origins: tuple[int, ...]) -> tuple[bool, ...]:
-    """Before which characters a word may begin or end: never within one of the original or before its marks."""
+    """Before which characters a word may begin or end: never within one of the original or before
+    its marks."""
     cuts, left = [True], ""
     for i, char in enumerate(text):
         kind = _kind(char)
@@ -152,7 +162,8 @@ def _cuts(text: str, origins: tuple[int, ...]) -> tuple[bool, ...]:
 
 @lru_cache(maxsize=2**16)
 def _pattern(words: str) -> re.Pattern[str] | None:
-    """These words in a reading, with any space between them; none is needed in a script without spaces."""
+    """These words in a reading, with any space between them; none is needed in a script without
+    spaces."""
     text = " ".join(read(words).text.replace(ZERO_WIDTH_SPACE, " ").split())
     if not text:
         return None

@@ -1,4 +1,5 @@
-"""A Stable Diffusion in one file, in the layout of its authors: diffusers' own rules turned round."""
+"""A Stable Diffusion in one file, in the layout of its authors: diffusers' own rules turned
+round."""
 
 from __future__ import annotations
 
@@ -39,7 +40,9 @@ def save_single_file(pipe: Any, path: Path) -> None:
     for name, tensor in pipe.vae.state_dict().items():
         tensors[f"first_stage_model.{_vae_key(name, len(pipe.vae.config.up_block_types))}"] = tensor
     for name, tensor in pipe.text_encoder.state_dict().items():
-        tensors[f"cond_stage_model.transformer.text_model.{name.removeprefix('text_model.')}"] = tensor
+        tensors[f"cond_stage_model.transformer.text_model.{name.removeprefix('text_model.')}"] = (
+            tensor
+        )
     save_file({name: tensor.clone() for name, tensor in tensors.items()}, path)
 
 
@@ -73,7 +76,8 @@ def _vae_key(name: str, blocks: int) -> str:
         return str(layers[name])
 
     def turned(match: re.Match[str]) -> str:
-        return f"up.{blocks - 1 - int(match[1])}.{'block' if match[2] == 'resnets' else 'upsample'}{match[3] or ''}"
+        part = "block" if match[2] == "resnets" else "upsample"
+        return f"up.{blocks - 1 - int(match[1])}.{part}{match[3] or ''}"
 
     up: list[Rule] = [
         (r"up_blocks\.(\d)\.(resnets)(\.\d)", turned),

@@ -45,10 +45,14 @@ def textbook(unet: UNet2DConditionModel, x: Tensor, text: Tensor, size: tuple[in
     for layer in layers:
         original = layer.get_attention_scores
 
-        def record(query: Tensor, key: Tensor, mask: Tensor | None = None, original=original) -> Tensor:  # type: ignore[no-untyped-def]
+        def record(
+            query: Tensor, key: Tensor, mask: Tensor | None = None, original=original
+        ) -> Tensor:  # type: ignore[no-untyped-def]
             shares = original(query, key, mask)
             if shares.shape[1] == math.prod(size):
-                probabilities.append(shares.view(len(x), -1, *shares.shape[1:])[-len(TOKENS) :].mean(1))
+                probabilities.append(
+                    shares.view(len(x), -1, *shares.shape[1:])[-len(TOKENS) :].mean(1)
+                )
             return shares
 
         layer.get_attention_scores = record  # type: ignore[method-assign]
@@ -60,7 +64,9 @@ def textbook(unet: UNet2DConditionModel, x: Tensor, text: Tensor, size: tuple[in
 @pytest.mark.parametrize("factor", [2, 4])
 @pytest.mark.parametrize("size", [(16, 16), (8, 24), (32, 12)])
 @torch.no_grad()
-def test_maps_are_the_probabilities_of_the_unfused_layers(factor: int, size: tuple[int, int]) -> None:
+def test_maps_are_the_probabilities_of_the_unfused_layers(
+    factor: int, size: tuple[int, int]
+) -> None:
     x, text = inputs(*size)
     unet, grid = make_unet(), (size[0] // factor, size[1] // factor)
     with reader_of(unet, factor) as attention:
@@ -221,7 +227,9 @@ def read(layers: list[Layer], reader: FusedMaps, *arguments: Any) -> Tensor:
     expected = [layer(*arguments) for layer in layers]
     with reader:
         reader.listen(CONDITIONAL, GRID)
-        assert all(torch.equal(layer(*arguments), own) for layer, own in zip(layers, expected, strict=True))
+        assert all(
+            torch.equal(layer(*arguments), own) for layer, own in zip(layers, expected, strict=True)
+        )
         return reader.maps()
 
 
@@ -235,7 +243,9 @@ def test_maps_of_a_joint_sequence_are_the_softmax_written_out(
     n = math.prod(GRID)
     sequence, layers = tokens(TEXT + n), [Layer(), Layer()]
     nn.init.normal_(layers[1].to_q.weight)
-    text, image = (slice(0, TEXT), slice(TEXT, None)) if text_first else (slice(n, None), slice(0, n))
+    text, image = (
+        (slice(0, TEXT), slice(TEXT, None)) if text_first else (slice(n, None), slice(0, n))
+    )
     bias = {
         "no mask": None,
         "keys": torch.randn(4, 1, 1, TEXT + n),
@@ -287,7 +297,9 @@ def test_fused_maps_are_differentiable() -> None:
         layer(image, text)
         (ours,) = torch.autograd.grad(reader.maps()[0, 1].square().sum(), layer.to_q.weight)
     shares = layer.probabilities(image, text).mean(1)
-    (expected,) = torch.autograd.grad(shares[0][:, [4, 5, 6]].mean(-1).square().sum(), layer.to_q.weight)
+    (expected,) = torch.autograd.grad(
+        shares[0][:, [4, 5, 6]].mean(-1).square().sum(), layer.to_q.weight
+    )
     assert torch.allclose(ours, expected, rtol=1e-4, atol=1e-6 * float(expected.abs().max()))
 
 
@@ -325,7 +337,9 @@ def test_a_stock_layer_is_read_as_it_norms_and_orders_its_streams() -> None:
     normed: dict[str, Tensor] = {}
     for name in ("norm_q", "norm_k", "norm_added_k"):
         part = layer.get_submodule(name)
-        part.register_forward_hook(lambda module, args, output, name=name: normed.update({name: output}))
+        part.register_forward_hook(
+            lambda module, args, output, name=name: normed.update({name: output})
+        )
     network(*arguments)
     keys = torch.cat([normed["norm_k"], normed["norm_added_k"]], 2)
     shares = (normed["norm_q"] @ keys.transpose(-1, -2) / 8**0.5).softmax(-1)
@@ -359,7 +373,9 @@ def test_attention_that_does_not_go_through_torchs_kernel_is_an_error() -> None:
     with FusedMaps([layer], TOKENS) as reader:
         reader.listen(CONDITIONAL, GRID)
         layer(image)
-        with pytest.raises(UserError, match="does not go through torch's scaled_dot_product_attention"):
+        with pytest.raises(
+            UserError, match="does not go through torch's scaled_dot_product_attention"
+        ):
             reader.maps()
         layer.set_processor(AttnProcessor2_0())
         layer(image)

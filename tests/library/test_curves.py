@@ -51,7 +51,9 @@ def test_proposition_1_whatever_the_mask_does_every_pixel_arrives(
 
 @given(kind=st.sampled_from(CONCAVE), steps=lengths)
 def test_no_concavity_is_the_straight_line(kind: type[Curve], steps: int) -> None:
-    assert torch.allclose(trajectory(kind(0.0), steps), trajectory(Linear(), steps), rtol=0, atol=ROUNDING)
+    assert torch.allclose(
+        trajectory(kind(0.0), steps), trajectory(Linear(), steps), rtol=0, atol=ROUNDING
+    )
 
 
 @given(kind=st.sampled_from(CONCAVE), steps=lengths, omega=fractions)
@@ -65,7 +67,9 @@ def test_curves_keep_a_pixel_noisier_than_the_line_and_fall_faster_and_faster(
 
 @pytest.mark.parametrize("kind", CONCAVE)
 @given(steps=lengths, omega=fractions)
-def test_a_tensor_of_concavities_is_each_ones_own_curve(kind: type[Curve], steps: int, omega: float) -> None:
+def test_a_tensor_of_concavities_is_each_ones_own_curve(
+    kind: type[Curve], steps: int, omega: float
+) -> None:
     u = torch.tensor([float(steps)] * 2, dtype=torch.float64)
     concavity = torch.tensor([omega, 0.3])
     both = kind(0.3).advance(u, steps, steps, concavity)
@@ -94,7 +98,9 @@ def test_the_line_is_the_schedulers_own_ladder() -> None:
         scheduler.set_timesteps(steps)
         places = trajectory(Linear(), steps)
         assert torch.equal(places, torch.arange(steps - 1, -1, -1).double())
-        assert torch.equal(Ladder(scheduler, ahead=True).timestep(places).long(), scheduler.timesteps)
+        assert torch.equal(
+            Ladder(scheduler, ahead=True).timestep(places).long(), scheduler.timesteps
+        )
 
 
 @pytest.mark.parametrize("concavity", [-0.1, 1.01, math.nan, "0.5", True, None])

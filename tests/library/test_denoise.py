@@ -39,7 +39,8 @@ class Flipping(Mask):
 
 
 def exact_output(prediction_type: str, x: Tensor, level: Level) -> Tensor:
-    """The minimum-variance prediction for x₀ ~ N(MEAN, DEVIATION²): a closed form, at each pixel's own level."""
+    """The minimum-variance prediction for x₀ ~ N(MEAN, DEVIATION²): a closed form, at each pixel's
+    own level."""
     alpha, sigma = level.alpha.double(), level.sigma.double()
     variance = (alpha * DEVIATION) ** 2 + sigma**2
     x0 = MEAN + alpha * DEVIATION**2 / variance * (x - alpha * MEAN)
@@ -60,10 +61,18 @@ def stock(prediction_type: str) -> Any:
 
 
 def run(
-    steps: int, mask: Mask, curve: Curve, *, eta: float, prediction_type: str = "epsilon", size: int = 24
+    steps: int,
+    mask: Mask,
+    curve: Curve,
+    *,
+    eta: float,
+    prediction_type: str = "epsilon",
+    size: int = 24,
 ) -> tuple[Tensor, Tensor, list[StepRecord], AsynchronousScheduler]:
     generator = torch.Generator().manual_seed(0)
-    noise = torch.randn((steps + 1, 2, 4, size, size), generator=generator, dtype=torch.float64).float()
+    noise = torch.randn(
+        (steps + 1, 2, 4, size, size), generator=generator, dtype=torch.float64
+    ).float()
     records: list[StepRecord] = []
     scheduler = AsynchronousScheduler(
         stock(prediction_type),
@@ -80,7 +89,9 @@ def run(
     for t in scheduler.timesteps:
         assert scheduler.rungs is not None
         level = scheduler.ladder.level(scheduler.rungs)
-        output = exact_output(prediction_type, x, Level(spread(level.alpha, x), spread(level.sigma, x)))
+        output = exact_output(
+            prediction_type, x, Level(spread(level.alpha, x), spread(level.sigma, x))
+        )
         scheduler.evaluated = True
         x, _ = scheduler.step(output, t, x)
     return noise[0], x, records, scheduler
@@ -127,8 +138,9 @@ def test_with_noise_the_distribution_converges_to_that_of_the_data(
 
 
 def predicted_moments(sigmas: Tensor, eta: float) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of a flow's pixels after all steps through these levels (N+1, ...), float64: every
-    step is linear in x for Gaussian data, and x begins as standard normal noise."""
+    """Mean and standard deviation of a flow's pixels after all steps through these levels (N+1,
+    ...), float64: every step is linear in x for Gaussian data, and x begins as standard normal
+    noise."""
     mean, variance = torch.zeros_like(sigmas[0]), torch.ones_like(sigmas[0])
     for sigma, following in itertools.pairwise(sigmas):
         alpha, alpha_next = 1 - sigma, 1 - following
@@ -147,7 +159,8 @@ def predicted_moments(sigmas: Tensor, eta: float) -> tuple[Tensor, Tensor]:
 def test_with_noise_a_flow_has_the_distribution_that_its_levels_give(
     make_mask: type[Mask], curve: Curve, eta: float
 ) -> None:
-    """That of the data in the limit, as known without drawing any noise; at few steps already as that predicts."""
+    """That of the data in the limit, as known without drawing any noise; at few steps already as
+    that predicts."""
     errors = []
     for steps in (10, 40, 160):
         few = steps == 10
@@ -167,9 +180,12 @@ def test_with_noise_a_flow_has_the_distribution_that_its_levels_give(
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", FLOW])
 def test_records_tell_what_happened(prediction_type: str) -> None:
-    """Where the first evaluation is on the first rung, the first mask moves pixels an update later."""
+    """Where the first evaluation is on the first rung, the first mask moves pixels an update
+    later."""
     _, final, records, _ = run(6, Flipping(), Quadratic(), eta=1.0, prediction_type=prediction_type)
-    assert [(record.step, record.remaining) for record in records] == [(i, 6 - i) for i in range(1, 7)]
+    assert [(record.step, record.remaining) for record in records] == [
+        (i, 6 - i) for i in range(1, 7)
+    ]
     for record, following in itertools.pairwise(records):
         assert torch.equal(record.next_timesteps, following.timesteps)
     assert (records[-1].next_timesteps == 0).all() and torch.equal(records[-1].latents, final)

@@ -31,7 +31,9 @@ from asyndm.ladder import Ladder, is_flow, own_scheduler
 from asyndm.steps import Prediction
 from tests.conftest import SD_SCHEDULER
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")  # diffusers with numpy 2
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:__array:DeprecationWarning"
+)  # diffusers with numpy 2
 BETAS = {name: SD_SCHEDULER[name] for name in ("beta_start", "beta_end", "beta_schedule")}
 ROUNDING = 1e-6
 """Of a level, float32."""
@@ -94,12 +96,19 @@ BETWEEN = {
 FLOWS = {
     "flow": Case(FlowMatchEulerDiscreteScheduler),
     "flow, static shift": Case(FlowMatchEulerDiscreteScheduler, {"shift": 3.0}),
-    "flow, shift by size": Case(FlowMatchEulerDiscreteScheduler, {"use_dynamic_shifting": True}, {"mu": 0.9}),
+    "flow, shift by size": Case(
+        FlowMatchEulerDiscreteScheduler, {"use_dynamic_shifting": True}, {"mu": 0.9}
+    ),
     "flow, last level shifted": Case(
-        FlowMatchEulerDiscreteScheduler, {"use_dynamic_shifting": True, "shift_terminal": 0.02}, {"mu": 0.9}
+        FlowMatchEulerDiscreteScheduler,
+        {"use_dynamic_shifting": True, "shift_terminal": 0.02},
+        {"mu": 0.9},
     ),
     "flow, own sigmas": Case(
-        FlowMatchEulerDiscreteScheduler, {"shift": 2.0}, {"sigmas": [1.0, 0.8, 0.5, 0.1]}, steps=None
+        FlowMatchEulerDiscreteScheduler,
+        {"shift": 2.0},
+        {"sigmas": [1.0, 0.8, 0.5, 0.1]},
+        steps=None,
     ),
     "flow, Karras": Case(FlowMatchEulerDiscreteScheduler, {"use_karras_sigmas": True}),
     "DPM++ of a flow": Case(
@@ -120,7 +129,9 @@ def rungs_of(ladder: Ladder) -> Tensor:
 
 
 def assert_variance_preserving(alpha: Tensor, sigma: Tensor) -> None:
-    assert torch.allclose(alpha.double() ** 2 + sigma.double() ** 2, torch.ones(()).double(), atol=1e-6)
+    assert torch.allclose(
+        alpha.double() ** 2 + sigma.double() ** 2, torch.ones(()).double(), atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -140,15 +151,21 @@ def test_each_rung_has_the_level_of_the_table(name: str) -> None:
     assert torch.equal(level.alpha, table.sqrt()) and torch.equal(level.sigma, (1 - table).sqrt())
 
 
-@pytest.mark.parametrize("name", [name for name in WHOLE if not name.startswith("DD")] + list(BETWEEN))
+@pytest.mark.parametrize(
+    "name", [name for name in WHOLE if not name.startswith("DD")] + list(BETWEEN)
+)
 def test_each_rung_has_the_level_of_the_schedulers_sigmas(name: str) -> None:
     scheduler = ALL[name].build()
     ladder = Ladder(scheduler)
     level = ladder.level(rungs_of(ladder))
     assert_variance_preserving(level.alpha, level.sigma)
     own = scheduler.sigmas.double()
-    assert torch.allclose(level.sigma.double() / level.alpha.double(), own[:-1], rtol=2 * ROUNDING, atol=0)
-    assert torch.allclose(ladder.clean.sigma.double() / ladder.clean.alpha, own[-1], rtol=2 * ROUNDING)
+    assert torch.allclose(
+        level.sigma.double() / level.alpha.double(), own[:-1], rtol=2 * ROUNDING, atol=0
+    )
+    assert torch.allclose(
+        ladder.clean.sigma.double() / ladder.clean.alpha, own[-1], rtol=2 * ROUNDING
+    )
 
 
 @pytest.mark.parametrize("name", FLOWS)
@@ -157,7 +174,9 @@ def test_each_rung_of_a_flow_has_the_schedulers_sigma(name: str) -> None:
     assert is_flow(scheduler)
     ladder = Ladder(scheduler)
     level = ladder.level(rungs_of(ladder))
-    assert torch.equal(level.sigma, scheduler.sigmas[:-1]) and torch.equal(level.alpha, 1 - level.sigma)
+    assert torch.equal(level.sigma, scheduler.sigmas[:-1]) and torch.equal(
+        level.alpha, 1 - level.sigma
+    )
     assert ladder.clean.sigma == scheduler.sigmas[-1] == 0 and ladder.clean.alpha == 1
 
 
@@ -222,7 +241,9 @@ def test_a_flow_is_linear_in_sigma_between_rungs() -> None:
     for above, below in zip(range(19, 0, -1), range(18, -1, -1), strict=True):
         pair = scheduler.sigmas[19 - above].double(), scheduler.sigmas[19 - below].double()
         level = ladder.level(torch.tensor([below + 0.25]).double())
-        assert level.sigma.item() == pytest.approx(float(pair[1] + 0.25 * (pair[0] - pair[1])), abs=1e-7)
+        assert level.sigma.item() == pytest.approx(
+            float(pair[1] + 0.25 * (pair[0] - pair[1])), abs=1e-7
+        )
     u = torch.linspace(0, 19, 100, dtype=torch.float64)
     assert torch.allclose(ladder.told(u) / 1000, ladder.level(u).sigma.double(), rtol=0, atol=1e-7)
 
@@ -255,14 +276,19 @@ def test_above_the_first_rung_there_is_nothing_on_other_ladders() -> None:
     "kind", [DPMSolverMultistepScheduler, UniPCMultistepScheduler, EulerDiscreteScheduler]
 )
 def test_no_network_is_told_a_timestep_beyond_its_training(kind: type[Any]) -> None:
-    case = Case(kind, {**BETAS, "timestep_spacing": "leading", "steps_offset": 1, "use_karras_sigmas": True})
+    case = Case(
+        kind, {**BETAS, "timestep_spacing": "leading", "steps_offset": 1, "use_karras_sigmas": True}
+    )
     ladder = Ladder(case.build(), ahead=True)
     u = torch.linspace(0, 20, 400, dtype=torch.float64)
     assert ladder.told(u).min() >= 0 and ladder.told(u).max() <= 999
 
 
 def test_one_step_is_one_rung() -> None:
-    for name in ALL.keys() - {"flow, own sigmas", "flow, last level shifted"}:  # which is NaN there in itself
+    for name in ALL.keys() - {
+        "flow, own sigmas",
+        "flow, last level shifted",
+    }:  # which is NaN there in itself
         scheduler = replace(ALL[name], steps=1).build()
         for ahead in (False, True):
             ladder = Ladder(scheduler, ahead=ahead)
@@ -283,7 +309,9 @@ def test_a_copy_has_the_same_ladder_and_the_given_one_is_left_alone(name: str) -
     assert torch.equal(ours.sigma, theirs.sigma)
     assert dict(given.config) == config and vars(given).keys() == state.keys()
     for key, value in vars(given).items():
-        assert torch.equal(value, state[key]) if isinstance(value, Tensor) else value == state[key], key
+        assert (
+            torch.equal(value, state[key]) if isinstance(value, Tensor) else value == state[key]
+        ), key
 
 
 @pytest.mark.parametrize("kind", [PNDMScheduler, HeunDiscreteScheduler])
@@ -324,7 +352,9 @@ def test_a_shift_that_was_set_later_is_kept() -> None:
     assert torch.equal(own.sigmas, given.sigmas)
 
 
-@pytest.mark.parametrize("kind", [EDMEulerScheduler, EDMDPMSolverMultistepScheduler, IPNDMScheduler])
+@pytest.mark.parametrize(
+    "kind", [EDMEulerScheduler, EDMDPMSolverMultistepScheduler, IPNDMScheduler]
+)
 def test_other_kinds_of_noise_levels_are_refused_in_one_line(kind: type[Any]) -> None:
     with pytest.raises(
         UserError, match=f"{kind.__name__} has no noise levels of a diffusion model"

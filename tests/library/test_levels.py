@@ -19,7 +19,8 @@ from tests.library.traces import traces
 
 SHARED = make_unet()
 ROUNDING = 5e-6
-"""Largest difference over the largest output: float32, a row embedded among many or alone (3e-7 measured)."""
+"""Largest difference over the largest output: float32, a row embedded among many or alone (3e-7
+measured)."""
 CONFIGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "plain": ({}, {}),
     "scale and shift": ({"resnet_time_scale_shift": "scale_shift"}, {}),
@@ -32,10 +33,14 @@ CONFIGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"text": (16,), "sizes": (6,)},
     ),
     "class embeddings": ({"num_class_embeds": 3}, {"classes": 3}),
-    "a time condition": ({"time_cond_proj_dim": 8, "time_embedding_act_fn": "silu"}, {"condition": (8,)}),
+    "a time condition": (
+        {"time_cond_proj_dim": 8, "time_embedding_act_fn": "silu"},
+        {"condition": (8,)},
+    ),
     "blocks that resize": (
         {
-            "down_block_types": ("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D") + ("DownBlock2D",),
+            "down_block_types": ("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D")
+            + ("DownBlock2D",),
             "up_block_types": ("UpBlock2D", "SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
             "mid_block_type": "UNetMidBlock2DSimpleCrossAttn",
             "resnet_skip_time_act": True,
@@ -63,7 +68,9 @@ def random_map(*shape: int, seed: int = 1) -> Tensor:
 
 def told(timesteps: Tensor, copies: int = 1) -> Tensor:
     """The timestep argument of a UNet in which every latent pixel has its own."""
-    return time_rows(timesteps, lambda rows: rows.float(), network="The network", copies=copies, picture=True)
+    return time_rows(
+        timesteps, lambda rows: rows.float(), network="The network", copies=copies, picture=True
+    )
 
 
 def further_arguments(batch: int, names: dict[str, Any]) -> dict[str, Any]:
@@ -71,8 +78,12 @@ def further_arguments(batch: int, names: dict[str, Any]) -> dict[str, Any]:
     arguments: dict[str, Any] = {}
     if "text" in names:
         arguments["added_cond_kwargs"] = {
-            "text_embeds": torch.randn((batch, *names["text"]), generator=generator, dtype=torch.float64),
-            "time_ids": torch.randint(0, 512, (batch, *names["sizes"]), generator=generator).double(),
+            "text_embeds": torch.randn(
+                (batch, *names["text"]), generator=generator, dtype=torch.float64
+            ),
+            "time_ids": torch.randint(
+                0, 512, (batch, *names["sizes"]), generator=generator
+            ).double(),
         }
     if "classes" in names:
         arguments["class_labels"] = torch.arange(batch) % names["classes"]
@@ -82,29 +93,42 @@ def further_arguments(batch: int, names: dict[str, Any]) -> dict[str, Any]:
     return arguments
 
 
-def embedding_of(unet: UNet2DConditionModel, t: Tensor, b: int, arguments: dict[str, Any]) -> Tensor:
+def embedding_of(
+    unet: UNet2DConditionModel, t: Tensor, b: int, arguments: dict[str, Any]
+) -> Tensor:
     """The (1, D) embedding of one pixel of sample b at timestep t."""
     condition = arguments.get("timestep_cond")
     frequencies = unet.time_proj(t[None]).to(unet.dtype)
-    embedding = unet.time_embedding(frequencies, None if condition is None else condition[b : b + 1])
+    embedding = unet.time_embedding(
+        frequencies, None if condition is None else condition[b : b + 1]
+    )
     if "class_labels" in arguments:
         embedding = embedding + unet.class_embedding(arguments["class_labels"][b : b + 1])
     if "added_cond_kwargs" in arguments:
         added = arguments["added_cond_kwargs"]
         sizes = unet.add_time_proj(added["time_ids"][b]).flatten().to(unet.dtype)
-        embedding = embedding + unet.add_embedding(torch.cat([added["text_embeds"][b], sizes])[None])
+        embedding = embedding + unet.add_embedding(
+            torch.cat([added["text_embeds"][b], sizes])[None]
+        )
     return embedding if unet.time_embed_act is None else unet.time_embed_act(embedding)
 
 
 def slow(
-    unet: UNet2DConditionModel, x: Tensor, text: Tensor, timesteps: Tensor, arguments: dict[str, Any]
+    unet: UNet2DConditionModel,
+    x: Tensor,
+    text: Tensor,
+    timesteps: Tensor,
+    arguments: dict[str, Any],
 ) -> Tensor:
-    """The same network, every pixel's embedding computed for itself inside blocks written out again."""
+    """The same network, every pixel's embedding computed for itself inside blocks written out
+    again."""
 
     def projected(block: ResnetBlock2D, like: Tensor) -> Tensor:
         """(B, C, h, w); the timestep of a coarser pixel is that of the top left one of its cell."""
         cell = 1
-        while -(-x.shape[-2] // cell) != like.shape[-2] or -(-x.shape[-1] // cell) != like.shape[-1]:
+        while (
+            -(-x.shape[-2] // cell) != like.shape[-2] or -(-x.shape[-1] // cell) != like.shape[-1]
+        ):
             cell *= 2
         out = like.new_empty(len(like), block.time_emb_proj.out_features, *like.shape[-2:])
         for b in range(len(like)):
@@ -206,7 +230,9 @@ def test_nothing_is_left_behind_not_even_by_an_exception(unet: UNet2DConditionMo
     before, expected = traces(unet), unet(x, 7, text).sample
     assert not torch.equal(unet(x, told(random_map(1, 16, 16)), text).sample, expected)
     for size in [(6, 6), (12, 16), (32, 16), (16, 24)]:
-        with pytest.raises(UserError, match=f"known for tokens {size[0]}x{size[1]}.*the network has 16x16"):
+        with pytest.raises(
+            UserError, match=f"known for tokens {size[0]}x{size[1]}.*the network has 16x16"
+        ):
             unet(x, told(random_map(1, *size)), text)
     assert traces(unet) == before
     assert torch.equal(unet(x, 7, text).sample, expected)
@@ -214,7 +240,11 @@ def test_nothing_is_left_behind_not_even_by_an_exception(unet: UNet2DConditionMo
 
 def test_rows_carry_gradients_as_a_scalar_timestep_does(unet: UNet2DConditionModel) -> None:
     x, text = inputs(2)
-    names = ["time_embedding.linear_1.weight", "mid_block.resnets.0.time_emb_proj.weight", "conv_in.weight"]
+    names = [
+        "time_embedding.linear_1.weight",
+        "mid_block.resnets.0.time_emb_proj.weight",
+        "conv_in.weight",
+    ]
     parameters = [unet.get_parameter(name) for name in names]
     timesteps = torch.tensor([40.0, 700.0]).double()[:, None, None].repeat(1, 16, 16)
 
@@ -234,7 +264,11 @@ def test_rows_carry_gradients_as_a_scalar_timestep_does(unet: UNet2DConditionMod
 def test_gradients_are_those_of_the_computation_pixel_by_pixel() -> None:
     unet = make_unet().double()
     x, text = (tensor.double() for tensor in inputs(1, 4, 8))
-    names = ["time_embedding.linear_1.weight", "up_blocks.1.resnets.0.time_emb_proj.weight", "conv_in.weight"]
+    names = [
+        "time_embedding.linear_1.weight",
+        "up_blocks.1.resnets.0.time_emb_proj.weight",
+        "conv_in.weight",
+    ]
     parameters = [unet.get_parameter(name) for name in names]
     timesteps = random_map(1, 4, 8)
     outputs = (unet(x, told(timesteps), text).sample, slow(unet, x, text, timesteps, {}))
@@ -254,8 +288,12 @@ def test_rows_that_would_be_mixed_are_refused() -> None:
 
 
 def test_as_many_text_as_image_tokens_are_refused() -> None:
-    with pytest.raises(UserError, match="6 text tokens and as many image tokens cannot be told apart"):
-        time_rows(random_map(1, 2, 3), Tensor.float, network="It", text=torch.zeros(1), text_length=6)
+    with pytest.raises(
+        UserError, match="6 text tokens and as many image tokens cannot be told apart"
+    ):
+        time_rows(
+            random_map(1, 2, 3), Tensor.float, network="It", text=torch.zeros(1), text_length=6
+        )
 
 
 @pytest.mark.parametrize("in_place", [False, True], ids=["wrapped", "in place"])
@@ -269,7 +307,9 @@ def test_a_compiled_network_is_an_error_and_never_a_wrong_picture(in_place: bool
     with pytest.raises(UserError, match="compiled by torch.compile"):
         check_uncompiled(unet, UNet())
     x, text = inputs(1)
-    with pytest.raises(Exception, match="compiled by torch.compile, which a timestep per pixel does not"):
+    with pytest.raises(
+        Exception, match="compiled by torch.compile, which a timestep per pixel does not"
+    ):
         unet(x, told(random_map(1, 16, 16)), text)
 
 

@@ -64,7 +64,9 @@ def as_kohya(weights: Weights) -> Weights:
     for name, weight in weights.items():
         layer, factor = name.removesuffix(".weight").split(".lora_")
         layer = layer.replace("unet.", "lora_unet_").replace("text_encoder.", "lora_te_text_model_")
-        renamed[f"{layer.replace('.', '_')}.lora_{'down' if factor == 'A' else 'up'}.weight"] = weight
+        renamed[f"{layer.replace('.', '_')}.lora_{'down' if factor == 'A' else 'up'}.weight"] = (
+            weight
+        )
         renamed[f"{layer.replace('.', '_')}.alpha"] = torch.tensor(1.0)
     return renamed
 
@@ -78,7 +80,8 @@ def test_lora_weights_in_every_notation_are_added_without_a_word(
         factors(pipe.text_encoder, "text_encoder.", ENCODER),
     )
     older = {
-        name.replace("lora_A", "lora.down").replace("lora_B", "lora.up"): each for name, each in unet.items()
+        name.replace("lora_A", "lora.down").replace("lora_B", "lora.up"): each
+        for name, each in unet.items()
     }
     for weights in (unet, {**unet, **encoder}, as_kohya({**unet, **encoder}), older):
         save_file(weights, tmp_path / "lora.safetensors")
@@ -91,11 +94,16 @@ def test_lora_weights_in_every_notation_are_added_without_a_word(
 def misfit(name: str) -> Weights:
     pipe = make_pipeline()
     good = factors(pipe.unet, "unet.", QUERY)
-    beyond = {key.replace("down_blocks.1", "down_blocks.7"): each.clone() for key, each in good.items()}
+    beyond = {
+        key.replace("down_blocks.1", "down_blocks.7"): each.clone() for key, each in good.items()
+    }
     cases: dict[str, Weights] = {
         "another prefix": factors(pipe.unet, "transformer.", QUERY),
         "no prefix": factors(pipe.unet, "", QUERY),
-        "an encoder that is not there": {**good, **factors(pipe.text_encoder, "text_encoder_2.", ENCODER)},
+        "an encoder that is not there": {
+            **good,
+            **factors(pipe.text_encoder, "text_encoder_2.", ENCODER),
+        },
         "a block that is not there": {**good, **beyond},
         "that block as kohya has it": as_kohya({**good, **beyond}),
         "a layer of the encoder that is not there": {
@@ -105,7 +113,9 @@ def misfit(name: str) -> Weights:
         },
         "half": {key: each for key, each in good.items() if "lora_A" in key},
         "half of a layer": dict(list(good.items())[:-1]),
-        "half as kohya has it": {key: each for key, each in as_kohya(good).items() if "lora_down" not in key},
+        "half as kohya has it": {
+            key: each for key, each in as_kohya(good).items() if "lora_down" not in key
+        },
         "a DoRA": {**as_kohya(good), "lora_unet_x.dora_scale": torch.ones(2)},
         "no LoRA": {"a.b": torch.ones(2)},
     }
@@ -131,9 +141,19 @@ def misfit(name: str) -> Weights:
         ("an encoder that is not there", r"belong nowhere .* \(text_encoder_2\."),
         ("a block that is not there", r"belong nowhere .* \(unet.down_blocks\.7\."),
         ("that block as kohya has it", r"belong nowhere .* \(unet.down_blocks\.7\."),
-        ("a layer of the encoder that is not there", r"2 of its \d+ weights belong nowhere .*layers\.7"),
-        ("half", r"has only one of the two factors of unet.*lora_A.weight.* and \d+ more; get a whole copy"),
-        ("half of a layer", r"has only one of the two factors of unet.*lora_A.weight; get a whole copy"),
+        (
+            "a layer of the encoder that is not there",
+            r"2 of its \d+ weights belong nowhere .*layers\.7",
+        ),
+        (
+            "half",
+            r"has only one of the two factors of unet.*lora_A.weight.* and \d+ more; "
+            "get a whole copy",
+        ),
+        (
+            "half of a layer",
+            r"has only one of the two factors of unet.*lora_A.weight; get a whole copy",
+        ),
         ("half as kohya has it", r"has only one of the two factors of lora_unet_"),
         ("a DoRA", r"is a DoRA, whose scales \(lora_unet_x.dora_scale\) diffusers leaves out"),
         ("no LoRA", "cannot be loaded"),

@@ -10,7 +10,16 @@ import torch
 from PIL import Image
 
 from asyndm.errors import UserError
-from asyndm.masks import DynamicMask, ExternalMask, GlobalMask, NoMask, Scene, StaticMask, binarise, read_grey
+from asyndm.masks import (
+    DynamicMask,
+    ExternalMask,
+    GlobalMask,
+    NoMask,
+    Scene,
+    StaticMask,
+    binarise,
+    read_grey,
+)
 
 
 def never() -> torch.Tensor:
@@ -61,7 +70,9 @@ def test_threshold_is_relative_to_the_mean_of_each_map() -> None:
 
 def test_overlap_goes_to_the_largest_concavity_ties_to_the_first() -> None:
     three = scene([[0.4, 0.7, 0.7]], (1, 4))
-    weights = torch.tensor([[1, 1, 0, 0], [0, 1, 1, 0], [0, 1, 1, 0]], dtype=torch.float64).view(1, 3, 1, 4)
+    weights = torch.tensor([[1, 1, 0, 0], [0, 1, 1, 0], [0, 1, 1, 0]], dtype=torch.float64).view(
+        1, 3, 1, 4
+    )
     expected = [[1, 0, 0, 0], [0, 1, 1, 0], [0, 0, 0, 0]]
     assert three.exclusive(weights).view(3, 4).tolist() == expected
     w, omega = three.owned(weights)
@@ -72,7 +83,9 @@ def test_maps_that_do_not_divide_the_latents_cover_them() -> None:
     maps = torch.zeros(1, 1, 3, 2)
     maps[0, 0, 2, 1] = 1
     weights = binarise(maps, 1.0, scene([[0.5]], (10, 6)))
-    assert weights.shape == (1, 1, 10, 6) and (weights[0, 0, 8:, 4:] == 1).all() and weights.sum() == 4
+    assert (
+        weights.shape == (1, 1, 10, 6) and (weights[0, 0, 8:, 4:] == 1).all() and weights.sum() == 4
+    )
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "bmp"])
@@ -107,7 +120,9 @@ def test_what_a_picture_leaves_transparent_is_not_on_the_curve() -> None:
     painted[1, 0, 3] = 51
     for mode in ("RGBA", "LA"):
         found = read_grey(Image.fromarray(painted).convert(mode))
-        assert torch.allclose(found, torch.tensor([[0, 0], [0.2, 1]], dtype=torch.float64), atol=0.01)
+        assert torch.allclose(
+            found, torch.tensor([[0, 0], [0.2, 1]], dtype=torch.float64), atol=0.01
+        )
 
 
 def test_wrong_external_masks_are_one_clear_line(tmp_path: Path) -> None:
@@ -138,7 +153,12 @@ def test_wrong_external_masks_are_one_clear_line(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=message) as caught:
             ExternalMask(source).initial(TWO, never)
         assert "\n" not in str(caught.value)
-    for array in (np.full((2, 2), 1.5), np.zeros((2, 2, 3)), np.array([[np.nan]]), np.zeros((0, 4))):
+    for array in (
+        np.full((2, 2), 1.5),
+        np.zeros((2, 2, 3)),
+        np.array([[np.nan]]),
+        np.zeros((0, 4)),
+    ):
         with pytest.raises(UserError, match="values in \\[0, 1\\]"):
             ExternalMask(array).initial(TWO, never)
     with pytest.raises(UserError, match="3 mask images were given for 2 images"):

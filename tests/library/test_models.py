@@ -29,7 +29,9 @@ from tests.pipelines.shared import PROMPT, Tiny
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A half-precision checkpoint with PNDM's config, as Stable Diffusion's are."""
     pipe = make_pipeline()
-    pipe.scheduler = PNDMScheduler(beta_schedule="scaled_linear", steps_offset=1, skip_prk_steps=True)
+    pipe.scheduler = PNDMScheduler(
+        beta_schedule="scaled_linear", steps_offset=1, skip_prk_steps=True
+    )
     path = tmp_path_factory.mktemp("checkpoint")
     pipe.to(torch.float16).save_pretrained(path)
     return path
@@ -46,7 +48,18 @@ def test_a_half_precision_folder_is_loaded_in_single_precision_on_the_cpu(folder
 
 
 LOADED = (
-    *("sdxl", "sd3", "sd35", "sd3_clips", "flux", "flux_schnell", "pixart_dpm", "sana_dpm", "qwen", "flux2"),
+    *(
+        "sdxl",
+        "sd3",
+        "sd35",
+        "sd3_clips",
+        "flux",
+        "flux_schnell",
+        "pixart_dpm",
+        "sana_dpm",
+        "qwen",
+        "flux2",
+    ),
     *("flux2_klein", "chroma", "auraflow", "cogview4", "lumina2", "zimage", "hunyuandit"),
 )
 
@@ -61,7 +74,9 @@ def positions(pipe: Any, tiny: Tiny) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("name", LOADED)
-def test_a_saved_pipeline_comes_back_and_is_known_without_its_weights(name: str, tmp_path: Path) -> None:
+def test_a_saved_pipeline_comes_back_and_is_known_without_its_weights(
+    name: str, tmp_path: Path
+) -> None:
     tiny = PIPELINES[name]
     pipe = tiny.build()
     pipe.save_pretrained(tmp_path)
@@ -122,7 +137,9 @@ def single_file(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_single_file_is_the_same_model(folder: Path, single_file: Path) -> None:
     wanted, made = load(folder, device="cpu"), load(single_file, config=folder, device="cpu")
-    assert type(made) is StableDiffusionPipeline and made.scheduler.config == wanted.scheduler.config
+    assert (
+        type(made) is StableDiffusionPipeline and made.scheduler.config == wanted.scheduler.config
+    )
     for part in ("unet", "vae", "text_encoder"):
         weights, same = getattr(wanted, part).state_dict(), getattr(made, part).state_dict()
         assert weights.keys() == same.keys()
@@ -131,14 +148,24 @@ def test_a_single_file_is_the_same_model(folder: Path, single_file: Path) -> Non
     assert picture_size(parts) == picture_size(made)
 
 
-def test_a_single_file_that_cannot_be_read_is_told(folder: Path, single_file: Path, tmp_path: Path) -> None:
+def test_a_single_file_that_cannot_be_read_is_told(
+    folder: Path, single_file: Path, tmp_path: Path
+) -> None:
     (tmp_path / "model.ckpt").write_bytes(b"code")
     (tmp_path / "broken.safetensors").write_bytes(b"no tensors")
     cases: list[tuple[Path, Path | str | None, str]] = [
         (single_file, None, "model 'stable-diffusion-v1-5/stable-diffusion-v1-5' cannot be loaded"),
-        (single_file, tmp_path, "has no model_index.json.*config=FOLDER says where its configs are"),
+        (
+            single_file,
+            tmp_path,
+            "has no model_index.json.*config=FOLDER says where its configs are",
+        ),
         (single_file, "nobody/no-such-model", "model 'nobody/no-such-model' cannot be loaded"),
-        (tmp_path / "model.ckpt", folder, "only .safetensors files are read, as others can hold code"),
+        (
+            tmp_path / "model.ckpt",
+            folder,
+            "only .safetensors files are read, as others can hold code",
+        ),
         (tmp_path / "broken.safetensors", None, "broken.safetensors' cannot be loaded"),
         (tmp_path / "absent.safetensors", folder, "there is no file"),
     ]
@@ -165,9 +192,13 @@ def test_a_variant_must_be_asked_for_and_be_there(folder: Path, tmp_path: Path) 
 
 def test_settings_that_save_memory(folder: Path) -> None:
     for offload in ("model", "sequential"):
-        with pytest.raises(UserError, match=f"offload={offload} moves weights between a GPU and the CPU"):
+        with pytest.raises(
+            UserError, match=f"offload={offload} moves weights between a GPU and the CPU"
+        ):
             load(folder, device="cpu", offload=offload)
-    with pytest.raises(UserError, match="offload must be one of none, model, sequential, got 'disk'"):
+    with pytest.raises(
+        UserError, match="offload must be one of none, model, sequential, got 'disk'"
+    ):
         load(folder, device="cpu", offload="disk")
     pipe = load(folder, device="cpu", vae_slicing=True, vae_tiling=True)
     assert pipe.vae.use_slicing and pipe.vae.use_tiling
@@ -211,8 +242,11 @@ def test_device_and_dtype_policy() -> None:
 def test_the_library_imports_lightly_and_without_the_laboratory() -> None:
     code = (
         "import sys; laboratory = ('hydra', 'omegaconf', 'wandb', 'pandas'); "
-        "sys.modules.update(dict.fromkeys(laboratory)); import asyndm; print('torch' in sys.modules); "
+        "sys.modules.update(dict.fromkeys(laboratory)); import asyndm; print('torch' in "
+        "sys.modules); "
         "[getattr(asyndm, name) for name in asyndm.__all__]"
     )
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    shown = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
     assert shown.strip() == "False"

@@ -77,7 +77,9 @@ BAD = {
 
 
 @pytest.mark.parametrize("message", BAD)
-def test_bad_input_is_refused_before_the_network_runs(pipe: StableDiffusionPipeline, message: str) -> None:
+def test_bad_input_is_refused_before_the_network_runs(
+    pipe: StableDiffusionPipeline, message: str
+) -> None:
     evaluations: list[int] = []
     handle = pipe.unet.register_forward_pre_hook(lambda module, args: evaluations.append(1))
     try:
@@ -94,7 +96,10 @@ def test_other_pipelines_and_schedulers_are_refused() -> None:
         asyndm.sample(object(), "a dog")
     pipe = make_pipeline()
     films = StableDiffusionPipeline(
-        **{**pipe.components, "unet": UNet3DConditionModel(sample_size=8, block_out_channels=(32,) * 4)},
+        **{
+            **pipe.components,
+            "unet": UNet3DConditionModel(sample_size=8, block_out_channels=(32,) * 4),
+        },
         requires_safety_checker=False,
     )
     with pytest.raises(
@@ -118,5 +123,7 @@ def test_compiled_networks_are_refused_with_the_remedy() -> None:
     pipe.unet = pipe.unet._orig_mod
     assert isinstance(inputs.check_pipeline(pipe), UNet)
     plain.mid_block.compile(backend="eager")
-    with pytest.raises(UserError, match="mid_block is compiled: the pipeline's network is compiled"):
+    with pytest.raises(
+        UserError, match="mid_block is compiled: the pipeline's network is compiled"
+    ):
         latents(pipe)

@@ -33,7 +33,8 @@ from tests.conftest import SD_SCHEDULER, make_pipeline
 from tests.library.traces import traces
 
 STOCK = 2e-6
-"""DM against the stock pipeline with noise: largest difference over the largest latent (1.4e-6 measured)."""
+"""DM against the stock pipeline with noise: largest difference over the largest latent (1.4e-6
+measured)."""
 COMPANY = 1e-5
 """An image alone against the same evaluated together with others, likewise (8e-7 measured)."""
 METHODS: list[Mask] = [NoMask(), GlobalMask(), DynamicMask(), StaticMask(), ExternalMask(np.eye(9))]
@@ -43,7 +44,9 @@ SUBJECTS = [["red dog"], ["rabbit", Subject("cat", 0.9), "dog"], ["cat"]]
 by_name = pytest.mark.parametrize("mask", METHODS, ids=lambda mask: mask.name)
 
 
-def latents(pipe: Any, prompt: Any = PROMPTS, subjects: Any = SUBJECTS, **settings: Any) -> torch.Tensor:
+def latents(
+    pipe: Any, prompt: Any = PROMPTS, subjects: Any = SUBJECTS, **settings: Any
+) -> torch.Tensor:
     settings = {
         "num_inference_steps": 4,
         "guidance_scale": 5.0,
@@ -66,7 +69,11 @@ def distance(a: torch.Tensor, b: torch.Tensor) -> float:
     "scheduler", [{}, {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}]
 )
 def test_dm_is_the_stock_pipeline(
-    pipe: StableDiffusionPipeline, steps: int, eta: float, guidance: float, scheduler: dict[str, Any]
+    pipe: StableDiffusionPipeline,
+    steps: int,
+    eta: float,
+    guidance: float,
+    scheduler: dict[str, Any],
 ) -> None:
     own = StableDiffusionPipeline(
         **{**pipe.components, "scheduler": DDIMScheduler(**SD_SCHEDULER, **scheduler)},
@@ -99,9 +106,15 @@ def test_dm_is_the_stock_pipeline(
 
 
 @pytest.mark.parametrize("negative", [None, "a cat"])
-def test_pictures_are_the_stock_pipelines(pipe: StableDiffusionPipeline, negative: str | None) -> None:
+def test_pictures_are_the_stock_pipelines(
+    pipe: StableDiffusionPipeline, negative: str | None
+) -> None:
     generator = torch.Generator().manual_seed(4)
-    settings: dict[str, Any] = {"num_inference_steps": 5, "guidance_scale": 3.0, "negative_prompt": negative}
+    settings: dict[str, Any] = {
+        "num_inference_steps": 5,
+        "guidance_scale": 3.0,
+        "negative_prompt": negative,
+    }
     stock = pipe("a red dog", generator=generator, eta=1.0, **settings).images[0]
     ours = asyndm.sample(pipe, "a red dog", mask=NoMask(), seed=4, eta=1.0, **settings)[0]
     assert isinstance(ours, Image.Image) and ours.size == (32, 32)
@@ -110,7 +123,12 @@ def test_pictures_are_the_stock_pipelines(pipe: StableDiffusionPipeline, negativ
 
 def test_a_picture_the_safety_checker_flags_is_black_as_in_the_stock_pipeline() -> None:
     torch.manual_seed(0)
-    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    sizes = {
+        "hidden_size": 8,
+        "intermediate_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 1,
+    }
     checker = StableDiffusionSafetyChecker(
         CLIPConfig(
             text_config=sizes,
@@ -123,7 +141,9 @@ def test_a_picture_the_safety_checker_flags_is_black_as_in_the_stock_pipeline() 
     settings: dict[str, Any] = {"num_inference_steps": 2, "guidance_scale": 3.0}
     for threshold in (2.0, -2.0):  # of a cosine: never exceeded, always
         checker.concept_embeds_weights.fill_(threshold)
-        stock = pipe("a red dog", generator=torch.Generator().manual_seed(4), eta=1.0, **settings).images[0]
+        stock = pipe(
+            "a red dog", generator=torch.Generator().manual_seed(4), eta=1.0, **settings
+        ).images[0]
         ours = asyndm.sample(pipe, "a red dog", mask=NoMask(), seed=4, **settings)[0]
         assert (np.asarray(stock).max() == 0) == (threshold < 0)
         assert np.abs(np.asarray(ours, int) - np.asarray(stock, int)).max() <= 1
@@ -131,7 +151,9 @@ def test_a_picture_the_safety_checker_flags_is_black_as_in_the_stock_pipeline() 
 
 def test_a_textual_inversion_of_two_vectors_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     pipe = make_pipeline()
-    pipe.load_textual_inversion({"<toy>": torch.randn(2, 16, generator=torch.Generator().manual_seed(0))})
+    pipe.load_textual_inversion(
+        {"<toy>": torch.randn(2, 16, generator=torch.Generator().manual_seed(0))}
+    )
     prompts = ["a <toy> and a dog", "a dog"]
     stock = pipe(
         prompts,
@@ -143,7 +165,10 @@ def test_a_textual_inversion_of_two_vectors_is_read_once(monkeypatch: pytest.Mon
         output_type="latent",
     ).images
     settings: dict[str, Any] = {"num_inference_steps": 2, "negative_prompt": "<toy>"}
-    assert distance(latents(pipe, prompts, None, mask=NoMask(), seed=[3, 3], **settings), stock) < COMPANY
+    assert (
+        distance(latents(pipe, prompts, None, mask=NoMask(), seed=[3, 3], **settings), stock)
+        < COMPANY
+    )
 
     read: list[Any] = []
     attention = UNet.attention
@@ -155,7 +180,10 @@ def test_a_textual_inversion_of_two_vectors_is_read_once(monkeypatch: pytest.Mon
     monkeypatch.setattr(UNet, "attention", watched)
     latents(pipe, prompts, [["<toy>", "dog"], ["dog"]], batch_invariant=False, **settings)
     ids = pipe.tokenizer(pipe.maybe_convert_prompt(prompts[0], pipe.tokenizer))["input_ids"]
-    words = [[pipe.tokenizer.convert_ids_to_tokens(ids[i]) for i in positions] for positions in read[-1][0]]
+    words = [
+        [pipe.tokenizer.convert_ids_to_tokens(ids[i]) for i in positions]
+        for positions in read[-1][0]
+    ]
     assert words == [["<toy>", "<toy>_1"], ["dog</w>"]]
 
 
@@ -176,7 +204,8 @@ def test_output_types(pipe: StableDiffusionPipeline) -> None:
 def test_an_image_depends_on_neither_batch_size_nor_order(
     pipe: StableDiffusionPipeline, mask: Mask, guidance: float, threads: int
 ) -> None:
-    """To the bit one by one; within rounding together (torch takes other convolutions for 16 rows and more)."""
+    """To the bit one by one; within rounding together (torch takes other convolutions for 16 rows
+    and more)."""
     settings: dict[str, Any] = {"mask": mask, "guidance_scale": guidance}
     prompts, subjects, seeds = PROMPTS * 3, SUBJECTS * 3, list(range(9))
     usual = torch.get_num_threads()
@@ -184,7 +213,9 @@ def test_an_image_depends_on_neither_batch_size_nor_order(
     try:
         many = latents(pipe, prompts, subjects, seed=seeds, **settings)
         backwards = latents(pipe, prompts[::-1], subjects[::-1], seed=seeds[::-1], **settings)
-        alone = [latents(pipe, prompts[i], subjects[i], seed=seeds[i], **settings)[0] for i in range(3)]
+        alone = [
+            latents(pipe, prompts[i], subjects[i], seed=seeds[i], **settings)[0] for i in range(3)
+        ]
         together = latents(pipe, prompts, subjects, seed=seeds, batch_invariant=False, **settings)
     finally:
         torch.set_num_threads(usual)
@@ -198,12 +229,16 @@ def test_a_single_seed_counts_over_the_images_of_one_prompt(pipe: StableDiffusio
     counted = latents(pipe, prompts, None, mask=NoMask(), seed=10)
     assert torch.equal(counted, latents(pipe, prompts, None, mask=NoMask(), seed=[10, 10, 11]))
     assert torch.equal(counted, latents(pipe, prompts, None, mask=NoMask(), seed=np.int64(10)))
-    assert torch.equal(counted, latents(pipe, prompts, None, mask=NoMask(), seed=np.array([10, 10, 11])))
+    assert torch.equal(
+        counted, latents(pipe, prompts, None, mask=NoMask(), seed=np.array([10, 10, 11]))
+    )
     assert not torch.allclose(counted[0], counted[2])
 
 
 @by_name
-def test_methods_differ_from_dm_exactly_as_they_should(pipe: StableDiffusionPipeline, mask: Mask) -> None:
+def test_methods_differ_from_dm_exactly_as_they_should(
+    pipe: StableDiffusionPipeline, mask: Mask
+) -> None:
     dm = latents(pipe, mask=NoMask())
     assert torch.equal(latents(pipe, mask=mask), latents(pipe, mask=mask))
     flat = latents(pipe, [PROMPTS[0]], [["dog"]], mask=mask, curve=Quadratic(0.0))
@@ -213,7 +248,9 @@ def test_methods_differ_from_dm_exactly_as_they_should(pipe: StableDiffusionPipe
 
 @pytest.mark.parametrize("size", [(32, 64), (48, 24), (8, 16)])
 @by_name
-def test_any_size_the_network_takes(pipe: StableDiffusionPipeline, mask: Mask, size: tuple[int, int]) -> None:
+def test_any_size_the_network_takes(
+    pipe: StableDiffusionPipeline, mask: Mask, size: tuple[int, int]
+) -> None:
     result = latents(pipe, height=size[0], width=size[1], mask=mask)
     assert result.shape == (3, 4, size[0] // 2, size[1] // 2) and torch.isfinite(result).all()
 
@@ -251,7 +288,9 @@ def test_an_external_mask_puts_its_own_pixels_on_the_curve(pipe: StableDiffusion
     grey[:, 8:] = 1.0
     grey[:, :2] = 0.5
     records: list[StepRecord] = []
-    latents(pipe, "a dog", None, mask=ExternalMask(grey), curve=Quadratic(0.6), callback=records.append)
+    latents(
+        pipe, "a dog", None, mask=ExternalMask(grey), curve=Quadratic(0.6), callback=records.append
+    )
     t = records[1].timesteps[0, 0]
     assert torch.equal(records[1].weights[0, 0, 0], grey[0].double())
     line, curve = 501.0, 501 + 0.6 * 1000 / 16 * 2 * 2
@@ -289,7 +328,8 @@ class HostReads(TorchDispatchMode):
 def test_a_step_waits_for_the_device_once_to_count_its_timesteps(
     pipe: StableDiffusionPipeline, mask: Mask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From one step to the next, of every call of the pipeline, the rehearsal of the static mask among them."""
+    """From one step to the next, of every call of the pipeline, the rehearsal of the static mask
+    among them."""
     steps, loops = 0, 0
     step, begin = AsynchronousScheduler.step, AsynchronousScheduler.begin
     with HostReads() as reads:
@@ -320,12 +360,19 @@ def test_a_step_waits_for_the_device_once_to_count_its_timesteps(
 def test_the_pipeline_is_untouched_even_by_an_exception() -> None:
     pipe = make_pipeline()
     pipe.scheduler = PNDMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", skip_prk_steps=True, steps_offset=1
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        skip_prk_steps=True,
+        steps_offset=1,
     )
 
     def stock() -> torch.Tensor:
         made: torch.Tensor = pipe(
-            "a dog", num_inference_steps=4, generator=torch.Generator().manual_seed(0), output_type="latent"
+            "a dog",
+            num_inference_steps=4,
+            generator=torch.Generator().manual_seed(0),
+            output_type="latent",
         ).images
         return made
 

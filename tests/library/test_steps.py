@@ -49,7 +49,9 @@ def at(ladder: Ladder, rungs: Tensor) -> Level:
 
 def everywhere(ladder: Ladder, rung: float) -> Level:
     """One rung for all pixels; the clean end below the last."""
-    return ladder.clean if rung < 0 else at(ladder, torch.full(GRID, float(rung), dtype=torch.float64))
+    return (
+        ladder.clean if rung < 0 else at(ladder, torch.full(GRID, float(rung), dtype=torch.float64))
+    )
 
 
 @pytest.mark.parametrize("prediction_type", DIFFUSION)
@@ -67,8 +69,8 @@ def everywhere(ladder: Ladder, rung: float) -> Level:
 def test_one_level_everywhere_is_the_schedulers_own_step(
     prediction_type: str, eta: float, extra: dict[str, Any]
 ) -> None:
-    """Without noise to the bit. With noise as it is in float64: in float32 the scheduler's own small differences of
-    large numbers lose 2e-5 where x₀ is predicted."""
+    """Without noise to the bit. With noise as it is in float64: in float32 the scheduler's own
+    small differences of large numbers lose 2e-5 where x₀ is predicted."""
     scheduler = DDIMScheduler(**{**SD_SCHEDULER, **extra, "prediction_type": prediction_type})
     ladder, prediction = ladder_of(scheduler, 10), Prediction.of(scheduler)
     x, output, noise = normal(0), normal(1), normal(2) if eta > 0 else None
@@ -86,7 +88,11 @@ def test_one_level_everywhere_is_the_schedulers_own_step(
 
 @pytest.mark.parametrize(
     ("config", "arguments"),
-    [({}, {}), ({"shift": 3.0}, {}), ({"use_dynamic_shifting": True, "shift_terminal": 0.02}, {"mu": 0.7})],
+    [
+        ({}, {}),
+        ({"shift": 3.0}, {}),
+        ({"use_dynamic_shifting": True, "shift_terminal": 0.02}, {"mu": 0.7}),
+    ],
     ids=["plain", "shifted", "shifted by size"],
 )
 def test_one_level_everywhere_is_the_flow_schedulers_own_step_to_the_bit(
@@ -108,8 +114,9 @@ def test_one_level_everywhere_is_the_flow_schedulers_own_step_to_the_bit(
 @pytest.mark.parametrize("eta", [0.3, 1.0])
 @pytest.mark.parametrize("kind", ["flow", "diffusion"])
 def test_noise_makes_the_step_a_draw_from_the_posterior(kind: str, eta: float) -> None:
-    """Of x' given x and x₀, where x is x' scaled and noised on: conditioning of two Gaussians, written out. A smaller
-    η has η² of its variance, and whatever η, x' has the distribution of its level."""
+    """Of x' given x and x₀, where x is x' scaled and noised on: conditioning of two Gaussians,
+    written out. A smaller η has η² of its variance, and whatever η, x' has the distribution of its
+    level."""
     ladder = ladder_of(FlowMatchEulerDiscreteScheduler()) if kind == "flow" else discrete_ladder()
     prediction = Prediction(FLOW if kind == "flow" else "epsilon")
     rungs = torch.randint(2, 1000, GRID, generator=torch.Generator().manual_seed(0)).double()
@@ -128,10 +135,15 @@ def test_noise_makes_the_step_a_draw_from_the_posterior(kind: str, eta: float) -
     def taken(noise: Tensor) -> Tensor:
         return step(x, output, now, then, eta=eta, noise=noise, prediction=prediction)[0].double()
 
-    mean, deviation = taken(torch.zeros(SHAPE)), taken(torch.ones(SHAPE)) - taken(torch.zeros(SHAPE))
+    mean, deviation = (
+        taken(torch.zeros(SHAPE)),
+        taken(torch.ones(SHAPE)) - taken(torch.zeros(SHAPE)),
+    )
     assert torch.allclose(deviation, eta * variance.sqrt().expand(SHAPE), rtol=1e-5, atol=1e-6)
     kept = (mean - alpha_next * x0) / epsilon
-    assert torch.allclose(kept**2 + deviation**2, (sigma_next**2).expand(SHAPE), rtol=1e-3, atol=1e-5)
+    assert torch.allclose(
+        kept**2 + deviation**2, (sigma_next**2).expand(SHAPE), rtol=1e-3, atol=1e-5
+    )
     if eta == 1:
         posterior = alpha_next * x0 + covariance / sigma**2 * (x - alpha * x0)
         assert torch.allclose(mean, posterior, rtol=1e-5, atol=5e-6)

@@ -62,7 +62,9 @@ def pieces(tokenizer: Any, prompt: str, positions: list[int]) -> list[str]:
         ("red dog", ["red", "dog"]),
     ],
 )
-def test_all_pieces_by_offsets_fast_and_slow(wordpiece: Any, subject: str, expected: list[str]) -> None:
+def test_all_pieces_by_offsets_fast_and_slow(
+    wordpiece: Any, subject: str, expected: list[str]
+) -> None:
     prompt = "A red  dog, dogs and a RABBIT-red car"
     wordpiece.model_max_length = 77
     assert pieces(wordpiece, prompt, locate(wordpiece, prompt, [subject])[0]) == expected
@@ -76,7 +78,11 @@ def test_clip_pieces_and_positions() -> None:
 
 def test_repeated_words(wordpiece: Any) -> None:
     prompt = "a dog and a red dog"
-    assert locate(wordpiece, prompt, ["dog", "dog#2", Subject("a", occurrence=2)]) == [[2], [6], [4]]
+    assert locate(wordpiece, prompt, ["dog", "dog#2", Subject("a", occurrence=2)]) == [
+        [2],
+        [6],
+        [4],
+    ]
     with pytest.raises(UserError, match=r"'dog' occurs 2 time\(s\).*occurrence 3"):
         locate(wordpiece, prompt, ["dog#3"])
 
@@ -91,7 +97,9 @@ def test_a_subject_beyond_the_limit_is_refused(wordpiece: Any) -> None:
     prompt = "a red dog and a red car and a rabbit"
     assert locate(wordpiece, prompt, ["car"], limit=12) == [[7]]
     assert locate(wordpiece, prompt, ["rabbit"]) == [[10, 11]]
-    with pytest.raises(UserError, match="'rabbit' lies beyond the 12 tokens the text encoder reads"):
+    with pytest.raises(
+        UserError, match="'rabbit' lies beyond the 12 tokens the text encoder reads"
+    ):
         locate(wordpiece, prompt, ["rabbit"], limit=12)
     assert locate(wordpiece, prompt, ["rabbit"], limit=13) == [[10, 11]]
     tokenizer = make_tokenizer()
@@ -226,7 +234,15 @@ def make_t5() -> T5Tokenizer:
 
 def make_qwen() -> Qwen2Tokenizer:
     """Byte-level: a letter may be several tokens, and the space before a word belongs to it."""
-    merges = [("d", "o"), ("do", "g"), ("Ġ", "dog"), ("Ġ", "r"), ("Ġr", "e"), ("Ġre", "d"), ("Ã", "©")]
+    merges = [
+        ("d", "o"),
+        ("do", "g"),
+        ("Ġ", "dog"),
+        ("Ġ", "r"),
+        ("Ġr", "e"),
+        ("Ġre", "d"),
+        ("Ã", "©"),
+    ]
     pieces = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *map("".join, merges)]
     vocabulary = {piece: number for number, piece in enumerate(pieces)}
     chat = ["<|im_start|>", "<|im_end|>"]
@@ -238,7 +254,9 @@ def make_gemma() -> GemmaTokenizer:
     merges = [("d", "o"), ("do", "g"), ("▁", "dog"), ("r", "e"), ("re", "d")]
     special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", *(f"<0x{i:02X}>" for i in range(256))]
     pieces = [*special, *"▁abcdegnorst:猫在é", *map("".join, merges)]
-    return GemmaTokenizer(vocab={piece: number for number, piece in enumerate(pieces)}, merges=merges)
+    return GemmaTokenizer(
+        vocab={piece: number for number, piece in enumerate(pieces)}, merges=merges
+    )
 
 
 @pytest.mark.parametrize(
@@ -319,9 +337,13 @@ def test_a_prompt_of_which_no_subject_is_in_reach_is_refused_and_so_is_a_wish() 
 def test_positions_are_mapped_to_those_the_network_attends_to() -> None:
     prompt, subjects = "a dog, a red dog", ["dog", Subject("red dog", required=False)]
     dropped = {2: 0, 3: 1, 6: 4}.get
-    with pytest.warns(UserWarning, match="left out 'red dog': beyond the tokens the text encoder reads"):
+    with pytest.warns(
+        UserWarning, match="left out 'red dog': beyond the tokens the text encoder reads"
+    ):
         assert within_reach(prompt, subjects, [[2, 3], [6, 7]], dropped) == [[0, 1], []]
     assert within_reach(prompt, subjects, [[2, 3], []], dropped) == [[0, 1], []]
     assert within_reach(prompt, subjects, [[2], [3, 6]], dropped) == [[0], [1, 4]]
-    with pytest.raises(UserError, match="'dog' lies beyond the tokens the text encoder reads: shorten"):
+    with pytest.raises(
+        UserError, match="'dog' lies beyond the tokens the text encoder reads: shorten"
+    ):
         within_reach(prompt, subjects, [[7], [6]], dropped)

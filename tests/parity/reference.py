@@ -1,7 +1,7 @@
 """A folder of numbers recorded from the method's reference implementation.
 
-cases.json describes the networks, the scheduler and every case; the safetensors beside it hold the tensors. Read
-that file for their shapes. Nothing about a particular folder is known here.
+cases.json describes the networks, the scheduler and every case; the safetensors beside it hold the
+tensors. Read that file for their shapes. Nothing about a particular folder is known here.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from torch import Tensor
 from asyndm.curves import Curve, Exponential, PiecewiseLinear, Quadratic
 
 TIMESTEPS = 1e-3
-"""Agreement of one update's float timesteps, and the distance from a half within which either rounding is right."""
+"""Agreement of one update's float timesteps, and the distance from a half within which either
+rounding is right."""
 DRIFT = 5e-3
 """What the reference's float32 state may gather over a whole trajectory (1.3e-3 was seen)."""
 
@@ -80,7 +81,8 @@ class Reference:
     @cached_property
     def inputs(self) -> dict[str, Tensor]:
         return {
-            name: tensor.float() for name, tensor in load_file(self.folder / "inputs.safetensors").items()
+            name: tensor.float()
+            for name, tensor in load_file(self.folder / "inputs.safetensors").items()
         }
 
     @cached_property
@@ -95,12 +97,15 @@ class Reference:
     def case(self, case_id: str) -> Case:
         settings = next(case for case in self.about["cases"] if case["id"] == case_id)
         own = {
-            key.rsplit(".", 1)[1]: t for key, t in self._tensors.items() if key.rsplit(".", 1)[0] == case_id
+            key.rsplit(".", 1)[1]: t
+            for key, t in self._tensors.items()
+            if key.rsplit(".", 1)[0] == case_id
         }
         return Case(settings, own)
 
     def pipe(self, name: str) -> StableDiffusionPipeline:
-        """A stock pipeline of one network, without what reads text; its autoencoder (of factor 8) is never used."""
+        """A stock pipeline of one network, without what reads text; its autoencoder (of factor 8)
+        is never used."""
         if name not in self._pipes:
             pipe = StableDiffusionPipeline(
                 vae=AutoencoderKL(
@@ -134,7 +139,9 @@ class Reference:
 
     def to_rungs(self, timesteps: Tensor, steps: int) -> Tensor:
         """Timesteps as places on the straight line of N steps: u = (t - t_end)/(T/N), float64."""
-        return (timesteps.double() - self.about["scheduler"]["steps_offset"]) / (self.train_timesteps / steps)
+        return (timesteps.double() - self.about["scheduler"]["steps_offset"]) / (
+            self.train_timesteps / steps
+        )
 
     def to_timesteps(self, rungs: Tensor, steps: int) -> Tensor:
         """The other way."""

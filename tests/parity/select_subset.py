@@ -1,8 +1,10 @@
-"""How tests/parity/data was made from a complete folder: python -m tests.parity.select_subset COMPLETE_FOLDER
+"""How tests/parity/data was made from a complete folder: python -m tests.parity.select_subset
+COMPLETE_FOLDER
 
-Kept, in the same format: all of curves.json; of every mode, curve, number of subjects and η at least one 5-step case,
-with the full final latents of one; a 10-step case without noise whose timesteps meet ties; the second network's
-case with its latents and attention maps of every step; the noise of the first 5 steps.
+Kept, in the same format: all of curves.json; of every mode, curve, number of subjects and η at
+least one 5-step case, with the full final latents of one; a 10-step case without noise whose
+timesteps meet ties; the second network's case with its latents and attention maps of every step;
+the noise of the first 5 steps.
 """
 
 from __future__ import annotations

@@ -1,12 +1,14 @@
-"""Whole runs of every mode through a stock pipeline, against the reference: timestep maps, masks, latents.
+"""Whole runs of every mode through a stock pipeline, against the reference: timestep maps, masks,
+latents.
 
-What agreement means: the float timesteps after one update, from the recorded ones before it, within 1e-3; those of a
-whole trajectory, over which the reference's float32 state drifts, within 5e-3; rounded ones equal, except where the
-recorded float lies within 1e-3 of a half: either rounding is right there, and the case is driven by the recorded maps
-from that step on (two of the 40 recorded cases are, both of 10 steps). Masks equal to the pixel; latents within 1e-5 of
-the case's largest absolute value. Two differences of rule are known and followed where a folder shows them: before the
-first attention map the reference gives all pixels to the subject of largest token index, and its synchronous grid is
-its own where N does not divide T.
+What agreement means: the float timesteps after one update, from the recorded ones before it, within
+1e-3; those of a whole trajectory, over which the reference's float32 state drifts, within 5e-3;
+rounded ones equal, except where the recorded float lies within 1e-3 of a half: either rounding is
+right there, and the case is driven by the recorded maps from that step on (two of the 40 recorded
+cases are, both of 10 steps). Masks equal to the pixel; latents within 1e-5 of the case's largest
+absolute value. Two differences of rule are known and followed where a folder shows them: before the
+first attention map the reference gives all pixels to the subject of largest token index, and its
+synchronous grid is its own where N does not divide T.
 """
 
 from __future__ import annotations
@@ -30,9 +32,11 @@ LATENTS = 1e-5
 
 
 class Driven:
-    """The method's rule, checked against the recorded maps at every step, and driven by them where a tie rounds apart.
+    """The method's rule, checked against the recorded maps at every step, and driven by them where
+    a tie rounds apart.
 
-    An update is compared from the recorded state it starts at: the reference's own float32 drift is not ours.
+    An update is compared from the recorded state it starts at: the reference's own float32 drift is
+    not ours.
     """
 
     def __init__(self, reference: Reference, case: Case, method: Method, scene: Scene) -> None:
@@ -42,14 +46,18 @@ class Driven:
         self.largest_difference = 0.0
         self.ties = 0
 
-    def __call__(self, rungs: Tensor, remaining: int, num_inference_steps: int, weights: Tensor) -> Tensor:
+    def __call__(
+        self, rungs: Tensor, remaining: int, num_inference_steps: int, weights: Tensor
+    ) -> Tensor:
         N = num_inference_steps
         recorded = self._row(N - remaining)
         if self._own_grid:
             return self._reference.to_rungs(recorded, N)
         first = remaining == N
         start = (
-            torch.full_like(rungs, N) if first else self._reference.to_rungs(self._row(N - remaining - 1), N)
+            torch.full_like(rungs, N)
+            if first
+            else self._reference.to_rungs(self._row(N - remaining - 1), N)
         )
         difference = (self._moved(start, remaining, N, weights) - recorded).abs().max()
         self.largest_difference = max(self.largest_difference, float(difference))
@@ -57,7 +65,9 @@ class Driven:
         ours = self._moved(rungs, remaining, N, weights)
         assert (ours - recorded).abs().max() <= DRIFT
         different = ours.round() != recorded.round()
-        assert bool(near_half(recorded)[different].all()), "a timestep rounds differently without a tie"
+        assert bool(near_half(recorded)[different].all()), (
+            "a timestep rounds differently without a tie"
+        )
         self.ties += int(different.sum())
         return self._reference.to_rungs(torch.where(different, recorded, ours), N)
 
@@ -121,7 +131,11 @@ def scene_of(reference: Reference, method: Method) -> Scene:
 
 
 def run(
-    reference: Reference, case: Case, method: Method, callback: Callable[[StepRecord], None], read: bool
+    reference: Reference,
+    case: Case,
+    method: Method,
+    callback: Callable[[StepRecord], None],
+    read: bool,
 ) -> Tensor:
     """The stock pipeline's own call, with the recorded noise."""
     inputs, settings = reference.inputs, case.settings
@@ -233,5 +247,7 @@ def test_case(reference: Reference, case: Case) -> None:
     if "final" in tensors:
         note("final", relative(final, tensors["final"], scale))
     note("final_absmax", abs(float(final.abs().max()) - scale) / scale)
-    print(case.id, f"timesteps {driven.largest_difference:.1e}, {driven.ties} ties,", *worst.items())
+    print(
+        case.id, f"timesteps {driven.largest_difference:.1e}, {driven.ties} ties,", *worst.items()
+    )
     assert all(difference <= LATENTS for difference in worst.values()), worst

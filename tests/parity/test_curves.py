@@ -63,7 +63,8 @@ def test_trajectories_that_change_between_subjects_and_background(reference: Ref
     for recorded in reference.curves["switching"]:
         subject = CURVES[recorded["curve"]]()
         plan: Plan = [
-            (subject, recorded["k"][who - 1]) if who else (Linear(), 0.0) for who in recorded["plan"]
+            (subject, recorded["k"][who - 1]) if who else (Linear(), 0.0)
+            for who in recorded["plan"]
         ]
         check_walk(reference, plan, recorded)
 

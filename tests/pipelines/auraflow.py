@@ -48,7 +48,8 @@ def make_auraflow(seed: int = 0) -> AuraFlowPipeline:
     return finish(
         pipe,
         seed,
-        LOUDER | {"attn.to_out": 3.0, "add_v_proj": 4.0, "norm1.linear": 1.0, ".ff": 0.5, "proj_out": 0.2},
+        LOUDER
+        | {"attn.to_out": 3.0, "add_v_proj": 4.0, "norm1.linear": 1.0, ".ff": 0.5, "proj_out": 0.2},
     )
 
 

@@ -1,11 +1,19 @@
-"""Tiny Chroma: FLUX.1 without CLIP and guidance embedding; text is masked after its first padding token."""
+"""Tiny Chroma: FLUX.1 without CLIP and guidance embedding; text is masked after its first padding
+token."""
 
 from __future__ import annotations
 
 import torch
 from diffusers import ChromaPipeline, ChromaTransformer2DModel, FlowMatchEulerDiscreteScheduler
 
-from tests.pipelines.shared import LOUDER, Tiny, finish, make_autoencoder, make_t5, make_t5_tokenizer
+from tests.pipelines.shared import (
+    LOUDER,
+    Tiny,
+    finish,
+    make_autoencoder,
+    make_t5,
+    make_t5_tokenizer,
+)
 
 
 def make_chroma(seed: int = 0) -> ChromaPipeline:

@@ -64,7 +64,9 @@ def make_cogview4(seed: int = 0) -> CogView4Pipeline:
         text_encoder=make_glm(tokenizer),
         vae=make_autoencoder(),
         transformer=transformer,
-        scheduler=FlowMatchEulerDiscreteScheduler(base_shift=0.25, max_shift=0.75, use_dynamic_shifting=True),
+        scheduler=FlowMatchEulerDiscreteScheduler(
+            base_shift=0.25, max_shift=0.75, use_dynamic_shifting=True
+        ),
     )
     return finish(pipe, seed)
 

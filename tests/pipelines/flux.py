@@ -61,7 +61,8 @@ def parts(seed: int = 0, scheduler: dict[str, Any] = DEV, **transformer: Any) ->
 
 
 def make_flux(seed: int = 0) -> FluxPipeline:
-    """As dev: the guidance scale is told to the network, the shift depends on the picture's size."""
+    """As dev: the guidance scale is told to the network, the shift depends on the picture's
+    size."""
     return finish(FluxPipeline(**parts(seed)), seed)
 
 
@@ -94,7 +95,8 @@ FLUX = {
     "flux_schnell": Tiny(make_flux_schnell, {**TEXT, "guidance_scale": 0.0}),
     "flux_img2img": Tiny(make_flux_img2img, {**TEXT, "image": picture(), "strength": 0.8}),
     "flux_inpaint": Tiny(
-        make_flux_inpaint, {**TEXT, "image": picture(), "mask_image": right_half(), "strength": 0.99}
+        make_flux_inpaint,
+        {**TEXT, "image": picture(), "mask_image": right_half(), "strength": 0.99},
     ),
     "flux_fill": Tiny(make_flux_fill, {**TEXT, "image": picture(), "mask_image": right_half()}),
     "flux_controlnet": Tiny(make_flux_controlnet, {**TEXT, "control_image": picture()}),

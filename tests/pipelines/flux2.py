@@ -1,4 +1,5 @@
-"""Tiny FLUX.2: dev, which Mistral reads after a system message, and klein, which Qwen3 reads in its chat template."""
+"""Tiny FLUX.2: dev, which Mistral reads after a system message, and klein, which Qwen3 reads in its
+chat template."""
 
 from __future__ import annotations
 
@@ -46,7 +47,8 @@ KLEIN = {"max_sequence_length": 40, "text_encoder_out_layers": LAYERS}
 
 
 def make_mistral_tokenizer() -> PreTrainedTokenizerFast:
-    """Pads on the left, so that the prompt's words stand at the end; a word of WORDS is one token."""
+    """Pads on the left, so that the prompt's words stand at the end; a word of WORDS is one
+    token."""
     words = [word.strip(".,") for word in SYSTEM_MESSAGE.split()]
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=bytes_tokenizer([*words, *WORDS], SPECIAL),
@@ -60,8 +62,15 @@ def make_mistral_tokenizer() -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def make_mistral(tokenizer: PreTrainedTokenizerFast, width: int = 16) -> Mistral3ForConditionalGeneration:
-    sizes = {"hidden_size": width, "intermediate_size": width, "num_attention_heads": 2, "head_dim": 8}
+def make_mistral(
+    tokenizer: PreTrainedTokenizerFast, width: int = 16
+) -> Mistral3ForConditionalGeneration:
+    sizes = {
+        "hidden_size": width,
+        "intermediate_size": width,
+        "num_attention_heads": 2,
+        "head_dim": 8,
+    }
     text = {
         **sizes,
         "model_type": "mistral",
@@ -69,7 +78,13 @@ def make_mistral(tokenizer: PreTrainedTokenizerFast, width: int = 16) -> Mistral
         "num_hidden_layers": 3,
         "num_key_value_heads": 1,
     }
-    vision = {**sizes, "model_type": "pixtral", "num_hidden_layers": 1, "image_size": 28, "patch_size": 14}
+    vision = {
+        **sizes,
+        "model_type": "pixtral",
+        "num_hidden_layers": 1,
+        "image_size": 28,
+        "patch_size": 14,
+    }
     image = tokenizer.convert_tokens_to_ids("[IMG]")
     config = Mistral3Config(text_config=text, vision_config=vision, image_token_index=image)
     return Mistral3ForConditionalGeneration(config)
@@ -116,7 +131,9 @@ def make_flux2_klein(seed: int = 0) -> Flux2KleinPipeline:
     tokenizer = make_qwen_tokenizer()
     tokenizer.chat_template = CHAT
     encoder = Qwen3ForCausalLM(qwen3_config(tokenizer, layers=3))
-    pipe = Flux2KleinPipeline(**parts(guidance_embeds=False), text_encoder=encoder, tokenizer=tokenizer)
+    pipe = Flux2KleinPipeline(
+        **parts(guidance_embeds=False), text_encoder=encoder, tokenizer=tokenizer
+    )
     return finish(pipe, seed, LOUDER | {"modulation": 0.3})
 
 

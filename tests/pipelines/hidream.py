@@ -1,9 +1,14 @@
-"""Tiny HiDream: T5 and Llama side by side after the image; Llama's layers each join a block of their own."""
+"""Tiny HiDream: T5 and Llama side by side after the image; Llama's layers each join a block of
+their own."""
 
 from __future__ import annotations
 
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, HiDreamImagePipeline, HiDreamImageTransformer2DModel
+from diffusers import (
+    FlowMatchEulerDiscreteScheduler,
+    HiDreamImagePipeline,
+    HiDreamImageTransformer2DModel,
+)
 from tokenizers import processors
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 

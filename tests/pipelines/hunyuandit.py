@@ -16,7 +16,9 @@ def make_bert_tokenizer() -> BertTokenizer:
     letters = [*string.ascii_lowercase, *string.digits]
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *string.punctuation, *letters]
     pieces += [*("##" + letter for letter in letters), *WORDS]
-    return BertTokenizer(vocab={piece: number for number, piece in enumerate(dict.fromkeys(pieces))})
+    return BertTokenizer(
+        vocab={piece: number for number, piece in enumerate(dict.fromkeys(pieces))}
+    )
 
 
 def make_bert(tokenizer: BertTokenizer, width: int = 24) -> BertModel:
@@ -48,7 +50,12 @@ def make_hunyuandit(seed: int = 0) -> HunyuanDiTPipeline:
         pooled_projection_dim=16,
         activation_fn="gelu-approximate",
     )
-    noise = {"beta_start": 0.00085, "beta_end": 0.018, "beta_schedule": "scaled_linear", "steps_offset": 1}
+    noise = {
+        "beta_start": 0.00085,
+        "beta_end": 0.018,
+        "beta_schedule": "scaled_linear",
+        "steps_offset": 1,
+    }
     pipe = HunyuanDiTPipeline(
         vae=make_autoencoder(),
         text_encoder=make_bert(first),

@@ -1,4 +1,5 @@
-"""Tiny PixArt: Sigma with DDIM and DPM-Solver, and Alpha, whose network is told the picture's size."""
+"""Tiny PixArt: Sigma with DDIM and DPM-Solver, and Alpha, whose network is told the picture's
+size."""
 
 from __future__ import annotations
 
@@ -58,7 +59,9 @@ def make_pixart_dpm(seed: int = 0) -> PixArtSigmaPipeline:
 
 def make_pixart_alpha(seed: int = 0) -> PixArtAlphaPipeline:
     """As the 1024 model, which is known by its sample size."""
-    return finish(PixArtAlphaPipeline(**parts(seed, sample_size=128, use_additional_conditions=True)), seed)
+    return finish(
+        PixArtAlphaPipeline(**parts(seed, sample_size=128, use_additional_conditions=True)), seed
+    )
 
 
 PIXART = {

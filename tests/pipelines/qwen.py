@@ -1,4 +1,5 @@
-"""Tiny Qwen-Image: a chat model for text encoder, whose template is 34 tokens long before the prompt."""
+"""Tiny Qwen-Image: a chat model for text encoder, whose template is 34 tokens long before the
+prompt."""
 
 from __future__ import annotations
 
@@ -40,10 +41,14 @@ CALL = {"negative_prompt": " ", "true_cfg_scale": 4.0}
 def make_qwen_tokenizer() -> Qwen2Tokenizer:
     """Bytes for pieces; a word of the template or of WORDS is one token."""
     vocabulary, merges = byte_pairs((*TEMPLATE, *WORDS), SPECIAL)
-    return Qwen2Tokenizer(vocab=vocabulary, merges=merges, additional_special_tokens=list(SPECIAL[1:]))
+    return Qwen2Tokenizer(
+        vocab=vocabulary, merges=merges, additional_special_tokens=list(SPECIAL[1:])
+    )
 
 
-def make_qwen_encoder(tokenizer: Qwen2Tokenizer, width: int = 16) -> Qwen2_5_VLForConditionalGeneration:
+def make_qwen_encoder(
+    tokenizer: Qwen2Tokenizer, width: int = 16
+) -> Qwen2_5_VLForConditionalGeneration:
     text = {
         "vocab_size": len(tokenizer),
         "hidden_size": width,
@@ -51,7 +56,11 @@ def make_qwen_encoder(tokenizer: Qwen2Tokenizer, width: int = 16) -> Qwen2_5_VLF
         "num_hidden_layers": 2,
         "num_attention_heads": 2,
         "num_key_value_heads": 1,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]},
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 10000.0,
+            "mrope_section": [1, 1, 2],
+        },
         "bos_token_id": None,
         "eos_token_id": tokenizer.eos_token_id,
     }
@@ -62,7 +71,9 @@ def make_qwen_encoder(tokenizer: Qwen2Tokenizer, width: int = 16) -> Qwen2_5_VLF
         "num_heads": 2,
         "out_hidden_size": width,
     }
-    return Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=vision))
+    return Qwen2_5_VLForConditionalGeneration(
+        Qwen2_5_VLConfig(text_config=text, vision_config=vision)
+    )
 
 
 def parts(seed: int = 0) -> dict[str, Any]:

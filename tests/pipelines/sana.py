@@ -1,4 +1,5 @@
-"""Tiny Sana: a language model for text encoder, an autoencoder of factor 16 (the real one has 32)."""
+"""Tiny Sana: a language model for text encoder, an autoencoder of factor 16 (the real one has
+32)."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ GAINS = LOUDER | {"attn2.to_out": 1.0, "attn2.to_q": 3.0, "conv2": 1.0}
 
 
 def make_gemma_tokenizer() -> GemmaTokenizer:
-    """Begins with <bos>; a word of WORDS is one token with the space before it, others are spelled."""
+    """Begins with <bos>; a word of WORDS is one token with the space before it, others are
+    spelled."""
     merges = merges_of("▁" + word for word in WORDS)
     characters = ["▁", "\n", *string.ascii_letters, *string.digits, *string.punctuation]
     pieces = [

@@ -1,4 +1,5 @@
-"""Variants of the tiny Stable Diffusion of ``conftest``: image to image, inpainting, ControlNet, PAG."""
+"""Variants of the tiny Stable Diffusion of ``conftest``: image to image, inpainting, ControlNet,
+PAG."""
 
 from __future__ import annotations
 
@@ -48,7 +49,9 @@ def make_sd_inpaint_nine(seed: int = 0) -> StableDiffusionInpaintPipeline:
 
 def make_sd_controlnet(seed: int = 0) -> StableDiffusionControlNetPipeline:
     pieces = parts(seed)
-    controlnet = ControlNetModel.from_unet(pieces["unet"], conditioning_embedding_out_channels=(8, 8))
+    controlnet = ControlNetModel.from_unet(
+        pieces["unet"], conditioning_embedding_out_channels=(8, 8)
+    )
     return finish(StableDiffusionControlNetPipeline(**pieces, controlnet=controlnet), seed)
 
 

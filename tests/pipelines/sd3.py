@@ -66,14 +66,16 @@ def make_sd3(seed: int = 0) -> StableDiffusion3Pipeline:
 def make_sd35(seed: int = 0) -> StableDiffusion3Pipeline:
     """As the medium model: the first block attends twice, queries and keys are normed."""
     return finish(
-        StableDiffusion3Pipeline(**parts(seed, dual_attention_layers=(0,), qk_norm="rms_norm")), seed
+        StableDiffusion3Pipeline(**parts(seed, dual_attention_layers=(0,), qk_norm="rms_norm")),
+        seed,
     )
 
 
 def make_sd3_clips(seed: int = 0) -> StableDiffusion3Pipeline:
     """Without T5: zeros in its place."""
     return finish(
-        StableDiffusion3Pipeline(**{**parts(seed), "text_encoder_3": None, "tokenizer_3": None}), seed
+        StableDiffusion3Pipeline(**{**parts(seed), "text_encoder_3": None, "tokenizer_3": None}),
+        seed,
     )
 
 

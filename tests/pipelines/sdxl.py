@@ -86,7 +86,9 @@ def make_sdxl_inpaint_nine(seed: int = 0) -> StableDiffusionXLInpaintPipeline:
 
 def make_sdxl_controlnet(seed: int = 0) -> StableDiffusionXLControlNetPipeline:
     pieces = parts(seed)
-    controlnet = ControlNetModel.from_unet(pieces["unet"], conditioning_embedding_out_channels=(8, 8, 8, 8))
+    controlnet = ControlNetModel.from_unet(
+        pieces["unet"], conditioning_embedding_out_channels=(8, 8, 8, 8)
+    )
     return finish(StableDiffusionXLControlNetPipeline(**pieces, controlnet=controlnet), seed)
 
 
@@ -95,9 +97,12 @@ def make_sdxl_pag(seed: int = 0) -> StableDiffusionXLPAGPipeline:
 
 
 def make_sdxl_refiner(seed: int = 0) -> StableDiffusionXLImg2ImgPipeline:
-    """The second tokenizer and encoder alone, and an aesthetic score; takes latents of ``make_sdxl`` as its image."""
+    """The second tokenizer and encoder alone, and an aesthetic score; takes latents of
+    ``make_sdxl`` as its image."""
     pieces = {**parts(seed, text=16, ids=5), "text_encoder": None, "tokenizer": None}
-    return finish(StableDiffusionXLImg2ImgPipeline(**pieces, requires_aesthetics_score=True), seed + 1)
+    return finish(
+        StableDiffusionXLImg2ImgPipeline(**pieces, requires_aesthetics_score=True), seed + 1
+    )
 
 
 IMG2IMG = {"image": picture(), "strength": 0.8}

@@ -1,4 +1,5 @@
-"""What the tiny pipelines share: random weights that matter, text encoders, an autoencoder, a picture to start from."""
+"""What the tiny pipelines share: random weights that matter, text encoders, an autoencoder, a
+picture to start from."""
 
 from __future__ import annotations
 
@@ -41,7 +42,8 @@ Module = TypeVar("Module", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Tiny:
-    """A builder, what its pipeline's call wants besides the prompt, the picture's size and the network's token grid."""
+    """A builder, what its pipeline's call wants besides the prompt, the picture's size and the
+    network's token grid."""
 
     build: Callable[..., Any]
     arguments: dict[str, Any] = field(default_factory=dict)
@@ -50,7 +52,11 @@ class Tiny:
     sized: bool = True  # whether the call takes height and width
 
     def run(
-        self, pipe: DiffusionPipeline, prompt: str | list[str] = PROMPT, seed: int = 0, **changes: Any
+        self,
+        pipe: DiffusionPipeline,
+        prompt: str | list[str] = PROMPT,
+        seed: int = 0,
+        **changes: Any,
     ) -> Any:
         """Pictures of five steps; ``changes`` go over the arguments."""
         torch.manual_seed(seed)  # SD3's ControlNet pipeline draws from it, whatever its generator
@@ -66,14 +72,17 @@ class Tiny:
 
 @torch.no_grad()
 def randomise(net: Module, seed: int = 0, louder: Mapping[str, float] = LOUDER) -> Module:
-    """Weights with some gain everywhere, zero-initialised layers and gates among them: nothing is idle."""
+    """Weights with some gain everywhere, zero-initialised layers and gates among them: nothing is
+    idle."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in net.named_parameters():
         noise = torch.randn(parameter.shape, generator=generator)
         if len(parameter) == parameter.numel():  # a norm's or a bias
             parameter.add_(0.2 * noise)
             continue
-        inputs = parameter[0].numel() if parameter.ndim != 3 else parameter.shape[-1]  # 3: learnt positions
+        inputs = (
+            parameter[0].numel() if parameter.ndim != 3 else parameter.shape[-1]
+        )  # 3: learnt positions
         gain = 1.5 * math.prod(factor for part, factor in louder.items() if part in name)
         parameter.copy_(noise * gain / inputs**0.5)
     return net.eval().requires_grad_(False)
@@ -116,7 +125,9 @@ def make_autoencoder(channels: int = 4, **changes: Any) -> AutoencoderKL:
     return AutoencoderKL(**{**config, **changes})
 
 
-def make_clip(tokenizer: CLIPTokenizer, projection: int | None = None, width: int = 16) -> nn.Module:
+def make_clip(
+    tokenizer: CLIPTokenizer, projection: int | None = None, width: int = 16
+) -> nn.Module:
     """Its text encoder; with a projection where its size is given."""
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
@@ -132,21 +143,26 @@ def make_clip(tokenizer: CLIPTokenizer, projection: int | None = None, width: in
 
 
 def make_second_tokenizer() -> CLIPTokenizer:
-    """As the second encoders of SDXL and SD3 have it: padding is not the end token, but a character of its own."""
+    """As the second encoders of SDXL and SD3 have it: padding is not the end token, but a character
+    of its own."""
     tokenizer = make_tokenizer()
     tokenizer.pad_token = "#"
     return tokenizer
 
 
 def merges_of(words: Iterable[str]) -> list[tuple[str, str]]:
-    """Rules of a byte-pair tokenizer that spell each word from its left: what no earlier word breaks is one token."""
-    return list(dict.fromkeys((word[:end], word[end]) for word in words for end in range(1, len(word))))
+    """Rules of a byte-pair tokenizer that spell each word from its left: what no earlier word
+    breaks is one token."""
+    return list(
+        dict.fromkeys((word[:end], word[end]) for word in words for end in range(1, len(word)))
+    )
 
 
 def byte_pairs(
     words: Iterable[str], special: Iterable[str] = ()
 ) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Vocabulary and rules over bytes: each word is one token, with a space before it and without."""
+    """Vocabulary and rules over bytes: each word is one token, with a space before it and
+    without."""
     known = dict.fromkeys(words)
     merges = merges_of([*("Ġ" + word for word in known), *known])
     pieces = ["Ġ", "Ċ", *string.ascii_letters, *string.digits, *string.punctuation]
@@ -164,7 +180,8 @@ def bytes_tokenizer(words: Iterable[str], special: Iterable[str]) -> Tokenizer:
 
 
 def make_t5_tokenizer() -> T5Tokenizer:
-    """Pieces as sentencepiece has them: 'dog' is one, 'carpet' two, 'rabbit' three with its lone space."""
+    """Pieces as sentencepiece has them: 'dog' is one, 'carpet' two, 'rabbit' three with its lone
+    space."""
     pieces = ["<pad>", "</s>", "<unk>"]
     scores = dict.fromkeys(pieces, 0.0)
     scores |= {

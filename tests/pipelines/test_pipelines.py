@@ -1,4 +1,5 @@
-"""Every builder's pipeline paints: what was asked for, the same twice, and something else for another prompt."""
+"""Every builder's pipeline paints: what was asked for, the same twice, and something else for
+another prompt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Tiny Z-Image: Qwen3 reads the prompt in its chat template; the network is told 1 - t, and image stands before text."""
+"""Tiny Z-Image: Qwen3 reads the prompt in its chat template; the network is told 1 - t, and image
+stands before text."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ from tests.pipelines.qwen import make_qwen_tokenizer
 from tests.pipelines.shared import Tiny, finish, make_autoencoder
 
 CHAT = (
-    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content "
+    "}}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 

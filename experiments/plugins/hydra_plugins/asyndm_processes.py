@@ -1,6 +1,8 @@
-"""``launcher=joblib``: jobs in processes of this machine, of which one can be killed and the others go on.
+"""``launcher=joblib``: jobs in processes of this machine, of which one can be killed and the others
+go on.
 
-Hydra takes launchers only from the package ``hydra_plugins``, whose parts may lie in several places.
+Hydra takes launchers only from the package ``hydra_plugins``, whose parts may lie in several
+places.
 """
 
 from __future__ import annotations
@@ -27,15 +29,16 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
+from asyndm.terminal import printable
 from evaluation.messages import describe
-from evaluation.terminal import printable
-from experiments.signals import FailedJob, JobFailed, Terminated
+from experiments.engine.signals import FailedJob, JobFailed, Terminated
 
 if TYPE_CHECKING:
     from joblib.externals.loky import ProcessPoolExecutor
 
 GRACE = 2.0
-"""Seconds that the processes have, when the sweep is stopped, to say so in the states of their runs."""
+"""Seconds that the processes have, when the sweep is stopped, to say so in the states of their
+runs."""
 THREADS = ("OMP", "MKL", "OPENBLAS", "BLIS", "NUMEXPR", "NUMBA")
 """Libraries whose ``..._NUM_THREADS`` says how many threads of the CPU a process takes."""
 Handler = Callable[[int, FrameType | None], Any]
@@ -43,10 +46,12 @@ Handler = Callable[[int, FrameType | None], Any]
 
 
 class Processes(Launcher):
-    """Keeps `n_jobs` processes, which do one job after the other; a model stays in its process for the next one.
+    """Keeps `n_jobs` processes, which do one job after the other; a model stays in its process for
+    the next one.
 
-    Each is a pool of joblib's with one worker. One pool of many workers, as Hydra's own plugin has it, ends with the
-    first that is killed; here that costs the job, which is told as failed, and another process takes its place.
+    Each is a pool of joblib's with one worker. One pool of many workers, as Hydra's own plugin has
+    it, ends with the first that is killed; here that costs the job, which is told as failed, and
+    another process takes its place.
 
     Args:
         n_jobs: how many; -1: one for each core, -2: one less, and so on.
@@ -58,11 +63,16 @@ class Processes(Launcher):
         self.count = 0
         self.ending = threading.Event()
 
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
         self.context, self.task, self.config = hydra_context, task_function, config
 
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Does the jobs, in their order, and returns what came of each; none of their failures is raised."""
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        """Does the jobs, in their order, and returns what came of each; none of their failures is
+        raised."""
         from joblib import effective_n_jobs
 
         setup_globals()
@@ -108,7 +118,8 @@ class Processes(Launcher):
 
     @contextmanager
     def _stopped_first(self) -> Iterator[None]:
-        """Where the sweep is stopped, its processes hear of it before this one, and none of them begins another job."""
+        """Where the sweep is stopped, its processes hear of it before this one, and none of them
+        begins another job."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -165,7 +176,9 @@ def do_job(
 def job_names(job_overrides: Sequence[Sequence[str]]) -> list[str]:
     """What tells each job from the others: the settings that they do not share, else its number."""
     shared = set.intersection(*map(set, job_overrides)) if len(job_overrides) > 1 else set()
-    names = (" ".join(filter_overrides([o for o in job if o not in shared])) for job in job_overrides)
+    names = (
+        " ".join(filter_overrides([o for o in job if o not in shared])) for job in job_overrides
+    )
     return [name or f"job {number}" for number, name in enumerate(names, 1)]
 
 

@@ -22,7 +22,10 @@ def families() -> tuple[Family, ...]:
     for name in names:
         importlib.import_module(f"{__name__}.{name}")
     return tuple(
-        kind() for name in names for kind in _concrete(Family) if kind.__module__ == f"{__name__}.{name}"
+        kind()
+        for name in names
+        for kind in _concrete(Family)
+        if kind.__module__ == f"{__name__}.{name}"
     )
 
 
@@ -50,7 +53,9 @@ def find_family(pipe: Any) -> Family:
         UserError: none does, or not with this ControlNet.
     """
     network = getattr(denoiser(pipe), "_orig_mod", denoiser(pipe))
-    classes, pipelines = ([kind.__name__ for kind in type(each).__mro__] for each in (network, pipe))
+    classes, pipelines = (
+        [kind.__name__ for kind in type(each).__mro__] for each in (network, pipe)
+    )
     for family in families():
         if set(classes) & set(family.networks):
             if set(pipelines) & set(family.pipelines):
@@ -59,7 +64,8 @@ def find_family(pipe: Any) -> Family:
             break
     what = "" if network is None else f" (with {type(network).__name__})"
     raise UserError(
-        f"pipe is a {type(pipe).__name__}{what}, which asyndm does not serve: see docs/models.md for those it does"
+        f"pipe is a {type(pipe).__name__}{what}, which asyndm does not serve: see docs/models.md "
+        "for those it does"
     )
 
 
@@ -68,7 +74,8 @@ def _check_helpers(family: Family, pipe: Any) -> None:
         helper = getattr(helper, "_orig_mod", helper)  # compiled ones are refused as such
         if not {kind.__name__ for kind in type(helper).__mro__} & set(family.helpers):
             raise UserError(
-                f"pipe has a {type(helper).__name__}, which cannot be told a timestep per pixel here"
+                f"pipe has a {type(helper).__name__}, which cannot be told a timestep per pixel "
+                "here"
             )
 
 

@@ -16,7 +16,8 @@ REGISTERS = 8
 
 
 class AuraFlow(JointFamily):
-    """A square of 2x2 latent pixels is a token; eight register tokens, the same for all texts, stand before the text."""
+    """A square of 2x2 latent pixels is a token; eight register tokens, the same for all texts,
+    stand before the text."""
 
     networks = ("AuraFlowTransformer2DModel",)
     pipelines = ("AuraFlowPipeline",)
@@ -31,7 +32,12 @@ class AuraFlow(JointFamily):
         return list(network.joint_transformer_blocks)
 
     def positions(
-        self, parts: Any, prompt: str, subjects: Sequence[Subject], reading: Reading, arguments: Arguments
+        self,
+        parts: Any,
+        prompt: str,
+        subjects: Sequence[Subject],
+        reading: Reading,
+        arguments: Arguments,
     ) -> Positions:
         limit = default_of(parts, arguments, "max_sequence_length")
         found = locate(parts.tokenizer, prompt, subjects, limit=limit)

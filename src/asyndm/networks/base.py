@@ -29,8 +29,10 @@ class Family(ABC):
         states: the argument of the network that is the latents.
         timestep: the argument of the network that is the timestep.
         picture: whether tokens lie in the network as a picture (B, C, h, w), not as a sequence.
-        text_first: of a joint sequence, whether text comes before image; None: text has no timestep of its own.
-        compiles: whether blocks compiled one by one are let through, because none of them sees time.
+        text_first: of a joint sequence, whether text comes before image; None: text has no timestep
+            of its own.
+        compiles: whether blocks compiled one by one are let through, because none of them sees
+            time.
     """
 
     networks: ClassVar[tuple[str, ...]]
@@ -43,7 +45,8 @@ class Family(ABC):
     compiles: ClassVar[bool] = False
 
     def convert(self, network: Any, timesteps: Tensor, given: Tensor) -> Tensor:
-        """From the scheduler's timesteps (R,) float64 to what the pipeline would hand over where it hands ``given``."""
+        """From the scheduler's timesteps (R,) float64 to what the pipeline would hand over where it
+        hands ``given``."""
         return timesteps.to(given.dtype if given.is_floating_point() else torch.float32)
 
     def batch(self, arguments: Arguments) -> int:
@@ -51,13 +54,15 @@ class Family(ABC):
         return len(arguments[self.states])
 
     def grid(self, network: Any, arguments: Arguments) -> tuple[int, int]:
-        """(h, w) of the image tokens in this call: squares of latent pixels, unless a family says otherwise."""
+        """(h, w) of the image tokens in this call: squares of latent pixels, unless a family says
+        otherwise."""
         height, width = arguments[self.states].shape[-2:]
         size = network.config.patch_size
         return height // size, width // size
 
     def text_length(self, arguments: Arguments) -> int | list[int]:
-        """How many text tokens a joint sequence has in this call; or of each of the batch, where they differ."""
+        """How many text tokens a joint sequence has in this call; or of each of the batch, where
+        they differ."""
         text = arguments.get("encoder_hidden_states")  # some ControlNets are shown none
         return 0 if text is None else int(text.shape[1])
 
@@ -72,16 +77,23 @@ class Family(ABC):
 
     @abstractmethod
     def positions(
-        self, parts: Any, prompt: str, subjects: Sequence[Subject], reading: Reading, arguments: Arguments
+        self,
+        parts: Any,
+        prompt: str,
+        subjects: Sequence[Subject],
+        reading: Reading,
+        arguments: Arguments,
     ) -> Positions:
         """The token positions of each subject in the text that image tokens attend to.
 
         Args:
             parts: the pipeline, or one of the same class with its tokenizers alone.
-            arguments: further arguments of the pipeline's call, such as ``max_sequence_length`` or ``prompt_3``.
+            arguments: further arguments of the pipeline's call, such as ``max_sequence_length`` or
+                ``prompt_3``.
 
         Returns:
-            Of each subject; less than 0 and counted from the end where text is filled up at its beginning.
+            Of each subject; less than 0 and counted from the end where text is filled up at its
+            beginning.
 
         Raises:
             UserError: a subject that is not in the prompt, or beyond what the text encoder reads.
@@ -96,7 +108,8 @@ class Family(ABC):
         return grid
 
     def picture_latents(self, pipe: Any, latents: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Latents of the loop as the autoencoder decodes them, (B, C, H, W): to look at a predicted x₀."""
+        """Latents of the loop as the autoencoder decodes them, (B, C, H, W): to look at a predicted
+        x₀."""
         config = pipe.vae.config
         shift = getattr(config, "shift_factor", None) or 0.0
         scaled: Tensor = latents / config.scaling_factor + shift
@@ -104,7 +117,8 @@ class Family(ABC):
 
 
 class JointFamily(Family):
-    """Text and image attend together; the middle third of the joint blocks is read unless told otherwise.
+    """Text and image attend together; the middle third of the joint blocks is read unless told
+    otherwise.
 
     Attributes:
         layer: what a joint block calls its attention.
@@ -118,7 +132,9 @@ class JointFamily(Family):
         return list(network.transformer_blocks)
 
     def attention(self, network: Any, tokens: Tokens, reading: Reading) -> AttentionMaps:
-        layers: list[nn.Module] = [getattr(block, self.layer) for block in self.joint_blocks(network)]
+        layers: list[nn.Module] = [
+            getattr(block, self.layer) for block in self.joint_blocks(network)
+        ]
         third = len(layers) // 3
         chosen = reading.choose(layers, slice(third, max(third + 1, len(layers) - third)))
         return FusedMaps(chosen, tokens, self.text_first, reading.keys)
@@ -137,7 +153,8 @@ def unpacked(latents: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 def cleaned(pipeline: Any, prompt: str, arguments: Arguments) -> str:
-    """The prompt as the pipeline hands it to its tokenizer: lower-cased, or cleaned of what is no caption."""
+    """The prompt as the pipeline hands it to its tokenizer: lower-cased, or cleaned of what is no
+    caption."""
     clean = bool(default_of(pipeline, arguments, "clean_caption"))
     return str(pipeline._text_preprocessing([prompt], clean_caption=clean)[0])
 
@@ -146,8 +163,8 @@ Reached = Callable[[int], int | None]
 
 
 def received(tokenizer: Any, text: str, limit: int, *, special: bool = True) -> Reached:
-    """Of a token's place in a text that of it where the text encoder reads it, filled up or cut to ``limit`` tokens at
-    whichever end the tokenizer does that; None for one that is cut off.
+    """Of a token's place in a text that of it where the text encoder reads it, filled up or cut to
+    ``limit`` tokens at whichever end the tokenizer does that; None for one that is cut off.
     """
     complete = tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"]
     read = tokenizer(
@@ -167,10 +184,12 @@ def received(tokenizer: Any, text: str, limit: int, *, special: bool = True) -> 
 def side_by_side(
     prompt: str, subjects: Sequence[Subject], texts: Sequence[tuple[int, Positions, Reached]]
 ) -> Positions:
-    """Positions in several texts that stand one after the other: in all those in which a subject is whole.
+    """Positions in several texts that stand one after the other: in all those in which a subject is
+    whole.
 
     Args:
-        texts: of each its length, the subjects' positions in the complete one, and which of them are reached.
+        texts: of each its length, the subjects' positions in the complete one, and which of them
+            are reached.
     """
     chosen: Positions = [[] for _ in subjects]
     for i in range(len(subjects)):
@@ -207,7 +226,8 @@ def default_of(pipeline: Any, arguments: Arguments, name: str) -> Any:
 
 
 def call_parameters(pipeline: Any) -> Mapping[str, inspect.Parameter]:
-    """Of the pipeline's call; of a user's subclass that hands all on as ``**kwargs``, of the class below it."""
+    """Of the pipeline's call; of a user's subclass that hands all on as ``**kwargs``, of the class
+    below it."""
     for kind in type(pipeline).__mro__:
         if "__call__" in vars(kind):
             parameters = inspect.signature(kind.__call__).parameters

@@ -1,4 +1,5 @@
-"""Chroma: FLUX.1 without guidance embedding, its modulation made by a network of its own; text read by T5."""
+"""Chroma: FLUX.1 without guidance embedding, its modulation made by a network of its own; text read
+by T5."""
 
 from __future__ import annotations
 
@@ -12,9 +13,9 @@ from asyndm.subjects import Subject, locate
 
 
 class Chroma(Flux):
-    """The modulation of all blocks is made of each level anew, 344 vectors by five layers 5120 wide: 100 levels are about
-    a fifth more arithmetic than the stock network at 1024 pixels, where FLUX.1's cost next to nothing. In diffusers 0.42
-    the inpainting pipeline raises as it is.
+    """The modulation of all blocks is made of each level anew, 344 vectors by five layers 5120
+    wide: 100 levels are about a fifth more arithmetic than the stock network at 1024 pixels, where
+    FLUX.1's cost next to nothing. In diffusers 0.42 the inpainting pipeline raises as it is.
     """
 
     networks: ClassVar[tuple[str, ...]] = ("ChromaTransformer2DModel",)
@@ -22,7 +23,12 @@ class Chroma(Flux):
     pipelines: ClassVar[tuple[str, ...]] = ("ChromaPipeline", "ChromaImg2ImgPipeline")
 
     def positions(
-        self, parts: Any, prompt: str, subjects: Sequence[Subject], reading: Reading, arguments: Arguments
+        self,
+        parts: Any,
+        prompt: str,
+        subjects: Sequence[Subject],
+        reading: Reading,
+        arguments: Arguments,
     ) -> Positions:
         limit = default_of(parts, arguments, "max_sequence_length")
         return locate(parts.tokenizer, prompt, subjects, limit=limit)

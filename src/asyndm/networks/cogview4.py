@@ -12,9 +12,10 @@ from asyndm.subjects import Subject, locate, within_reach
 
 
 class CogView4(JointFamily):
-    """A square of 2x2 latent pixels is a token. Text is filled up at its beginning, to that of the longest prompt of the
-    batch and to a multiple of 16: words are counted from its end. What it is filled up with is attended to, so that the
-    stock pipeline's picture, too, is another one beside a longer prompt.
+    """A square of 2x2 latent pixels is a token. Text is filled up at its beginning, to that of the
+    longest prompt of the batch and to a multiple of 16: words are counted from its end. What it is
+    filled up with is attended to, so that the stock pipeline's picture, too, is another one beside
+    a longer prompt.
     """
 
     networks = ("CogView4Transformer2DModel",)
@@ -22,7 +23,12 @@ class CogView4(JointFamily):
     layer = "attn1"
 
     def positions(
-        self, parts: Any, prompt: str, subjects: Sequence[Subject], reading: Reading, arguments: Arguments
+        self,
+        parts: Any,
+        prompt: str,
+        subjects: Sequence[Subject],
+        reading: Reading,
+        arguments: Arguments,
     ) -> Positions:
         if parts.tokenizer.padding_side != "left":
             raise UserError(
@@ -34,4 +40,6 @@ class CogView4(JointFamily):
         def reached(position: int) -> int | None:
             return position - length if position < length else None
 
-        return within_reach(prompt, subjects, locate(parts.tokenizer, prompt, subjects), reached, limit=limit)
+        return within_reach(
+            prompt, subjects, locate(parts.tokenizer, prompt, subjects), reached, limit=limit
+        )

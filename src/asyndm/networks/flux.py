@@ -13,7 +13,8 @@ from asyndm.subjects import Subject, locate
 
 
 class Flux(JointFamily):
-    """A square of 2x2 latent pixels is a token; the pooled CLIP text says nothing of places and is not read."""
+    """A square of 2x2 latent pixels is a token; the pooled CLIP text says nothing of places and is
+    not read."""
 
     networks: ClassVar[tuple[str, ...]] = ("FluxTransformer2DModel",)
     helpers: ClassVar[tuple[str, ...]] = ("FluxControlNetModel",)
@@ -33,7 +34,12 @@ class Flux(JointFamily):
         return height, width
 
     def positions(
-        self, parts: Any, prompt: str, subjects: Sequence[Subject], reading: Reading, arguments: Arguments
+        self,
+        parts: Any,
+        prompt: str,
+        subjects: Sequence[Subject],
+        reading: Reading,
+        arguments: Arguments,
     ) -> Positions:
         limit = default_of(parts, arguments, "max_sequence_length")
         return locate(parts.tokenizer_2, arguments.get("prompt_2") or prompt, subjects, limit=limit)

@@ -18,9 +18,9 @@ from asyndm.subjects import Subject, locate
 
 
 class HiDream(JointFamily):
-    """A square of 2x2 latent pixels is a token. Joint sequences are [image; T5; Llama; Llama], the last of them from the
-    layer of Llama's that belongs to the block. An image that is not square is filled up to the longest there can be;
-    what it is filled up with is attended to.
+    """A square of 2x2 latent pixels is a token. Joint sequences are [image; T5; Llama; Llama], the
+    last of them from the layer of Llama's that belongs to the block. An image that is not square is
+    filled up to the longest there can be; what it is filled up with is attended to.
     """
 
     networks = ("HiDreamImageTransformer2DModel",)
@@ -34,18 +34,30 @@ class HiDream(JointFamily):
         return 0 if height == width else int(network.max_seq) - height * width
 
     def text_length(self, arguments: Arguments) -> int:
-        t5, llama = (arguments[f"encoder_hidden_states_{each}"].shape[-2] for each in ("t5", "llama3"))
+        t5, llama = (
+            arguments[f"encoder_hidden_states_{each}"].shape[-2] for each in ("t5", "llama3")
+        )
         return int(t5 + 2 * llama)
 
     def joint_blocks(self, network: Any) -> Sequence[Any]:
         return [each.block for each in network.double_stream_blocks]
 
     def positions(
-        self, parts: Any, prompt: str, subjects: Sequence[Subject], reading: Reading, arguments: Arguments
+        self,
+        parts: Any,
+        prompt: str,
+        subjects: Sequence[Subject],
+        reading: Reading,
+        arguments: Arguments,
     ) -> Positions:
         limit, texts = default_of(parts, arguments, "max_sequence_length"), []
         for name in ("3", "4", "4"):
-            tokenizer, text = getattr(parts, f"tokenizer_{name}"), arguments.get(f"prompt_{name}") or prompt
+            tokenizer, text = (
+                getattr(parts, f"tokenizer_{name}"),
+                arguments.get(f"prompt_{name}") or prompt,
+            )
             length = min(limit, tokenizer.model_max_length)
-            texts.append((length, locate(tokenizer, text, subjects), received(tokenizer, text, length)))
+            texts.append(
+                (length, locate(tokenizer, text, subjects), received(tokenizer, text, length))
+            )
         return side_by_side(prompt, subjects, texts)

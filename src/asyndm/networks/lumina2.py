@@ -13,8 +13,9 @@ from asyndm.subjects import Subject, locate
 
 
 class Lumina2(JointFamily):
-    """A square of 2x2 latent pixels is a token. Each joint sequence of a batch has its own text without padding, and
-    the image right behind it. The network's time runs from noise, 0, to the picture, 1.
+    """A square of 2x2 latent pixels is a token. Each joint sequence of a batch has its own text
+    without padding, and the image right behind it. The network's time runs from noise, 0, to the
+    picture, 1.
     """
 
     networks = ("Lumina2Transformer2DModel",)
@@ -31,7 +32,12 @@ class Lumina2(JointFamily):
         return list(network.layers)
 
     def positions(
-        self, parts: Any, prompt: str, subjects: Sequence[Subject], reading: Reading, arguments: Arguments
+        self,
+        parts: Any,
+        prompt: str,
+        subjects: Sequence[Subject],
+        reading: Reading,
+        arguments: Arguments,
     ) -> Positions:
         system = arguments.get("system_prompt")
         before = (parts.system_prompt if system is None else system) + " <Prompt Start> "

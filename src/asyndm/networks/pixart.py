@@ -11,13 +11,19 @@ from asyndm.subjects import Subject, locate
 
 
 class PixArt(Family):
-    """A square of 2x2 latent pixels is a token; the prompt is lower-cased, or cleaned, before T5 reads it."""
+    """A square of 2x2 latent pixels is a token; the prompt is lower-cased, or cleaned, before T5
+    reads it."""
 
     networks = ("PixArtTransformer2DModel",)
     pipelines = ("PixArtSigmaPipeline", "PixArtAlphaPipeline", "PixArtSigmaPAGPipeline")
 
     def positions(
-        self, parts: Any, prompt: str, subjects: Sequence[Subject], reading: Reading, arguments: Arguments
+        self,
+        parts: Any,
+        prompt: str,
+        subjects: Sequence[Subject],
+        reading: Reading,
+        arguments: Arguments,
     ) -> Positions:
         limit = default_of(parts, arguments, "max_sequence_length")
         return locate(parts.tokenizer, cleaned(parts, prompt, arguments), subjects, limit=limit)

@@ -1,4 +1,5 @@
-"""Qwen-Image: packed latents, joint attention, text read by a vision-language model in a chat template."""
+"""Qwen-Image: packed latents, joint attention, text read by a vision-language model in a chat
+template."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from asyndm.subjects import Subject, locate, within_reach
 
 
 class QwenImage(JointFamily):
-    """A square of 2x2 latent pixels is a token; the template's first tokens are cut off the text."""
+    """A square of 2x2 latent pixels is a token; the template's first tokens are cut off the
+    text."""
 
     networks = ("QwenImageTransformer2DModel",)
     pipelines = ("QwenImagePipeline", "QwenImageImg2ImgPipeline")
@@ -27,7 +29,12 @@ class QwenImage(JointFamily):
         return height, width
 
     def positions(
-        self, parts: Any, prompt: str, subjects: Sequence[Subject], reading: Reading, arguments: Arguments
+        self,
+        parts: Any,
+        prompt: str,
+        subjects: Sequence[Subject],
+        reading: Reading,
+        arguments: Arguments,
     ) -> Positions:
         before, _, after = parts.prompt_template_encode.partition("{}")
         dropped, limit = (

@@ -13,8 +13,8 @@ from asyndm.subjects import Subject, locate, within_reach
 
 
 class Sana(Family):
-    """A latent pixel is a token. Gemma reads an instruction before the prompt; the network is shown the first token of
-    all and the last 299."""
+    """A latent pixel is a token. Gemma reads an instruction before the prompt; the network is shown
+    the first token of all and the last 299."""
 
     networks = ("SanaTransformer2DModel",)
     pipelines = ("SanaPipeline", "SanaPAGPipeline")
@@ -24,7 +24,12 @@ class Sana(Family):
         return super().convert(network, timesteps, given) * scale
 
     def positions(
-        self, parts: Any, prompt: str, subjects: Sequence[Subject], reading: Reading, arguments: Arguments
+        self,
+        parts: Any,
+        prompt: str,
+        subjects: Sequence[Subject],
+        reading: Reading,
+        arguments: Arguments,
     ) -> Positions:
         length = default_of(parts, arguments, "max_sequence_length") or 300
         instruction = arguments.get(
@@ -37,7 +42,9 @@ class Sana(Family):
             return position - dropped if 0 < position - dropped < length else None
 
         text = cleaned(parts, prompt, arguments)
-        return within_reach(prompt, subjects, locate(parts.tokenizer, text, subjects, before=before), reached)
+        return within_reach(
+            prompt, subjects, locate(parts.tokenizer, text, subjects, before=before), reached
+        )
 
     def attention(self, network: Any, tokens: Tokens, reading: Reading) -> AttentionMaps:
         layers = [block.attn2 for block in network.transformer_blocks]

@@ -6,7 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from asyndm.attention import Reading
-from asyndm.networks.base import Arguments, JointFamily, Positions, default_of, received, side_by_side
+from asyndm.networks.base import (
+    Arguments,
+    JointFamily,
+    Positions,
+    default_of,
+    received,
+    side_by_side,
+)
 from asyndm.subjects import Subject, locate
 
 
@@ -24,12 +31,19 @@ class SD3(JointFamily):
     text_first = False  # in the sequence that is attended to
 
     def positions(
-        self, parts: Any, prompt: str, subjects: Sequence[Subject], reading: Reading, arguments: Arguments
+        self,
+        parts: Any,
+        prompt: str,
+        subjects: Sequence[Subject],
+        reading: Reading,
+        arguments: Arguments,
     ) -> Positions:
         clip_length = parts.tokenizer.model_max_length
         t5_length = default_of(parts, arguments, "max_sequence_length")
         # A pipeline without T5 has zeros in its place.
-        absent = parts.tokenizer_3 is None or (parts.text_encoder_3 is None and parts.transformer is not None)
+        absent = parts.tokenizer_3 is None or (
+            parts.text_encoder_3 is None and parts.transformer is not None
+        )
         nowhere: Positions = [[] for _ in subjects]
         clip = nowhere if reading.text == "t5" else locate(parts.tokenizer, prompt, subjects)
         texts = [(clip_length, clip, received(parts.tokenizer, prompt, clip_length))]

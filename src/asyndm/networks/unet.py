@@ -21,8 +21,8 @@ _CONTROL = ("ControlNet", "ControlNetImg2Img", "ControlNetInpaint", "ControlNetP
 class UNet(Family):
     """A latent pixel is a token; attention is read at a quarter of the latents' resolution.
 
-    A residual block adds a projection of the time embedding to every pixel: a coarser block takes the row of the top
-    left latent pixel of each cell. Source: AsynDM (arXiv 2510.04504), section 4.
+    A residual block adds a projection of the time embedding to every pixel: a coarser block takes
+    the row of the top left latent pixel of each cell. Source: AsynDM (arXiv 2510.04504), section 4.
     """
 
     networks = ("UNet2DConditionModel",)
@@ -40,15 +40,23 @@ class UNet(Family):
         return height, width
 
     def positions(
-        self, parts: Any, prompt: str, subjects: Sequence[Subject], reading: Reading, arguments: Arguments
+        self,
+        parts: Any,
+        prompt: str,
+        subjects: Sequence[Subject],
+        reading: Reading,
+        arguments: Arguments,
     ) -> Positions:
         """CLIP's; a second encoder (XL) has the same beside them in the channels.
 
-        A textual inversion of n vectors is n words there ("<toy> <toy>_1"), in the prompt as in a subject.
+        A textual inversion of n vectors is n words there ("<toy> <toy>_1"), in the prompt as in a
+        subject.
         """
         tokenizer = parts.tokenizer or parts.tokenizer_2
         added = tokenizer.added_tokens_encoder
-        several = any(f"{token}_1" in added for token in added) and hasattr(parts, "maybe_convert_prompt")
+        several = any(f"{token}_1" in added for token in added) and hasattr(
+            parts, "maybe_convert_prompt"
+        )
 
         def spelled(text: str) -> str:
             return str(parts.maybe_convert_prompt(text, tokenizer)) if several else text
@@ -65,7 +73,8 @@ class UNet(Family):
 
 
 def layers_at(unet: Any, factor: int | None) -> tuple[int, list[Attention]]:
-    """The cross-attention layers at one resolution, in network order, and its factor: latent size over map size.
+    """The cross-attention layers at one resolution, in network order, and its factor: latent size
+    over map size.
 
     Raises:
         UserError: no cross-attention at this factor, or none at all.
@@ -86,7 +95,8 @@ def layers_at(unet: Any, factor: int | None) -> tuple[int, list[Attention]]:
 
 
 def cross_attention_layers(unet: Any) -> dict[int, list[Attention]]:
-    """All cross-attention layers of a network by factor: latent size over the size the layer works at."""
+    """All cross-attention layers of a network by factor: latent size over the size the layer works
+    at."""
     layers: dict[int, list[Attention]] = {}
 
     def collect(block: nn.Module, factor: int) -> None:

@@ -15,8 +15,9 @@ MULTIPLE = 32
 
 
 class ZImage(JointFamily):
-    """A square of 2x2 latent pixels is a token. Image stands before text, either filled up to a multiple of 32 tokens,
-    and is a list of pictures, those of the prompt first. The network's time runs from noise, 0, to the picture, 1.
+    """A square of 2x2 latent pixels is a token. Image stands before text, either filled up to a
+    multiple of 32 tokens, and is a list of pictures, those of the prompt first. The network's time
+    runs from noise, 0, to the picture, 1.
     """
 
     networks = ("ZImageTransformer2DModel",)
@@ -48,7 +49,12 @@ class ZImage(JointFamily):
         return list(network.layers)
 
     def positions(
-        self, parts: Any, prompt: str, subjects: Sequence[Subject], reading: Reading, arguments: Arguments
+        self,
+        parts: Any,
+        prompt: str,
+        subjects: Sequence[Subject],
+        reading: Reading,
+        arguments: Arguments,
     ) -> Positions:
         def chat(text: str) -> str:
             said = [{"role": "user", "content": text}]

@@ -1,9 +1,10 @@
 """Does a picture show its prompt? Exactly, with the reason, and with nothing learned.
 
-Saturated pixels are objects: connected components, each of the hue of its core. A component's outline, moved to
-its centroid and scaled by its area, is held against the outline of every shape (intersection over union). The
-rest is background: a shade, a texture by its best correlation, or sky above grass by a horizon. The picture
-is right if objects and counts are those of the prompt, none more, and its relation, places and background hold.
+Saturated pixels are objects: connected components, each of the hue of its core. A component's
+outline, moved to its centroid and scaled by its area, is held against the outline of every shape
+(intersection over union). The rest is background: a shade, a texture by its best correlation, or
+sky above grass by a horizon. The picture is right if objects and counts are those of the prompt,
+none more, and its relation, places and background hold.
 
 Needs scipy: ``pip install 'asyndm[checker]'``; without it the import raises `UserError`.
 """
@@ -54,7 +55,8 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Found:
-    """One object of a picture: colour, shape ("" if it is like none), centroid in pixels, likeness to its shape."""
+    """One object of a picture: colour, shape ("" if it is like none), centroid in pixels, likeness
+    to its shape."""
 
     colour: str
     shape: str
@@ -79,7 +81,8 @@ def check(images: Tensor, specs: Sequence[Spec]) -> list[Verdict]:
     """
     if images.ndim != 4 or tuple(images.shape[1:]) != (3, SIZE, SIZE) or len(images) != len(specs):
         raise ValueError(
-            f"the checker takes one (3, {SIZE}, {SIZE}) picture per spec: got {tuple(images.shape)} for {len(specs)}"
+            f"the checker takes one (3, {SIZE}, {SIZE}) picture per spec: got "
+            f"{tuple(images.shape)} for {len(specs)}"
         )
     pixels = images.detach().cpu().double().clamp(0, 1).numpy()
     return [_judge(picture, spec) for picture, spec in zip(pixels, specs, strict=True)]
@@ -199,8 +202,11 @@ def _relation_wrong(objects: Sequence[Found], spec: Spec) -> list[str]:
     )
     right, down = second.x - first.x, second.y - first.y
     along, across = {
-        "above": (down, right), "below": (-down, right), "left of": (right, down), "right of": (-right, down)
-    }[spec.relation]  # fmt: skip
+        "above": (down, right),
+        "below": (-down, right),
+        "left of": (right, down),
+        "right of": (-right, down),
+    }[spec.relation]
     if along >= APART and along > abs(across):
         return []
     return [f"the {first.name} is not {spec.relation} the {second.name}"]
@@ -212,15 +218,18 @@ def _places_wrong(objects: Sequence[Found], things: Sequence[Thing], line: float
         found = next(o for o in objects if (o.colour, o.shape) == (thing.colour, thing.shape))
         if (found.y < line) != (thing.place == "sky"):
             reasons.append(
-                f"the {found.name} is not {'in the sky' if thing.place == 'sky' else 'on the grass'}"
+                f"the {found.name} is not "
+                f"{'in the sky' if thing.place == 'sky' else 'on the grass'}"
             )
     return reasons
 
 
 def horizon(picture: Array, free: Mask) -> tuple[float, float]:
-    """The row that best parts sky above from grass below, and the share of free pixels that fit neither."""
+    """The row that best parts sky above from grass below, and the share of free pixels that fit
+    neither."""
     sky, grass = (
-        (np.abs(picture - np.array(colour)[:, None, None]).mean(0) < 0.13) & free for colour in (SKY, GRASS)
+        (np.abs(picture - np.array(colour)[:, None, None]).mean(0) < 0.13) & free
+        for colour in (SKY, GRASS)
     )
     above = np.concatenate([[0], np.cumsum(sky.sum(1))])
     below = grass.sum() - np.concatenate([[0], np.cumsum(grass.sum(1))])
@@ -233,7 +242,11 @@ def _background_wrong(picture: Array, free: Mask, wanted: str) -> list[str]:
         return ["no background to see"]
     if wanted == "scene":
         line, misfit = horizon(picture, free)
-        return [] if misfit < 0.15 and 10 < line < SIZE - 10 else ["the background is not sky over grass"]
+        return (
+            []
+            if misfit < 0.15 and 10 < line < SIZE - 10
+            else ["the background is not sky over grass"]
+        )
     seen = background(picture, free)
     return [] if seen == wanted else [f"the background is {seen or 'unclear'}, not {wanted}"]
 
@@ -267,7 +280,9 @@ def _textures() -> tuple[list[str], Array, Array]:
         reach = PERIOD * 3 // 2 if name == "checkered" else PERIOD
         phases = torch.cartesian_prod(torch.arange(0, reach, 2), torch.arange(0, reach, 2)).float()
         for turned in (False, True) if name == "striped" else (False,):
-            patterns.append(texture(name, phases[:, 0], phases[:, 1], torch.full((len(phases),), turned)))
+            patterns.append(
+                texture(name, phases[:, 0], phases[:, 1], torch.full((len(phases),), turned))
+            )
             names += [name] * len(phases)
     stacked = torch.cat(patterns).flatten(1).double().numpy()
     return names, stacked, stacked**2

@@ -1,8 +1,8 @@
 """The embedded text-to-image model: a latent diffusion pipeline of about 2 million parameters.
 
-A stock `StableDiffusionPipeline` (CLIPTokenizer, CLIPTextModel, UNet2DConditionModel, AutoencoderKL,
-DDIMScheduler) small enough for a CPU: 64x64 pictures, latents of 8x16x16, v-prediction on Stable Diffusion's
-betas rescaled to zero terminal SNR.
+A stock `StableDiffusionPipeline` (CLIPTokenizer, CLIPTextModel, UNet2DConditionModel,
+AutoencoderKL, DDIMScheduler) small enough for a CPU: 64x64 pictures, latents of 8x16x16,
+v-prediction on Stable Diffusion's betas rescaled to zero terminal SNR.
 """
 
 from __future__ import annotations
@@ -78,7 +78,9 @@ def build_tokenizer() -> CLIPTokenizer:
     vocabulary += dict.fromkeys(a + b for a, b in merges)
     vocabulary += ["<|startoftext|>", "<|endoftext|>"]
     return CLIPTokenizer(
-        vocab={token: i for i, token in enumerate(vocabulary)}, merges=merges, model_max_length=LENGTH
+        vocab={token: i for i, token in enumerate(vocabulary)},
+        merges=merges,
+        model_max_length=LENGTH,
     )
 
 

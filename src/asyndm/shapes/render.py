@@ -1,7 +1,8 @@
 """Drawing the world: specs to anti-aliased 64x64 pictures, vectorised over the batch.
 
-Positions come from rejection sampling: a batch of candidate layouts is drawn for every spec and the first
-that keeps objects apart, inside the picture, in the wanted relation and at the wanted place is taken.
+Positions come from rejection sampling: a batch of candidate layouts is drawn for every spec and the
+first that keeps objects apart, inside the picture, in the wanted relation and at the wanted place
+is taken.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ _EXTENT = {"circle": 1.0, "square": 1.12, "triangle": 1.32, "star": 1.3}
 
 @dataclass(frozen=True)
 class Picture:
-    """A batch of drawn specs: `images` (B, 3, 64, 64) in [0, 1]; `regions` (B, 3, 64, 64), the coverage of each
-    object in the order of the prompt (an empty map where there are fewer); `owners`, per image the index of the
-    thing each object belongs to."""
+    """A batch of drawn specs: `images` (B, 3, 64, 64) in [0, 1]; `regions` (B, 3, 64, 64), the
+    coverage of each object in the order of the prompt (an empty map where there are fewer);
+    `owners`, per image the index of the thing each object belongs to."""
 
     images: Tensor
     regions: Tensor
@@ -42,7 +43,8 @@ class Picture:
 
 
 def signed_distance(shape: str, x: Tensor, y: Tensor, radius: Tensor) -> Tensor:
-    """Distance in pixels to the outline, negative inside; y points down. Sizes make the areas alike."""
+    """Distance in pixels to the outline, negative inside; y points down. Sizes make the areas
+    alike."""
     if shape == "circle":
         return (x * x + y * y).sqrt() - radius
     if shape == "square":
@@ -69,7 +71,8 @@ def _star(x: Tensor, y: Tensor, outer: Tensor, inner: float = 0.4) -> Tensor:
 
 
 def template(shape: str, size: int, scale: float) -> Tensor:
-    """The outline of a shape, centred on its centroid with area `scale`² pixels, on a (size, size) grid in {0, 1}."""
+    """The outline of a shape, centred on its centroid with area `scale`² pixels, on a (size, size)
+    grid in {0, 1}."""
     grid = torch.arange(192, dtype=torch.float64) - 95.5
     y, x = torch.meshgrid(grid, grid, indexing="ij")
     inside = signed_distance(shape, x, y, torch.tensor(40.0, dtype=torch.float64)) < 0
@@ -82,7 +85,8 @@ def template(shape: str, size: int, scale: float) -> Tensor:
 
 
 def texture(name: str, phase_x: Tensor, phase_y: Tensor, turned: Tensor) -> Tensor:
-    """Grey levels (B, 64, 64) of a texture; phases (B,) in pixels, `turned` (B,) makes stripes horizontal."""
+    """Grey levels (B, 64, 64) of a texture; phases (B,) in pixels, `turned` (B,) makes stripes
+    horizontal."""
     grid = torch.arange(SIZE, dtype=torch.float32)
     half = PERIOD / 2
     if name == "checkered":
@@ -91,7 +95,9 @@ def texture(name: str, phase_x: Tensor, phase_y: Tensor, turned: Tensor) -> Tens
     v = torch.remainder(grid + phase_y[:, None], 2 * half)[:, :, None]
     tone_u, tone_v = (_wave(t, half) for t in (u, v))
     if name == "striped":
-        tone = torch.where(turned[:, None, None], tone_v.expand(-1, -1, SIZE), tone_u.expand(-1, SIZE, -1))
+        tone = torch.where(
+            turned[:, None, None], tone_v.expand(-1, -1, SIZE), tone_u.expand(-1, SIZE, -1)
+        )
     elif name == "checkered":
         tone = tone_u * tone_v
     elif name == "dotted":
@@ -126,16 +132,23 @@ def _backgrounds(specs: Sequence[Spec], horizon: Tensor, generator: torch.Genera
             sky, grass = (torch.tensor(c)[:, None, None] for c in (SKY, GRASS))
             out[i] = sky + (grass - sky) * below
         elif spec.background in TEXTURES:
-            out[i] = texture(spec.background, phase[0, i : i + 1], phase[1, i : i + 1], turned[i : i + 1])
+            out[i] = texture(
+                spec.background, phase[0, i : i + 1], phase[1, i : i + 1], turned[i : i + 1]
+            )
         else:
             out[i] = PLAIN.get(spec.background, shades[pick[i]])
     return out
 
 
 def _fits(
-    specs: Sequence[Spec], things: list[list[Thing]], centre: Tensor, radius: Tensor, horizon: Tensor
+    specs: Sequence[Spec],
+    things: list[list[Thing]],
+    centre: Tensor,
+    radius: Tensor,
+    horizon: Tensor,
 ) -> Tensor:
-    """Which candidate layouts (B, K) are lawful. `centre` (B, K, 3, 2), `radius` (B, K, 3) the extents."""
+    """Which candidate layouts (B, K) are lawful. `centre` (B, K, 3, 2), `radius` (B, K, 3) the
+    extents."""
     ok = torch.ones(centre.shape[:2], dtype=torch.bool)
     for i, spec in enumerate(specs):
         n = len(things[i])
@@ -153,7 +166,9 @@ def _fits(
             along, across = (1, 0) if spec.relation in ("above", "below") else (0, 1)
             sign = 1.0 if spec.relation in ("above", "left of") else -1.0
             shift = c[:, 1] - c[:, 0]
-            fine &= (sign * shift[:, along] >= 14) & (shift[:, across].abs() <= 0.6 * sign * shift[:, along])
+            fine &= (sign * shift[:, along] >= 14) & (
+                shift[:, across].abs() <= 0.6 * sign * shift[:, along]
+            )
         ok[i] = fine
     return ok
 
@@ -170,7 +185,11 @@ def _layout(
     for i, objects in enumerate(things):
         for j, thing in enumerate(objects):
             stretch[i, j] = _EXTENT[thing.shape]
-    centre, radius, horizon = torch.empty(count, MOST, 2), torch.empty(count, MOST), torch.empty(count)
+    centre, radius, horizon = (
+        torch.empty(count, MOST, 2),
+        torch.empty(count, MOST),
+        torch.empty(count),
+    )
     todo = torch.arange(count)
     for _ in range(2000):
         shape = (len(todo), _CANDIDATES)
@@ -179,7 +198,9 @@ def _layout(
         lo, hi = low[todo, None, None], high[todo, None, None]
         r = lo + (hi - lo) * torch.rand(*shape, MOST, generator=generator)
         index = todo.tolist()
-        ok = _fits([specs[i] for i in index], [things[i] for i in index], c, r * stretch[todo, None], line)
+        ok = _fits(
+            [specs[i] for i in index], [things[i] for i in index], c, r * stretch[todo, None], line
+        )
         first, found = ok.float().argmax(1), ok.any(1)
         rows = torch.arange(len(todo))
         centre[todo[found]], radius[todo[found]] = c[rows, first][found], r[rows, first][found]
@@ -201,17 +222,26 @@ def render(specs: Sequence[Spec], generator: torch.Generator) -> Picture:
         A `Picture` of B images.
     """
     things = [[thing for thing in spec.things for _ in range(thing.count)] for spec in specs]
-    owners = [[k for k, thing in enumerate(spec.things) for _ in range(thing.count)] for spec in specs]
+    owners = [
+        [k for k, thing in enumerate(spec.things) for _ in range(thing.count)] for spec in specs
+    ]
     centre, radius, horizon = _layout(specs, things, generator)
     images = _backgrounds(specs, horizon, generator)
     regions = torch.zeros(len(specs), MOST, SIZE, SIZE)
     gx, gy = _coordinates()
     for name in SHAPES:
-        where = [(i, j) for i, objects in enumerate(things) for j, t in enumerate(objects) if t.shape == name]
+        where = [
+            (i, j)
+            for i, objects in enumerate(things)
+            for j, t in enumerate(objects)
+            if t.shape == name
+        ]
         if where:
             i, j = torch.tensor(where).T
             x, y = (g - centre[i, j, axis, None, None] for axis, g in enumerate((gx, gy)))
-            regions[i, j] = (0.5 - signed_distance(name, x, y, radius[i, j, None, None])).clamp(0, 1)
+            regions[i, j] = (0.5 - signed_distance(name, x, y, radius[i, j, None, None])).clamp(
+                0, 1
+            )
     for j in range(MOST):
         paint = torch.zeros(len(specs), 3, 1, 1)
         for i, objects in enumerate(things):

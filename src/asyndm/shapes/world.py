@@ -1,9 +1,10 @@
 """The world of coloured shapes: what can be said of a picture, as data.
 
-A `Spec` is the meaning of a prompt: which objects, how many, in which relation, at which place, on which
-background. Its text, subjects and phrases follow from it, the renderer draws it and the checker decides
-whether a picture shows it. Every kind of prompt has its own finite list of *combinations* (the meaning
-without word order), divided once and for all into train, validation and test.
+A `Spec` is the meaning of a prompt: which objects, how many, in which relation, at which place, on
+which background. Its text, subjects and phrases follow from it, the renderer draws it and the
+checker decides whether a picture shows it. Every kind of prompt has its own finite list of
+*combinations* (the meaning without word order), divided once and for all into train, validation and
+test.
 """
 
 from __future__ import annotations
@@ -25,19 +26,35 @@ COLOURS: dict[str, tuple[float, float, float]] = {
 SHAPES: tuple[str, ...] = ("circle", "square", "triangle", "star")
 COUNTS: dict[str, int] = {"two": 2, "three": 3}
 RELATIONS: tuple[str, ...] = ("above", "below", "left of", "right of")
-OPPOSITE: dict[str, str] = {"above": "below", "below": "above", "left of": "right of", "right of": "left of"}
+OPPOSITE: dict[str, str] = {
+    "above": "below",
+    "below": "above",
+    "left of": "right of",
+    "right of": "left of",
+}
 PLAIN: dict[str, float] = {"white": 0.94, "gray": 0.55, "black": 0.08}
 TEXTURES: tuple[str, ...] = ("striped", "checkered", "dotted")
 PLACES: dict[str, str] = {"sky": "in the sky", "grass": "on the grass"}
 SPLITS: tuple[str, ...] = ("train", "val", "test")
-KINDS: tuple[str, ...] = ("one", "two", "three", "count", "relation", "background", "texture", "scene")
+KINDS: tuple[str, ...] = (
+    "one",
+    "two",
+    "three",
+    "count",
+    "relation",
+    "background",
+    "texture",
+    "scene",
+)
 WORDS: tuple[str, ...] = (
-    *COLOURS, *SHAPES, *(f"{shape}s" for shape in SHAPES), *COUNTS, "above", "below", "left", "right", "of",
-    *PLAIN, *TEXTURES, *PLACES, "a", "an", "and", "in", "on", "the", "background", ",",
+    *COLOURS, *SHAPES, *(f"{shape}s" for shape in SHAPES), *COUNTS,
+    "above", "below", "left", "right", "of", *PLAIN, *TEXTURES, *PLACES,
+    "a", "an", "and", "in", "on", "the", "background", ",",
 )  # fmt: skip
 
 HELD_OUT = 0.15
-"""Share of each kind's combinations that goes to the test split, and as much again to validation."""
+"""Share of each kind's combinations that goes to the test split, and as much again to validation.
+"""
 
 
 @dataclass(frozen=True, order=True)
@@ -66,8 +83,8 @@ class Thing:
 class Spec:
     """The meaning of one prompt.
 
-    `relation` holds from the first thing to the second. `background` is empty (anything goes), a plain
-    shade, a texture, or "scene" (sky over grass).
+    `relation` holds from the first thing to the second. `background` is empty (anything goes), a
+    plain shade, a texture, or "scene" (sky over grass).
     """
 
     kind: str
@@ -84,7 +101,11 @@ class Spec:
             words = f"{', '.join(named[:-1])} and {named[-1]}"
         else:
             words = named[0]
-        return words if self.background in ("", "scene") else f"{words} on a {self.background} background"
+        return (
+            words
+            if self.background in ("", "scene")
+            else f"{words} on a {self.background} background"
+        )
 
     @property
     def subjects(self) -> tuple[str, ...]:
@@ -94,7 +115,9 @@ class Spec:
     @property
     def phrases(self) -> tuple[str, ...]:
         """Noun phrases, for metrics that ask about each."""
-        surroundings = (f"a {self.background} background",) if self.background not in ("", "scene") else ()
+        surroundings = (
+            (f"a {self.background} background",) if self.background not in ("", "scene") else ()
+        )
         places = tuple(f"the {t.place}" for t in self.things if t.place)
         return (*(thing.phrase for thing in self.things), *places, *surroundings)
 
@@ -137,17 +160,22 @@ def _all_of(kind: str) -> Iterator[Spec]:
     elif kind == "three":
         yield from (Spec(kind, triple) for triple in combinations(objects, 3))
     elif kind == "count":
-        yield from (Spec(kind, (Thing(o.colour, o.shape, n),)) for o, n in product(objects, COUNTS.values()))
+        yield from (
+            Spec(kind, (Thing(o.colour, o.shape, n),)) for o, n in product(objects, COUNTS.values())
+        )
     elif kind == "relation":
         yield from (
-            Spec(kind, pair, rel) for pair, rel in product(permutations(objects, 2), ("above", "left of"))
+            Spec(kind, pair, rel)
+            for pair, rel in product(permutations(objects, 2), ("above", "left of"))
         )
     elif kind in ("background", "texture"):
         surroundings: Iterable[str] = PLAIN if kind == "background" else TEXTURES
         yield from (Spec(kind, things, "", shade) for things, shade in product(few, surroundings))
     elif kind == "scene":
         placed = {place: [Thing(o.colour, o.shape, 1, place) for o in objects] for place in PLACES}
-        yield from (Spec(kind, (thing,), "", "scene") for place in PLACES for thing in placed[place])
+        yield from (
+            Spec(kind, (thing,), "", "scene") for place in PLACES for thing in placed[place]
+        )
         for up, down in product(placed["sky"], placed["grass"]):
             if (up.colour, up.shape) != (down.colour, down.shape):
                 yield Spec(kind, (up, down), "", "scene")
@@ -159,8 +187,8 @@ def _all_of(kind: str) -> Iterator[Spec]:
 def prompts(split: str, kind: str) -> tuple[Spec, ...]:
     """The prompts of one kind in one split, in an order that is arbitrary but always the same.
 
-    Combinations are ranked by their hash within each (kind, number of things): the first 15 % are test, the
-    next 15 % validation, the rest train. Half of the prompts use the other word order.
+    Combinations are ranked by their hash within each (kind, number of things): the first 15 % are
+    test, the next 15 % validation, the rest train. Half of the prompts use the other word order.
 
     Raises:
         ValueError: unknown split or kind.
@@ -174,6 +202,8 @@ def prompts(split: str, kind: str) -> tuple[Spec, ...]:
     for group in groups.values():
         group.sort(key=lambda spec: spec.digest)
         cut = round(HELD_OUT * len(group))
-        chosen += {"test": group[:cut], "val": group[cut : 2 * cut], "train": group[2 * cut :]}[split]
+        chosen += {"test": group[:cut], "val": group[cut : 2 * cut], "train": group[2 * cut :]}[
+            split
+        ]
     chosen.sort(key=lambda spec: spec.digest[8:])
     return tuple(spec.reordered() if int(spec.digest[-1], 16) % 2 else spec for spec in chosen)

@@ -1,0 +1,7 @@
+"""``python -m evaluation.quality``."""
+
+import sys
+
+from evaluation.quality.command import main
+
+sys.exit(main())

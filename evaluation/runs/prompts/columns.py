@@ -1,0 +1,254 @@
+"""Which column of a list says what: by the names that people give them, and as a user names them.
+
+A list is read whole, whoever made it: what has another name is left alone, unless it looks like one
+of ours, mistyped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from asyndm.errors import UserError, is_number
+from evaluation.runs.prompts.rows import rows_of
+from evaluation.runs.text_files import shown
+
+USUAL: dict[str, tuple[str, ...]] = {
+    "text": ("text", "prompt", "prompts", "caption", "captions", "sentence"),
+    "id": ("id", "prompt_id"),
+    "kind": ("kind", "category", "tag", "type", "challenge"),
+    "subjects": ("subjects",),
+    "concavities": ("concavities",),
+    "phrases": ("phrases", "noun_phrases"),
+    "phrases_from": ("phrases_from",),
+    "negative_prompt": ("negative_prompt", "neg_prompt", "negative"),
+    "seed": ("seed", "evaluation_seed", "sd_seed"),
+    "file": (
+        *(
+            "file",
+            "file_name",
+            "filename",
+            "file_path",
+            "filepath",
+            "image",
+            "image_path",
+            "image_file",
+            "image_name",
+        ),
+        *("img", "img_path", "path", "picture"),
+    ),
+}
+"""What a row may say, and the names of the column that says it; of several that are there the
+first."""
+MISTAKEN = tuple(key for key in USUAL if key not in ("file", "phrases_from"))
+"""Those of which a prompt would silently be another without them."""
+KINDS_OF = ("negative_prompt", "seed")
+"""Those that people call by longer names."""
+PROMPT_SET = "prompt_set.columns"
+"""The setting that names the columns of a prompt set's file."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a list.
+
+    Attributes:
+        place: its file and line, for messages.
+        said: what the row says, as it stands there.
+        known: of that, what `USUAL` has, by the names there.
+        setting: which one names the columns, for messages.
+    """
+
+    place: str
+    said: Mapping[str, Any]
+    known: dict[str, Any]
+    setting: str = PROMPT_SET
+
+
+@dataclass
+class Columns:
+    """The columns of one list.
+
+    Attributes:
+        named: key of `USUAL` -> the column that says it, where the user named one; an empty name:
+            none does.
+        setting: by which it did, for messages.
+        reads: what of `USUAL` is read of the list: a name that looks like another one matters to
+            nobody.
+    """
+
+    named: Mapping[str, str]
+    setting: str = PROMPT_SET
+    reads: Collection[str] = MISTAKEN
+    _found: dict[tuple[str, ...], dict[str, str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if unknown := sorted(set(self.named) - set(USUAL)):
+            raise UserError(
+                f"{self.setting}.{unknown[0]}: no such column; choose from {', '.join(USUAL)}"
+            )
+
+    def knows(self, name: str) -> bool:
+        """Whether this is the name of a column."""
+        usual = (other for key, names in USUAL.items() if key not in self.named for other in names)
+        own = {*self.named.values()} - {""}
+        return name.strip() in own or _plain(name) in usual
+
+    def of(self, header: tuple[str, ...]) -> dict[str, str]:
+        """Key of `USUAL` -> the column of a row of these columns that says it.
+
+        Raises:
+            UserError: a name that looks like one of ours, mistyped.
+        """
+        if header not in self._found:
+            self._found[header] = self._find(header)
+        return self._found[header]
+
+    def check(self) -> None:
+        """Refuse a column that the user named and no row had."""
+        had = {name: None for header in self._found for name in header}
+        if missed := next(
+            (key for key, name in self.named.items() if name and name not in had), None
+        ):
+            raise UserError(
+                f"{self.setting}.{missed}={self.named[missed]}: no such column; choose from "
+                f"{', '.join(had)}"
+            )
+
+    def _find(self, header: Sequence[str]) -> dict[str, str]:
+        plain = {_plain(name): name for name in reversed(header)}
+        if (text := self.named.get("text", "")) and text not in header:
+            raise UserError(
+                f"{self.setting}.text={text}: no such column; choose from {', '.join(header)}"
+            )
+        found = {}
+        for key, usual in USUAL.items():
+            own = self.named.get(key)
+            if own and own in header:
+                found[key] = own
+            elif own is None and (
+                name := next((plain[name] for name in usual if name in plain), None)
+            ):
+                found[key] = name
+        absent = [
+            key
+            for key in MISTAKEN
+            if key in self.reads and key not in found and key not in self.named
+        ]
+        known = {name for names in USUAL.values() for name in names} | {
+            *map(_plain, found.values())
+        }
+        for name in plain.keys() - known:
+            if (meant := _meant(name, absent)) is not None:
+                raise UserError(
+                    f"unknown key {shown(plain[name])}: did you mean {meant!r}? "
+                    f"Then add {self.setting}.{meant}={plain[name]}; if not, "
+                    f"{self.setting}.{meant}="
+                )
+        return found
+
+
+def read_list(path: Path, own: Columns) -> Iterator[Row]:
+    """The rows of a list of any kind; a text that stands alone is a row's ``text``.
+
+    Raises:
+        UserError: a malformed file or row, with its line; a column the user named that no row has.
+    """
+    for line, said in rows_of(path, own.knows):
+        place = f"{path}, line {line}"
+        if isinstance(said, str):
+            yield Row(place, {"text": said}, {"text": said}, own.setting)
+            continue
+        if not isinstance(said, Mapping):
+            raise UserError(
+                f"{place}: expected a text or a mapping with text and subjects, found {shown(said)}"
+            )
+        try:
+            found = own.of(tuple(map(str, said)))
+        except UserError as error:
+            raise UserError(f"{place}: {error}") from error
+        by_name = {str(name): value for name, value in said.items()}
+        yield Row(place, said, {key: by_name[name] for key, name in found.items()}, own.setting)
+    try:
+        own.check()
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def text_of(row: Row, key: str = "text") -> str:
+    """The text that a row must have.
+
+    Raises:
+        UserError: there is none; it names the columns that there are.
+    """
+    value = row.known.get(key)
+    if isinstance(value, str) and value.strip():
+        return value
+    if key in row.known:
+        wrong = value is not None and not isinstance(value, str)
+        raise UserError(
+            f"{key} must be a text, not {shown(value)}" if wrong else f"{key} is missing"
+        )
+    usual, there = ", ".join(USUAL[key]), ", ".join(map(str, row.said))
+    alone = key == "text" and len(row.said) == 1
+    hint = "; a text with a colon is quoted, a list without header ends in .txt" if alone else ""
+    raise UserError(
+        f"{key} is missing: none of {usual} among its columns ({there}); name it, "
+        f"{row.setting}.{key}=...{hint}"
+    )
+
+
+def texts(row: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    """A list of texts, or the same in one cell, separated by ``;``."""
+    value = row.get(key) or ()
+    items = [part for part in value.split(";") if part.strip()] if isinstance(value, str) else value
+    if not isinstance(items, Sequence) or not all(isinstance(item, str) for item in items):
+        raise UserError(f"{key} must be a list of texts, not {shown(value)}")
+    return tuple(item.strip() for item in items)
+
+
+def numbers(row: Mapping[str, Any], key: str) -> tuple[float, ...]:
+    """A list of numbers, or the same in one cell, separated by ``;``."""
+    value = row.get(key)
+    if value in (None, ""):
+        return ()
+    items = value.split(";") if isinstance(value, str) else [value] if is_number(value) else value
+    try:
+        return tuple(float(item) for item in items)
+    except (TypeError, ValueError) as error:
+        hint = (
+            ' (in a cell with a decimal point, separated by ";")' if isinstance(value, str) else ""
+        )
+        raise UserError(f"{key} must be a list of numbers{hint}, not {shown(value)}") from error
+
+
+def whole(row: Mapping[str, Any], key: str) -> int | None:
+    """A whole number, also as other programs write it ("5.0"); None where the row says nothing."""
+    value = row.get(key)
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    if isinstance(value, str) and (
+        digits := re.fullmatch(r"\s*([+-]?\d{1,30})(?:\.0*)?\s*", value)
+    ):
+        return int(digits[1])
+    if is_number(value) and value == value // 1:
+        return int(value)
+    raise UserError(f"{key} must be a whole number, not {shown(value)}")
+
+
+def _plain(name: str) -> str:
+    """A name as it counts: "Negative Prompt" is negative_prompt."""
+    return re.sub(r"[\s-]+", "_", name.strip().lower())
+
+
+def _meant(name: str, keys: Sequence[str]) -> str | None:
+    """Which of these keys a name looks like: "noise_seed" is a kind of seed. Short words look like
+    many, and the first letter is seldom wrong."""
+    if kind := next((key for key in KINDS_OF if key in keys and name.endswith(f"_{key}")), None):
+        return kind
+    close = get_close_matches(name, [key for key in keys if key[:1] == name[:1]], n=1, cutoff=0.8)
+    return close[0] if close and (len(name) > 3 or close == ["text"]) else None

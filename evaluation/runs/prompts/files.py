@@ -1,0 +1,98 @@
+"""Prompts of one's own, from the files in which people keep them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from asyndm.errors import UserError
+from asyndm.subjects import Subject
+from evaluation.runs.prompts.columns import Columns, Row, numbers, read_list, text_of, texts, whole
+from evaluation.runs.prompts.sets import Prompt, PromptSet, text_id
+from evaluation.runs.text_files import existing, shown
+
+
+@dataclass(frozen=True)
+class FilePrompts(PromptSet):
+    """Prompts of one's own, from YAML or JSON (a list), JSON lines, CSV or TSV with a header
+    (commas, semicolons and tabs are noticed), or plain text (a prompt a line, the same line once).
+
+    A prompt is a text or a mapping with
+
+    - ``text``, the only one that must be there;
+    - ``subjects``: list of words or phrases ("dog#2" is the second dog); in a table separated by
+      ``;``;
+    - ``concavities``: one number for each subject, else the curve's own is taken;
+    - ``id`` (else made from the text, and its seed where it has one), ``kind``, ``phrases`` (a
+      list), ``phrases_from`` (where these came from), ``file`` (a picture of it, for
+      ``evaluation.score``);
+    - ``negative_prompt``, else the guidance's; ``seed`` of its first image, else the run's.
+
+    Others' names for these are known, in any case (``Prompt``, ``Category``;
+    `evaluation.runs.prompts.columns.USUAL`), and what says something else is left alone.
+
+    Attributes:
+        path: of the file.
+        columns: names of columns that have others: ``{"text": "long prompt"}``; an empty name:
+            there is none.
+    """
+
+    path: str
+    limit: int | None = None
+    columns: Mapping[str, str | None] = field(default_factory=dict)
+
+    @property
+    def source(self) -> str:
+        return self.path
+
+    def _all(self) -> Iterator[tuple[str, Prompt]]:
+        return ((place, prompt) for place, _, prompt in self.rows())
+
+    def rows(self) -> Iterator[tuple[str, Mapping[str, Any], Prompt]]:
+        """Each prompt, after its place and what the file says of it.
+
+        Raises:
+            UserError: a file that is missing or malformed, with its line.
+        """
+        path = existing(self.path, "prompt file")
+        named = {key: name for key, name in self.columns.items() if name is not None}
+        for row in read_list(path, Columns(named)):
+            try:
+                prompt = _prompt(row)
+            except UserError as error:
+                raise UserError(f"{row.place}: {error}") from error
+            yield row.place, row.said, prompt
+
+
+def _prompt(row: Row) -> Prompt:
+    text, known = text_of(row), row.known
+    subjects = tuple(Subject.parse(subject) for subject in texts(known, "subjects"))
+    concavities = numbers(known, "concavities")
+    if concavities and len(concavities) != len(subjects):
+        raise UserError(f"{len(concavities)} concavities for {len(subjects)} subjects")
+    if concavities:
+        subjects = tuple(
+            replace(s, concavity=c) for s, c in zip(subjects, concavities, strict=True)
+        )
+    seed = whole(known, "seed")
+    own_id = text_id(text) + ("" if seed is None else f"-{seed}")
+    prompt_id = own_id if known.get("id") in (None, "") else str(known["id"])
+    negative = known.get("negative_prompt")
+    if not isinstance(negative, str | None):
+        raise UserError(f"negative_prompt must be a text, not {shown(negative)}")
+    try:
+        return Prompt(
+            prompt_id,
+            text,
+            subjects,
+            str(known.get("kind") or ""),
+            texts(known, "phrases"),
+            negative if negative and negative.strip() else None,
+            seed,
+        )
+    except UserError as error:
+        cell = known.get("subjects")
+        if isinstance(cell, str) and "," in cell and f"subject {cell.strip()!r}" in str(error):
+            raise UserError(f'{error}; if these are several, separate them by ";"') from error
+        raise

@@ -1,0 +1,78 @@
+"""The configs of many jobs, each as Hydra would compose it.
+
+Hydra reads and merges some thirty files for every job. Which files these are depends on the choices
+of groups alone: they are merged once for each combination of choices, and all other settings are
+set on a copy, by Hydra's own code.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+from functools import cache, lru_cache
+
+from hydra import compose
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig
+
+COMBINATIONS = 256
+"""Of choices whose configs are kept."""
+
+
+def loader() -> ConfigLoader:
+    """What finds the files of ``conf/``, of the Hydra that is at work."""
+    return GlobalHydra.instance().config_loader()
+
+
+def parse(overrides: Iterable[str]) -> list[Override]:
+    """Settings as they are given, ``glob`` with the choices that there are.
+
+    Raises:
+        OverrideParseException: one of them cannot be read.
+    """
+    return OverridesParser.create(config_loader=loader()).parse_overrides(list(overrides))
+
+
+class Composer:
+    """Composes jobs of one sweep.
+
+    Args:
+        config_name: the primary config.
+        common: settings of all jobs beside their own, such as Hydra's.
+    """
+
+    def __init__(self, config_name: str = "config", common: Sequence[str] = ()) -> None:
+        self._name, self._common = config_name, list(common)
+        self._parse = cache(OverridesParser.create(config_loader=loader()).parse_override)
+        self._base = lru_cache(COMBINATIONS)(self._merge)
+        self._options = cache(self._find_options)
+
+    def __call__(self, job: Sequence[str]) -> DictConfig:
+        """The config of a job without Hydra's part.
+
+        Raises:
+            HydraException: there is no such choice or setting.
+        """
+        overrides = [self._parse(text) for text in job]
+        choices = [override for override in overrides if self._is_choice(override)]
+        settings = [override for override in overrides if not self._is_choice(override)]
+        config = copy.deepcopy(self._base(*(str(override.input_line) for override in choices)))
+        ConfigLoaderImpl._apply_overrides_to_config(settings, config)
+        return config
+
+    def _merge(self, *choices: str) -> DictConfig:
+        return compose(self._name, [*self._common, *choices])
+
+    def _is_choice(self, override: Override) -> bool:
+        """As Hydra decides it."""
+        if override.is_hydra_override():
+            return True
+        return not isinstance(override.value(), dict) and bool(self._options(override.key_or_group))
+
+    def _find_options(self, group: str) -> list[str]:
+        return loader().get_group_options(group, ObjectType.CONFIG, self._name, self._common)

@@ -1,0 +1,331 @@
+"""What can be known to fail is refused before the first network evaluation, of any job of a
+sweep."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from functools import cache, lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+from tqdm import tqdm
+
+from asyndm.errors import UserError, first_line, one_line
+from evaluation.choices import CONF, settings
+from evaluation.messages import is_quiet
+from evaluation.runs.row_files import warn_once
+from evaluation.runs.text_files import shown
+from experiments.engine.guidance import sampler_arguments
+from experiments.engine.manifest import PLANNED_VARIABLE
+from experiments.engine.plan import (
+    ADVICE,
+    READING,
+    Plan,
+    build_choice,
+    build_mask,
+    local_folder,
+    metrics,
+)
+from experiments.engine.trackers import Tracker
+
+logger = logging.getLogger(__name__)
+
+NO_REASON = "no reason given"
+FREE_BYTES = 32 * 2**20
+"""What must stay free on the disk beside the pictures."""
+
+
+class Checks:
+    """Of the runs of a sweep: what several of them have in common is checked once."""
+
+    def __init__(self, elsewhere: bool = False) -> None:
+        """
+        Args:
+            elsewhere: the runs are made on other machines, whose devices are not known here.
+        """
+        self._elsewhere = elsewhere
+        self._passed: set[str] = set()
+
+    def __call__(self, plan: Plan) -> None:
+        """Everything that can be checked without loading the model.
+
+        Raises:
+            UserError: the first thing that is wrong.
+        """
+        from asyndm.inputs import check_call, picture_size
+
+        identity, model = plan.identity, plan.config["model"]
+        device = (plan.device, identity["model"]["dtype"], model.get("offload", "none"))
+        if not self._elsewhere:
+            self._once("device", device, lambda: check_device(*device))
+        _check_objective(plan)
+        self._once("model", model, lambda: check_model(model))
+        parts = read_parts(model["name"], model["path"], model.get("revision"), model.get("config"))
+        height, width = picture_size(parts, plan.config["height"], plan.config["width"])
+        given = {**sampler_arguments(identity["guidance"]), **identity["pipeline_arguments"]}
+        check_call(parts, identity["num_inference_steps"], "pil", given)
+        check_negative_prompts(plan, parts, given)
+        tell_without_effect(plan)
+        check_writable(plan.output_dir, plan.image_count * height * width)
+        for group in ("curve", "mask"):
+            build_choice(group, plan.config[group], _kind(group))
+        build_choice("tracker", plan.config["tracker"], Tracker).check()
+        if "sha256" in identity["mask"]:
+            check_mask_image(plan.config["mask"]["image"])
+        if build_mask(plan).needs_subjects:
+            read = [identity[name] for name in ("prompts", "pipeline_arguments", *READING)]
+            self._once("subjects", (model, read), lambda: check_subjects(plan, parts))
+        for name, metric in metrics(plan).items():
+            seen = (plan.config["metric"], identity["prompts"], height, width)
+            self._once(f"metric {name}", seen, partial(metric.check, plan.prompts, (height, width)))
+
+    def _once(self, what: str, of: Any, check: Callable[[], None]) -> None:
+        key = f"{what} {json.dumps(of, sort_keys=True)}"
+        if key not in self._passed:
+            logger.info("checking %s", what)
+            check()
+            self._passed.add(key)
+
+
+def check(plan: Plan) -> None:
+    """Everything about a single run that can be checked without loading its model.
+
+    Raises:
+        UserError: the first thing that is wrong.
+    """
+    Checks()(plan)
+
+
+def check_choices(plan: Plan) -> None:
+    """Builds the choices that a run's identity may lack, so that one that is none is refused where
+    the run is found, too.
+
+    Curves and masks that ``conf`` offers, with its settings, are known to be whole and are not
+    imported, with torch.
+
+    Raises:
+        UserError: there is no such class, it cannot be built with these settings, or it is of
+            another kind.
+    """
+    build_choice("tracker", plan.config["tracker"], Tracker)
+    for group in ("curve", "mask"):
+        choice = plan.config[group]
+        if (choice["_target_"], frozenset(choice)) not in _offered(group):
+            build_choice(group, choice, _kind(group))
+
+
+@cache
+def _offered(group: str) -> frozenset[tuple[str, frozenset[str]]]:
+    """The classes that a group of ``conf`` offers, each with its settings."""
+    files = (CONF / group).glob("*.yaml")
+    choices: list[dict[str, Any]] = [
+        yaml.safe_load(file.read_text(encoding="utf-8")) for file in files
+    ]
+    return frozenset((choice["_target_"], frozenset(choice) - {"defaults"}) for choice in choices)
+
+
+def _kind(group: str) -> type[Any]:
+    from asyndm.curves import Curve
+    from asyndm.masks import Mask
+
+    return {"curve": Curve, "mask": Mask}[group]
+
+
+def check_negative_prompts(plan: Plan, parts: Any, arguments: Mapping[str, Any]) -> None:
+    """Refuses those that the pipeline would not read: it takes none, or only with a guidance that
+    is off."""
+    from asyndm.networks.base import call_parameters
+
+    own = next((prompt for prompt in plan.prompts if prompt.negative_prompt), None)
+    if own is None and not arguments.get("negative_prompt"):
+        return
+    file = _file_of(plan.config["prompt_set"])
+    where = (
+        "guidance.negative_prompt"
+        if own is None
+        else f"{file}prompt {own.prompt_id}: its negative prompt"
+    )
+    name, parameters = type(parts).__name__, call_parameters(parts)
+    if "negative_prompt" not in parameters:
+        raise UserError(f"{where}: {name} takes none; leave it out")
+    if (guidance := parameters.get("true_cfg_scale")) is None:
+        return
+    if not (scale := arguments.get("true_cfg_scale", guidance.default)) > 1:
+        raise UserError(
+            f"{where}: {name} reads none while true_cfg_scale is {scale:g}; leave it out, or add "
+            "pipeline_arguments={true_cfg_scale: 4}, at twice the cost"
+        )
+
+
+def tell_without_effect(plan: Plan) -> None:
+    """Warns of negative prompts that no guidance leads away from: of a sweep where it is planned,
+    not in its jobs."""
+    planned = os.environ.get(PLANNED_VARIABLE)
+    if plan.without_effect and not (planned and Path(planned).exists()):
+        scale = plan.config["guidance"]["guidance_scale"]
+        file = _file_of(plan.config["prompt_set"]) if "prompt_set" in plan.without_effect else ""
+        warn_once(
+            f"{file}{plan.without_effect}: without effect where guidance is off "
+            f"(guidance_scale={scale:g}); "
+            "to have one, choose guidance=cfg with more than 1"
+        )
+
+
+def _check_objective(plan: Plan) -> None:
+    """Refuses a search for the best on the prompts that the result is told of."""
+    name, split = plan.config["objective"], plan.config["prompt_set"].get("split")
+    if name is not None and name not in plan.config["metric"]:
+        raise UserError(f"objective={name}: not among the metrics; add metric={name}")
+    if name is not None and plan.shard is not None:
+        raise UserError(
+            f"objective={name}: is of a whole run; leave shard={plan.config['shard']} out"
+        )
+    if name is not None and split == "test":
+        raise UserError(f"objective={name}: never on test prompts; choose prompt_set.split=val")
+
+
+@lru_cache(maxsize=8)
+def read_parts(name: str, path: str, revision: str | None, config: str | None) -> Any:
+    """What of a model on this disk or the hub is known without its weights, read once; see
+    `asyndm.models.read_parts`.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    from diffusers.utils import logging
+
+    from asyndm import models
+
+    logging.disable_progress_bar()
+    try:
+        return models.read_parts(path, revision, config)
+    except UserError as error:
+        raise UserError(f"model={name}: {error}") from error
+
+
+def check_mask_image(path: str) -> None:
+    """Refuses a mask that cannot be read as a picture."""
+    from asyndm.masks import read_grey
+
+    read_grey(path)
+
+
+def check_writable(output_dir: Path, expected_bytes: int) -> None:
+    """Refuses a place that cannot take the run's files; makes nothing there.
+
+    Raises:
+        UserError: it cannot be made or written to, or has too little room.
+    """
+    there = next(
+        folder for folder in (output_dir, *output_dir.absolute().parents) if folder.exists()
+    )
+    try:
+        with tempfile.TemporaryFile(dir=there) as probe:
+            probe.write(b"x")
+        free = shutil.disk_usage(there).free
+    except OSError as error:
+        raise UserError(
+            f"output_dir={output_dir}: cannot be written to ({error.strerror}); choose another"
+        ) from error
+    if free < expected_bytes + FREE_BYTES:
+        needed = (expected_bytes + FREE_BYTES) / 2**20
+        raise UserError(
+            f"output_dir={output_dir}: {free / 2**20:.0f} MB free, about {needed:.0f} MB needed"
+        )
+
+
+def check_device(device: str, dtype: str, offload: str = "none") -> None:
+    """Refuses a GPU that is not there, and half precision or offloading without one."""
+    from asyndm.models import check_offload, choose_device, choose_dtype
+
+    where = choose_device(device)
+    try:
+        choose_dtype(dtype, where)
+        check_offload(offload, where)
+    except UserError as error:
+        raise UserError(f"model.{error}") from error
+
+
+def check_model(model: Mapping[str, Any]) -> None:
+    """Refuses a model that is neither on this disk nor to be had from the hub, or that nothing
+    loads."""
+    from hydra.utils import get_object
+
+    target = model["_target_"]
+    given = {
+        key: value for key, value in settings(model).items() if key not in ("threads", *ADVICE)
+    }
+    try:
+        inspect.signature(get_object(target)).bind(**given)
+    except (ImportError, TypeError, ValueError) as error:
+        raise UserError(f"model._target_={target}: {one_line(error)}") from error
+    if (lora := model.get("lora")) is not None:
+        from asyndm.loras import find_lora
+
+        try:
+            find_lora(lora)
+        except UserError as error:
+            raise UserError(f"model.{error}") from error
+    if local_folder(model) is not None:
+        return
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    disable_progress_bars()
+    try:
+        hf_hub_download(model["path"], "model_index.json", revision=model["revision"])
+    except Exception as error:
+        raise UserError(
+            f"model={model['name']}: {model['path']} is not in the local cache and the hub cannot "
+            "be reached "
+            f"({type(error).__name__}: {first_line(error, NO_REASON)}); give model=folder "
+            "model.path=DIR"
+        ) from error
+
+
+def check_subjects(plan: Plan, parts: Any) -> None:
+    """Refuses prompts without subjects, a subject that the model's tokenizer loses or cuts off, and
+    layers it does not have."""
+    from asyndm.attention import Reading
+    from asyndm.networks import denoiser, find_family
+
+    factor, layers, keys, text = (plan.identity[name] for name in READING if name != "text_level")
+    reading = Reading(factor, layers, keys, text)
+    family = find_family(parts)
+    family.attention(denoiser(parts), [[[]]], reading)
+    file = _file_of(plan.config["prompt_set"])
+    for prompt in tqdm(
+        plan.prompts,
+        desc="checking subjects",
+        unit="prompt",
+        delay=2,
+        leave=False,
+        disable=is_quiet(),
+    ):
+        if not prompt.subjects:
+            raise UserError(
+                f"{file}prompt {shown(prompt.text)} has no subjects, which "
+                f"mask={plan.config['mask']['name']} needs; "
+                "or choose mask=none"
+            )
+        try:
+            family.positions(
+                parts, prompt.text, prompt.subjects, reading, plan.identity["pipeline_arguments"]
+            )
+        except UserError as error:
+            raise UserError(f"{file}prompt {prompt.prompt_id}: {error}") from error
+
+
+def _file_of(prompt_set: Mapping[str, Any]) -> str:
+    """The file that its prompts are from, to begin a message with; nothing where there is none."""
+    found = [
+        prompt_set[name] for name in ("path", "prompts_path", "metadata") if name in prompt_set
+    ]
+    return f"{found[0]}: " if found else ""

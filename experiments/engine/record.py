@@ -1,0 +1,284 @@
+"""What ``run.json`` says: with what a run was made, so that it can be made again."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from asyndm.errors import UserError
+from asyndm.terminal import printable
+from evaluation.networks.weights import model_files
+from evaluation.runs.files import ForeignFile, keep_beside, sha256, write_json
+from evaluation.runs.folder import RUN_FILE, SCHEMA_VERSION, read_record
+from evaluation.runs.locks import is_held, locked
+from experiments.engine.folder import missing_items
+from experiments.engine.heartbeat import others_alive
+from experiments.engine.plan import Plan, local_folder
+
+PACKAGES = ("asyndm", "torch", "diffusers", "transformers", "numpy", "pillow")
+
+
+def begin_record(plan: Plan, pipe: Any, samples: bool) -> dict[str, Any]:
+    """The run's record: the one its images were begun with, else a new one, written.
+
+    Args:
+        plan: of the run.
+        pipe: its pipeline.
+        samples: whether images will be made, which is said where earlier ones were made with
+            something else.
+    """
+    with locked(plan.folder):
+        record = _begun(plan)
+        if record is None:
+            record = _new_record(plan, pipe)
+        said = _begin_making(record, _maker(pipe)) if samples else ""
+        write_json(plan.folder / RUN_FILE, record)
+    if said:
+        print(
+            f"warning: {plan.label}: goes on with {said}: its images can differ in the last bits",
+            file=sys.stderr,
+        )
+    if record["batch_size"] != plan.config["batch_size"]:
+        print(
+            f"{plan.label}: goes on with batch_size={record['batch_size']}, as begun, so that "
+            "images come back byte for byte",
+            file=sys.stderr,
+        )
+    return record
+
+
+def has_record(plan: Plan) -> bool:
+    """Whether it is known with what the run was begun."""
+    try:
+        read_record(plan.folder)
+    except UserError:
+        return False
+    return True
+
+
+def _begun(plan: Plan) -> dict[str, Any] | None:
+    """The record of a run that has images or is being made; None for one to begin anew, or whose
+    record is damaged, which is kept beside."""
+    if not (plan.folder / RUN_FILE).exists():
+        return None
+    try:
+        record = read_record(plan.folder)
+    except ForeignFile:
+        raise
+    except UserError as error:
+        copy = keep_beside(plan.folder / RUN_FILE)
+        print(
+            printable(f"warning: {error}; written anew, and kept as {copy.name}"), file=sys.stderr
+        )
+        return None
+    alone, there = not any(is_held(file) for file in others_alive(plan)), _count(plan)
+    if alone and not there:
+        return None
+    record.setdefault("batch_size", plan.config["batch_size"])
+    makers = record.setdefault("made_with", [_begun_by(record) | {"images": there}])
+    if alone:
+        _count_standing(makers, there)
+    return record
+
+
+def _count_standing(makers: list[dict[str, Any]], there: int) -> None:
+    """Makes the counts those of the images that stand. Which were made by whom is not kept: those
+    that are gone are taken from who made the first, and those that a killed process did not count
+    are given to the last."""
+    gone = sum(maker["images"] for maker in makers) - there
+    if gone < 0 and makers:
+        makers[-1]["images"] -= gone
+    for maker in makers:
+        taken = max(0, min(maker["images"], gone))
+        maker["images"] -= taken
+        gone -= taken
+
+
+def _begun_by(record: dict[str, Any]) -> dict[str, Any]:
+    """The program, the packages and the device that a run was begun with."""
+    device = record.get("device", {}).get("type")
+    return {
+        "git_commit": record.get("git_commit"),
+        "versions": record.get("versions", {}),
+        **({} if device is None else {"device": device}),
+    }
+
+
+def _count(plan: Plan) -> int:
+    """Of the run's images, those that are there."""
+    return len(plan.items) - len(missing_items(plan, plan.items))
+
+
+def _maker(pipe: Any) -> dict[str, Any]:
+    """The program, the packages and the type of device that make images now."""
+    return {
+        "device": pipe._execution_device.type,
+        "git_commit": git_commit(),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: _version(name) for name in PACKAGES},
+        },
+    }
+
+
+def _begin_making(record: dict[str, Any], now: dict[str, Any]) -> str:
+    """Puts what makes images now at the end of ``made_with``.
+
+    Returns:
+        in what it differs from what the others were made with, in words.
+    """
+    makers = record["made_with"]
+    own = next((maker for maker in makers if _is(maker, now)), {**now, "images": 0})
+    others = [maker for maker in makers if maker is not own and maker["versions"]]
+    record["made_with"] = [*(maker for maker in makers if maker is not own), own]
+    begun = _begun_by(record)
+    if any(_is(maker, begun) for maker in others):
+        return _differences(now, begun, "begun with")
+    return _differences(now, others[-1], "partly made with") if others else ""
+
+
+def _is(maker: dict[str, Any], now: dict[str, Any]) -> bool:
+    return all(
+        maker.get(key, value) == value for key, value in now.items()
+    )  # older ones have no device
+
+
+def _differences(now: dict[str, Any], then: dict[str, Any], how: str) -> str:
+    """ "torch 2.6 (begun with 2.5), commit 1a2b3c4 (begun with 5d6e7f8)"."""
+    pairs = {name: (of, then["versions"].get(name)) for name, of in now["versions"].items()}
+    pairs["commit"] = _short(now["git_commit"]), _short(then["git_commit"])
+    pairs["device"] = now["device"], then.get("device", now["device"])
+    return printable(
+        ", ".join(f"{name} {of} ({how} {was})" for name, (of, was) in pairs.items() if of != was)
+    )
+
+
+def _short(commit: str | None) -> str:
+    return "unknown" if commit is None else commit[:7] + "+" * commit.endswith("+")
+
+
+def _new_record(plan: Plan, pipe: Any) -> dict[str, Any]:
+    """One that says of images which are there already, whose record was lost, that nothing is known
+    of their making."""
+    unknown, there = {"git_commit": None, "versions": {}}, _count(plan)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "run_id": plan.run_id,
+        "label": plan.label,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "config": {**plan.config, "shard": None},
+        "identity": plan.identity,
+        "prompts": len(plan.prompts),
+        "images": len(plan.items),
+        "batch_size": plan.config["batch_size"],
+        **(unknown if there else _maker(pipe)),
+        "made_with": [unknown | {"images": there}] if there else [],
+        "model": _model(plan),
+        "device": _device(plan, pipe),
+        "command": sys.argv,
+        "metrics": {},
+        "timings": {"sampling_seconds": 0.0, "images_sampled": 0, "scoring_seconds": 0.0},
+    }
+
+
+def add_timings(plan: Plan, pipe: Any = None, **seconds: float) -> None:
+    """Adds to the run's timings, which are the sum over its processes and beginnings (but for what
+    was killed), and its images, made by a pipeline, to those that this program, these packages and
+    such a device made."""
+    with locked(plan.folder):
+        record = read_record(plan.folder)
+        for key, value in seconds.items():
+            record["timings"][key] = round(record["timings"].get(key, 0) + value, 3)
+        now = None if pipe is None else _maker(pipe)
+        own = next(
+            (maker for maker in record.get("made_with", ()) if now and _is(maker, now)), None
+        )
+        if own is not None:
+            own["images"] += seconds.get("images_sampled", 0)
+        write_json(plan.folder / RUN_FILE, record)
+
+
+@contextmanager
+def threads_as_begun(plan: Plan) -> Iterator[None]:
+    """As many threads as the run was begun with: on a CPU they decide the order of sums, and so the
+    last bits."""
+    import torch
+
+    device, own = read_record(plan.folder).get("device", {}), torch.get_num_threads()
+    wanted = int(device.get("threads", own)) if device.get("type") == "cpu" else own
+    torch.set_num_threads(wanted)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(own)
+
+
+@cache
+def git_commit() -> str | None:
+    """The commit of the program that runs, with "+" where tracked files were changed; None outside
+    a checkout."""
+    here = Path(__file__).parent
+    commit = _git(here, "rev-parse", "HEAD")
+    return commit and commit + (
+        "+" if _git(here, "status", "--porcelain", "--untracked-files=no") else ""
+    )
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        return subprocess.run(
+            ["git", *arguments], cwd=folder, capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _model(plan: Plan) -> dict[str, Any]:
+    model = plan.config["model"]
+    folder = local_folder(model)
+    facts: dict[str, Any] = {"path": model["path"], "revision": model["revision"]}
+    if folder is not None:
+        weights = [path for path in model_files(folder) if path.suffix != ".json"]
+        facts["sha256"] = {path.relative_to(folder).as_posix(): sha256(path) for path in weights}
+    else:
+        facts["commit"] = _cached_commit(model)
+    return facts
+
+
+def _cached_commit(model: dict[str, Any]) -> str | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    index = try_to_load_from_cache(model["path"], "model_index.json", revision=model["revision"])
+    return Path(index).parent.name if isinstance(index, str) else None
+
+
+def _device(plan: Plan, pipe: Any) -> dict[str, Any]:
+    import torch
+
+    from asyndm.networks import denoiser
+
+    device = pipe._execution_device  # weights may lie elsewhere
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
+    return {
+        "type": device.type,
+        "name": name or platform.machine(),
+        "dtype": str(denoiser(pipe).dtype).removeprefix("torch."),
+        "threads": plan.config["model"].get("threads") or torch.get_num_threads(),
+        "cores": os.cpu_count(),
+    }

@@ -1,0 +1,287 @@
+"""Making the images of a run that are not there yet.
+
+A picture's last bits can depend on the size of its batch (the network's sums are taken in another
+order). So the batches of a run are fixed when it begins, and a missing image is made by computing
+its whole batch again: on one machine it comes back byte for byte, whatever is missing and whatever
+`batch_size` is given then.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from asyndm.errors import UserError
+from evaluation.choices import build
+from evaluation.memory import Room, in_parts
+from evaluation.messages import counted, is_quiet
+from evaluation.runs import sheets as pictures
+from evaluation.runs.files import write_bytes
+from evaluation.runs.locks import share_out
+from evaluation.runs.traces import (
+    PREVIEWS,
+    TRACES,
+    Trace,
+    encode,
+    encode_previews,
+    shown_steps,
+    trace,
+)
+from experiments.engine.folder import STRIP_FILE, missing_items, wants_strip
+from experiments.engine.gpu_lease import leased_device
+from experiments.engine.guidance import sampler_arguments
+from experiments.engine.plan import (
+    ADVICE,
+    CHANGED_MEANWHILE,
+    READING,
+    Item,
+    Plan,
+    build_mask,
+    model_content,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from asyndm import StepRecord
+    from asyndm.masks import Mask
+
+REMEDY = "choose model.dtype=float32, or less guidance"
+TOO_SMALL = (
+    "out of memory with a single image: choose model.dtype=float16, a smaller size, or another "
+    "device"
+)
+
+
+class Tracer:
+    """Keeps what `evaluation.runs.traces` shows of some steps, as the sampler's callback, on the
+    device until the end."""
+
+    def __init__(self, num_inference_steps: int, previews: int) -> None:
+        self.steps = shown_steps(num_inference_steps)
+        self.previews = previews
+        self.flow = False
+        self.timesteps: dict[int, list[Tensor]] = {}
+        self.weights: dict[int, list[Tensor]] = {}
+        self.samples: dict[int, list[Tensor]] = {}
+
+    def __call__(self, record: StepRecord) -> None:
+        if record.step not in self.steps:
+            return
+        self.flow = record.flow
+        for row, image in enumerate(record.images):
+            self.timesteps.setdefault(image, []).append(record.timesteps[row])
+            self.weights.setdefault(image, []).append(record.weights[row])
+            if image < self.previews:
+                self.samples.setdefault(image, []).append(record.sample[row])
+
+    def traces(self) -> list[Trace]:
+        """The way of each picture of the batch; of fewer evaluations than asked for (image to
+        image) those made."""
+        return [
+            trace(
+                self.steps[: len(self.timesteps[i])],
+                _array(self.timesteps[i]),
+                _array(self.weights[i]),
+                self.flow,
+            )
+            for i in sorted(self.timesteps)
+        ]
+
+    def decoded(self, pipe: Any) -> list[list[Image.Image]]:
+        """The predicted clean pictures of the first images, one at each step kept."""
+        import torch
+
+        from asyndm.previews import decode
+
+        return [
+            decode(pipe, torch.stack(samples), tuple(self.timesteps[i][0].shape))
+            for i, samples in sorted(self.samples.items())
+        ]
+
+
+def _array(steps: Sequence[Tensor]) -> Any:
+    return np.stack([step.cpu().double().numpy() for step in steps])
+
+
+def is_wanted(plan: Plan, number: int, batch: Sequence[Item]) -> bool:
+    """Whether something of a batch has to be made."""
+    return bool(missing_items(plan, batch)) or (number == 0 and wants_strip(plan))
+
+
+def sample_missing(plan: Plan, batch_size: int, pipe: Any, saved: Callable[[Item], None]) -> None:
+    """Makes and writes the missing images of this part of the run, telling of each by `saved`;
+    other processes may make some of them meanwhile.
+
+    Raises:
+        UserError: what the sampler refuses; or images came out as no numbers, after all others are
+            made.
+    """
+    batches = plan.batches(batch_size)
+    items = [item for _, batch in batches for item in batch]
+    mask, room, broken = build_mask(plan), Room(batch_size), list[Item]()
+    names = [f"images-{i:05d}" for i, _ in batches]
+
+    def wanted(place: int) -> bool:
+        return is_wanted(plan, *batches[place])
+
+    with (
+        tqdm(
+            total=len(items), unit="img", desc=plan.label, mininterval=0.5, disable=is_quiet()
+        ) as bar,
+        closing(share_out(plan.folder, names, wanted)) as claimed,
+    ):
+        bar.update(len(items) - len(missing_items(plan, items)))
+        for number, batch in (batches[place] for place in claimed):
+            missing, made = missing_items(plan, batch), Made()
+            previews = plan.config["pictures"] if number == 0 else 0
+            make = partial(_sample, plan, pipe, mask, previews)
+            for part in in_parts(batch, make, room, TOO_SMALL):
+                for item, image, way in zip(part.items, part.images, part.traces, strict=True):
+                    if item in missing and image is not None:
+                        write_bytes(plan.folder / TRACES / item.name, encode(way), durable=False)
+                        write_bytes(plan.folder / item.file, png(image), durable=False)
+                        saved(item)
+                        bar.update()
+                made.add(part)
+            broken += made.broken
+            if previews and not made.broken:
+                draw_strip(plan, made, previews)
+    if broken:
+        raise UserError(
+            f"no numbers in {counted(len(broken), 'image')}, the first {broken[0].name} of prompt "
+            f"{broken[0].prompt.text!r}; all others are kept: {REMEDY}"
+        )
+
+
+@dataclass
+class Made:
+    """Images of a batch, None where the numbers overflowed, with their ways and the predicted
+    pictures of the first."""
+
+    items: list[Item] = field(default_factory=list)
+    images: list[Image.Image | None] = field(default_factory=list)
+    traces: list[Trace] = field(default_factory=list)
+    previews: list[list[Image.Image]] = field(default_factory=list)
+
+    @property
+    def broken(self) -> list[Item]:
+        return [item for item, image in zip(self.items, self.images, strict=True) if image is None]
+
+    def add(self, part: Made) -> None:
+        self.items += part.items
+        self.images += part.images
+        self.traces += part.traces
+        self.previews += part.previews
+
+
+def draw_strip(plan: Plan, made: Made, count: int) -> None:
+    """Writes the predicted pictures of the first images, and then the strip of them."""
+    images = [image for image in made.images[:count] if image is not None]
+    for item, frames in zip(made.items, made.previews[:count], strict=False):
+        write_bytes(plan.folder / PREVIEWS / item.name, encode_previews(frames), durable=False)
+    captions = [item.prompt.text for item in made.items[:count]]
+    strip = pictures.strip(images, captions, made.traces[:count], made.previews[:count])
+    write_bytes(plan.folder / STRIP_FILE, png(strip))
+
+
+def _sample(plan: Plan, pipe: Any, mask: Mask, previews: int, batch: Sequence[Item]) -> Made:
+    """The images of a batch. Those without any negative prompt are made apart: to some pipelines
+    none is not an empty text."""
+    arguments, made = sample_arguments(plan), Made()
+    default = arguments.get("negative_prompt")
+    for _, items in groupby(batch, key=lambda item: bool(item.prompt.negative_prompt or default)):
+        alike = list(items)
+        own = [item.prompt.negative_prompt for item in alike]
+        more = {"negative_prompt": [text or default for text in own]} if any(own) else {}
+        made.add(_sample_alike(plan, pipe, mask, previews, alike, {**arguments, **more}))
+    return made
+
+
+def _sample_alike(
+    plan: Plan,
+    pipe: Any,
+    mask: Mask,
+    previews: int,
+    batch: Sequence[Item],
+    arguments: Mapping[str, Any],
+) -> Made:
+    from asyndm import BrokenImages, sample
+
+    tracer = Tracer(plan.identity["num_inference_steps"], previews)
+    try:
+        images = sample(
+            pipe,
+            [item.prompt.text for item in batch],
+            [list(item.prompt.subjects) for item in batch],
+            mask=mask,
+            seed=[item.seed for item in batch],
+            callback=tracer,
+            **arguments,
+        )
+    except BrokenImages as error:
+        images = error.images
+    whole = all(image is not None for image in images)
+    return Made(list(batch), images, tracer.traces(), tracer.decoded(pipe) if whole else [])
+
+
+def sample_arguments(plan: Plan) -> dict[str, Any]:
+    """Of `asyndm.sample`, all that is the same for every picture of the run but its mask."""
+    identity = plan.identity
+    return {
+        "curve": build(identity["curve"], "curve"),
+        **{name: identity[name] for name in ("num_inference_steps", "eta", *READING)},
+        **{name: identity[name] for name in ("height", "width") if identity[name] is not None},
+        **sampler_arguments(identity["guidance"]),
+        **identity["pipeline_arguments"],
+    }
+
+
+def load_model(plan: Plan) -> Any:
+    """The run's pipeline; the last one loaded stays at hand for the next job of a sweep.
+
+    Raises:
+        UserError: it cannot be loaded, or its files are no longer those that the run is known by.
+    """
+    content = plan.identity["model"]
+    model = {
+        **plan.config["model"],
+        "dtype": content["dtype"],
+        "device": leased_device(plan.device),
+    }
+    for name in ("threads", *ADVICE):
+        model.pop(name, None)
+    return _load(json.dumps(model), json.dumps(content))
+
+
+@lru_cache(maxsize=1)
+def _load(model: str, content: str) -> Any:
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    warnings.filterwarnings("ignore", category=FutureWarning, module="diffusers")
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
+    pipe: Any = build(choice := json.loads(model), "model")
+    if model_content(choice) != json.loads(content):
+        raise UserError(f"model.path={choice['path']}: {CHANGED_MEANWHILE}")
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def png(image: Image.Image) -> bytes:
+    """The picture as PNG, the same bytes for the same pixels."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()

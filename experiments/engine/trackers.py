@@ -1,0 +1,244 @@
+"""Where results go beside the run's own files. A tracker may fail; a run does not fail with it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from asyndm.errors import UserError, first_line
+from evaluation.labels import curve_name, method_name
+from evaluation.runs.folder import Run
+from experiments.engine.plan import NO_MASK, Plan
+
+SWEEP_VARIABLE = "ASYNDM_SWEEP"
+"""Environment variable in which a sweep leaves its name for its jobs, wherever they run."""
+
+
+Mode = Literal["offline", "online", "shared", "disabled"]
+"""Where W&B writes to: files, its server, its server from many processes, nowhere."""
+FORMER = {"dryrun": "offline", "run": "online"}
+"""Names that W&B's modes had, and that ``WANDB_MODE`` may still have."""
+LONGEST_TAG = 64
+"""Characters of a tag that W&B takes."""
+
+
+class Tracker:
+    """Adds nothing to the files. A subclass is one class and one YAML in ``conf/tracker``."""
+
+    def check(self) -> None:
+        """Whether it can work, as far as that is known before anything is made.
+
+        Raises:
+            UserError: it cannot, with the setting that is wrong.
+        """
+
+    def remedy(self, error: BaseException) -> str:
+        """What to do, in a few words, where it failed with this error."""
+        return "the same command tells it again"
+
+    def has(self, plan: Plan) -> bool:
+        """Whether it was given this run before; a finished run that it was not given is told to
+        it."""
+        return False
+
+    def start(self, plan: Plan) -> None:
+        """The run begins."""
+
+    def progress(self, images: int) -> None:
+        """So many images are there."""
+
+    def finish(self, plan: Plan, run: Run, summary: Mapping[str, float]) -> None:
+        """The run is complete."""
+
+    def close(self) -> None:
+        """The run ended, one way or the other."""
+
+
+class WandbTracker(Tracker):
+    """Weights & Biases: config, metrics, a table of prompts, pictures and scores.
+
+    What is None here is what W&B's own environment variables say (``WANDB_PROJECT``,
+    ``WANDB_MODE``, ``WANDB_ENTITY``, ``WANDB_RUN_GROUP``, ``WANDB_TAGS``; also ``WANDB_NAME``,
+    ``WANDB_DIR``, ``WANDB_DISABLED``).
+
+    Args:
+        project: its project; without any, asyndm.
+        mode: "offline" (files in the run's folder, also without any), "online", "shared", or
+            "disabled".
+        entity: its team; without any, the account's own.
+        group: the group; without any, the sweep's name.
+        tags: without any, the names of model, method, curve and prompt set.
+        images: how many pictures are sent.
+    """
+
+    def __init__(
+        self,
+        project: str | None = None,
+        mode: Mode | None = None,
+        entity: str | None = None,
+        group: str | None = None,
+        tags: Sequence[str] | None = None,
+        images: int = 16,
+    ) -> None:
+        self.project, self.entity, self.group, self.tags, self.images = (
+            project,
+            entity,
+            group,
+            tags,
+            images,
+        )
+        self.given_mode = mode
+        self.run: Any = None
+        self.told = False
+
+    @property
+    def mode(self) -> str:
+        """The mode that holds.
+
+        Raises:
+            UserError: ``WANDB_MODE`` is none.
+        """
+        if self.given_mode is not None:
+            return self.given_mode
+        if os.environ.get("WANDB_DISABLED", "").lower() in ("true", "1", "yes", "on"):
+            return "disabled"
+        said = os.environ.get("WANDB_MODE") or "offline"
+        mode = FORMER.get(said.lower(), said.lower())
+        if mode not in get_args(Mode):
+            raise UserError(f"WANDB_MODE={said}: choose from {', '.join(get_args(Mode))}")
+        return mode
+
+    def check(self) -> None:
+        _ = self.mode
+
+    def remedy(self, error: BaseException) -> str:
+        if isinstance(error, ImportError):
+            return "pip install --group wandb, in the checkout"
+        if isinstance(error, UserError) or self.mode == "offline":
+            return super().remedy(error)
+        return "tracker.mode=offline writes files for a later wandb sync"
+
+    def has(self, plan: Plan) -> bool:
+        return self.mode == "disabled" or self._mark(plan).exists()
+
+    def _mark(self, plan: Plan) -> Path:
+        """A file that says that all results were logged."""
+        return plan.folder / "wandb" / f"complete-{self.mode}"
+
+    def start(self, plan: Plan) -> None:
+        if self.mode == "disabled":
+            return
+        import wandb
+
+        said = os.environ.get
+        self.run = wandb.init(
+            project=self.project or said("WANDB_PROJECT") or "asyndm",
+            entity=self.entity or said("WANDB_ENTITY"),
+            group=self.group or said("WANDB_RUN_GROUP") or said(SWEEP_VARIABLE),
+            name=said("WANDB_NAME") or plan.label,
+            tags=self._tags(plan),
+            id=plan.run_id,
+            resume="allow",
+            reinit="finish_previous",
+            mode=self.mode,
+            dir=said("WANDB_DIR") or str(plan.folder),
+            config={"run_id": plan.run_id, **plan.config, "identity": plan.identity},
+            settings=wandb.Settings(init_timeout=30, silent=True, console="off"),
+        )
+
+    def _tags(self, plan: Plan) -> list[str]:
+        if self.tags is not None:
+            return list(self.tags)
+        if said := os.environ.get("WANDB_TAGS"):
+            return [tag for word in said.split(",") if (tag := word.strip())]
+        mask, curve = plan.identity["mask"]["_target_"], plan.identity["curve"]["_target_"]
+        names = [plan.config["model"]["name"], method_name(mask), plan.config["prompt_set"]["name"]]
+        names += [curve_name(curve)] if mask != NO_MASK else []
+        return [str(name)[:LONGEST_TAG] for name in dict.fromkeys(names)]
+
+    def progress(self, images: int) -> None:
+        if self.run is not None:
+            self.run.log({"images": images})
+
+    def finish(self, plan: Plan, run: Run, summary: Mapping[str, float]) -> None:
+        if self.run is None:
+            return
+        import wandb
+
+        shown = run.images[: self.images]
+        pictures = [
+            wandb.Image(str(run.folder / image.file), caption=image.prompt) for image in shown
+        ]
+        overviews = {path.stem: wandb.Image(str(path)) for path in sorted(run.folder.glob("*.png"))}
+        self.run.log({**summary, "scores": _table(run, pictures), "samples": pictures, **overviews})
+        self.run.summary.update(dict(summary))
+        self._mark(plan).parent.mkdir(exist_ok=True)
+        self._mark(plan).touch()
+        self.told = True
+
+    def close(self) -> None:
+        """Ends the W&B run: as failed, where it has not been told the results."""
+        if self.run is not None:
+            self.run.finish(exit_code=0 if self.told else 1)
+            self.run = None
+
+
+def _table(run: Run, pictures: Sequence[Any]) -> Any:
+    """A row for each image, with its prompt and scores; with its picture, as far as there are
+    pictures."""
+    import wandb
+
+    names = sorted({score.metric for score in run.scores})
+    scores = {(*score.key, score.metric): score for score in run.scores}
+    columns = ["prompt_id", "prompt", "image", "kind", "image_index", "seed", *names, "reason"]
+    table = wandb.Table(columns=columns)
+    for image, picture in zip_longest(run.images, pictures):
+        found = [scores.get((*image.key, name)) for name in names]
+        values = [score.value if score else None for score in found]
+        reason = "; ".join(score.reason for score in found if score and score.reason)
+        row = (image.prompt_id, image.prompt, picture, image.kind, image.image_index, image.seed)
+        table.add_data(*row, *values, reason)
+    return table
+
+
+class Forgiving(Tracker):
+    """Another tracker, dropped with one line of warning the first time it fails."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self._tracker: Tracker | None = tracker
+
+    def has(self, plan: Plan) -> bool:
+        return bool(self._try("has", plan))
+
+    def start(self, plan: Plan) -> None:
+        self._try("start", plan)
+
+    def progress(self, images: int) -> None:
+        self._try("progress", images)
+
+    def finish(self, plan: Plan, run: Run, summary: Mapping[str, float]) -> None:
+        self._try("finish", plan, run, summary)
+
+    def close(self) -> None:
+        self._try("close")
+
+    def _try(self, method: str, *arguments: Any) -> Any:
+        if self._tracker is None:
+            return None
+        try:
+            return getattr(self._tracker, method)(*arguments)
+        except (Exception, SystemExit) as error:
+            name, reason = type(self._tracker).__name__, first_line(error, "")
+            said = reason if isinstance(error, UserError) else f"{type(error).__name__}: {reason}"
+            remedy = self._tracker.remedy(error)
+            print(f"warning: {name} gave up ({said}); the run goes on; {remedy}", file=sys.stderr)
+            dropped, self._tracker = self._tracker, None
+            if method != "close":
+                with suppress(Exception, SystemExit):
+                    dropped.close()
+            return None

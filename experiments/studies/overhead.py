@@ -1,0 +1,102 @@
+"""What a run costs beside sampling: planning, checks, hashes, traces, PNGs, CSVs, state, grid and
+strip.
+
+python -m experiments.studies.overhead  # the embedded model, 64 images, three times each
+python -m experiments.studies.overhead limit=200 --repeats 5
+
+Both sides use the same loaded model, prompts, seeds and batches, and take turns; each run begins in
+an empty folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from asyndm.errors import UserError
+from evaluation.messages import describe
+from experiments.engine.plan import Plan, build_mask, make_plan
+from experiments.engine.sampling import load_model, sample_arguments
+from experiments.engine.schema import CONF, register
+from experiments.run import run
+
+DEFAULTS = ("limit=64", "metric=none")
+
+
+def bare(plan: Plan) -> float:
+    """Seconds of the pictures alone: the library's `sample`, batch by batch, and nothing kept."""
+    import torch
+
+    from asyndm import sample
+
+    pipe = load_model(plan)
+    torch.set_num_threads(plan.config["model"].get("threads") or torch.get_num_threads())
+    started = time.perf_counter()
+    for _, batch in plan.batches(plan.config["batch_size"]):
+        sample(
+            pipe,
+            [item.prompt.text for item in batch],
+            [list(item.prompt.subjects) for item in batch],
+            mask=build_mask(plan),
+            seed=[item.seed for item in batch],
+            **sample_arguments(plan),
+        )
+    return time.perf_counter() - started
+
+
+def framed(config: DictConfig) -> float:
+    """Seconds of a whole run in an empty folder."""
+    with TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
+        changed = OmegaConf.merge(config, {"output_dir": folder})
+        assert isinstance(changed, DictConfig)
+        with contextlib.redirect_stdout(io.StringIO()):
+            started = time.perf_counter()
+            run(changed)
+            return time.perf_counter() - started
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line. Returns its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.studies.overhead",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("settings", nargs="*", help="as for experiments.run")
+    parser.add_argument("--repeats", type=int, default=3, metavar="N")
+    chosen = parser.parse_intermixed_args(arguments)
+    register()
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            config = compose("config", [*DEFAULTS, *chosen.settings])
+        plan = make_plan(config)
+        with TemporaryDirectory() as folder:
+            warm = OmegaConf.merge(config, {"output_dir": str(Path(folder)), "limit": 2})
+            assert isinstance(warm, DictConfig)
+            framed(warm)
+        times = [(bare(plan), framed(config)) for _ in range(max(1, chosen.repeats))]
+    except UserError as error:
+        print(f"error: {describe(error)}", file=sys.stderr)
+        return 1
+    for alone, whole in times:
+        print(f"sampling {alone:.2f} s, run {whole:.2f} s, ratio {whole / alone:.3f}")
+    ratio = median(whole / alone for alone, whole in times)
+    print(
+        f"{len(plan.items)} images; median ratio {ratio:.3f}: {1 - 1 / ratio:.1%} of a run is not "
+        "sampling"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,5 @@
+"""``python -m experiments.training.shapes``."""
+
+from experiments.training.shapes.command import main
+
+main()

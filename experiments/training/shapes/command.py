@@ -1,0 +1,45 @@
+"""Train the embedded models from nothing: autoencoder, pictures, a common trunk, then the two
+checkpoints.
+
+    python -m experiments.training.shapes                    # about 110 minutes on two CPU cores
+    python -m experiments.training.shapes trunk.seconds=300  # quicker and worse
+    python -m experiments.training.shapes start_from=src/asyndm/shapes/weights/shapes  # better
+
+Stages whose output is in `out` are not repeated; trunk and branches, when interrupted, go on where
+their state was last saved, the other stages begin again. The results are diffusers folders,
+`out`/shapes and `out`/shapes_mixed, with a record of each stage in a JSON file beside them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from asyndm.errors import UserError
+from experiments.engine.preflight import check_writable
+from experiments.engine.schema import CONF
+from experiments.training.shapes.settings import Settings, register
+
+register()
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="train_shapes")
+def main(config: DictConfig) -> None:
+    """Hydra's entry point."""
+    settings = OmegaConf.to_object(config)
+    assert isinstance(settings, Settings)
+    out = Path(settings.out).resolve()
+    try:
+        settings.check()
+        check_writable(out, 0)
+        from experiments.training.shapes.stages import train
+
+        train(out, settings)
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from error
+    print(
+        f"done: copy {out}/shapes and {out}/shapes_mixed over src/asyndm/shapes/weights/ to ship "
+        "them"
+    )

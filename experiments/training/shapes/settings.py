@@ -1,0 +1,142 @@
+"""What conf/train_shapes.yaml may say, typed, and checked before anything is rendered."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+from asyndm.errors import UserError
+from asyndm.shapes.world import KINDS
+
+STAGES = frozenset(
+    {"vae", "vae_polished", "autoencoder", "polish", "trunk", "settings", "rendezvous"}
+)
+
+
+@dataclass
+class AutoencoderRecipe:
+    """How long and how to train the autoencoder.
+
+    Attributes:
+        steps, seconds: whichever bound comes first; the learning rate follows it.
+        kl_weight: of the divergence of the latents from a standard normal distribution.
+        pool: number of pictures rendered once, from which batches are drawn.
+        shares: how often each kind of prompt is drawn.
+    """
+
+    steps: int = MISSING
+    batch_size: int = MISSING
+    learning_rate: float = MISSING
+    kl_weight: float = MISSING
+    pool: int = MISSING
+    seconds: float = MISSING
+    shares: dict[str, float] = MISSING
+
+
+@dataclass
+class Recipe:
+    """How long and how to train the denoiser.
+
+    Attributes:
+        seconds: wall-clock budget; the learning rate follows the clock from `learning_rate` to
+            `final_learning_rate`.
+        batch_size: pictures a step and worker.
+        warmup: steps over which the learning rate rises from 0.
+        mixed_share: share of pictures whose objects and background have different noise levels.
+        grounding: weight of the attention loss.
+        dropout: share of prompts replaced by the empty one, for classifier-free guidance.
+        ema: decay of the average of the weights.
+    """
+
+    seconds: float = MISSING
+    batch_size: int = 32
+    learning_rate: float = 1.5e-3
+    final_learning_rate: float = 1.5e-3
+    warmup: int = 200
+    mixed_share: float = 0.0
+    grounding: float = 0.004
+    dropout: float = 0.1
+    ema: float = 0.998
+
+
+@dataclass
+class Settings:
+    """All of a training. `start_from` is a checkpoint whose latents are kept and whose networks are
+    trained on."""
+
+    out: str = MISSING
+    workers: int = MISSING
+    seed: int = MISSING
+    start_from: str | None = None
+    pictures: int = MISSING
+    autoencoder: AutoencoderRecipe = field(default_factory=AutoencoderRecipe)
+    polish: AutoencoderRecipe = field(default_factory=AutoencoderRecipe)
+    trunk: Recipe = field(default_factory=Recipe)
+    branches: dict[str, Recipe] = field(default_factory=dict)
+
+    def check(self) -> None:
+        """Refuse what would fail, or never end, hours later.
+
+        Raises:
+            UserError: the first thing that is wrong.
+        """
+        for name in self.branches:
+            if name in STAGES or not re.fullmatch(r"\w+", name):
+                raise UserError(
+                    f"branches.{name}: a name of another stage's files, or none for a file"
+                )
+        _at_least(1, "", self, "workers", "pictures")
+        _at_least(0, "", self, "seed")
+        for name, autoencoder in {"autoencoder": self.autoencoder, "polish": self.polish}.items():
+            _at_least(1, f"{name}.", autoencoder, "steps", "batch_size", "pool", "seconds")
+            _at_least(0, f"{name}.", autoencoder, "learning_rate", "kl_weight")
+            _check_shares(f"{name}.shares", autoencoder.shares)
+        for name, recipe in {
+            "trunk": self.trunk,
+            **{f"branches.{n}": r for n, r in self.branches.items()},
+        }.items():
+            _at_least(1, f"{name}.", recipe, "batch_size", "warmup")
+            _at_least(
+                0,
+                f"{name}.",
+                recipe,
+                "seconds",
+                "learning_rate",
+                "final_learning_rate",
+                "grounding",
+            )
+            if recipe.batch_size > self.pictures:
+                raise UserError(
+                    f"pictures={self.pictures}: fewer than {name}.batch_size={recipe.batch_size}"
+                )
+            for key in ("mixed_share", "dropout", "ema"):
+                if not 0 <= getattr(recipe, key) <= 1:
+                    raise UserError(f"{name}.{key}={getattr(recipe, key)}: must be between 0 and 1")
+        if (
+            self.start_from is not None
+            and not (Path(self.start_from) / "model_index.json").is_file()
+        ):
+            raise UserError(f"start_from={self.start_from}: not a checkpoint (no model_index.json)")
+
+
+def _at_least(least: float, prefix: str, settings: object, *keys: str) -> None:
+    for key in keys:
+        value = getattr(settings, key)
+        if not value >= least:
+            raise UserError(f"{prefix}{key}={value}: must be at least {least}")
+
+
+def _check_shares(name: str, shares: dict[str, float]) -> None:
+    if unknown := set(shares) - set(KINDS):
+        raise UserError(f"{name}.{min(unknown)}: no such kind; choose from {', '.join(KINDS)}")
+    if min(shares.values(), default=0) < 0 or not sum(shares.values()):
+        raise UserError(f"{name}: shares must not be negative, and not all 0")
+
+
+def register() -> None:
+    """Makes the schema known to Hydra."""
+    ConfigStore.instance().store(name="train_shapes_schema", node=Settings)

@@ -1,0 +1,425 @@
+"""The metric GenEval against detectors and CLIP run on one picture at a time."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from transformers import (
+    RTDetrConfig,
+    RTDetrForObjectDetection,
+    RTDetrImageProcessor,
+    RTDetrResNetConfig,
+    YolosConfig,
+    YolosForObjectDetection,
+    YolosImageProcessor,
+)
+
+from asyndm.errors import UserError
+from evaluation.metrics import Score
+from evaluation.metrics.geneval import GenEval, cropped
+from evaluation.metrics.geneval_rules import (
+    COLOURS,
+    Box,
+    relations,
+)
+from evaluation.runs.prompts import Prompt
+from tests.evaluation.metrics.pictures import noise
+from tests.evaluation.metrics.test_geneval_rules import ROW, written
+from tests.lab import Lab
+
+CLOSE = 5e-6
+"""Largest difference from the second computations (1e-6 measured for scores, 4e-7 for boxes as a
+share of the picture, 8e-8 for cosines)."""
+LABELS = {0: "person", 1: "Motorbike", 2: "mouse", 3: "TV monitor"}
+NAMES = ["person", "motorcycle", "mouse", "tv"]
+CLIP = {
+    "embed_dim": 8,
+    "vision_cfg": {"image_size": 32, "layers": 2, "width": 16, "patch_size": 16, "head_width": 8},
+    "text_cfg": {"context_length": 20, "vocab_size": 49408, "width": 8, "heads": 2, "layers": 2},
+}
+
+
+def network(kind: str) -> Any:
+    """A detector of random weights, of boxes all over the picture."""
+    labels: dict[str, Any] = {
+        "id2label": LABELS,
+        "label2id": {name: n for n, name in LABELS.items()},
+    }
+    if kind == "yolos":
+        shared: dict[str, Any] = {
+            "hidden_size": 16,
+            "intermediate_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+        }
+        model: Any = YolosForObjectDetection(
+            YolosConfig(
+                **shared, **labels, image_size=[32, 48], patch_size=16, num_detection_tokens=12
+            )
+        )
+        changed = model.named_parameters()
+    else:
+        sizes: dict[str, Any] = {
+            "embedding_size": 8,
+            "hidden_sizes": [8, 8, 16, 16],
+            "depths": [1, 1, 1, 1],
+        }
+        stages: dict[str, Any] = {
+            "layer_type": "basic",
+            "out_features": ["stage2", "stage3", "stage4"],
+        }
+        backbone = RTDetrResNetConfig(**sizes, **stages)
+        wide: dict[str, Any] = {
+            "encoder_hidden_dim": 16,
+            "encoder_ffn_dim": 16,
+            "decoder_ffn_dim": 16,
+            "d_model": 16,
+        }
+        heads: dict[str, Any] = {
+            "encoder_attention_heads": 2,
+            "decoder_attention_heads": 2,
+            "decoder_layers": 2,
+        }
+        channels: dict[str, Any] = {
+            "encoder_in_channels": [8, 16, 16],
+            "decoder_in_channels": [16, 16, 16],
+        }
+        model = RTDetrForObjectDetection(
+            RTDetrConfig(
+                backbone_config=backbone, num_queries=12, **wide, **heads, **channels, **labels
+            )
+        )
+        changed = ((n, p) for n, p in model.named_parameters() if "_embed" in n and "decoder" in n)
+    spread(changed)
+    return model
+
+
+def spread(parameters: Iterable[tuple[str, torch.nn.Parameter]]) -> None:
+    """Weights so wide that outputs differ from picture to picture."""
+    for name, tensor in parameters:
+        scale = ("norm" in name or "ln_" in name) and "weight" in name
+        torch.nn.init.normal_(tensor, 1.0 if scale else 0.0, 0.4)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Two detectors as transformers keep them, and a CLIP as open_clip does."""
+    torch.manual_seed(0)
+    root = tmp_path_factory.mktemp("geneval")
+    for kind in ("yolos", "rtdetr"):
+        network(kind).save_pretrained(root / kind)
+    YolosImageProcessor(size={"shortest_edge": 32, "longest_edge": 48}).save_pretrained(
+        root / "yolos"
+    )
+    RTDetrImageProcessor(size={"height": 64, "width": 64}).save_pretrained(root / "rtdetr")
+    (root / "clip").mkdir()
+    clip = open_clip.CLIP(**CLIP)
+    spread(clip.named_parameters())
+    save_file(clip.state_dict(), root / "clip" / "open_clip_model.safetensors")
+    normal = {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}
+    content = {"model_cfg": CLIP, "preprocess_cfg": normal}
+    (root / "clip" / "open_clip_config.json").write_text(json.dumps(content))
+    return {path.name: path for path in root.iterdir()}
+
+
+def metric(folders: dict[str, Path], kind: str = "yolos", **settings: Any) -> GenEval:
+    clip = {"colour_model": str(folders["clip"]), "colour_pretrained": None}
+    return GenEval(str(folders[kind]), device="cpu", **{**clip, **settings})
+
+
+def pictures() -> list[Image.Image]:
+    return noise((60, 40), (33, 50), (60, 40), (48, 32))
+
+
+def alone(folder: Path, kind: str, image: Image.Image) -> list[tuple[str, float, Box]]:
+    """What the model of its own class finds in one picture, decoded by hand, the surest first."""
+    model: Any
+    transform: Any
+    model, transform = {
+        "yolos": (YolosForObjectDetection, YolosImageProcessor),
+        "rtdetr": (RTDetrForObjectDetection, RTDetrImageProcessor),
+    }[kind]
+    with torch.no_grad():
+        given = transform.from_pretrained(folder)(images=image, return_tensors="pt")
+        out = model.from_pretrained(folder).eval()(**given)
+    logits, boxes = out.logits[0].double().numpy(), out.pred_boxes[0].double().numpy()
+    if kind == "yolos":
+        shares = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+        pairs = [(query, int(row[:-1].argmax())) for query, row in enumerate(shares)]
+    else:
+        shares = 1 / (1 + np.exp(-logits))
+        ranked = sorted(np.ndindex(*shares.shape), key=lambda pair: -shares[pair])
+        pairs = [(query, label) for query, label in ranked[: len(boxes)]]
+    found = []
+    for query, label in sorted(pairs, key=lambda pair: -shares[pair]):
+        x, y, w, h = (boxes[query] * [*image.size, *image.size]).tolist()
+        found.append(
+            (
+                NAMES[label],
+                float(shares[query, label]),
+                (x - w / 2, y - h / 2, x + w / 2, y + h / 2),
+            )
+        )
+    return found
+
+
+@pytest.mark.parametrize("kind", ["yolos", "rtdetr"])
+def test_detections_are_the_networks_own_of_one_picture_at_a_time(
+    folders: dict[str, Path], kind: str
+) -> None:
+    found = metric(folders, kind, threshold=0.0).detect(pictures())
+    names = set()
+    for own, image in zip(found, pictures(), strict=True):
+        assert own is not None
+        wanted = alone(folders[kind], kind, image)
+        own = sorted(own, key=lambda one: -one.score)
+        assert [one.name for one in own] == [name for name, _, _ in wanted] and len(own) == 12
+        for one, (name, score, box) in zip(own, wanted, strict=True):
+            names.add(name)
+            assert one.score == pytest.approx(score, abs=CLOSE)
+            assert one.box == pytest.approx(box, abs=CLOSE * max(image.size))
+    assert len(names) > 1
+
+
+def unit(values: Any) -> Any:
+    wide = values.double().numpy()
+    return wide / np.linalg.norm(wide)
+
+
+def test_colours_are_those_of_one_crop_and_one_text_at_a_time(folders: dict[str, Path]) -> None:
+    clip, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folders['clip']}")
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{folders['clip']}")
+    classes = ["bench", "dog", "bench", "cup"]
+    said = ("a photo of a {} {}", "a photo of a {}-colored {}", "a photo of a {} object")
+    colours = metric(folders).colours
+    crops = list(zip(classes, pictures(), strict=True))
+    cosines, named = colours.cosines(crops), colours.of(crops)
+    for row, (name, image) in enumerate(crops):
+        with torch.no_grad():
+            shown = unit(clip.eval().encode_image(preprocess(image)[None])[0])
+            read = [
+                [clip.encode_text(tokenizer(text.format(c, name)))[0] for text in said]
+                for c in COLOURS
+            ]
+        means = [sum(unit(one) for one in texts) for texts in read]
+        wanted = [float(shown @ mean / np.linalg.norm(mean)) for mean in means]
+        assert cosines[row].tolist() == pytest.approx(wanted, abs=CLOSE)
+        assert named[row] == COLOURS[int(np.argmax(wanted))]
+    assert len(set(named)) > 1
+
+
+def test_a_crop_is_within_the_picture_and_never_empty() -> None:
+    image = noise((20, 10))[0]
+    pixels = np.asarray(image)
+    for box, part in {
+        (2.4, 1.6, 7.6, 8.4): pixels[2:8, 2:8],
+        (-5.0, -5.0, 30.0, 30.0): pixels,
+        (4.2, 3.2, 4.3, 3.3): pixels[3:4, 4:5],
+        (25.0, 12.0, 30.0, 14.0): pixels[9:, 19:],
+        (-9.0, -9.0, -3.0, -3.0): pixels[:1, :1],
+    }.items():
+        assert np.array_equal(np.asarray(cropped(image, box)), part)
+
+
+def asked(folder: Path, tag: str, include: list[dict[str, Any]], **more: Any) -> tuple[str, Prompt]:
+    return written(folder, {"tag": tag, "include": include, "prompt": "it", **more}), Prompt(
+        "it", "it"
+    )
+
+
+@pytest.mark.parametrize("kind", ["yolos", "rtdetr"])
+def test_pictures_are_counted(folders: dict[str, Path], tmp_path: Path, kind: str) -> None:
+    """Of the class that the detector sees most, at a threshold between its detections; the limit of
+    the tag."""
+    found = [alone(folders[kind], kind, image) for image in pictures()]
+    name = max(NAMES, key=lambda name: sum(one[0] == name for own in found for one in own))
+    limit = (
+        float(np.median([score for own in found for one, score, _ in own if one == name])) + 1e-4
+    )
+    counts = [sum(one == name and score > limit for one, score, _ in own) for own in found]
+    middle = sorted(counts)[1]
+    thing, more = {"class": name, "count": middle}, {"class": name, "count": middle + 1}
+    path, prompt = asked(tmp_path, "counting", [thing], exclude=[more])
+    own = metric(folders, kind, metadata=path, threshold=1.0, counting_threshold=limit)
+    assert middle > 0 and len(set(counts)) > 1
+    scores = own.score(pictures(), [prompt] * 4)
+    assert [score.value for score in scores] == [float(count == middle) for count in counts]
+    for score, count in zip(scores, counts, strict=True):
+        few, many = (
+            f"expected {name}>={middle}, found {count}",
+            f"expected {name}<{middle + 1}, found {count}",
+        )
+        assert score.reason == ("" if count == middle else few if count < middle else many)
+    most = metric(
+        folders, kind, metadata=path, threshold=1.0, counting_threshold=limit, max_objects=middle
+    )
+    for score, count in zip(most.score(pictures(), [prompt] * 4), counts, strict=True):
+        assert score.value == float(count >= middle)
+
+
+def test_pictures_are_judged_by_colour_and_place(folders: dict[str, Path], tmp_path: Path) -> None:
+    image = pictures()[0]
+    surest: dict[str, Box] = {}
+    for name, _, box in alone(folders["yolos"], "yolos", image):
+        surest.setdefault(name, box)
+    (one, box), (other, target) = list(surest.items())[:2]
+    [colour] = metric(folders).colours.of([(one, cropped(image, box))])
+    [place] = relations(box, target, 0.0)
+    wrong, elsewhere = (
+        COLOURS[COLOURS.index(colour) - 1],
+        "left of" if place != "left of" else "right of",
+    )
+
+    def judge(colour: str, place: str, **settings: Any) -> Score:
+        thing = {"class": one, "count": 1, "color": colour, "position": [place, 0]}
+        path, prompt = asked(tmp_path, "position", [{"class": other, "count": 1}, thing])
+        settings = {"threshold": 0.0, "position_threshold": 0.0, **settings}
+        return metric(folders, metadata=path, **settings).score([image], [prompt])[0]
+
+    assert judge(colour, place) == Score(1.0)
+    assert judge(wrong, place) == Score(
+        0.0, f"expected {wrong} {one}>=1, found 0 {wrong}; and 1 {colour}"
+    )
+    assert judge(colour, elsewhere) == Score(
+        0.0, f"expected {one} {elsewhere} target, found {place} target"
+    )
+    far = f"expected {one} {place} target, found none of the four"
+    assert judge(colour, place, position_threshold=1.0) == Score(0.0, far)
+
+
+def test_prompts_without_metadata_have_no_value(folders: dict[str, Path], tmp_path: Path) -> None:
+    path, prompt = asked(tmp_path, "single_object", [{"class": "person", "count": 1}])
+    own, other = metric(folders, metadata=path, threshold=0.0), Prompt("o", "something else")
+    first, second, third = own.score(pictures()[:3], [other, prompt, other])
+    assert first == third == Score(None, "no GenEval metadata for this prompt")
+    assert second.value is not None
+
+
+def test_a_model_that_gives_no_numbers_gives_no_value(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    image = pictures()[0]
+    thing = {"class": alone(folders["yolos"], "yolos", image)[0][0], "count": 1, "color": "red"}
+    path, prompt = asked(tmp_path, "colors", [thing])
+    for spoilt in ("detector", "clip"):
+        own = metric(folders, metadata=path, threshold=0.0)
+        assert own.score([image], [prompt])[0].value is not None
+        network = own.loaded[0] if spoilt == "detector" else own.colours.network
+        for tensor in network.parameters():
+            tensor.fill_(torch.nan)
+        own.colours.texts.clear()
+        assert own.score([image], [prompt]) == [Score(None, "the model gives no number")]
+
+
+def test_what_cannot_be_scored_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
+    mouse, red = (
+        {"class": "computer mouse", "count": 1},
+        {"class": "tv", "count": 1, "color": "red"},
+    )
+    path, prompt = asked(tmp_path, "two_object", [mouse, red])
+    metric(folders, metadata=path).check([Prompt("o", "other"), prompt], (64, 64))
+    refused = {
+        "metadata is missing: give metric.geneval.metadata=": metric(folders),
+        "no such metadata file": metric(folders, metadata="nowhere.jsonl"),
+        "model=/nowhere: no such file or folder": GenEval("/nowhere", metadata=path),
+        "colour_model: model=Vit: no such folder": metric(
+            folders, metadata=path, colour_model="Vit"
+        ),
+    }
+    for message, own in refused.items():
+        with pytest.raises(UserError, match=f"^metric geneval: .*{message}"):
+            own.check([prompt], (64, 64))
+    with pytest.raises(
+        UserError, match="^metric geneval: metadata=.*: none of the prompts is there"
+    ):
+        metric(folders, metadata=path).check([Prompt("o", "other")], (64, 64))
+    path, prompt = asked(tmp_path, "counting", [mouse], exclude=[{"class": "clock", "count": 2}])
+    with pytest.raises(
+        UserError, match="^metric geneval: model=.*yolos: the detector knows no 'clock'; "
+    ):
+        metric(folders, metadata=path).check([prompt], (64, 64))
+    path, prompt = asked(tmp_path, "single_object", [mouse])
+    metric(folders, metadata=path, colour_model="Vit").check([prompt], (64, 64))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"threshold": 1.5}, "threshold must be a number in"),
+        ({"counting_threshold": "high"}, "counting_threshold must be a number in"),
+        ({"max_objects": 0}, "max_objects must be 1 or more, got 0"),
+        ({"position_threshold": -0.1}, "position_threshold must be 0 or more, got -0.1"),
+    ],
+)
+def test_a_setting_out_of_its_range_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=f"^metric geneval: {message}"):
+        GenEval("m", **settings)
+
+
+def test_a_checkpoint_that_is_no_detector_is_refused(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    state = load_file(folders["yolos"] / "model.safetensors")
+    shutil.copytree(folders["yolos"], tmp_path / "less")
+    part = {name: value for name, value in state.items() if "class_labels" not in name}
+    save_file(part, tmp_path / "less" / "model.safetensors", {"format": "pt"})
+    shutil.copytree(folders["yolos"], tmp_path / "other")
+    config = json.loads((tmp_path / "other" / "config.json").read_text())
+    (tmp_path / "other" / "config.json").write_text(json.dumps({**config, "model_type": "vit"}))
+    for name, message in {
+        "less": "no weights for class_labels",
+        "other": "Unrecognized configuration",
+    }.items():
+        with pytest.raises(UserError, match=f"^metric geneval: model=.*{name}: {message}"):
+            _ = GenEval(str(tmp_path / name), device="cpu").loaded
+
+
+def test_scores_rest_on_weights_settings_and_metadata(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    one = metric(folders, metadata=written(tmp_path, ROW)).basis
+    assert one["threshold"] == 0.3 and one["counting_threshold"] == 0.9 and one["max_objects"] == 16
+    (tmp_path / "moved").mkdir()
+    assert metric(folders, metadata=written(tmp_path / "moved", ROW)).basis == one
+    assert metric(folders, metadata=written(tmp_path / "moved", ROW, ROW)).basis != one
+    assert metric(folders, "rtdetr", metadata=written(tmp_path, ROW)).basis != one
+
+
+def test_half_precision_is_near(folders: dict[str, Path]) -> None:
+    full, half = (metric(folders, threshold=0.0, dtype=dtype) for dtype in ("float32", "bfloat16"))
+    [one], [other] = full.detect(pictures()[:1]), half.detect(pictures()[:1])
+    assert one is not None and other is not None
+    far = [abs(a.score - b.score) for a, b in zip(one, other, strict=True)]
+    assert 0 < max(far) < 0.1
+    crops = [("dog", image) for image in pictures()]
+    assert 0 < float((full.colours.cosines(crops) - half.colours.cosines(crops)).abs().max()) < 0.05
+
+
+def test_networks_are_loaded_once_and_let_go(folders: dict[str, Path]) -> None:
+    own = metric(folders)
+    first, colours = own.loaded, own.colours
+    assert own.loaded is first and own.colours is colours
+    own.release()
+    assert own.loaded is not first and own.colours is not colours
+
+
+def test_runs_of_its_prompts_are_scored(lab: Lab, folders: dict[str, Path], tmp_path: Path) -> None:
+    thing = {"class": "person", "count": 1}
+    path, _ = asked(tmp_path, "two_object", [thing, thing], prompt="a person and a person")
+    own = [f"metric.geneval.model={folders['yolos']}", "metric.geneval.threshold=0"]
+    done = lab("prompt_set=geneval", f"prompt_set.metadata={path}", "metric=geneval", *own)
+    assert done.status == 0, done.error
+    [row] = (lab.only_run() / "scores.csv").read_text().splitlines()[1:]
+    assert ",geneval," in row and row.split(",geneval,")[1][0] in "01"
+    refused = lab("metric=geneval", f"metric.geneval.metadata={path}", *own)
+    assert refused.status != 0 and "metric geneval: metadata=" in refused.error

@@ -1,0 +1,265 @@
+"""What pipelines do beside text to image: nothing is written for it, and all of it is the stock
+pipeline's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import (
+    EulerDiscreteScheduler,
+    MultiControlNetModel,
+    StableDiffusionControlNetPipeline,
+)
+
+import asyndm
+from asyndm.scheduler import StepRecord
+from tests.library.networks.cases import (
+    PROMPTS,
+    SEEDS,
+    SUBJECTS,
+    built,
+    call_of,
+    distance,
+    dm,
+    evaluations,
+    ours,
+    stock,
+)
+from tests.library.networks.test_schedulers import ROUNDING, SD_EULER, with_scheduler
+from tests.pipelines.registry import PIPELINES
+from tests.pipelines.shared import picture
+
+LIMITS = {
+    name: 0.0
+    for kind, variants in {
+        "sd": ("img2img", "inpaint", "inpaint_nine", "controlnet", "pag"),
+        "sdxl": ("img2img", "inpaint", "inpaint_nine", "controlnet", "pag", "refiner"),
+        "sd3": ("img2img", "controlnet"),
+        "flux": ("img2img", "inpaint", "fill", "controlnet"),
+        "qwen": ("img2img",),
+    }.items()
+    for name in (f"{kind}_{variant}" for variant in variants)
+}
+"""How far DM may be from the stock pipeline, over its largest."""
+EULER = ("sd_img2img", "sd_inpaint", "sdxl_img2img", "sdxl_controlnet")
+
+by_name = pytest.mark.parametrize("name", LIMITS)
+
+
+@by_name
+def test_dm_is_the_stock_pipeline(name: str) -> None:
+    expected = stock(name, num_inference_steps=5)
+    assert torch.isfinite(expected).all()
+    assert distance(dm(name, num_inference_steps=5), expected) <= LIMITS[name]
+    assert torch.equal(stock(name, num_inference_steps=5), expected)
+
+
+@by_name
+def test_asynchronous_pictures_are_others_and_the_same_one_by_one(name: str) -> None:
+    call = {"num_inference_steps": 4}
+    made = ours(name, **call)
+    assert distance(made, stock(name, **call)) > 0.01
+    one_by_one = ours(name, batch_invariant=True, **call)
+    if name != "sd3_controlnet":  # whose noise is drawn for the whole batch at once
+        assert distance(one_by_one, made) <= 1e-4
+    alone = ours(name, prompts=PROMPTS[:1], subjects=SUBJECTS[0], seeds=SEEDS[:1], **call)
+    assert distance(one_by_one[:1], alone) <= 1e-6
+
+
+@pytest.mark.parametrize("name", EULER)
+def test_eulers_own_scale_of_a_noised_picture(name: str) -> None:
+    pipe = with_scheduler(name, EulerDiscreteScheduler(**SD_EULER))
+    call = {"num_inference_steps": 5}
+    assert distance(dm(name, pipe, **call), stock(name, pipe, **call)) <= ROUNDING
+
+
+def test_a_single_picture_is_for_each_prompt() -> None:
+    call = {
+        **call_of("sd_img2img", built("sd_img2img"), PROMPTS),
+        "image": PIPELINES["sd_img2img"].arguments["image"],
+    }
+    made = asyndm.sample(
+        built("sd_img2img"),
+        PROMPTS,
+        mask=asyndm.NoMask(),
+        seed=SEEDS,
+        eta=0.0,
+        batch_invariant=False,
+        **call,
+    )
+    assert torch.equal(made, stock("sd_img2img"))
+
+
+def test_a_picture_for_each_prompt() -> None:
+    image = [picture(32, 48, seed=seed) for seed in (1, 2)]
+    made = dm("sd_img2img", image=image)
+    assert torch.equal(made, stock("sd_img2img", image=image))
+    second = dm("sd_img2img", prompts=PROMPTS[1:], seeds=SEEDS[1:], image=image[1:])
+    assert distance(dm("sd_img2img", image=image, batch_invariant=True)[1:], second) == 0
+
+
+@pytest.mark.parametrize("strength", [0.2, 0.5, 1.0])
+def test_every_strength_begins_on_its_own_rung(strength: float) -> None:
+    for name in ("sd_img2img", "flux_img2img"):
+        call = {"strength": strength, "num_inference_steps": 5}
+        assert torch.equal(dm(name, **call), stock(name, **call))
+        kept: list[StepRecord] = []
+        ours(name, callback=kept.append, **call)
+        assert [record.remaining for record in kept] == list(range(len(kept)))[::-1]
+        assert len(kept) == len(evaluations(name, **call))
+
+
+def several_nets() -> tuple[Any, dict[str, Any]]:
+    single = built("sd_controlnet")
+    other = type(single.controlnet).from_unet(
+        single.unet, conditioning_embedding_out_channels=(8, 8), load_weights_from_unet=False
+    )
+    nets = MultiControlNetModel([single.controlnet, other.eval()])
+    parts = {**single.components, "controlnet": nets, "requires_safety_checker": False}
+    pipe = StableDiffusionControlNetPipeline(**parts)
+    pipe.set_progress_bar_config(disable=True)
+    call = {
+        "image": [picture(32, 48), picture(32, 48, seed=1)],
+        "controlnet_conditioning_scale": [0.5, 0.9],
+    }
+    return pipe, call
+
+
+def test_several_controlnets() -> None:
+    torch.manual_seed(0)
+    pipe, call = several_nets()
+    expected = stock("sd_controlnet", pipe, **call)
+    assert torch.equal(dm("sd_controlnet", pipe, **call), expected)
+    made = ours("sd_controlnet", pipe, **call)
+    assert distance(made, expected) > 0.01
+    assert distance(ours("sd_controlnet", pipe, batch_invariant=True, **call), made) <= 1e-4
+    assert torch.equal(stock("sd_controlnet", pipe, **call), expected)
+
+
+def test_a_controlnet_is_told_the_same_timesteps_as_the_network() -> None:
+    pipe, told = built("sd_controlnet"), list[torch.Tensor]()
+    handles = [
+        network.time_proj.register_forward_pre_hook(
+            lambda module, args: told.append(args[0].as_subclass(torch.Tensor))
+        )
+        for network in (pipe.unet, pipe.controlnet)
+    ]
+    try:
+        ours("sd_controlnet")
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert len(told) == 10 and max(map(len, told)) > 8
+    for control, network in zip(told[::2], told[1::2], strict=True):
+        assert torch.equal(control, network)
+
+
+HANDED = 0.6
+
+
+def base(made: Any, **changes: Any) -> Any:
+    return made("sdxl", denoising_end=HANDED, num_inference_steps=10, **changes)
+
+
+def refined(made: Any, latents: Any, **changes: Any) -> Any:
+    return made(
+        "sdxl_refiner", image=latents, denoising_start=HANDED, num_inference_steps=10, **changes
+    )
+
+
+def test_a_refiner_goes_on_from_the_base() -> None:
+    handed = base(stock)
+    assert torch.equal(base(dm), handed)
+    expected = refined(stock, handed)
+    assert torch.equal(refined(dm, handed), expected)
+    assert distance(refined(ours, base(ours)), expected) > 0.01
+
+
+def test_all_pixels_are_handed_over_at_one_level_and_taken_up_there() -> None:
+    before, after = list[StepRecord](), list[StepRecord]()
+    handed = base(ours, callback=before.append)
+    refined(ours, handed, callback=after.append)
+    levels = [record.next_timesteps for record in before]
+    assert len(levels) == 6 and len(after) == 4
+    assert any(float(each.max() - each.min()) > 1 for each in levels[:-1])
+    assert levels[-1].unique().numel() == 1
+    assert torch.equal(levels[-1], after[0].timesteps)
+
+
+def test_eulers_own_scale_at_the_hand_over() -> None:
+    """SDXL is published with Euler, whose latents are x₀ + σ ε: a stock refiner goes on from
+    those."""
+    pipe = with_scheduler("sdxl", EulerDiscreteScheduler(**SD_EULER))
+    assert distance(base(dm, pipe=pipe), base(stock, pipe=pipe)) <= ROUNDING
+
+
+def test_eulers_own_scale_is_taken_up_from_a_stock_base() -> None:
+    handed = base(stock, pipe=with_scheduler("sdxl", EulerDiscreteScheduler(**SD_EULER)))
+    pipe = with_scheduler("sdxl_refiner", EulerDiscreteScheduler(**SD_EULER))
+    assert distance(refined(dm, handed, pipe=pipe), refined(stock, handed, pipe=pipe)) <= ROUNDING
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("name", ["sd", "sdxl", "sd3", "pixart", "sana"])
+def test_no_guidance_is_the_pipelines(name: str, scale: float) -> None:
+    expected = stock(name, guidance_scale=scale)
+    limit = 1e-6 if name == "pixart" else 0.0
+    assert distance(dm(name, guidance_scale=scale), expected) <= limit
+    if scale == 0:
+        assert distance(ours(name, guidance_scale=scale), expected) > 0.005
+
+
+def halved(pipe: Any, step: int, timestep: Any, given: dict[str, Any]) -> dict[str, Any]:
+    """Changes the latents halfway, as users do."""
+    return {"latents": given["latents"] * 0.9} if step == 1 else {}
+
+
+@pytest.mark.parametrize("name", ["sd", "sdxl"])
+def test_rescaled_guidance_and_a_callback_that_changes_latents(name: str) -> None:
+    call = {"guidance_rescale": 0.7, "callback_on_step_end": halved, "num_inference_steps": 4}
+    expected = stock(name, **call)
+    assert distance(expected, stock(name, guidance_rescale=0.7, num_inference_steps=4)) > 1e-3
+    assert torch.equal(dm(name, **call), expected)
+    assert distance(ours(name, **call), expected) > 0.01
+
+
+@pytest.mark.parametrize("name", ["flux", "sd3", "qwen"])
+def test_a_callback_that_changes_latents_of_a_flow(name: str) -> None:
+    call = {"callback_on_step_end": halved, "num_inference_steps": 4}
+    expected = stock(name, **call)
+    assert distance(dm(name, **call), expected) == 0
+    assert distance(ours(name, **call), expected) > 0.01
+
+
+@pytest.mark.parametrize(
+    "name", ["sdxl", "sd3"]
+)  # the stock pipeline of SD itself fails with transformers 5
+def test_skipped_layers_of_clip(name: str) -> None:
+    expected = stock(name, clip_skip=1)
+    assert distance(expected, stock(name)) > 1e-3
+    assert torch.equal(dm(name, clip_skip=1), expected)
+    assert distance(ours(name, clip_skip=1), expected) > 0.01
+
+
+@pytest.mark.parametrize("name", ["flux", "qwen"])
+def test_two_calls_a_step_read_the_prompts(name: str) -> None:
+    """FLUX and Qwen-Image guide by a second call, whose text is the negative prompt."""
+    call = {"true_cfg_scale": 3.0, "negative_prompt": "a blue house", "num_inference_steps": 3}
+    assert torch.equal(dm(name, **call), stock(name, **call))
+    other = {**call, "negative_prompt": "a red cat"}
+    maps = []
+    for each in (call, other):
+        kept: list[StepRecord] = []
+        ours(name, callback=kept.append, **each)
+        maps.append(kept[0].maps)
+    assert maps[0] is not None and maps[1] is not None and torch.equal(maps[0], maps[1])
+
+
+def test_pictures_are_the_stock_pipelines() -> None:
+    for name in ("sdxl", "flux", "sana", "qwen"):
+        expected = stock(name, output_type="np")
+        made = dm(name, output_type="np")
+        assert made.shape == expected.shape and np.abs(made - expected).max() <= 1e-6

@@ -1,0 +1,117 @@
+"""The exact checker against pictures whose truth is known, and its reasons word for word."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from asyndm.errors import UserError
+from asyndm.shapes.checker import check
+from asyndm.shapes.model import load_pipeline
+from asyndm.shapes.render import render
+from asyndm.shapes.world import KINDS, Spec, Thing, prompts
+from experiments.studies.checker_accuracy import measure, near_miss
+
+RED, BLUE = Thing("red", "circle"), Thing("blue", "square")
+
+
+def draw(spec: Spec, seed: int = 0) -> Tensor:
+    return render([spec], torch.Generator().manual_seed(seed)).images
+
+
+@pytest.fixture(scope="module")
+def vae() -> object:
+    return load_pipeline("shapes").vae
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_right_on_true_pictures_and_their_round_trips(kind: str, vae: object) -> None:
+    accuracy = measure(kind, 64, vae, seed=2)
+    assert accuracy.renders >= 0.98
+    assert accuracy.round_trips >= 0.95
+    assert accuracy.wrong_prompts <= 0.02
+
+
+@pytest.mark.parametrize(
+    ("drawn", "asked", "reason"),
+    [
+        (Spec("two", (RED, BLUE)), Spec("one", (RED,)), "unexpected blue square"),
+        (Spec("one", (RED,)), Spec("two", (RED, BLUE)), "the blue square is missing"),
+        (
+            Spec("one", (replace(RED, colour="green"),)),
+            Spec("one", (RED,)),
+            "the red circle is green",
+        ),
+        (
+            Spec("one", (replace(RED, shape="star"),)),
+            Spec("one", (RED,)),
+            "the red circle is a star",
+        ),
+        (
+            Spec("count", (replace(RED, count=3),)),
+            Spec("count", (replace(RED, count=2),)),
+            "3 red circles instead of 2",
+        ),
+        (
+            Spec("relation", (RED, BLUE), "above"),
+            Spec("relation", (RED, BLUE), "below"),
+            "the red circle is not below the blue square",
+        ),
+        (
+            Spec("background", (RED,), "", "white"),
+            Spec("background", (RED,), "", "black"),
+            "the background is white, not black",
+        ),
+        (
+            Spec("texture", (RED,), "", "striped"),
+            Spec("texture", (RED,), "", "dotted"),
+            "the background is striped, not dotted",
+        ),
+        (
+            Spec("scene", (replace(RED, place="sky"),), "", "scene"),
+            Spec("scene", (replace(RED, place="grass"),), "", "scene"),
+            "the red circle is not on the grass",
+        ),
+        (
+            Spec("one", (RED,)),
+            Spec("scene", (replace(RED, place="sky"),), "", "scene"),
+            "the background is not sky over grass",
+        ),
+    ],
+)
+def test_reasons(drawn: Spec, asked: Spec, reason: str) -> None:
+    assert [v.correct for v in check(draw(drawn), [drawn])] == [True]
+    verdict = check(draw(drawn), [asked])[0]
+    assert not verdict.correct
+    assert verdict.reason == reason
+
+
+def test_noise_and_nothing_are_wrong() -> None:
+    spec = Spec("one", (RED,))
+    noise = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    assert not check(noise, [spec])[0].correct
+    assert check(torch.full((1, 3, 64, 64), 0.5), [spec])[0].reason == "the red circle is missing"
+
+
+def test_near_misses_say_something_else() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for kind in KINDS:
+        for spec in prompts("test", kind)[:30]:
+            assert near_miss(spec, generator).combination != spec.combination
+
+
+def test_wrong_shapes_are_refused() -> None:
+    with pytest.raises(ValueError, match="one \\(3, 64, 64\\) picture per spec"):
+        check(torch.zeros(1, 3, 32, 32), [Spec("one", (RED,))])
+
+
+def test_without_scipy_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    monkeypatch.delitem(sys.modules, "asyndm.shapes.checker")
+    with pytest.raises(UserError, match=r"checker needs scipy: pip install 'asyndm\[checker\]'"):
+        importlib.import_module("asyndm.shapes.checker")
