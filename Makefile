@@ -42,7 +42,7 @@ test: lint  ## lint and all tests, on all cores (12 minutes on two)
 PYTHONS = $(foreach v,3.11 3.12 3.13,$(shell python$(v) -c 'import sys; print(sys.executable)' 2>/dev/null))
 OLD_PYTHON ?= $(firstword $(PYTHONS) $(PYTHON))
 OLDEST = .venv-oldest-$(notdir $(OLD_PYTHON))
-CORE := $(addprefix tests/,$(addprefix library/test_,checkpoints.py models.py loras.py masks.py curves.py subjects.py refusals.py) \
+CORE := $(addprefix tests/,$(addprefix library/test_,checkpoints.py models.py loras.py masks.py curves.py subjects.py inputs.py) \
 	parity pipelines library/shapes/test_model.py)
 .PHONY: oldest
 oldest: $(OLDEST)/installed

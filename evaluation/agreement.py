@@ -32,8 +32,8 @@ def rank_correlation(
     if rho is None:
         return None
     numbers = {prompt: i for i, prompt in enumerate(dict.fromkeys(prompts))}
-    places = np.array([numbers[prompt] for prompt in prompts])
-    members = [np.flatnonzero(places == i) for i in range(len(numbers))]
+    indices = np.array([numbers[prompt] for prompt in prompts])
+    members = [np.flatnonzero(indices == i) for i in range(len(numbers))]
     if len(members) == 1:
         return Interval(rho, -math.inf, math.inf, len(x))
     rng = np.random.default_rng(SEED)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping
 from functools import cache
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import yaml
 
 from asyndm.errors import UserError, first_line, one_line
 from evaluation.metrics import Metric
-
-logging.getLogger("hydra").addHandler(logging.NullHandler())
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 NOT_BUILT_WITH = ("_target_", "name")
@@ -34,18 +33,62 @@ def build(choice: Mapping[str, Any], setting: str | None = None) -> Any:
     Raises:
         UserError: there is no such class, it takes other settings, or it cannot be built with them.
     """
-    from hydra.utils import get_object
-
     target = choice["_target_"]
     where = f"_target_={target}" if setting is None else f"{setting}._target_={target}"
     try:
-        return get_object(target)(**settings(choice))
+        return find_object(target)(**settings(choice))
     except UserError:
         raise
     except (ImportError, TypeError) as error:
         raise UserError(f"{where}: {one_line(error)}") from error
     except Exception as error:  # whatever a class of one's own raises
         raise UserError(f"{where}: {type(error).__name__}: {one_line(error)}") from error
+
+
+def find_object(path: str) -> Any:
+    """What a dotted name stands for: a class or function of a module, or an attribute of one.
+
+    Raises:
+        ImportError: no such module or attribute, or a module that cannot be imported.
+        ValueError: no dotted name.
+    """
+    if path == "":
+        raise ImportError("Empty path")
+    first, *rest = path.split(".")
+    if not all([first, *rest]):
+        raise ValueError(f"Error loading '{path}': invalid dotstring.")
+    try:
+        found: Any = import_module(first)
+    except Exception as error:  # whatever a module of one's own raises
+        raise ImportError(
+            f"Error loading '{path}': {error!r} Are you sure that module '{first}' is installed?"
+        ) from error
+    within = first
+    for part in rest:
+        found = _find_part(path, found, within, part)
+        within = f"{within}.{part}"
+    return found
+
+
+def _find_part(path: str, owner: Any, within: str, part: str) -> Any:
+    """An attribute of a module or class, or a module that nothing has imported yet."""
+    try:
+        return getattr(owner, part)
+    except AttributeError as error:
+        if not isinstance(owner, ModuleType):
+            raise ImportError(
+                f"Error loading '{path}': {error!r} Are you sure that '{part}' is an attribute of "
+                f"'{within}'?"
+            ) from error
+    try:
+        return import_module(f"{within}.{part}")
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f"Error loading '{path}': {error!r} Are you sure that '{part}' is importable from "
+            f"module '{within}'?"
+        ) from error
+    except Exception as error:  # as above
+        raise ImportError(f"Error loading '{path}': {error!r}") from error
 
 
 def build_metrics(choices: Mapping[str, Any]) -> dict[str, Metric]:
@@ -73,7 +116,7 @@ def build_metrics(choices: Mapping[str, Any]) -> dict[str, Metric]:
     return built
 
 
-def described(target: str, config_dirs: Iterable[Path] = ()) -> str:
+def summarize_class(target: str, config_dirs: Iterable[Path] = ()) -> str:
     """The first sentence of the docstring of a metric's class; nothing where no choice offers it.
 
     The name may come from a file that someone sent, and to import is to run: so it is looked up
@@ -86,22 +129,20 @@ def described(target: str, config_dirs: Iterable[Path] = ()) -> str:
     Raises:
         UserError: a folder that is not there, or a choice in it that is no YAML.
     """
-    from hydra.utils import get_object
-
-    if not isinstance(target, str) or target not in offered((CONF, *config_dirs)):
+    if not isinstance(target, str) or target not in list_targets((CONF, *config_dirs)):
         return ""
     try:
-        return (get_object(target).__doc__ or "").strip().partition("\n")[0]
+        return (find_object(target).__doc__ or "").strip().partition("\n")[0]
     except Exception:  # whatever its module raises when imported: a report needs no metric to run
         return ""
 
 
 @cache
-def offered(config_dirs: tuple[Path, ...]) -> frozenset[str]:
+def list_targets(config_dirs: tuple[Path, ...]) -> frozenset[str]:
     """The classes that the metrics of these configuration folders stand for.
 
     Raises:
-        UserError: as `described`.
+        UserError: as `summarize_class`.
     """
     targets: set[str] = set()
     for folder in config_dirs:

@@ -1,14 +1,60 @@
-"""The command line of a command: what is wrong with it is told in one line."""
+"""The frame of a command: its arguments, and an error or an interruption told in one line."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from typing import NoReturn
+import sys
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import NoReturn, ParamSpec
 
 from asyndm.command import as_typed
-from asyndm.terminal import printable
-from evaluation.messages import did_you_mean
+from asyndm.errors import UserError
+from asyndm.terminal import ends_quietly, printable
+from evaluation.messages import describe, did_you_mean
+
+INTERRUPTED = 130
+"""Exit status: 128 and the number of SIGINT, as shells have it."""
+Arguments = ParamSpec("Arguments")
+
+
+def command_line(
+    errors: tuple[type[Exception], ...] = (UserError, OSError),
+    status: int = 1,
+    resumes: bool = False,
+) -> Callable[[Callable[Arguments, int]], Callable[Arguments, int]]:
+    """Decorates the ``main`` of a command, which returns its exit status.
+
+    Args:
+        errors: that are told in one line on standard error; others, as mistakes of the program,
+            come with their traceback.
+        status: after one of them.
+        resumes: whether an interrupted command goes on where it was, and is to say so.
+    """
+
+    def frame(main: Callable[Arguments, int]) -> Callable[Arguments, int]:
+        @wraps(main)
+        def framed(*args: Arguments.args, **kwargs: Arguments.kwargs) -> int:
+            with ends_quietly():
+                try:
+                    return main(*args, **kwargs)
+                except KeyboardInterrupt:
+                    if not resumes:
+                        raise
+                    print("interrupted; the same command goes on from here", file=sys.stderr)
+                    return INTERRUPTED
+                except errors as error:
+                    tell_error(error)
+                    return status
+
+        return framed
+
+    return frame
+
+
+def tell_error(error: BaseException) -> None:
+    """Prints an error in one line on standard error."""
+    print(f"error: {describe(error)}", file=sys.stderr)
 
 
 class Parser(argparse.ArgumentParser):

@@ -5,26 +5,86 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from sys import intern
-from typing import Any
+from types import ModuleType
+from typing import Any, Self, TypeVar
 
+from asyndm import curves, masks
+from asyndm.choices import in_words
+from asyndm.curves import Curve
 from asyndm.errors import UserError, first_line
+from asyndm.guidance import ClassifierFree
+from asyndm.masks import Mask
 from asyndm.subjects import Subject
 from evaluation.runs.files import REMEDY, read_json
-from evaluation.runs.folder import PROMPTS_FILE, RUN_FILE, Run
+from evaluation.runs.folder import PROMPTS_FILE, Run
+from evaluation.runs.records import MASK_FACTS, RUN_FILE
 
-METHODS = {
-    "NoMask": "DM",
-    "GlobalMask": "DM_concave",
-    "DynamicMask": "AsynDM",
-    "StaticMask": "AsynDM_static",
-    "ExternalMask": "AsynDM_external",
-}
-"""What the masks are called as methods."""
+Choice = TypeVar("Choice")
+
+
+def _collect_classes(home: ModuleType, base: type[Choice]) -> dict[str, type[Choice]]:
+    """What the library has of a sort, by the classes' names, in the order it defines them."""
+    return {
+        name: found
+        for name, found in vars(home).items()
+        if isinstance(found, type) and issubclass(found, base) and found is not base
+    }
+
+
+MASKS = _collect_classes(masks, Mask)  # type: ignore[type-abstract]
+CURVES = _collect_classes(curves, Curve)  # type: ignore[type-abstract]
+METHODS = tuple(mask.label for mask in MASKS.values())
+"""The library's methods, in the order in which tables have them."""
+
+
+class MethodLabel(str):
+    """What a method is called, and what else its mask says of itself.
+
+    Attributes:
+        bends: whether it puts a pixel on the curve at all.
+        uniform: whether all pixels are always at the same noise level.
+        follows_attention: whether it finds the subjects at every step.
+        rehearses: whether a whole synchronous run comes first.
+    """
+
+    bends: bool
+    uniform: bool
+    follows_attention: bool
+    rehearses: bool
+
+    def __new__(cls, text: str, facts: Mapping[str, Any] | None = None) -> Self:
+        label = super().__new__(cls, text)
+        for name in MASK_FACTS:
+            setattr(label, name, (facts or {}).get(name, getattr(Mask, name)))
+        return label
+
+    @property
+    def rank(self) -> tuple[bool, int]:
+        """Where it stands among others: what does not bend first, then as the library has them,
+        others last."""
+        return self.bends, METHODS.index(self) if self in METHODS else len(METHODS)
+
+
+class GuidanceLabel(str):
+    """What a guidance is called, and what of it figures are drawn by.
+
+    Attributes:
+        scale: 1 where none is set.
+        rest: all else that is set of it, as text: "not 'blurry'".
+    """
+
+    scale: float
+    rest: str
+
+    def __new__(cls, text: str, scale: float = 1.0, rest: str = "") -> Self:
+        label = super().__new__(cls, text)
+        label.scale, label.rest = scale, rest
+        return label
+
 
 READING: dict[str, Any] = {
     "attention_factor": None,
@@ -36,25 +96,14 @@ READING: dict[str, Any] = {
 """What masks are made of, and what is not worth telling."""
 
 
-def method_name(mask: str) -> str:
-    """ "asyndm.masks.DynamicMask" -> "AsynDM"."""
-    name = mask.rpartition(".")[2]
-    return METHODS.get(name, name)
-
-
-def curve_name(curve: str) -> str:
-    """ "asyndm.curves.PiecewiseLinear" -> "piecewise_linear"."""
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", curve.rpartition(".")[2]).lower()
-
-
-def labels(run: Run) -> dict[str, Any]:
+def read_labels(run: Run) -> dict[str, Any]:
     """What tells a run from others in a table.
 
     Raises:
         UserError: the run's record lacks some of it.
     """
     try:
-        of = _labels(run)
+        of = _collect_labels(run)
         for name, value in of.items():
             _check_label(name, value)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -84,13 +133,13 @@ def _check_label(name: str, value: Any) -> None:
         raise ValueError("steps is no number")
 
 
-def _labels(run: Run) -> dict[str, Any]:
+def _collect_labels(run: Run) -> dict[str, Any]:
     identity, config = run.identity, run.record["config"]
     mask, curve, model = identity["mask"], identity["curve"], identity["model"]
-    method = method_name(mask["_target_"])
+    method = _read_method(run)
     rest = {key: value for key, value in mask.items() if key not in ("_target_", "threshold")}
     chosen = (config.get("subjects") or {}).get("name", "given")
-    if chosen != "given" and method_name(mask["_target_"]) != "DM":
+    if chosen != "given" and method.bends:
         rest["subjects"] = chosen
     for name, default in READING.items():
         if identity.get(name, default) != default:
@@ -99,15 +148,15 @@ def _labels(run: Run) -> dict[str, Any]:
     version = model.get("weights") or model.get("revision") or ""
     return {
         "model": (config["model"]["name"], version, model["dtype"]),
-        "prompt_set": _prompt_set(config["prompt_set"]),
+        "prompt_set": _name_prompt_set(config["prompt_set"]),
         "method": method,
-        "curve": "" if method == "DM" else curve_name(curve["_target_"]),
+        "curve": _name_curve(run) if method.bends else "",
         "concavity": curve.get("concavity", ""),
         "threshold": mask.get("threshold", ""),
         "settings": " ".join(f"{key}={value}" for key, value in sorted(rest.items())),
         "steps": identity["num_inference_steps"],
         "eta": identity["eta"],
-        "guidance": _guidance(identity["guidance"], identity.get("negative_prompts")),
+        "guidance": _read_guidance(run),
         "height": identity["height"],
         "width": identity["width"],
         "noise": identity.get("noise", "shared"),
@@ -115,30 +164,27 @@ def _labels(run: Run) -> dict[str, Any]:
     }
 
 
-def _prompt_set(choice: Mapping[str, Any]) -> str:
+def _name_prompt_set(choice: Mapping[str, Any]) -> str:
     """The set with the part of it that was drawn: "shapes/test", "file/mine"."""
     path = choice.get("path") or choice.get("prompts_path")
     part = choice.get("split") or (Path(path).stem if path else "")
     return f"{choice['name']}/{part}" if part else str(choice["name"])
 
 
-def subjects_of(run: Run) -> Mapping[tuple[str, str], str]:
-    """Prompt -> its subjects and their concavities, as text; DM has no use for them.
+def read_subjects(run: Run) -> Mapping[tuple[str, str], str]:
+    """Prompt -> its subjects and their concavities, as text; one that does not bend has none.
 
     Raises:
         UserError: the run's prompts cannot be read.
     """
-    if (
-        method_name(run.identity["mask"]["_target_"]) == "DM"
-        or not (run.folder / PROMPTS_FILE).exists()
-    ):
+    if not _read_method(run).bends or not (run.folder / PROMPTS_FILE).exists():
         return {}
     path = run.folder / PROMPTS_FILE
     written = path.stat()
-    return _subjects_in(path, written.st_mtime_ns, written.st_size)
+    return _parse_subjects(path, written.st_mtime_ns, written.st_size)
 
 
-def prompt_ids(run: Run) -> list[str]:
+def read_prompt_ids(run: Run) -> list[str]:
     """Its prompts in the order of their set.
 
     Raises:
@@ -154,7 +200,7 @@ def prompt_ids(run: Run) -> list[str]:
 
 
 @lru_cache(maxsize=64)
-def _subjects_in(path: Path, *written: int) -> Mapping[tuple[str, str], str]:
+def _parse_subjects(path: Path, *written: int) -> Mapping[tuple[str, str], str]:
     """Of a file as last written. Whether the subjects are in their texts was seen when it was."""
     entries = read_json(path)
     try:
@@ -170,10 +216,61 @@ def _subjects_in(path: Path, *written: int) -> Mapping[tuple[str, str], str]:
         ) from error
 
 
-def _guidance(guidance: Mapping[str, Any], own: str | None) -> str:
-    """`own`: a digest of the negative prompts that prompts have of their own."""
+def count_evaluations(run: Run) -> tuple[float, int] | None:
+    """Rows that the network was called with, and for how many images; None: the record does not
+    tell."""
+    told = run.record.get("evaluations") or {}
+    return (told["rows"], told["images"]) if told.get("images") else None
+
+
+def _find_told(run: Run, group: str) -> Mapping[str, Any] | None:
+    """What the record says of a choice; None: it was written before records did."""
+    told: Mapping[str, Any] | None = (run.record.get("choices") or {}).get(group)
+    return told
+
+
+def _find_own(
+    target: str, home: ModuleType, classes: Mapping[str, type[Choice]]
+) -> type[Choice] | None:
+    """The library's class of this path. To import a stranger's module would be to run it, so no
+    other is looked up."""
+    module, _, name = target.rpartition(".")
+    return classes.get(name) if module == home.__name__ else None
+
+
+def _read_method(run: Run) -> MethodLabel:
+    if told := _find_told(run, "mask"):
+        return MethodLabel(told["label"], told)
+    target = run.identity["mask"]["_target_"]
+    mask = _find_own(target, masks, MASKS)
+    if mask is None:
+        return MethodLabel(target.rpartition(".")[2])
+    return MethodLabel(mask.label, {name: getattr(mask, name) for name in MASK_FACTS})
+
+
+def _name_curve(run: Run) -> str:
+    if told := _find_told(run, "curve"):
+        return str(told["label"])
+    target = run.identity["curve"]["_target_"]
+    curve = _find_own(target, curves, CURVES)
+    return in_words(target.rpartition(".")[2]) if curve is None else curve.label
+
+
+def _read_guidance(run: Run) -> GuidanceLabel:
+    guidance, told = run.identity["guidance"], _find_told(run, "guidance")
     scale, negative = guidance.get("guidance_scale"), guidance.get("negative_prompt")
-    other = guidance.get("_target_", "").rpartition(".")[2]
-    words = [other, "" if scale is None else f"{scale:g}", f"not {negative!r}" if negative else ""]
-    words += [f"negative_prompts={own}"] if own else []
-    return " ".join(filter(None, words))
+    name = guidance.get("_target_", "").rpartition(".")[2]
+    label = told["label"] if told else f"{name} {ClassifierFree(scale, negative).label}".strip()
+    rest = [name, ClassifierFree(None, negative).label]
+    rest += [
+        f"{key}={value}"
+        for key, value in sorted(guidance.items())
+        if key not in ("_target_", "guidance_scale", "negative_prompt")
+    ]
+    own = run.identity.get("negative_prompts")  # a digest of those that prompts have of their own
+    digest = f"negative_prompts={own}" if own else ""
+    return GuidanceLabel(
+        " ".join(filter(None, (label, digest))),
+        1.0 if scale is None else float(scale),
+        " ".join(filter(None, (*rest, digest))),
+    )

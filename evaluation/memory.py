@@ -19,7 +19,7 @@ class Room:
     size: int
 
 
-def in_parts(
+def process_in_parts(
     batch: Sequence[Thing], make: Callable[[Sequence[Thing]], Made], room: Room, remedy: str
 ) -> Iterator[Made]:
     """What `make` makes of a batch, in halves where the memory does not suffice, and no larger from
@@ -34,17 +34,17 @@ def in_parts(
         try:
             made = make(part)
         except RuntimeError as error:
-            if not out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             if len(part) == 1:
                 raise UserError(remedy) from error
-            room.size = (len(part) + 1) // 2
+            room.size = (len(part) + 1) // 2  # not tried larger again: each failure costs a batch
             continue
         yield made
         start += len(part)
 
 
-def out_of_memory(error: RuntimeError) -> bool:
+def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether a GPU's memory was the matter; frees what can be."""
     import torch
 

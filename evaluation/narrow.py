@@ -37,18 +37,18 @@ def to_narrow(layout: Layout, notes: Sequence[str], width: int) -> str:
     columns = [list(column) for column in zip(layout.heads, *body, strict=True)]
     shared = [column for column in columns if len(body) > 1 and len(set(column[1:])) == 1]
     told = ", ".join(f"{head} {value}" for head, value, *_ in shared)
-    groups = _groups([column for column in columns if column not in shared], width)
+    groups = _join_columns([column for column in columns if column not in shared], width)
     head, *rows = ([group[i] for group in groups] for i in range(len(body) + 1))
-    lines = _lines(head, width)
+    lines = _break_row(head, width)
     paragraphs = [f"In all rows: {told}."] if told else []
     said = [textwrap.fill(text, width) for text in (*paragraphs, *notes)]
-    below = [line for row in rows for line in _lines(row, width)]
+    below = [line for row in rows for line in _break_row(row, width)]
     table = [*lines, "-" * max(map(len, (*lines, *below))), *below]
     first, rest = (said[:1], said[1:]) if told else ([], said)
     return "\n\n".join([*first, "\n".join(table), *rest]) + "\n"
 
 
-def _groups(columns: Sequence[Sequence[str]], width: int) -> list[list[str]]:
+def _join_columns(columns: Sequence[Sequence[str]], width: int) -> list[list[str]]:
     """The columns that share a line, each such group as the text of its part of every row."""
     groups: list[list[str]] = []
     for column in columns:
@@ -65,7 +65,7 @@ def _groups(columns: Sequence[Sequence[str]], width: int) -> list[list[str]]:
     return groups
 
 
-def _lines(groups: Sequence[str], width: int) -> list[str]:
+def _break_row(groups: Sequence[str], width: int) -> list[str]:
     """A row's lines: the first always, others where they say something."""
     whole = [text.rstrip() for i, text in enumerate(groups) if not i or text.strip()]
     return [

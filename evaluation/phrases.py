@@ -40,9 +40,7 @@ from pathlib import Path
 from typing import Any
 
 from asyndm.errors import UserError
-from asyndm.terminal import ends_quietly
-from evaluation.commands import Parser
-from evaluation.messages import describe
+from evaluation.commands import Parser, command_line
 from evaluation.metrics.blip_vqa import PLACES
 from evaluation.runs.files import write_bytes
 from evaluation.runs.prompts import FilePrompts
@@ -57,43 +55,39 @@ TOKEN = re.compile(
 )
 
 
-def _words(text: str) -> frozenset[str]:
+def _split(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-BE = _words("is are was were be been being am")
+BE = _split("is are was were be been being am")
 JOINING = frozenset(["and", "or", ","])
-LINKS = BE | _words(
+LINKS = BE | _split(
     "and or but while as when where in on at under underneath above below beneath beside besides "
-    "near behind between "
-    "among around against across along through over inside outside into onto upon within beyond of "
-    "off from to "
-    "toward towards with without by for during like"
+    "near behind between among around against across along through over inside outside into onto "
+    "upon within beyond of off from to toward towards with without by for during like"
 )
-VERBS = _words(
+VERBS = _split(
     "has have had sit sits sat stand stands stood lies lay rests hang hangs hung leans hold holds "
-    "held wear wears wore "
-    "hidden eats ate plays reads drives rides runs flies swims sleeps walks jumps chases looks"
+    "held wear wears wore hidden eats ate plays reads drives rides runs flies swims sleeps walks "
+    "jumps chases looks"
 )
-DETERMINERS = _words(
+DETERMINERS = _split(
     "a an the this these those my your his her its our their some any many several few both all "
-    "each every another no "
-    "one two three four five six seven eight nine ten eleven twelve"
+    "each every another no one two three four five six seven eight nine ten eleven twelve"
 )
-PRONOUNS = _words(
+PRONOUNS = _split(
     "i you he she it we they me him us them who which that what there someone something itself "
-    "himself herself "
-    "themselves"
+    "himself herself themselves"
 )
-EMPTY = _words("left right top bottom front back side middle center centre other others")
-NOUNS = _words(
-    "building ceiling painting ring king wing string spring thing clothing earring evening morning "
-    "swing sling "
-    "duckling dumpling pudding wedding railing awning stocking icing living dining rocking"
+EMPTY = _split("left right top bottom front back side middle center centre other others")
+NOUNS = _split(
+    "building ceiling painting ring king wing string spring thing clothing earring evening "
+    "morning swing sling duckling dumpling pudding wedding railing awning stocking icing living "
+    "dining rocking"
 )
 
 
-def by_rule(text: str) -> list[str]:
+def find_by_rule(text: str) -> list[str]:
     """The noun phrases of a text by rule 1."""
     tokens = list(TOKEN.finditer(text))
     words = [token.group().lower() for token in tokens]
@@ -116,7 +110,7 @@ def by_rule(text: str) -> list[str]:
         if not predicate:
             pieces[-1].append(i)
     kept = [piece for piece in pieces if _names([words[i] for i in piece])]
-    return _once(text[tokens[piece[0]].start() : tokens[piece[-1]].end()] for piece in kept)
+    return _drop_repeats(text[tokens[piece[0]].start() : tokens[piece[-1]].end()] for piece in kept)
 
 
 def _cuts(word: str, before: str, after: str) -> bool:
@@ -150,7 +144,7 @@ def _names(words: Sequence[str]) -> bool:
     )
 
 
-def _once(phrases: Iterable[str]) -> list[str]:
+def _drop_repeats(phrases: Iterable[str]) -> list[str]:
     """Equal ones, in any case, once; white space as single blanks."""
     found: dict[str, str] = {}
     for phrase in phrases:
@@ -159,7 +153,7 @@ def _once(phrases: Iterable[str]) -> list[str]:
     return list(found.values())
 
 
-def by_spacy() -> tuple[Callable[[str], list[str]], str]:
+def load_spacy() -> tuple[Callable[[str], list[str]], str]:
     """spaCy's noun chunks but for mere places, and which model's they are.
 
     Raises:
@@ -170,23 +164,32 @@ def by_spacy() -> tuple[Callable[[str], list[str]], str]:
     except (ImportError, OSError) as error:
         raise UserError(
             f"--with spacy: spaCy or its model {MODEL} is not installed (pip install --group "
-            "phrases, in the checkout; "
-            f"python -m spacy download {MODEL}); or choose --with rule"
+            f"phrases, in the checkout; python -m spacy download {MODEL}); or choose --with rule"
         ) from error
 
     def phrases(text: str) -> list[str]:
-        return _once(chunk.text for chunk in parse(text).noun_chunks if chunk.text not in PLACES)
+        return _drop_repeats(
+            chunk.text for chunk in parse(text).noun_chunks if chunk.text not in PLACES
+        )
 
     return phrases, f"spaCy {MODEL} {parse.meta['version']}"
 
 
-def completed(path: Path, phrases: Callable[[str], list[str]], source: str) -> list[dict[str, Any]]:
+class PlainPrompts(FilePrompts):
+    """Prompts of a file whose columns no setting of this command names."""
+
+    setting = None
+
+
+def complete(
+    path: Path, phrases: Callable[[str], list[str]], source: str
+) -> list[dict[str, object]]:
     """The rows of a prompt file, each with phrases and where they came from.
 
     Raises:
         UserError: as `FilePrompts`.
     """
-    prompts = FilePrompts(str(path))
+    prompts = PlainPrompts(str(path))
     prompts.load()
     return [
         {**said, "phrases_from": said.get("phrases_from") or "given"}
@@ -196,7 +199,7 @@ def completed(path: Path, phrases: Callable[[str], list[str]], source: str) -> l
     ]
 
 
-def formatted(rows: Sequence[Mapping[str, Any]], suffix: str) -> str:
+def format_rows(rows: Sequence[Mapping[str, object]], suffix: str) -> str:
     """The rows as a prompt file of this ending.
 
     Raises:
@@ -222,11 +225,11 @@ def formatted(rows: Sequence[Mapping[str, Any]], suffix: str) -> str:
         out, columns, delimiter="\t" if suffix == ".tsv" else ",", lineterminator="\n"
     )
     writer.writeheader()
-    writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
+    writer.writerows({key: _format_cell(value) for key, value in row.items()} for row in rows)
     return out.getvalue()
 
 
-def _cell(value: Any) -> Any:
+def _format_cell(value: object) -> object:
     if not isinstance(value, list):
         return value
     items = [str(item) for item in value]
@@ -237,7 +240,7 @@ def _cell(value: Any) -> Any:
     return ";".join(items)
 
 
-@ends_quietly()
+@command_line(errors=(Exception,))
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns its exit status."""
     parser = Parser("evaluation.phrases", __doc__)
@@ -249,29 +252,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--with", dest="by", choices=("spacy", "rule"), help="default: spacy if installed"
     )
     chosen = parser.read(arguments)
-    try:
-        rows = completed(chosen.prompts, *_choose(chosen.by))
-        text = formatted(rows, (chosen.out or chosen.prompts).suffix.lower())
-        if chosen.out is None:
-            print(text, end="")
-        else:
-            write_bytes(chosen.out, text.encode())
-    except Exception as error:
-        print(f"error: {describe(error)}", file=sys.stderr)
-        return 1
+    rows = complete(chosen.prompts, *_choose_finder(chosen.by))
+    text = format_rows(rows, (chosen.out or chosen.prompts).suffix.lower())
+    if chosen.out is None:
+        print(text, end="")
+    else:
+        write_bytes(chosen.out, text.encode())
     origins = Counter(row["phrases_from"] for row in rows)
     print(", ".join(f"{origin}: {count}" for origin, count in origins.items()), file=sys.stderr)
     return 0
 
 
-def _choose(by: str | None) -> tuple[Callable[[str], list[str]], str]:
+def _choose_finder(by: str | None) -> tuple[Callable[[str], list[str]], str]:
     if by != "rule":
         try:
-            return by_spacy()
+            return load_spacy()
         except UserError:
             if by == "spacy":
                 raise
-    return by_rule, RULE
+    return find_by_rule, RULE
 
 
 if __name__ == "__main__":

@@ -21,46 +21,34 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
-
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 
 from asyndm.errors import UserError
-from asyndm.terminal import ends_quietly, printable
-from evaluation.choices import CONF, build_metrics
-from evaluation.commands import Parser
-from evaluation.messages import describe, hushed_hub
+from asyndm.terminal import printable
+from evaluation.choices import build_metrics
+from evaluation.commands import Parser, command_line, tell_error
+from evaluation.compose import compose
+from evaluation.messages import hush_hub, name_first
 from evaluation.metrics import Metric
-from evaluation.picture_lists import READ, listed
-from evaluation.runs.folder import (
-    IMAGES_FILE,
-    PROMPTS_FILE,
-    RUN_FILE,
-    SCORES_FILE,
-    read_prompts,
-    read_record,
-    runs_below,
-)
+from evaluation.pictures import READ, Picture, read_pictures, read_run_id, read_run_pictures
+from evaluation.runs.folder import SCORES_FILE, runs_below
+from evaluation.runs.images import open_image
 from evaluation.runs.locks import LOCK_FILE, clear_claims
-from evaluation.runs.row_files import read_rows
-from evaluation.runs.rows import ImageRow, ScoreRow
+from evaluation.runs.records import RUN_FILE
+from evaluation.runs.rows import ScoreRow
 from evaluation.runs.shared_rows import SharedRows
-from evaluation.runs.stamps import CHANGED, changed_pictures
+from evaluation.runs.stamps import CHANGED
 from evaluation.scoring import (
-    Picture,
     add_missing,
+    find_unscored,
     means,
-    open_image,
     read_bases,
     score_table,
-    unscored,
     write_basis,
 )
 
 
-@ends_quietly()
-@hushed_hub()
+@command_line(errors=(Exception,), resumes=True)
+@hush_hub()
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns its exit status."""
     parser = Parser("evaluation.score", __doc__)
@@ -79,40 +67,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="for a folder that is no run; also TSV, JSON lines, JSON or YAML",
     )
     parser.add_argument("--batch-size", type=int, default=16, metavar="N")
+    parser.add_argument(
+        "--config-dir",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FOLDER",
+        help="of your own metrics, as for experiments.run",
+    )
     chosen = parser.read(arguments)
-    try:
-        if chosen.batch_size < 1:
-            raise UserError(f"--batch-size {chosen.batch_size}: must be at least 1")
-        metrics, columns = compose_settings(chosen.settings)
-        if chosen.prompts is not None:
-            pictures = listed(chosen.folder, chosen.prompts, columns)
-            return score_all({chosen.folder: pictures}, metrics, chosen.batch_size)
-        if name := next(iter(columns), None):
-            raise UserError(
-                f"columns.{name}: is of a list; give --prompts CSV as well, or leave it out"
-            )
-        if not (runs := runs_below(chosen.folder)):
-            raise UserError(
-                f"{chosen.folder}: no runs there; for a folder of pictures give --prompts CSV"
-            )
-        work, status = {}, 0
-        for folder in runs:
-            try:
-                work[folder], changed = of_run(folder)
-                for path in changed:
-                    status = _tell(UserError(f"{path}: {CHANGED}"))
-            except Exception as error:
-                status = _tell(error)
-        return max(status, score_all(work, metrics, chosen.batch_size))
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
-    except Exception as error:
-        return _tell(error)
+    if chosen.batch_size < 1:
+        raise UserError(f"--batch-size {chosen.batch_size}: must be at least 1")
+    metrics, columns = choose(chosen.settings, chosen.config_dir)
+    if chosen.prompts is not None:
+        pictures = read_pictures(chosen.folder, chosen.prompts, columns)
+        return score_all({chosen.folder: pictures}, metrics, chosen.batch_size)
+    if name := next(iter(columns), None):
+        raise UserError(
+            f"columns.{name}: is of a list; give --prompts CSV as well, or leave it out"
+        )
+    if not (runs := runs_below(chosen.folder)):
+        raise UserError(
+            f"{chosen.folder}: no runs there; for a folder of pictures give --prompts CSV"
+        )
+    work, status = {}, 0
+    for folder in runs:
+        try:
+            work[folder], changed = read_run_pictures(folder)
+            for path in changed:
+                status = _tell(UserError(f"{path}: {CHANGED}"))
+        except Exception as error:  # whatever is wrong with one run, the others are scored
+            status = _tell(error)
+    return max(status, score_all(work, metrics, chosen.batch_size))
 
 
 def _tell(error: Exception) -> int:
-    print(f"error: {describe(error)}", file=sys.stderr)
+    tell_error(error)
     return 1
 
 
@@ -136,7 +126,7 @@ def score_all(
             continue
         writable = _is_writable(folder)
         for metric in metrics.values():
-            if not writable and unscored(pictures, tables[folder].rows, metric):
+            if not writable and find_unscored(pictures, tables[folder].rows, metric):
                 shut[folder] = None
                 continue
             try:
@@ -145,7 +135,7 @@ def score_all(
             except Exception as error:
                 status = _tell(error)
     if shut:
-        status = _tell(_read_only(list(shut)))
+        status = _tell(_read_only_error(list(shut)))
     for metric in metrics.values():
         try:
             for folder in (folder for one, folder in ready if one is metric):
@@ -164,16 +154,17 @@ def _is_writable(folder: Path) -> bool:
     return os.access(folder, os.W_OK) and (not lock.exists() or os.access(lock, os.W_OK))
 
 
-def _read_only(folders: Sequence[Path]) -> UserError:
+def _read_only_error(folders: Sequence[Path]) -> UserError:
     """That nothing can be written to these."""
-    more = f" and {len(folders) - 1} more" if len(folders) > 1 else ""
     return UserError(
-        f"{folders[0]}{more}: read-only, and scores are kept beside the pictures; "
+        f"{name_first(folders)}: read-only, and scores are kept beside the pictures; "
         "score a copy of your own, or ask for the right to write there"
     )
 
 
-def compose_settings(settings: Sequence[str]) -> tuple[dict[str, Metric], dict[str, str]]:
+def choose(
+    settings: Sequence[str], config_dirs: Sequence[Path] = ()
+) -> tuple[dict[str, Metric], dict[str, str]]:
     """The metrics that ``metric=...`` asks for, and the columns that ``columns.KEY=NAME`` names.
 
     Raises:
@@ -187,34 +178,18 @@ def compose_settings(settings: Sequence[str]) -> tuple[dict[str, Metric], dict[s
                 f"{given[0]}: no such column; choose from "
                 f"{', '.join(f'columns.{key}' for key in READ)}"
             )
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("score", list(settings))
-    choices: Any = OmegaConf.to_container(config.metric, resolve=True)
+    config = compose(settings, config_dirs)
+    choices, columns = config["metric"], config["columns"]
+    assert isinstance(columns, dict)
+    if not isinstance(choices, dict):
+        raise UserError(f"metric={choices}: not a choice of metrics")
     metrics = build_metrics(choices)
     if not metrics:
         raise UserError("metric=none: nothing to do; choose a metric")
-    columns: Any = OmegaConf.to_container(config.columns, resolve=True)
     for key, name in columns.items():
         if isinstance(name, Mapping | list):
             raise UserError(f"columns.{key}={name}: give the name of a column")
     return metrics, {key: str(name) for key, name in columns.items() if name is not None}
-
-
-def of_run(folder: Path) -> tuple[list[Picture], list[Path]]:
-    """The pictures of a run, with its prompts, and those left out because they are not the ones
-    that it lists.
-
-    Raises:
-        UserError: no run there, or a file of it that cannot be read.
-    """
-    read_record(folder)
-    prompts, rows = read_prompts(folder / PROMPTS_FILE), read_rows(folder / IMAGES_FILE, ImageRow)
-    if missing := next((row.prompt_id for row in rows if row.prompt_id not in prompts), None):
-        raise UserError(f"{folder / PROMPTS_FILE}: no prompt {missing}, which {IMAGES_FILE} names")
-    changed = {row.key: folder / row.file for row in changed_pictures(folder, rows)}
-    kept = [row for row in rows if row.key not in changed]
-    pictures = [Picture(folder / row.file, prompts[row.prompt_id], row.image_index) for row in kept]
-    return pictures, list(changed.values())
 
 
 def check_folder(table: SharedRows[ScoreRow], pictures: Sequence[Picture], metric: Metric) -> None:
@@ -227,7 +202,7 @@ def check_folder(table: SharedRows[ScoreRow], pictures: Sequence[Picture], metri
     folder = table.path.parent
     if not pictures:
         raise UserError(f"{folder}: no pictures yet")
-    todo = unscored(pictures, table.rows, metric)
+    todo = find_unscored(pictures, table.rows, metric)
     if len(todo) < len(pictures) and (basis := read_bases(folder).get(metric.name)) != metric.basis:
         remedy = (
             "experiments.run replaces them, this command never does"
@@ -239,7 +214,7 @@ def check_folder(table: SharedRows[ScoreRow], pictures: Sequence[Picture], metri
             f"{remedy}"
         )
     if todo:
-        metric.check([picture.prompt for picture in todo], _size(pictures))
+        metric.check([picture.prompt for picture in todo], _read_size(pictures))
 
 
 def add_scores(
@@ -247,9 +222,9 @@ def add_scores(
 ) -> None:
     """Adds the missing rows to a folder's ``scores.csv``, and says what all come to."""
     folder, name = table.path.parent, metric.name
-    if unscored(pictures, table.rows, metric):
+    if find_unscored(pictures, table.rows, metric):
         write_basis(folder, metric)
-    new = add_missing(table, metric, pictures, name_of(folder), batch_size)
+    new = add_missing(table, metric, pictures, read_run_id(folder), batch_size)
     clear_claims(folder)
     found = [
         row for p in pictures if (row := table.rows.get((name, *p.key))) and row.value is not None
@@ -259,19 +234,13 @@ def add_scores(
     print(printable(said), flush=True)
 
 
-def _size(pictures: Sequence[Picture]) -> tuple[int, int]:
+def _read_size(pictures: Sequence[Picture]) -> tuple[int, int]:
     """Height and width of the first picture that can be read."""
     for picture in pictures:
         with suppress(Exception):
             image = open_image(picture.path)
             return image.height, image.width
     return 0, 0
-
-
-def name_of(folder: Path) -> str:
-    """The run's id, or the name of a folder that is no run."""
-    name = folder.resolve().name
-    return str(read_record(folder).get("run_id", name)) if (folder / RUN_FILE).exists() else name
 
 
 if __name__ == "__main__":

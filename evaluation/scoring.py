@@ -4,40 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 from tqdm import tqdm
 
-from asyndm.errors import UserError, first_line
-from evaluation.memory import Room, in_parts
+from asyndm.errors import UserError
+from evaluation.memory import Room, process_in_parts
 from evaluation.messages import is_quiet
 from evaluation.metrics import Metric, Score
+from evaluation.pictures import Picture, open_or_explain
 from evaluation.runs.files import read_json, write_json
-from evaluation.runs.folder import RUN_FILE, SCORES_FILE, read_record
-from evaluation.runs.images import open_image
-from evaluation.runs.locks import locked, share_out
-from evaluation.runs.prompts import Prompt
+from evaluation.runs.folder import SCORES_FILE
+from evaluation.runs.locks import hold_tables, share_out
+from evaluation.runs.records import RUN_FILE, read_record
 from evaluation.runs.rows import ScoreRow
 from evaluation.runs.shared_rows import SharedRows
 
 BASES_FILE = "metrics.json"
 """In a folder that is no run: what the scores of each metric rest on."""
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A file, its prompt, and its place among the pictures of that prompt."""
-
-    path: Path
-    prompt: Prompt
-    image_index: int = 0
-
-    @property
-    def key(self) -> tuple[str, int]:
-        return self.prompt.prompt_id, self.image_index
 
 
 def score(metric: Metric, batch: Sequence[Picture], run_id: str, room: Room) -> list[ScoreRow]:
@@ -52,13 +38,13 @@ def score(metric: Metric, batch: Sequence[Picture], run_id: str, room: Room) -> 
     )
 
     def rows(part: Sequence[Picture]) -> list[ScoreRow]:
-        return _rows(metric, part, run_id)
+        return _score_readable(metric, part, run_id)
 
-    return [row for part in in_parts(batch, rows, room, remedy) for row in part]
+    return [row for part in process_in_parts(batch, rows, room, remedy) for row in part]
 
 
-def _rows(metric: Metric, batch: Sequence[Picture], run_id: str) -> list[ScoreRow]:
-    read: list[Image.Image | Score] = [opened(picture.path) for picture in batch]
+def _score_readable(metric: Metric, batch: Sequence[Picture], run_id: str) -> list[ScoreRow]:
+    read: list[Image.Image | Score] = [open_or_explain(picture.path) for picture in batch]
     images = [image for image in read if isinstance(image, Image.Image)]
     whose = [
         p.prompt for p, image in zip(batch, read, strict=True) if isinstance(image, Image.Image)
@@ -112,10 +98,10 @@ def add_missing(
 
     def missing(number: int) -> bool:
         table.refresh()
-        return bool(unscored(batches[number][1], table.rows, metric))
+        return bool(find_unscored(batches[number][1], table.rows, metric))
 
     total = sum(len(batch) for _, batch in batches)
-    todo = sum(len(unscored(batch, table.rows, metric)) for _, batch in batches)
+    todo = sum(len(find_unscored(batch, table.rows, metric)) for _, batch in batches)
     if not todo:
         table.mend()
         return 0
@@ -135,7 +121,9 @@ def add_missing(
     return new
 
 
-def unscored(pictures: Sequence[Picture], rows: Container[Any], metric: Metric) -> list[Picture]:
+def find_unscored(
+    pictures: Sequence[Picture], rows: Container[tuple[str, str, int]], metric: Metric
+) -> list[Picture]:
     """The pictures of which the metric has no row.
 
     Args:
@@ -170,17 +158,9 @@ def read_bases(folder: Path) -> dict[str, Any]:
 
 def write_basis(folder: Path, metric: Metric) -> None:
     """Notes what all scores of this metric in the folder rest on."""
-    with locked(folder):
+    with hold_tables(folder):  # read in there: other processes note their metrics in the same file
         bases = {**read_bases(folder), metric.name: metric.basis}
         if (folder / RUN_FILE).exists():
             write_json(folder / RUN_FILE, {**read_record(folder), "metrics": bases})
         else:
             write_json(folder / BASES_FILE, bases)
-
-
-def opened(path: Path) -> Image.Image | Score:
-    """A picture in memory; where it cannot be read, a score without value that says why."""
-    try:
-        return open_image(path)
-    except Exception as error:  # Pillow has some six kinds for a broken file
-        return Score(None, f"not a readable picture ({first_line(error)})")

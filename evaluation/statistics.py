@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-Key = TypeVar("Key", bound=tuple[Hashable, ...])
+Item = TypeVar("Item", bound=tuple[Hashable, ...])
 RESAMPLES = 4000
 SEED = 20251004
 GRID = 1 << 14
@@ -37,9 +37,9 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Paired:
+class Comparison:
     """`difference` is of the first minus the second, over the images both have; `p` of
-    `sign_flips`."""
+    `permutation_p`."""
 
     difference: Interval
     wins: int
@@ -64,7 +64,7 @@ def wilson(successes: float, n: int, confidence: float = 0.95) -> Interval:
     return Interval(p, max(0.0, centre - half), min(1.0, centre + half), n)
 
 
-def clustered_bootstrap(
+def bootstrap_clusters(
     values: Sequence[float],
     clusters: Sequence[Hashable],
     confidence: float = 0.95,
@@ -83,26 +83,26 @@ def clustered_bootstrap(
     if not values or len(values) != len(clusters):
         raise ValueError(f"{len(values)} values for {len(clusters)} clusters")
     numbers = {cluster: i for i, cluster in enumerate(dict.fromkeys(clusters))}
-    places = np.array([numbers[cluster] for cluster in clusters])
-    sums = np.bincount(places, weights=np.asarray(values, dtype=float))
-    counts = np.bincount(places)
+    indices = np.array([numbers[cluster] for cluster in clusters])
+    sums = np.bincount(indices, weights=np.asarray(values, dtype=float))
+    counts = np.bincount(indices)
     mean = float(sums.sum() / counts.sum())
     if len(counts) == 1:
         return Interval(mean, -math.inf, math.inf, len(values))
-    draws = _resamples(len(counts), resamples)
+    draws = _draw_resamples(len(counts), resamples)
     means = (draws @ sums) / (draws @ counts)
     low, high = np.quantile(means, [0.5 - confidence / 2, 0.5 + confidence / 2])
     return Interval(mean, float(low), float(high), len(values))
 
 
 @lru_cache(maxsize=4)
-def _resamples(clusters: int, count: int) -> npt.NDArray[np.float64]:
+def _draw_resamples(clusters: int, count: int) -> npt.NDArray[np.float64]:
     """How often each of `clusters` is drawn, in `count` resamples."""
     even = np.full(clusters, 1 / clusters)
     return np.random.default_rng(SEED).multinomial(clusters, even, count).astype(np.float64)
 
 
-def clustered(
+def cluster_interval(
     values: Sequence[float], clusters: Sequence[Hashable], confidence: float = 0.95
 ) -> Interval:
     """The bootstrap over clusters; below `FEW` of them, where it is too narrow, and from `MANY` on,
@@ -113,7 +113,7 @@ def clustered(
     """
     k = len(set(clusters))
     if k == 1 or FEW <= k < MANY:
-        return clustered_bootstrap(values, clusters, confidence)
+        return bootstrap_clusters(values, clusters, confidence)
     from scipy.stats import t
 
     mean = sum(values) / len(values)
@@ -130,12 +130,12 @@ def mean_interval(values: Sequence[float], clusters: Sequence[Hashable]) -> Inte
     prompt has one value or all prompts have the same mean (a bootstrap would claim certainty); else
     by clusters, within 0 and 1."""
     prompts, n = len(set(clusters)), len(values)
-    binary, same = set(values) <= {0.0, 1.0}, _alike(values, clusters)
+    binary, same = set(values) <= {0.0, 1.0}, _are_alike(values, clusters)
     if binary and (prompts == n or same):
         return replace(wilson(sum(values) * prompts / n, prompts), n=n)
     if same:
         return Interval(sum(values) / n, -math.inf, math.inf, n)
-    interval = clustered(values, clusters)
+    interval = cluster_interval(values, clusters)
     if binary and math.isfinite(interval.low):
         return replace(interval, low=max(0.0, interval.low), high=min(1.0, interval.high))
     return interval
@@ -153,8 +153,8 @@ def difference_interval(
     wrong, at most the share h of prompts differs from them, h the upper end of Wilson's interval of
     none among the prompts; of others it is unknown.
     """
-    if not _alike(differences, clusters):
-        interval = clustered(differences, clusters, confidence)
+    if not _are_alike(differences, clusters):
+        interval = cluster_interval(differences, clusters, confidence)
         if binary and math.isfinite(interval.low):
             return replace(interval, low=max(-1.0, interval.low), high=min(1.0, interval.high))
         return interval
@@ -165,7 +165,7 @@ def difference_interval(
     return Interval(d, d - h * (1 + d), d + h * (1 - d), n)
 
 
-def _alike(values: Sequence[float], clusters: Sequence[Hashable]) -> bool:
+def _are_alike(values: Sequence[float], clusters: Sequence[Hashable]) -> bool:
     """Whether all clusters have the same mean, but for rounding."""
     totals: dict[Hashable, list[float]] = {}
     for value, cluster in zip(values, clusters, strict=True):
@@ -192,83 +192,89 @@ def mean_of(intervals: Sequence[Interval]) -> Interval:
 
 
 def mean_over(
-    scores: Mapping[Key, float], strata: Mapping[Key, Hashable] | None = None
+    scores: Mapping[Item, float], strata: Mapping[Item, Hashable] | None = None
 ) -> Interval:
     """`mean_interval` of scores whose keys begin with the prompt; with `strata`, of every key,
     `mean_of` those of the strata."""
     intervals = [
-        mean_interval(list(own.values()), [key[0] for key in own]) for own in _split(scores, strata)
+        mean_interval(list(own.values()), [key[0] for key in own])
+        for own in _split_strata(scores, strata)
     ]
     return intervals[0] if strata is None else mean_of(intervals)
 
 
-def paired(
-    first: Mapping[Key, float],
-    second: Mapping[Key, float],
-    strata: Mapping[Key, Hashable] | None = None,
-) -> Paired | None:
+def compare_pairs(
+    first: Mapping[Item, float],
+    second: Mapping[Item, float],
+    strata: Mapping[Item, Hashable] | None = None,
+) -> Comparison | None:
     """Compares image by image. Keys begin with the prompt, which is the cluster. None: nothing in
     common.
 
     With `strata`, of every key, the difference is that of the unweighted means of the strata's
     means.
     """
-    differences, binary = _differences(first, second)
+    differences, binary = _subtract(first, second)
     if not differences:
         return None
     wins, losses = (
         sum(d > 0 for d in differences.values()),
         sum(d < 0 for d in differences.values()),
     )
-    parts = _split(differences, strata)
+    parts = _split_strata(differences, strata)
     common = math.lcm(*map(len, parts))  # whole numbers stay whole
     weighted = {
         key: d if strata is None else d * (common // len(own))
         for own in parts
         for key, d in own.items()
     }
-    p = sign_flips(list(weighted.values()), [key[0] for key in weighted])
-    return Paired(_mean_difference(parts, binary), wins, losses, p)
+    p = permutation_p(list(weighted.values()), [key[0] for key in weighted])
+    return Comparison(_find_mean_difference(parts, binary), wins, losses, p)
 
 
 def stands_out(
-    best: Mapping[Key, float],
-    others: Sequence[Mapping[Key, float]],
-    strata: Mapping[Key, Hashable] | None = None,
+    best: Mapping[Item, float],
+    others: Sequence[Mapping[Item, float]],
+    strata: Mapping[Item, Hashable] | None = None,
 ) -> bool:
     """Whether the first is surely the largest: the interval of its paired difference from each of
     the others is above 0, by Bonferroni at 1 - 0.05/k for k others, so that all of them hold
-    together with 95 %. `strata` as in `paired`."""
+    together with 95 %. `strata` as in `compare_pairs`."""
     for other in others:
-        differences, binary = _differences(best, other)
+        differences, binary = _subtract(best, other)
         if not differences:
             return False
-        if _mean_difference(_split(differences, strata), binary, 1 - 0.05 / len(others)).low <= 0:
+        if (
+            _find_mean_difference(
+                _split_strata(differences, strata), binary, 1 - 0.05 / len(others)
+            ).low
+            <= 0
+        ):
             return False
     return bool(others)
 
 
-def _differences(
-    first: Mapping[Key, float], second: Mapping[Key, float]
-) -> tuple[dict[Key, float], bool]:
+def _subtract(
+    first: Mapping[Item, float], second: Mapping[Item, float]
+) -> tuple[dict[Item, float], bool]:
     """First minus second where both are, and whether all scores are right or wrong."""
     differences = {key: value - second[key] for key, value in first.items() if key in second}
     binary = {scores[key] for scores in (first, second) for key in differences} <= {0.0, 1.0}
     return differences, binary
 
 
-def _split(
-    values: Mapping[Key, float], strata: Mapping[Key, Hashable] | None
-) -> list[dict[Key, float]]:
+def _split_strata(
+    values: Mapping[Item, float], strata: Mapping[Item, Hashable] | None
+) -> list[dict[Item, float]]:
     """The values of each stratum; all together where there are none."""
-    parts: dict[Hashable, dict[Key, float]] = {}
+    parts: dict[Hashable, dict[Item, float]] = {}
     for key, value in values.items():
         parts.setdefault(None if strata is None else strata[key], {})[key] = value
     return list(parts.values())
 
 
-def _mean_difference(
-    parts: Sequence[Mapping[Key, float]], binary: bool, confidence: float = 0.95
+def _find_mean_difference(
+    parts: Sequence[Mapping[Item, float]], binary: bool, confidence: float = 0.95
 ) -> Interval:
     intervals = [
         difference_interval(list(own.values()), [key[0] for key in own], binary, confidence)
@@ -277,7 +283,7 @@ def _mean_difference(
     return intervals[0] if len(intervals) == 1 else mean_of(intervals)
 
 
-def sign_flips(differences: Sequence[float], clusters: Sequence[Hashable]) -> float:
+def permutation_p(differences: Sequence[float], clusters: Sequence[Hashable]) -> float:
     """p of the paired permutation test, two-sided: how often the mean difference is as large where
     the two methods change places in whole prompts.
 
@@ -317,7 +323,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's correction: with m of them in rising order, p'_(i) = max over j <= i of min(1, (m - j
     + 1) p_(j))."""
     adjusted, largest, m = [0.0] * len(p_values), 0.0, len(p_values)
-    for place, i in enumerate(sorted(range(m), key=lambda i: p_values[i])):
-        largest = max(largest, min(1.0, (m - place) * p_values[i]))
+    for rank, i in enumerate(sorted(range(m), key=lambda i: p_values[i])):
+        largest = max(largest, min(1.0, (m - rank) * p_values[i]))
         adjusted[i] = largest
     return adjusted

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from asyndm.terminal import printable
-from evaluation.choices import described
-from evaluation.messages import counted
+from evaluation.choices import summarize_class
+from evaluation.messages import count_things
 from evaluation.runs.folder import Run
 from evaluation.statistics import MANY
-from evaluation.tables import MEAN, Row
+from evaluation.tables import MEAN, TableRow
 
 STATISTICS = (
     "95 % intervals: of right-or-wrong scores with one image a prompt, or all alike, Wilson's over "
@@ -61,7 +61,7 @@ class Layout:
     bold: frozenset[tuple[int, int]]
 
 
-def lay_out(rows: Sequence[Row], reference: str = "DM") -> Layout:
+def lay_out(rows: Sequence[TableRow], reference: str = "DM") -> Layout:
     """Heads and cells, without empty columns; `reference` is what differences are from.
 
     The number of pairs is shown where it is not that of the images, those of prompts and seeds
@@ -87,12 +87,14 @@ def lay_out(rows: Sequence[Row], reference: str = "DM") -> Layout:
     bold = {(i, names.index("score")) for i, row in enumerate(rows) if row["best"]}
     return Layout(
         tuple(heads.get(name, name) for name in names),
-        tuple(tuple(_cell(row, name) for name in names) for row in rows),
+        tuple(tuple(_format_cell(row, name) for name in names) for row in rows),
         frozenset(bold),
     )
 
 
-def notes(rows: Sequence[Row], runs: Sequence[Run], config_dirs: Iterable[Path] = ()) -> list[str]:
+def write_notes(
+    rows: Sequence[TableRow], runs: Sequence[Run], config_dirs: Iterable[Path] = ()
+) -> list[str]:
     """What a table must say beside its numbers: how many images, what each metric is, which
     statistics.
 
@@ -105,19 +107,21 @@ def notes(rows: Sequence[Row], runs: Sequence[Run], config_dirs: Iterable[Path] 
     lines = []
     if len(sizes) == 1:
         ((n, prompts, seeds),) = sizes
-        of = f"{counted(prompts, 'prompt')} and {counted(seeds, 'seed')}"
-        lines.append(f"Every row: {counted(n, 'image')}, of {of}.")
+        of = f"{count_things(prompts, 'prompt')} and {count_things(seeds, 'seed')}"
+        lines.append(f"Every row: {count_things(n, 'image')}, of {of}.")
     if any(prompts > 1 and seeds < n for n, prompts, seeds in sizes):
         lines.append(SHARED)
     shown = {row["metric"] for row in rows}
-    lines += without_kind(runs) if "kind" in rows[0] else []
+    lines += note_kindless(runs) if "kind" in rows[0] else []
     lines += [
-        f"{name}: {text}" for name, text in conventions(runs, config_dirs).items() if name in shown
+        f"{name}: {text}"
+        for name, text in describe_metrics(runs, config_dirs).items()
+        if name in shown
     ]
-    return [*lines, *statistics(rows)]
+    return [*lines, *note_statistics(rows)]
 
 
-def without_kind(runs: Iterable[Run]) -> list[str]:
+def note_kindless(runs: Iterable[Run]) -> list[str]:
     """How many pictures are in no row of a kind, as their prompts have none."""
     images = [image for run in runs for image in run.images]
     count = sum(not image.kind for image in images)
@@ -125,12 +129,12 @@ def without_kind(runs: Iterable[Run]) -> list[str]:
         return []
     verb = "has" if count == 1 else "have"
     return [
-        f"{count:,} of {counted(len(images), 'image')} {verb} no kind: in no kind's row, and not "
-        f"in the {MEAN}."
+        f"{count:,} of {count_things(len(images), 'image')} {verb} no kind: in no kind's row, "
+        f"and not in the {MEAN}."
     ]
 
 
-def statistics(rows: Sequence[Row]) -> list[str]:
+def note_statistics(rows: Sequence[TableRow]) -> list[str]:
     """By which methods the intervals and tests of a table are made."""
     lines = [STATISTICS]
     lines += [LARGE] if any(row["prompts"] >= MANY for row in rows) else []
@@ -138,19 +142,19 @@ def statistics(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def conventions(runs: Iterable[Run], config_dirs: Iterable[Path] = ()) -> dict[str, str]:
+def describe_metrics(runs: Iterable[Run], config_dirs: Iterable[Path] = ()) -> dict[str, str]:
     """Metric -> what it is and what its numbers rest on, as the runs tell; all of it where they
     differ."""
     told: dict[str, dict[str, None]] = {}
     folders = tuple(config_dirs)
     for run in runs:
         bases, classes = (
-            _mapping(run.record.get("metrics")),
-            _mapping(run.record["config"].get("metric")),
+            _as_mapping(run.record.get("metrics")),
+            _as_mapping(run.record["config"].get("metric")),
         )
         for name in sorted({score.metric for score in run.scores}):
-            text = described(_mapping(classes.get(name)).get("_target_", ""), folders)
-            settings = _settings(bases.get(name))
+            text = summarize_class(_as_mapping(classes.get(name)).get("_target_", ""), folders)
+            settings = _format_settings(bases.get(name))
             told.setdefault(name, {})[" ".join(filter(None, (text, settings)))] = None
     return {
         name: texts[0]
@@ -160,11 +164,11 @@ def conventions(runs: Iterable[Run], config_dirs: Iterable[Path] = ()) -> dict[s
     }
 
 
-def _mapping(value: Any) -> dict[str, Any]:
+def _as_mapping(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _settings(basis: Any) -> str:
+def _format_settings(basis: Any) -> str:
     if not isinstance(basis, dict):
         return ""
     rest = {
@@ -177,7 +181,7 @@ def _settings(basis: Any) -> str:
     return f"({', '.join(facts)})"
 
 
-def to_csv(rows: Sequence[Row]) -> str:
+def to_csv(rows: Sequence[TableRow]) -> str:
     """All numbers, unrounded."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
@@ -186,12 +190,12 @@ def to_csv(rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-def to_markdown(rows: Sequence[Row], reference: str = "DM") -> str:
+def to_markdown(rows: Sequence[TableRow], reference: str = "DM") -> str:
     """The table to read: intervals in brackets, differences with their sign, what stands out in
     bold."""
     layout = lay_out(rows, reference)
     body = [
-        [_bold(cell) if (i, j) in layout.bold else cell for j, cell in enumerate(cells)]
+        [_embolden(cell) if (i, j) in layout.bold else cell for j, cell in enumerate(cells)]
         for i, cells in enumerate(
             [[cell.replace("|", "\\|") for cell in cells] for cells in layout.body]
         )
@@ -206,27 +210,27 @@ def to_markdown(rows: Sequence[Row], reference: str = "DM") -> str:
     )
 
 
-def _bold(cell: str) -> str:
+def _embolden(cell: str) -> str:
     number, _, rest = cell.partition(" ")
     return f"**{number}** {rest}".strip()
 
 
-def to_latex(rows: Sequence[Row], reference: str = "DM", said: Sequence[str] = ()) -> str:
+def to_latex(rows: Sequence[TableRow], reference: str = "DM", said: Sequence[str] = ()) -> str:
     """The same table for a paper that uses booktabs, without float or caption; `said` are the notes
     below it."""
     layout = lay_out(rows, reference)
     body = [
         [
-            re.sub(r"^\S+", lambda number: rf"\textbf{{{number[0]}}}", _latex(cell))
+            re.sub(r"^\S+", lambda number: rf"\textbf{{{number[0]}}}", _escape_latex(cell))
             if (i, j) in layout.bold
-            else _latex(cell)
+            else _escape_latex(cell)
             for j, cell in enumerate(cells)
         ]
         for i, cells in enumerate(layout.body)
     ]
-    lines = [" & ".join(cells) + r" \\" for cells in (map(_latex, layout.heads), *body)]
+    lines = [" & ".join(cells) + r" \\" for cells in (map(_escape_latex, layout.heads), *body)]
     rules = [rf"\begin{{tabular}}{{{'l' * len(layout.heads)}}}", r"\toprule"]
-    below = [rf"\par\smallskip{{\footnotesize {_latex(line)}\par}}" for line in said]
+    below = [rf"\par\smallskip{{\footnotesize {_escape_latex(line)}\par}}" for line in said]
     return (
         "\n".join(
             [*rules, lines[0], r"\midrule", *lines[1:], r"\bottomrule", r"\end{tabular}", *below]
@@ -235,7 +239,7 @@ def to_latex(rows: Sequence[Row], reference: str = "DM", said: Sequence[str] = (
     )
 
 
-def _latex(text: str) -> str:
+def _escape_latex(text: str) -> str:
     commands = {
         "\\": r"\textbackslash{}",
         "<": r"\textless{}",
@@ -253,7 +257,7 @@ def _latex(text: str) -> str:
     return re.sub(r"(?<![\w.])-(?=\d)", r"$-$", escaped)
 
 
-def _cell(row: Row, name: str) -> str:
+def _format_cell(row: TableRow, name: str) -> str:
     value = row[name]
     if value is None:
         return ""
@@ -264,14 +268,14 @@ def _cell(row: Row, name: str) -> str:
         around = "unknown" if math.isinf(low) else f"{low:{sign}.3f}, {high:{sign}.3f}"
         return f"{value:{sign}.3f} [{around}]"
     if name == "metric":
-        return f"{_text(value)} {'↑' if row['higher_is_better'] else '↓'}" if value else ""
+        return f"{_format_text(value)} {'↑' if row['higher_is_better'] else '↓'}" if value else ""
     if name == "p_holm":
         return f"{value:.3f}" if value >= 0.001 else "<0.001"
     if name == "wins":
         return f"{value}-{row['ties']}-{row['losses']}"
-    return _text(value)
+    return _format_text(value)
 
 
-def _text(value: Any) -> str:
+def _format_text(value: Any) -> str:
     """In one line, fit to print."""
     return " ".join(printable(str(value)).split())

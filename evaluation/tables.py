@@ -7,17 +7,17 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
 from asyndm.errors import UserError
-from evaluation.labels import METHODS, labels, subjects_of
+from evaluation.labels import MethodLabel, count_evaluations, read_labels, read_subjects
 from evaluation.runs.folder import Run
-from evaluation.statistics import Interval, holm, mean_over, paired, stands_out
+from evaluation.statistics import Interval, compare_pairs, holm, mean_over, stands_out
 
-Key = tuple[str, str, int]
+SeededPrompt = tuple[str, str, int]
 """An image across runs: prompt id, prompt, seed."""
 
 CONDITIONS = (
@@ -37,10 +37,10 @@ METHOD = ("method", "curve", "concavity", "threshold", "settings")
 ALWAYS = ("method", "curve", "concavity", "steps")
 ALL, MEAN = "all", "mean of kinds"
 """What the rows of `Total` are called."""
-Row = dict[str, Any]
+TableRow = dict[str, Any]
 Against = tuple[str, str]
 """A column of the labels and one of its values, as text: ("guidance", "2")."""
-Strata = Mapping[Key, str] | None
+Strata = Mapping[SeededPrompt, str] | None
 """The kind of each image, where a mean is that of the kinds' means."""
 
 
@@ -52,9 +52,9 @@ class Total(Enum):
     MEAN = MEAN
 
 
-Kind = Total | str
-"""What a row is of; no name of a prompt kind is a total."""
-Rival = tuple[Row, Mapping[Key, float], Strata]
+Part = Total | str
+"""The images that a row is of: a total, or a prompt kind, none of whose names is a total."""
+Rival = tuple[TableRow, Mapping[SeededPrompt, float], Strata]
 
 
 @dataclass
@@ -63,19 +63,37 @@ class Cell:
     prompts)."""
 
     labels: dict[str, Any]
-    images: dict[Key, str] = field(default_factory=dict)
-    scores: dict[str, dict[Key, float]] = field(default_factory=dict)
+    images: dict[SeededPrompt, str] = field(default_factory=dict)
+    scores: dict[str, dict[SeededPrompt, float]] = field(default_factory=dict)
     lower_is_better: set[str] = field(default_factory=set)
     subjects: dict[tuple[str, str], str] = field(default_factory=dict)
+    counted: list[tuple[float, int]] = field(default_factory=list)
+    """Of each run that tells: the rows its network was called with, and for how many images."""
 
     @property
-    def pairing(self) -> tuple[Any, ...]:
+    def method(self) -> MethodLabel:
+        method: MethodLabel = self.labels["method"]
+        return method
+
+    @property
+    def evaluations(self) -> float | None:
+        """Of the network for one image, rehearsals included; None where no run tells."""
+        if not self.counted:
+            return None
+        rows, images = (sum(numbers) for numbers in zip(*self.counted, strict=True))
+        mean = rows / images
+        return int(mean) if mean == int(mean) else round(mean, 2)
+
+    @property
+    def pairing(self) -> tuple[Hashable, ...]:
         return tuple(self.labels[name] for name in PAIRING)
 
     def add(self, run: Run, subjects: Mapping[tuple[str, str], str]) -> None:
         """Takes in the images, scores and subjects of a run."""
         self.subjects |= subjects
-        self.lower_is_better |= lower_is_better(run)
+        if (counted := count_evaluations(run)) is not None:
+            self.counted.append(counted)
+        self.lower_is_better |= find_minimised(run)
         keys = {image.key: (image.prompt_id, image.prompt, image.seed) for image in run.images}
         self.images |= {keys[image.key]: image.kind for image in run.images}
         for score in run.scores:
@@ -83,7 +101,7 @@ class Cell:
                 self.scores.setdefault(score.metric, {})[keys[score.key]] = score.value
 
 
-def lower_is_better(run: Run) -> set[str]:
+def find_minimised(run: Run) -> set[str]:
     """The metrics of a run of which a good picture has little."""
     bases: dict[str, Any] = run.record.get("metrics") or {}
     return {
@@ -93,15 +111,15 @@ def lower_is_better(run: Run) -> set[str]:
     }
 
 
-def collect(runs: Iterable[Run]) -> list[Cell]:
+def collect_cells(runs: Iterable[Run]) -> list[Cell]:
     """Runs gathered into cells; an image that several of them hold counts once.
 
     Runs that give a prompt other subjects or concavities are other cells, told apart by a digest of
     these.
     """
-    groups: dict[tuple[Any, ...], list[Cell]] = {}
+    groups: dict[tuple[Hashable, ...], list[Cell]] = {}
     for run in runs:
-        of, subjects = labels(run), subjects_of(run)
+        of, subjects = read_labels(run), read_subjects(run)
         group = groups.setdefault(tuple(of.values()), [])
         agreeing = [
             c for c in group if all(c.subjects.get(p, text) == text for p, text in subjects.items())
@@ -118,39 +136,37 @@ def collect(runs: Iterable[Run]) -> list[Cell]:
                     json.dumps(sorted(cell.subjects.items())).encode()
                 ).hexdigest()[:6]
                 cell.labels["settings"] = f"{cell.labels['settings']} subjects={digest}".strip()
-    rank = list(METHODS.values())
 
     def order(cell: Cell) -> tuple[Any, ...]:
-        method = cell.labels["method"]
-        place = rank.index(method) if method in rank else len(rank)
         return (
-            *(_place(cell.labels[name]) for name in CONDITIONS),
-            place,
-            *(_place(cell.labels[name]) for name in METHOD),
+            *(_sort_key(cell.labels[name]) for name in CONDITIONS),
+            *cell.method.rank,
+            *(_sort_key(cell.labels[name]) for name in METHOD),
         )
 
     return sorted((cell for group in groups.values() for cell in group), key=order)
 
 
-def _place(label: Any) -> tuple[float, str]:
-    """Where a label stands among others: by the number it begins with, then by its letters."""
+def _sort_key(label: Any) -> tuple[float, str]:
+    """By what a label is put in order: by the number it begins with, then by its letters."""
     number = re.match(r"-?\d+(\.\d+)?", str(label))
     return float(number[0]) if number else -math.inf, str(label)
 
 
-def table(
+def make_table(
     runs: Iterable[Run],
     metric: str | None = None,
     by_kind: bool = False,
     against: Against | None = None,
-) -> list[Row]:
+) -> list[TableRow]:
     """One row a cell and metric (and prompt kind): n, mean with 95 % interval, paired difference
-    from DM.
+    from DM, the method that does not bend.
 
     The difference is over the images both have under the same model, prompts, seeds, steps, eta and
     guidance, wherever the prompts were drawn from; it is empty where there is no such DM. Its p is
     of a permutation test, and `p_holm` corrects for all differences of the table. A win is an image
-    that is better than DM's. `best` says that the row stands out among those of the same
+    that is better than DM's. `evaluations` are of the network for one image, left out where no run
+    tells them. `best` says that the row stands out among those of the same
     conditions. Rows of one metric stand together, the exact one first.
 
     Args:
@@ -163,36 +179,38 @@ def table(
     Raises:
         UserError: no row has that value.
     """
-    cells = collect(runs)
-    reference = _references(cells, against)
-    rows: list[Row] = []
-    rivals: dict[tuple[Any, ...], list[Rival]] = {}
+    cells = collect_cells(runs)
+    reference = _find_references(cells, against)
+    rows: list[TableRow] = []
+    rivals: dict[tuple[Hashable, ...], list[Rival]] = {}
     for cell in cells:
         names = [name for name in sorted(cell.scores) if metric in (None, name)]
         for name in names:
-            for kind in _kinds(cell) if by_kind else [Total.ALL]:
-                own = _of_kind(cell, name, kind)
+            for part in _list_parts(cell) if by_kind else [Total.ALL]:
+                own = _select_scores(cell, name, part)
                 if own:
-                    rows.append(_row(cell, name, kind, own, reference(cell, name)))
-                    condition = (*cell.pairing, cell.labels["prompt_set"], name, kind)
-                    rivals.setdefault(condition, []).append((rows[-1], own, _strata(cell, kind)))
+                    rows.append(_make_row(cell, name, part, own, reference(cell, name)))
+                    condition = (*cell.pairing, cell.labels["prompt_set"], name, part)
+                    rivals.setdefault(condition, []).append(
+                        (rows[-1], own, _find_strata(cell, part))
+                    )
         if not names and metric is None:
-            rows.append(_row(cell, "", Total.ALL, {}, {}))
+            rows.append(_make_row(cell, "", Total.ALL, {}, {}))
     for together in rivals.values():
         _mark_best(together)
     tested = [row for row in rows if row["p"] is not None]
     for row, p in zip(tested, holm([row["p"] for row in tested]), strict=True):
         row["p_holm"] = p
     rows.sort(key=lambda row: (row["metric"] != "exact", row["metric"]))
-    return _only_what_differs(rows, by_kind)
+    return _drop_shared_columns(rows, by_kind)
 
 
-def _references(
+def _find_references(
     cells: Sequence[Cell], against: Against | None
-) -> Callable[[Cell, str], Mapping[Key, float]]:
+) -> Callable[[Cell, str], Mapping[SeededPrompt, float]]:
     """What the scores of a cell by a metric are compared with: nothing where it is the reference
     itself."""
-    name, value = against or ("method", "DM")
+    name, value = against or ("", "")
     if against and name not in (*CONDITIONS, *METHOD):
         raise UserError(
             f"--against {name}={value}: no such column; there are "
@@ -200,42 +218,45 @@ def _references(
         )
     alike = [other for other in (*PAIRING, *METHOD) if other != name] if against else list(PAIRING)
 
-    def said(cell: Cell) -> str:
+    def read_value(cell: Cell) -> str:
         label = cell.labels[name]
         return str(label[0] if name == "model" else label)
 
-    found: dict[tuple[Any, ...], dict[Key, float]] = {}
-    for cell in cells:
-        if said(cell) == value:
-            for metric, scores in cell.scores.items():
-                place = (*(cell.labels[other] for other in alike), metric)
-                found.setdefault(place, {}).update(scores)
+    def is_reference(cell: Cell) -> bool:
+        return read_value(cell) == value if against else not cell.method.bends
+
+    def find_condition(cell: Cell, metric: str) -> tuple[Hashable, ...]:
+        return (*(cell.labels[other] for other in alike), metric)
+
+    found: dict[tuple[Hashable, ...], dict[SeededPrompt, float]] = {}
+    for cell in filter(is_reference, cells):
+        for metric, scores in cell.scores.items():
+            found.setdefault(find_condition(cell, metric), {}).update(scores)
     if against and not found:
-        known = ", ".join(dict.fromkeys(map(said, cells)))
+        known = ", ".join(dict.fromkeys(map(read_value, cells)))
         raise UserError(f"--against {name}={value}: no such row; there are {known}")
 
-    def reference(cell: Cell, metric: str) -> Mapping[Key, float]:
-        place = (*(cell.labels[other] for other in alike), metric)
-        return {} if said(cell) == value else found.get(place, {})
+    def reference(cell: Cell, metric: str) -> Mapping[SeededPrompt, float]:
+        return {} if is_reference(cell) else found.get(find_condition(cell, metric), {})
 
     return reference
 
 
-def _kinds(cell: Cell) -> list[Kind]:
+def _list_parts(cell: Cell) -> list[Part]:
     """All images, their mean over the kinds where there are several, and each kind."""
     kinds = sorted(set(cell.images.values()) - {""})
     return [Total.ALL, *([Total.MEAN] if len(kinds) > 1 else []), *kinds]
 
 
-def _kind_name(kind: Kind) -> str:
+def name_part(part: Part) -> str:
     """What a row is called: by the kind, in quotes where that is also the name of a total."""
-    if isinstance(kind, Total):
-        return str(kind.value)
-    return f"'{kind}'" if " ".join(kind.split()) in (ALL, MEAN) else kind
+    if isinstance(part, Total):
+        return str(part.value)
+    return f"'{part}'" if " ".join(part.split()) in (ALL, MEAN) else part
 
 
-def _strata(cell: Cell, kind: Kind) -> Strata:
-    return cell.images if kind is Total.MEAN else None
+def _find_strata(cell: Cell, part: Part) -> Strata:
+    return cell.images if part is Total.MEAN else None
 
 
 def _mark_best(rivals: Sequence[Rival]) -> None:
@@ -251,32 +272,37 @@ def _mark_best(rivals: Sequence[Rival]) -> None:
     )
 
 
-def _of_kind(cell: Cell, metric: str, kind: Kind) -> Mapping[Key, float]:
+def _select_scores(cell: Cell, metric: str, part: Part) -> Mapping[SeededPrompt, float]:
     scores = cell.scores.get(metric, {})
-    if kind is Total.ALL:
+    if part is Total.ALL:
         return scores
-    wanted = set(cell.images.values()) - {""} if kind is Total.MEAN else {kind}
+    wanted = set(cell.images.values()) - {""} if part is Total.MEAN else {part}
     return {key: value for key, value in scores.items() if cell.images[key] in wanted}
 
 
-def _row(
-    cell: Cell, metric: str, kind: Kind, own: Mapping[Key, float], other: Mapping[Key, float]
-) -> Row:
-    row: Row = {name: cell.labels[name] for name in (*CONDITIONS, *METHOD)}
+def _make_row(
+    cell: Cell,
+    metric: str,
+    part: Part,
+    own: Mapping[SeededPrompt, float],
+    other: Mapping[SeededPrompt, float],
+) -> TableRow:
+    row: TableRow = {name: cell.labels[name] for name in (*CONDITIONS, *METHOD)}
     row |= {"model": row["model"][0], "weights": row["model"][1], "dtype": row["model"][2]}
     shown = own or cell.images
     row |= {
-        "kind": _kind_name(kind),
+        "evaluations": cell.evaluations,
+        "kind": name_part(part),
         "metric": metric,
         "higher_is_better": metric not in cell.lower_is_better,
         "n": len(shown),
         "prompts": len({key[0] for key in shown}),
         "seeds": len({key[2] for key in shown}),
     }
-    strata = _strata(cell, kind)
-    row |= _interval("score", mean_over(own, strata) if own else None) | {"best": False}
-    pair = paired(own, other, strata)
-    row |= _interval("difference", pair.difference if pair else None)
+    strata = _find_strata(cell, part)
+    row |= _make_interval_cells("score", mean_over(own, strata) if own else None) | {"best": False}
+    pair = compare_pairs(own, other, strata)
+    row |= _make_interval_cells("difference", pair.difference if pair else None)
     wins, losses = (pair.wins, pair.losses) if pair else (None, None)
     if not row["higher_is_better"]:
         wins, losses = losses, wins
@@ -291,12 +317,12 @@ def _row(
     return row
 
 
-def _interval(name: str, interval: Interval | None) -> Row:
+def _make_interval_cells(name: str, interval: Interval | None) -> TableRow:
     values = (interval.mean, interval.low, interval.high) if interval else (None, None, None)
     return dict(zip((name, f"{name}_low", f"{name}_high"), values, strict=True))
 
 
-def _only_what_differs(rows: list[Row], by_kind: bool) -> list[Row]:
+def _drop_shared_columns(rows: list[TableRow], by_kind: bool) -> list[TableRow]:
     """Drops the settings that are the same in every row."""
     candidates = (
         "model",
@@ -322,12 +348,15 @@ def _only_what_differs(rows: list[Row], by_kind: bool) -> list[Row]:
         same.add("threshold")
     if not by_kind:
         same.add("kind")
+    if all(row["evaluations"] is None for row in rows):
+        same.add("evaluations")
     first = (
         "model",
         "weights",
         "dtype",
         "prompt_set",
         *ALWAYS,
+        "evaluations",
         "threshold",
         "settings",
         "eta",

@@ -9,16 +9,15 @@ from typing import Any
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ.setdefault(
-    "OMP_NUM_THREADS", "1"
-)  # tests run side by side, and small networks gain nothing from threads
+# tests run side by side, and small networks gain nothing from threads
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from hypothesis import settings
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from experiments.studies.benchmark import SCHEDULER as SD_SCHEDULER
+from asyndm.shapes.model import SD_SCHEDULER
 
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
@@ -39,7 +38,11 @@ def make_tokenizer() -> CLIPTokenizer:
     one."""
     letters = "abcdefghijklmnopqrstuvwxyz0123456789,.'-#"
     pieces = [*letters, *(letter + "</w>" for letter in letters)]
-    merges = [("d", "o"), ("do", "g</w>"), ("c", "a"), ("ca", "t</w>"), ("r", "e"), ("re", "d</w>")]
+    merges: list[Any] = [  # pairs, which transformers declares as texts
+        *(("d", "o"), ("do", "g</w>")),
+        *(("c", "a"), ("ca", "t</w>")),
+        *(("r", "e"), ("re", "d</w>")),
+    ]
     pieces += ["".join(pair) for pair in merges] + ["<|startoftext|>", "<|endoftext|>"]
     vocabulary = {piece: number for number, piece in enumerate(pieces)}
     return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=77)
@@ -62,8 +65,8 @@ def make_unet(seed: int = 0, **changes: Any) -> UNet2DConditionModel:
 
 
 def make_pipeline(seed: int = 0, **scheduler: Any) -> StableDiffusionPipeline:
-    """64x64... no download: a random UNet, text encoder and autoencoder (factor 2) that fit each
-    other."""
+    """A random UNet, text encoder and autoencoder (factor 2) that fit each other; pictures of 32x32
+    pixels."""
     torch.manual_seed(seed)
     tokenizer = make_tokenizer()
     text = CLIPTextConfig(

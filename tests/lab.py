@@ -16,7 +16,7 @@ import pytest
 
 from experiments.run import main
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 PROMPTS = """\
 - {text: a red dog and a cat, subjects: [dog, cat], kind: pair}
 - {text: a dog above a red cat, subjects: [dog, red cat], kind: pair}

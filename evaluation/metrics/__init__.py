@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 from PIL.Image import Image
 
 from asyndm.errors import UserError
-from evaluation.networks.weights import EMBEDDED, check, check_settings, identity
+from evaluation.networks.weights import EMBEDDED, check_settings, check_weights, identify
 from evaluation.runs.prompts import Prompt
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ class ModelMetric(Metric, Generic[Loaded]):
         }
         for setting in self.models:
             if own[setting] is not None:
-                own[setting] = identity(
+                own[setting] = identify(
                     own[setting], own.get("revision") if setting == "model" else None
                 )
         own.pop("revision")
@@ -147,7 +147,7 @@ class ModelMetric(Metric, Generic[Loaded]):
             UserError: naming what is not.
         """
         try:
-            check(self.model, self.revision)
+            check_weights(self.model, self.revision)
             for setting in self.models[1:]:
                 if (source := getattr(self, setting)) is not None:
                     check_settings(source)

@@ -10,9 +10,11 @@ from typing import Any
 
 from PIL.Image import Image
 
-from asyndm.errors import UserError, one_line
+from asyndm.errors import UserError
+from asyndm.protocols import Network
 from evaluation.metrics import Score
 from evaluation.networks import weights
+from evaluation.networks.pretrained import Part, load_network, load_part
 from evaluation.networks.vision_language import VisionLanguage, VisionLanguageMetric
 from evaluation.runs.prompts import Prompt
 
@@ -21,7 +23,7 @@ LONGEST = 512
 
 
 @dataclass(eq=False)
-class BERTScore(VisionLanguageMetric[tuple[VisionLanguage, Any, Any]]):
+class BERTScore(VisionLanguageMetric[tuple[VisionLanguage, Network, Part]]):
     """F = 2PR / (P + R), as torchmetrics computes it, without idf weights and without rescaling by
     a baseline.
 
@@ -58,7 +60,7 @@ class BERTScore(VisionLanguageMetric[tuple[VisionLanguage, Any, Any]]):
 
     def check(self, prompts: Sequence[Prompt], size: tuple[int, int]) -> None:
         try:
-            weights.check(self.text_model, None)
+            weights.check_weights(self.text_model, None)
         except UserError as error:
             raise UserError(f"metric bert_score: text_{error}") from error
         self._check_layers()
@@ -99,36 +101,29 @@ class BERTScore(VisionLanguageMetric[tuple[VisionLanguage, Any, Any]]):
         no_number = math.isnan(float(found["precision"] + found["recall"]))
         return math.nan if no_number else float(found["f1"])
 
-    def load(self) -> tuple[VisionLanguage, Any, Any]:
+    def load(self) -> tuple[VisionLanguage, Network, Part]:
         """The captioner; the text model and its tokenizer."""
         import torch
         from transformers import AutoModel, AutoTokenizer
 
         place = f"metric bert_score: text_model={self.text_model}"
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(self.text_model, padding_side="right")
-            network, report = AutoModel.from_pretrained(
-                self.text_model, dtype=torch.float32, output_loading_info=True
-            )
-        except Exception as error:  # transformers and the hub raise many kinds for a bad checkpoint
-            raise UserError(f"{place}: {one_line(error)}") from error
-        if missing := [name for name in report["missing_keys"] if not name.startswith("pooler.")]:
-            raise UserError(f"{place}: no weights for {min(missing)}")
+        tokenizer = load_part(AutoTokenizer, self.text_model, place, padding_side="right")
+        network = load_network(
+            AutoModel, self.text_model, place, optional=("pooler.",), dtype=torch.float32
+        )
         if tokenizer.cls_token_id is None or tokenizer.sep_token_id is None:
             raise UserError(
                 f"{place}: its tokenizer marks no beginning and end; choose a BERT or RoBERTa"
             )
-        return self.load_model(), network.eval().requires_grad_(False).to(self.where), tokenizer
+        return self.load_model(), network.to(self.where), tokenizer
 
     def _check_layers(self) -> None:
         """Refuses more layers than the text model has, before it is loaded."""
         from transformers import AutoConfig
 
         place = "metric bert_score"
-        try:
-            most = AutoConfig.from_pretrained(self.text_model).num_hidden_layers
-        except Exception as error:  # transformers and the hub raise many kinds for a bad config
-            raise UserError(f"{place}: text_model={self.text_model}: {one_line(error)}") from error
+        config = load_part(AutoConfig, self.text_model, f"{place}: text_model={self.text_model}")
+        most = config.num_hidden_layers
         if self.num_layers is not None and not 1 <= self.num_layers <= most:
             raise UserError(
                 f"{place}: num_layers={self.num_layers}: {self.text_model} has {most} layers"

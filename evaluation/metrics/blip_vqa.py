@@ -61,11 +61,11 @@ class BLIPVQA(ModelMetric["VQA"]):
             )
 
     def check(self, prompts: Sequence[Prompt], size: tuple[int, int]) -> None:
-        if prompts and not any(questions(prompt) for prompt in prompts):
+        if prompts and not any(list_questions(prompt) for prompt in prompts):
             raise UserError(
                 f"metric {self.name}: prompt {prompts[0].text!r} has no phrases to ask about, nor "
-                "has any other: "
-                "give phrases in the prompt file, or find them with python -m evaluation.phrases"
+                "has any other: give phrases in the prompt file, or find them with python -m "
+                "evaluation.phrases"
             )
         super().check(prompts, size)
         if self.model.endswith(".pth") and self.tokenizer is None:
@@ -75,7 +75,7 @@ class BLIPVQA(ModelMetric["VQA"]):
             )
 
     def score(self, images: Sequence[Image.Image], prompts: Sequence[Prompt]) -> list[Score]:
-        asked = [questions(prompt) for prompt in prompts]
+        asked = [list_questions(prompt) for prompt in prompts]
         rows = [row for row, own in enumerate(asked) if own]
         pairs = [(place, question) for place, row in enumerate(rows) for question in asked[row]]
         answers = iter(self._answers([images[row] for row in rows], pairs) if rows else ())
@@ -98,7 +98,7 @@ class BLIPVQA(ModelMetric["VQA"]):
         found = [0.0] * len(pairs)
         with torch.no_grad():
             pixels = torch.from_numpy(
-                np.stack([prepared(image, self.image_size) for image in images])
+                np.stack([prepare_image(image, self.image_size) for image in images])
             )
             seen = network.vision_model(pixels.to(where, self.precision)).last_hidden_state
             for length in sorted({len(ids) for ids in tokens}):
@@ -115,28 +115,28 @@ class BLIPVQA(ModelMetric["VQA"]):
 
     def load(self) -> VQA:
         """Network and tokenizer."""
-        from evaluation.networks.blip import load
+        from evaluation.networks.blip import load_vqa
 
         try:
-            vqa = load(self.model, self.tokenizer, self.revision, self.image_size)
+            vqa = load_vqa(self.model, self.tokenizer, self.revision, self.image_size)
         except UserError as error:
             raise UserError(f"metric {self.name}: {error}") from error
         vqa.network.to(self.where, self.precision)
         return vqa
 
 
-def questions(prompt: Prompt) -> list[str]:
+def list_questions(prompt: Prompt) -> list[str]:
     """What is asked of a prompt's pictures: its phrases but places, cleaned as BLIP cleans
     questions."""
     phrases = [phrase for phrase in prompt.phrases if phrase not in PLACES][:MOST]
     return [re.sub(r"[.!\"()*#:;~]", "", f"{phrase}?".lower()).rstrip(" ") for phrase in phrases]
 
 
-def prepared(image: Image.Image, size: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+def prepare_image(image: Image.Image, size: int) -> np.ndarray[Any, np.dtype[np.float32]]:
     """(3, size, size): squashed bicubically, normalised as CLIP's pictures are."""
     squashed = image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC)
     pixels = np.asarray(squashed, dtype=np.float32) / 255
-    normal = (pixels - np.float32(MEAN)) / np.float32(DEVIATION)
+    normal = (pixels - np.array(MEAN, np.float32)) / np.array(DEVIATION, np.float32)
     return np.ascontiguousarray(normal.transpose(2, 0, 1))
 
 

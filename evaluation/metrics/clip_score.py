@@ -15,7 +15,12 @@ from PIL.Image import Image
 
 from asyndm.errors import UserError
 from evaluation.metrics import ModelMetric, Score
-from evaluation.networks.open_clip import architecture, check_open_clip, load_open_clip
+from evaluation.networks.open_clip import (
+    OpenCLIP,
+    check_open_clip,
+    load_open_clip,
+    name_architecture,
+)
 from evaluation.runs.prompts import Prompt
 
 LOCAL = "local-dir:"
@@ -44,7 +49,7 @@ shapes: the small CLIP of the shapes world."""
 
 
 @dataclass(eq=False)
-class CLIPScore(ModelMetric[tuple[Any, Any, Any]]):
+class CLIPScore(ModelMetric[OpenCLIP]):
     """Cosine of CLIP's features of picture and prompt, by a convention.
 
     Prompts longer than the model reads are cut, their end token kept.
@@ -83,7 +88,7 @@ class CLIPScore(ModelMetric[tuple[Any, Any, Any]]):
 
     @property
     def basis(self) -> dict[str, Any]:
-        named = architecture(self.model, self.pretrained)
+        named = name_architecture(self.model, self.pretrained)
         return super().basis if named == self.model else {**super().basis, "model": named}
 
     def check_weights(self) -> None:
@@ -105,16 +110,16 @@ class CLIPScore(ModelMetric[tuple[Any, Any, Any]]):
         import torch
         from torch.nn import functional as F
 
-        network, preprocess, tokenizer = self.loaded
-        pixels = torch.stack([preprocess(image.convert("RGB")) for image in images])
+        network, prepare, tokenize = self.loaded
+        pixels = torch.stack([prepare(image.convert("RGB")) for image in images])
         with torch.no_grad():
             seen = network.encode_image(pixels.to(self.where, self.precision)).float()
-            read = network.encode_text(tokenizer(list(texts)).to(self.where)).float()
+            read = network.encode_text(tokenize(list(texts)).to(self.where)).float()
             found: list[float] = (
                 (F.normalize(seen, dim=-1) * F.normalize(read, dim=-1)).sum(-1).tolist()
             )
         return found
 
-    def load(self) -> tuple[Any, Any, Any]:
+    def load(self) -> OpenCLIP:
         """Network, picture transform and tokenizer."""
         return load_open_clip(self.model, self.pretrained, self.where, self.precision)

@@ -33,20 +33,19 @@ class Exact(Metric):
     name = "exact"
 
     def check(self, prompts: Sequence[Prompt], size: tuple[int, int]) -> None:
-        if not any(prompt.text in meanings() for prompt in prompts):
+        if not any(prompt.text in specs_by_text() for prompt in prompts):
             raise UserError(
                 "metric=exact: none of the prompts is one of the shapes world; choose metric=none"
             )
         if size != SIZE:
             raise UserError(
                 f"metric=exact: knows pictures of {SIZE[0]}x{SIZE[1]} only, these will be "
-                f"{size[0]}x{size[1]}; "
-                "choose metric=none"
+                f"{size[0]}x{size[1]}; choose metric=none"
             )
 
     def score(self, images: Sequence[Image], prompts: Sequence[Prompt]) -> list[Score]:
         scores = [
-            Score(None, _obstacle(image, prompt))
+            Score(None, _find_obstacle(image, prompt))
             for image, prompt in zip(images, prompts, strict=True)
         ]
         known = [i for i, score in enumerate(scores) if not score.reason]
@@ -61,32 +60,32 @@ class Exact(Metric):
             )
             verdicts = check(
                 torch.from_numpy(pixels).permute(0, 3, 1, 2),
-                [meanings()[prompts[i].text] for i in known],
+                [specs_by_text()[prompts[i].text] for i in known],
             )
             for i, verdict in zip(known, verdicts, strict=True):
                 scores[i] = Score(float(verdict.correct), verdict.reason)
         return scores
 
 
-def _obstacle(image: Image, prompt: Prompt) -> str:
+def _find_obstacle(image: Image, prompt: Prompt) -> str:
     """Why the checker has nothing to say, or nothing."""
-    if prompt.text not in meanings():
+    if prompt.text not in specs_by_text():
         return "not a prompt of the shapes world"
     return "" if image.size == SIZE else f"the checker knows pictures of {SIZE[0]}x{SIZE[1]} only"
 
 
 @cache
-def meanings() -> dict[str, Spec]:
+def specs_by_text() -> dict[str, Spec]:
     """Every prompt the world can say, in every order of its things, with its meaning."""
     from asyndm.shapes.world import KINDS, SPLITS, prompts
 
     specs = [spec for split in SPLITS for kind in KINDS for spec in prompts(split, kind)]
-    return {said.text: spec for spec in specs for said in _orders(spec)}
+    return {said.text: spec for spec in specs for said in _permute(spec)}
 
 
-def _orders(spec: Spec) -> Iterator[Spec]:
+def _permute(spec: Spec) -> Iterator[Spec]:
     """All ways to say it: related things in both directions, others in any order."""
     if spec.relation:
-        yield from (spec, spec.reordered())
+        yield from (spec, spec.reorder())
     else:
         yield from (replace(spec, things=things) for things in permutations(spec.things))

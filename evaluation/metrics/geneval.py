@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from asyndm.errors import UserError, check_fraction, is_number, is_whole, one_line
+from asyndm.errors import UserError, check_fraction, is_number, is_whole
+from asyndm.protocols import Network
 from evaluation.metrics import ModelMetric, Score
 from evaluation.metrics.geneval_rules import (
     COLOURS,
@@ -26,14 +27,20 @@ from evaluation.metrics.geneval_rules import (
     Detection,
     Meaning,
     Objects,
-    canonical,
-    faults,
-    kept,
-    read,
-    to_colour,
+    find_faults,
+    keep_surest,
+    list_to_colour,
+    normalize_class,
+    read_meanings,
 )
-from evaluation.networks.open_clip import architecture, check_open_clip, load_open_clip
-from evaluation.networks.weights import check
+from evaluation.networks.open_clip import (
+    OpenCLIP,
+    check_open_clip,
+    load_open_clip,
+    name_architecture,
+)
+from evaluation.networks.pretrained import Part, load_network, load_part
+from evaluation.networks.weights import check_weights
 from evaluation.runs.prompts import Prompt
 
 if TYPE_CHECKING:
@@ -48,7 +55,7 @@ TEMPLATES = (
 
 
 @dataclass(eq=False, kw_only=True)
-class GenEval(ModelMetric[tuple[Any, Any]]):
+class GenEval(ModelMetric[tuple[Network, Part]]):
     """1 where a picture is right, else 0 with what is wrong; pictures of prompts without metadata
     have no value.
 
@@ -97,7 +104,7 @@ class GenEval(ModelMetric[tuple[Any, Any]]):
 
     @property
     def basis(self) -> dict[str, Any]:
-        named = architecture(self.colour_model, self.colour_pretrained)
+        named = name_architecture(self.colour_model, self.colour_pretrained)
         return (
             super().basis
             if named == self.colour_model
@@ -106,7 +113,9 @@ class GenEval(ModelMetric[tuple[Any, Any]]):
 
     def check(self, prompts: Sequence[Prompt], size: tuple[int, int]) -> None:
         self.check_device()
-        meanings = [found for prompt in prompts if (found := self._meaning(prompt)) is not None]
+        meanings = [
+            found for prompt in prompts if (found := self._find_meaning(prompt)) is not None
+        ]
         if not meanings:
             raise UserError(
                 f"metric geneval: metadata={self.metadata}: none of the prompts is there; "
@@ -114,10 +123,10 @@ class GenEval(ModelMetric[tuple[Any, Any]]):
             )
         things = [thing for meaning in meanings for thing in (*meaning.include, *meaning.exclude)]
         try:
-            check(self.model, self.revision)
-            known = set(_names(self._config()).values())
+            check_weights(self.model, self.revision)
+            known = set(_list_classes(self._load_config()).values())
             for thing in things:
-                if canonical(thing.name) not in known:
+                if normalize_class(thing.name) not in known:
                     raise UserError(
                         f"model={self.model}: the detector knows no {thing.name!r}; "
                         "choose one trained on COCO's classes"
@@ -133,31 +142,35 @@ class GenEval(ModelMetric[tuple[Any, Any]]):
     def score(self, images: Sequence[Image.Image], prompts: Sequence[Prompt]) -> list[Score]:
         scores = [Score(None, "no GenEval metadata for this prompt") for _ in prompts]
         meanings = {
-            row: m for row, prompt in enumerate(prompts) if (m := self._meaning(prompt)) is not None
+            row: m
+            for row, prompt in enumerate(prompts)
+            if (m := self._find_meaning(prompt)) is not None
         }
         seen = self.detect([images[row] for row in meanings]) if meanings else []
         objects: dict[int, Objects] = {}
         for (row, meaning), detections in zip(meanings.items(), seen, strict=True):
             scores[row] = Score.of(math.nan)
             if detections is not None:
-                objects[row] = kept(detections, self._least(meaning), self.max_objects)
-        for row, colours in self._coloured(images, meanings, objects).items():
+                objects[row] = keep_surest(
+                    detections, self._lowest_score(meaning), self.max_objects
+                )
+        for row, colours in self._name_colours(images, meanings, objects).items():
             if all(colours.values()):
-                wrong = faults(meanings[row], objects[row], colours, self.position_threshold)
+                wrong = find_faults(meanings[row], objects[row], colours, self.position_threshold)
                 scores[row] = Score(float(not wrong), "; ".join(wrong))
         return scores
 
-    def _coloured(
+    def _name_colours(
         self,
         images: Sequence[Image.Image],
         meanings: Mapping[int, Meaning],
         objects: Mapping[int, Objects],
     ) -> dict[int, dict[tuple[str, Detection], str]]:
-        """The colours that `faults` needs, of each picture with objects; asked of all pictures at
-        once."""
-        asked = {row: to_colour(meanings[row], own) for row, own in objects.items()}
+        """The colours that `find_faults` needs, of each picture with objects; asked of all
+        pictures at once."""
+        asked = {row: list_to_colour(meanings[row], own) for row, own in objects.items()}
         crops = [
-            (name, cropped(images[row], found.box))
+            (name, crop(images[row], found.box))
             for row, pairs in asked.items()
             for name, found in pairs
         ]
@@ -170,7 +183,7 @@ class GenEval(ModelMetric[tuple[Any, Any]]):
         import torch
 
         network, prepare = self.loaded
-        names, floor = _names(network.config), min(self.threshold, self.counting_threshold)
+        names, floor = _list_classes(network.config), min(self.threshold, self.counting_threshold)
         pixels = [
             prepare(images=i.convert("RGB"), return_tensors="pt")["pixel_values"][0] for i in images
         ]
@@ -208,42 +221,37 @@ class GenEval(ModelMetric[tuple[Any, Any]]):
             )
         except UserError as error:
             raise UserError(f"metric geneval: colour_model: {error}") from error
-        return Colours(*clip, self.where, self.precision)
+        return Colours(clip, self.where, self.precision)
 
     def release(self) -> None:
         self.__dict__.pop("colours", None)
         super().release()
 
-    def load(self) -> tuple[Any, Any]:
+    def load(self) -> tuple[Network, Part]:
         """Detector and picture transform."""
         from transformers import AutoImageProcessor, AutoModelForObjectDetection
 
         where = f"metric geneval: model={self.model}"
-        try:
-            network, report = AutoModelForObjectDetection.from_pretrained(
-                self.model, revision=self.revision, dtype=self.precision, output_loading_info=True
-            )
-            prepare = AutoImageProcessor.from_pretrained(self.model, revision=self.revision)
-        except Exception as error:  # transformers and the hub raise many kinds for a bad checkpoint
-            raise UserError(f"{where}: {one_line(error)}") from error
-        if missing := {name for name, _ in network.named_parameters()} & set(
-            report["missing_keys"]
-        ):
-            raise UserError(f"{where}: no weights for {min(missing)}")
+        network = load_network(
+            AutoModelForObjectDetection,
+            self.model,
+            where,
+            buffers=False,
+            revision=self.revision,
+            dtype=self.precision,
+        )
+        prepare = load_part(AutoImageProcessor, self.model, where, revision=self.revision)
         if not hasattr(prepare, "post_process_object_detection"):
             raise UserError(
                 f"{where}: its picture transform decodes no boxes; choose one like RT-DETR"
             )
-        return network.eval().requires_grad_(False).to(self.where), prepare
+        return network.to(self.where), prepare
 
-    def _config(self) -> Any:
+    def _load_config(self) -> Part:
         """The detector's config alone."""
         from transformers import AutoConfig
 
-        try:
-            return AutoConfig.from_pretrained(self.model, revision=self.revision)
-        except Exception as error:  # as for `load`
-            raise UserError(f"model={self.model}: {one_line(error)}") from error
+        return load_part(AutoConfig, self.model, f"model={self.model}", revision=self.revision)
 
     @cached_property
     def _meanings(self) -> dict[str, Meaning]:
@@ -253,14 +261,14 @@ class GenEval(ModelMetric[tuple[Any, Any]]):
                 "metric.geneval.metadata=evaluation_metadata.jsonl"
             )
         try:
-            return read(self.metadata)
+            return read_meanings(self.metadata)
         except UserError as error:
             raise UserError(f"metric geneval: {error}") from error
 
-    def _meaning(self, prompt: Prompt) -> Meaning | None:
+    def _find_meaning(self, prompt: Prompt) -> Meaning | None:
         return self._meanings.get(prompt.text.strip())
 
-    def _least(self, meaning: Meaning) -> float:
+    def _lowest_score(self, meaning: Meaning) -> float:
         return self.counting_threshold if meaning.tag == "counting" else self.threshold
 
 
@@ -271,9 +279,7 @@ class Colours:
     A colour's feature is the mean over `TEMPLATES` of the unit features, of unit length again.
     """
 
-    network: Any
-    preprocess: Any
-    tokenizer: Any
+    clip: OpenCLIP
     where: torch.device
     precision: torch.dtype
     texts: dict[str, torch.Tensor] = field(default_factory=dict)
@@ -289,10 +295,11 @@ class Colours:
         import torch
         from torch.nn import functional as F
 
-        pixels = torch.stack([self.preprocess(image.convert("RGB")) for _, image in crops])
+        pixels = torch.stack([self.clip.prepare(image.convert("RGB")) for _, image in crops])
         with torch.no_grad():
             seen = F.normalize(
-                self.network.encode_image(pixels.to(self.where, self.precision)).float(), dim=-1
+                self.clip.network.encode_image(pixels.to(self.where, self.precision)).float(),
+                dim=-1,
             )
             read = torch.stack([self._read(name) for name, _ in crops])
         return torch.einsum("nd,ncd->nc", seen, read)
@@ -308,19 +315,20 @@ class Colours:
                 for template in TEMPLATES
             ]
             each = F.normalize(
-                self.network.encode_text(self.tokenizer(said).to(self.where)).float(), dim=-1
+                self.clip.network.encode_text(self.clip.tokenize(said).to(self.where)).float(),
+                dim=-1,
             )
             mean = each.reshape(len(COLOURS), len(TEMPLATES), -1).mean(1)
             self.texts[name] = F.normalize(mean, dim=-1)
         return self.texts[name]
 
 
-def _names(config: Any) -> dict[int, str]:
+def _list_classes(config: Part) -> dict[int, str]:
     """A detector's classes, by their number in its output."""
-    return {number: canonical(label) for number, label in config.id2label.items()}
+    return {number: normalize_class(label) for number, label in config.id2label.items()}
 
 
-def cropped(image: Image.Image, box: Box) -> Image.Image:
+def crop(image: Image.Image, box: Box) -> Image.Image:
     """What a box shows, rounded to pixels of the picture, at least one."""
     left, top = (
         min(max(round(v), 0), side - 1) for v, side in zip(box[:2], image.size, strict=True)

@@ -1,7 +1,7 @@
 """GenEval's rules (arXiv 2310.11513): is a picture right, given what a detector found in it?
 
-`read` gives what each prompt asks for, `kept` the detections that count, `faults` what is wrong. No
-network here.
+`read_meanings` gives what each prompt asks for, `keep_surest` the detections that count,
+`find_faults` what is wrong. No network here.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Detection:
     """An object in a picture.
 
     Attributes:
-        name: its class, as `canonical` writes it.
+        name: its class, as `normalize_class` writes it.
         score: in [0, 1].
         box: left, top, right, bottom in pixels.
     """
@@ -79,13 +79,13 @@ Objects = Mapping[str, Sequence[Detection]]
 """Detections by class, the surest first."""
 
 
-def canonical(name: str) -> str:
+def normalize_class(name: str) -> str:
     """A class under its one name: any case, spaces or none, synonyms of COCO's classes."""
     key = re.sub(r"[\s_-]+", "", name.casefold())
     return SYNONYMS.get(key, key)
 
 
-def kept(
+def keep_surest(
     detections: Sequence[Detection], threshold: float, most: int
 ) -> dict[str, list[Detection]]:
     """The detections with score > threshold, of each class the `most` surest."""
@@ -99,16 +99,16 @@ def kept(
     return objects
 
 
-def to_colour(meaning: Meaning, objects: Objects) -> list[tuple[str, Detection]]:
-    """The objects whose colour `faults` asks for, each after the name the prompt has for it."""
+def list_to_colour(meaning: Meaning, objects: Objects) -> list[tuple[str, Detection]]:
+    """The objects whose colour `find_faults` asks for, each after the prompt's name for it."""
     wanted = [one for one in meaning.include if one.colour is not None]
-    groups = [(one, _candidates(one, objects)) for one in wanted]
+    groups = [(one, _find_candidates(one, objects)) for one in wanted]
     return [
         (one.name, found) for one, group in groups if len(group) == one.count for found in group
     ]
 
 
-def faults(
+def find_faults(
     meaning: Meaning,
     objects: Objects,
     colours: Mapping[tuple[str, Detection], str],
@@ -119,25 +119,25 @@ def faults(
     Of every class the prompt asks for, the `count` surest objects are looked at, and no others.
 
     Args:
-        objects: as `kept` gives them.
-        colours: for all that `to_colour` names.
-        margin: of `relations`.
+        objects: as `keep_surest` gives them.
+        colours: for all that `list_to_colour` names.
+        margin: of `find_relations`.
     """
     wrong: list[str] = []
     groups: list[list[Detection] | None] = []
     for wanted in meaning.include:
-        found = _candidates(wanted, objects)
-        fault = _fault(wanted, found, colours, groups, margin)
+        found = _find_candidates(wanted, objects)
+        fault = _find_fault(wanted, found, colours, groups, margin)
         groups.append(None if fault else found)
         wrong += [fault] if fault else []
     for unwanted in meaning.exclude:
-        number = len(objects.get(canonical(unwanted.name), ()))
+        number = len(objects.get(normalize_class(unwanted.name), ()))
         if number >= unwanted.count:
             wrong.append(f"expected {unwanted.name}<{unwanted.count}, found {number}")
     return wrong
 
 
-def relations(one: Box, other: Box, margin: float = 0.1) -> tuple[str, ...]:
+def find_relations(one: Box, other: Box, margin: float = 0.1) -> tuple[str, ...]:
     """Where a box is, seen from another; none, one or two of `RELATIONS`.
 
     With o the offset of the centres and s the sum of the sizes, per axis: r = sign(o) · max(|o| -
@@ -156,11 +156,11 @@ def relations(one: Box, other: Box, margin: float = 0.1) -> tuple[str, ...]:
     return tuple(relation for relation, true in zip(RELATIONS, holds, strict=True) if true)
 
 
-def _candidates(wanted: Wanted, objects: Objects) -> list[Detection]:
-    return list(objects.get(canonical(wanted.name), ())[: wanted.count])
+def _find_candidates(wanted: Wanted, objects: Objects) -> list[Detection]:
+    return list(objects.get(normalize_class(wanted.name), ())[: wanted.count])
 
 
-def _fault(
+def _find_fault(
     wanted: Wanted,
     found: Sequence[Detection],
     colours: Mapping[tuple[str, Detection], str],
@@ -185,13 +185,13 @@ def _fault(
         if targets is None:
             return f"no target for {name} to be {relation}"
         for detection, target in product(found, targets):
-            if relation not in (true := relations(detection.box, target.box, margin)):
+            if relation not in (true := find_relations(detection.box, target.box, margin)):
                 seen_at = f"{' and '.join(true)} target" if true else "none of the four"
                 return f"expected {name} {relation} target, found {seen_at}"
     return ""
 
 
-def read(path: str) -> dict[str, Meaning]:
+def read_meanings(path: str) -> dict[str, Meaning]:
     """What each prompt of an ``evaluation_metadata.jsonl`` asks for, by the prompt's text.
 
     Raises:
@@ -201,7 +201,7 @@ def read(path: str) -> dict[str, Meaning]:
     meanings: dict[str, Meaning] = {}
     for place, row in GenEvalPrompts(path).rows():
         try:
-            meaning = _meaning(row)
+            meaning = _parse_meaning(row)
         except UserError as error:
             raise UserError(f"{place}: {error}") from error
         if meanings.setdefault(row["prompt"].strip(), meaning) != meaning:
@@ -211,22 +211,22 @@ def read(path: str) -> dict[str, Meaning]:
     return meanings
 
 
-def _meaning(row: Mapping[str, Any]) -> Meaning:
-    include = tuple(_wanted(entry, place) for place, entry in enumerate(row["include"]))
-    return Meaning(row["tag"], include, tuple(_excluded(row.get("exclude") or [])))
+def _parse_meaning(row: Mapping[str, Any]) -> Meaning:
+    include = tuple(_parse_wanted(entry, place) for place, entry in enumerate(row["include"]))
+    return Meaning(row["tag"], include, tuple(_parse_excluded(row.get("exclude") or [])))
 
 
-def _excluded(entries: Any) -> Iterator[Wanted]:
+def _parse_excluded(entries: object) -> Iterator[Wanted]:
     if not isinstance(entries, list):
         raise UserError("exclude must be a list")
     for entry in entries:
         if not isinstance(entry, Mapping) or not isinstance(entry.get("class"), str):
             raise UserError(f"exclude: expected a class and a count, found {entry!r}")
-        yield Wanted(entry["class"], _count(entry))
+        yield Wanted(entry["class"], _parse_count(entry))
 
 
-def _wanted(entry: Mapping[str, Any], place: int) -> Wanted:
-    wanted = Wanted(entry["class"], _count(entry), entry.get("color"))
+def _parse_wanted(entry: Mapping[str, Any], place: int) -> Wanted:
+    wanted = Wanted(entry["class"], _parse_count(entry), entry.get("color"))
     if wanted.colour is not None and wanted.colour not in COLOURS:
         raise UserError(f"color {wanted.colour!r}: choose from {', '.join(COLOURS)}")
     if (position := entry.get("position")) is None:
@@ -242,7 +242,7 @@ def _wanted(entry: Mapping[str, Any], place: int) -> Wanted:
     )
 
 
-def _count(entry: Mapping[str, Any]) -> int:
+def _parse_count(entry: Mapping[str, Any]) -> int:
     count = entry.get("count")
     if not is_whole(count) or count < 1:
         raise UserError(

@@ -13,7 +13,7 @@ from PIL.Image import Image
 from asyndm.errors import UserError
 from evaluation.metrics import ModelMetric, Score
 from evaluation.metrics.clip_score import CLIPScore
-from evaluation.networks.weights import weights_file
+from evaluation.networks.weights import find_weights_file
 from evaluation.runs.prompts import Prompt
 
 FILE = "HPS_v2.1_compressed.pt"
@@ -65,14 +65,14 @@ class HPS(ModelMetric[CLIPScore]):
             self.model, dtype=self.dtype, device=self.device, pretrained=str(self._file())
         )
         try:
-            network, _, tokenizer = clip.load()
+            loaded = clip.load()
         except UserError as error:
             raise UserError(f"metric hps_v21: pretrained={self.pretrained}: {error}") from error
         prepare = open_clip.image_transform(
-            network.visual.image_size, is_train=False, resize_mode=self.resize_mode
+            loaded.network.visual.image_size, is_train=False, resize_mode=self.resize_mode
         )
-        clip.loaded = network, prepare, tokenizer
+        clip.loaded = loaded._replace(prepare=prepare)
         return clip
 
     def _file(self) -> Path:
-        return weights_file("metric hps_v21: pretrained", self.pretrained, FILE, self.revision)
+        return find_weights_file("metric hps_v21: pretrained", self.pretrained, FILE, self.revision)

@@ -6,14 +6,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from PIL.Image import Image
 
 from asyndm.errors import UserError, one_line
+from asyndm.protocols import Network
 from evaluation.metrics import ModelMetric, Score
 from evaluation.metrics.blip_vqa import DEVIATION, MEAN
-from evaluation.networks.weights import check_settings, weights_file
+from evaluation.networks.pretrained import Part
+from evaluation.networks.weights import check_settings, find_weights_file
 from evaluation.runs.prompts import Prompt
 
 FILE = "ImageReward.pt"
@@ -24,7 +25,7 @@ LONGEST = 35
 
 
 @dataclass(eq=False)
-class ImageReward(ModelMetric[tuple[Any, Any, Any]]):
+class ImageReward(ModelMetric[tuple[Network, Part, Part]]):
     """(r - mean) / deviation with r = head(t): t is the [CLS] feature of BLIP's text encoder, which
     reads the prompt and attends to the picture; the head is five linear layers without activations,
     always in float32.
@@ -70,20 +71,18 @@ class ImageReward(ModelMetric[tuple[Any, Any, Any]]):
             values = ((rewards - REWARD_MEAN) / REWARD_DEVIATION).tolist()
         return [Score.of(value) for value in values]
 
-    def load(self) -> tuple[Any, Any, Any]:
+    def load(self) -> tuple[Network, Part, Part]:
         """Network, picture transform and tokenizer."""
         from torchvision import transforms
         from transformers import BertTokenizer
 
-        from evaluation.networks.blip import reward
+        from evaluation.networks.blip import load_reward
 
         file = self._file()
         try:
-            network = reward(file)
+            network = load_reward(file)
             tokenizer = BertTokenizer.from_pretrained(self.tokenizer)
-        except (
-            Exception
-        ) as error:  # transformers, torch and the hub raise many kinds for a bad checkpoint
+        except Exception as error:  # transformers, torch and the hub raise many kinds of them
             said = f"no weights {error}" if isinstance(error, KeyError) else one_line(error)
             raise UserError(f"metric image_reward: model={self.model}: {said}") from error
         side = network["vision_model"].config.image_size
@@ -100,4 +99,4 @@ class ImageReward(ModelMetric[tuple[Any, Any, Any]]):
         return network.to(self.where), prepare, tokenizer
 
     def _file(self) -> Path:
-        return weights_file("metric image_reward: model", self.model, FILE, self.revision)
+        return find_weights_file("metric image_reward: model", self.model, FILE, self.revision)

@@ -5,17 +5,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from PIL.Image import Image
 
-from asyndm.errors import UserError, one_line
+from asyndm.protocols import Network
 from evaluation.metrics import ModelMetric, Score
+from evaluation.networks.pretrained import Part, load_network, load_part
 from evaluation.runs.prompts import Prompt
 
 
 @dataclass(eq=False)
-class PickScore(ModelMetric[tuple[Any, Any, Any]]):
+class PickScore(ModelMetric[tuple[Network, Part, Part]]):
     """exp(logit scale) · cos(picture, prompt), by a CLIP of transformers; prompts are cut at the
     model's length.
 
@@ -51,21 +51,17 @@ class PickScore(ModelMetric[tuple[Any, Any, Any]]):
             values = (network.logit_scale.float().exp() * cosine).tolist()
         return [Score.of(value) for value in values]
 
-    def load(self) -> tuple[Any, Any, Any]:
+    def load(self) -> tuple[Network, Part, Part]:
         """Network, picture transform and tokenizer."""
         from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
         source, at = (
             (self.processor, None) if self.processor is not None else (self.model, self.revision)
         )
-        try:
-            network, report = CLIPModel.from_pretrained(
-                self.model, revision=self.revision, dtype=self.precision, output_loading_info=True
-            )
-            prepare = CLIPImageProcessor.from_pretrained(source, revision=at)
-            tokenizer = CLIPTokenizer.from_pretrained(source, revision=at)
-        except Exception as error:  # transformers and the hub raise many kinds for a bad checkpoint
-            raise UserError(f"metric pick_score: model={self.model}: {one_line(error)}") from error
-        if missing := report["missing_keys"]:
-            raise UserError(f"metric pick_score: model={self.model}: no weights for {min(missing)}")
-        return network.eval().requires_grad_(False).to(self.where), prepare, tokenizer
+        place = f"metric pick_score: model={self.model}"
+        network = load_network(
+            CLIPModel, self.model, place, revision=self.revision, dtype=self.precision
+        )
+        prepare = load_part(CLIPImageProcessor, source, place, revision=at)
+        tokenizer = load_part(CLIPTokenizer, source, place, revision=at)
+        return network.to(self.where), prepare, tokenizer

@@ -60,14 +60,14 @@ class QwenScore(VisionLanguageMetric[VisionLanguage]):
     def score(self, images: Sequence[Image], prompts: Sequence[Prompt]) -> list[Score]:
         asked = [self.instruction.replace(GAP, prompt.text) for prompt in prompts]
         answers = self.loaded.answers(images, asked, self.max_new_tokens)
-        return [Score.of(math.nan) if answer is None else rating(answer) for answer in answers]
+        return [Score.of(math.nan) if answer is None else read_rating(answer) for answer in answers]
 
     def load(self) -> VisionLanguage:
         """Network and processor."""
         return self.load_model()
 
 
-def rating(answer: str) -> Score:
+def read_rating(answer: str) -> Score:
     """The rating in an answer, or that there is none."""
     for form in RATINGS:
         if found := form.fullmatch(answer.strip()):

@@ -23,6 +23,8 @@ from transformers import (
 )
 
 from asyndm.errors import UserError, one_line
+from asyndm.protocols import Network
+from evaluation.networks.pretrained import Part, load_network, load_part
 
 EPSILON = 1e-6
 """Of the vision tower's layer norms in the original code; transformers' default is 1e-5."""
@@ -55,15 +57,15 @@ class VQA:
         yes, no: ids of these answers.
     """
 
-    network: Any
-    tokenizer: Any
+    network: Network
+    tokenizer: Part
     enc: int
     dec: int
     yes: int
     no: int
 
 
-def load(model: str, tokenizer: str | None, revision: str | None, image_size: int) -> VQA:
+def load_vqa(model: str, tokenizer: str | None, revision: str | None, image_size: int) -> VQA:
     """The network in float32 for pictures of this size, position embeddings interpolated where they
     are of another.
 
@@ -74,24 +76,23 @@ def load(model: str, tokenizer: str | None, revision: str | None, image_size: in
     Raises:
         UserError: it cannot be loaded, or misses weights.
     """
-    try:
-        network = _original(Path(model)) if model.endswith(".pth") else _pretrained(model, revision)
-        words = BertTokenizer.from_pretrained(
-            tokenizer or model, revision=None if tokenizer is not None else revision
-        )
-    except UserError:
-        raise
-    except (
-        Exception
-    ) as error:  # transformers, torch and the hub raise many kinds for a bad checkpoint
-        raise UserError(f"model={model}: {one_line(error)}") from error
+    place = f"model={model}"
+    network = (
+        _load_original(Path(model)) if model.endswith(".pth") else _load_pretrained(model, revision)
+    )
+    words = load_part(
+        BertTokenizer,
+        tokenizer or model,
+        place,
+        revision=None if tokenizer is not None else revision,
+    )
     _resize(network, image_size)
     dec = int(network.config.text_config.bos_token_id)
     yes, no = (words(answer, add_special_tokens=False)["input_ids"][0] for answer in ("yes", "no"))
     return VQA(network.eval().requires_grad_(False), words, dec + 1, dec, yes, no)
 
 
-def first_answers(network: Any, seen: Tensor, questions: Tensor, dec: int) -> Tensor:
+def first_answers(network: Network, seen: Tensor, questions: Tensor, dec: int) -> Tensor:
     """The logits (B, vocabulary) of the first token of the answers to unpadded questions (B, L),
     each about the picture of features `seen` (B, P, width)."""
     read = network.text_encoder(
@@ -102,26 +103,34 @@ def first_answers(network: Any, seen: Tensor, questions: Tensor, dec: int) -> Te
     return logits
 
 
-def _pretrained(model: str, revision: str | None) -> Any:
-    config = BlipConfig.from_pretrained(model, revision=revision)
+def _load_pretrained(model: str, revision: str | None) -> Network:
+    place = f"model={model}"
+    config = load_part(BlipConfig, model, place, revision=revision)
     config.vision_config.layer_norm_eps = EPSILON
-    network, report = BlipForQuestionAnswering.from_pretrained(
-        model, revision=revision, config=config, dtype=torch.float32, output_loading_info=True
+    return load_network(
+        BlipForQuestionAnswering,
+        model,
+        place,
+        revision=revision,
+        config=config,
+        dtype=torch.float32,
     )
-    if missing := report["missing_keys"]:
-        raise UserError(f"model={model}: no weights for {min(missing)}")
-    return network
 
 
-def _original(path: Path) -> Any:
+def _load_original(path: Path) -> Network:
     """The authors' file: its shapes say the sizes."""
-    state = renamed(_checkpoint(path)["model"])
-    network = BlipForQuestionAnswering(sizes(state))
-    network.load_state_dict(state)
+    try:
+        state = rename_weights(_read_checkpoint(path)["model"])
+        network = BlipForQuestionAnswering(infer_config(state))
+        network.load_state_dict(state)
+    except UserError:
+        raise
+    except Exception as error:  # torch raises many kinds for a file that is something else
+        raise UserError(f"model={path}: {one_line(error)}") from error
     return network
 
 
-def reward(path: Path) -> Any:
+def load_reward(path: Path) -> Network:
     """ImageReward's network in float32: vision_model, text_encoder, and mlp.layers, which are
     linear.
 
@@ -129,10 +138,10 @@ def reward(path: Path) -> Any:
         KeyError: weights without which the sizes are unknown are not there.
         RuntimeError: further ones are not, or there are unknown ones.
     """
-    state: dict[str, Tensor] = _checkpoint(path)
+    state: dict[str, Tensor] = _read_checkpoint(path)
     used = {name: value for name, value in state.items() if not name.startswith(PRETRAINING)}
-    used = renamed({name.removeprefix("blip."): value for name, value in used.items()})
-    config: Any = sizes(used)
+    used = rename_weights({name.removeprefix("blip."): value for name, value in used.items()})
+    config: Any = infer_config(used)
     shapes = {i: used[f"mlp.layers.{i}.weight"].shape for i in HEAD}
     layers = OrderedDict[str, Module](
         (str(i), Linear(into, out)) for i, (out, into) in shapes.items()
@@ -148,18 +157,18 @@ def reward(path: Path) -> Any:
     return network.eval().requires_grad_(False)
 
 
-def renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def rename_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The original authors' weights under the names of transformers."""
 
-    def name_of(name: str) -> str:
+    def rename(name: str) -> str:
         for old, new in RENAMES:
             name = name.replace(old, new)
         return name
 
-    return {name_of(name): value for name, value in state.items() if "position_ids" not in name}
+    return {rename(name): value for name, value in state.items() if "position_ids" not in name}
 
 
-def sizes(state: dict[str, Tensor]) -> BlipConfig:
+def infer_config(state: dict[str, Tensor]) -> BlipConfig:
     """The sizes of renamed weights by their shapes; heads are 64 wide, as in all of the authors'
     models.
 
@@ -176,17 +185,18 @@ def sizes(state: dict[str, Tensor]) -> BlipConfig:
             "hidden_size": width,
             "encoder_hidden_size": state[f"{layer}.crossattention.self.key.weight"].shape[1],
             "intermediate_size": state[f"{layer}.intermediate.dense.weight"].shape[0],
-            "num_hidden_layers": _depth(state, r"text_encoder\.encoder\.layer\.(\d+)\."),
+            "num_hidden_layers": _count_layers(state, r"text_encoder\.encoder\.layer\.(\d+)\."),
             "num_attention_heads": width // 64,
             "max_position_embeddings": state[
                 "text_encoder.embeddings.position_embeddings.weight"
             ].shape[0],
+            # the authors add [DEC] and [ENC], in this order, behind BERT's vocabulary
             "bos_token_id": vocabulary - 2,
         },
         vision_config={
             "hidden_size": patch.shape[0],
             "intermediate_size": state["vision_model.encoder.layers.0.mlp.fc1.weight"].shape[0],
-            "num_hidden_layers": _depth(state, r"vision_model\.encoder\.layers\.(\d+)\."),
+            "num_hidden_layers": _count_layers(state, r"vision_model\.encoder\.layers\.(\d+)\."),
             "num_attention_heads": patch.shape[0] // 64,
             "image_size": round(places**0.5) * patch.shape[-1],
             "patch_size": patch.shape[-1],
@@ -195,7 +205,7 @@ def sizes(state: dict[str, Tensor]) -> BlipConfig:
     )
 
 
-def _checkpoint(path: Path) -> Any:
+def _read_checkpoint(path: Path) -> Any:
     """What a file of PyTorch holds.
 
     Raises:
@@ -207,11 +217,11 @@ def _checkpoint(path: Path) -> Any:
         raise UserError(f"{path}: not a file of weights of PyTorch, or cut short") from error
 
 
-def _depth(state: dict[str, Tensor], pattern: str) -> int:
+def _count_layers(state: dict[str, Tensor], pattern: str) -> int:
     return 1 + max(int(found[1]) for name in state if (found := re.match(pattern, name)))
 
 
-def _resize(network: Any, image_size: int) -> None:
+def _resize(network: Network, image_size: int) -> None:
     """Fits the position embeddings to pictures of this size, bicubically, as the original does when
     it loads."""
     embeddings, config = network.vision_model.embeddings, network.config.vision_config

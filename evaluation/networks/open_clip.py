@@ -2,25 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from asyndm.errors import UserError, first_line, one_line
 
 if TYPE_CHECKING:
     import torch
+    from PIL.Image import Image
+    from torch import Tensor
 
 HUB, QUICK = "hf-hub:", "-quickgelu"
 FILES = ("open_clip_config.json", "open_clip_model.safetensors")
 
 
-def _folder(model: str) -> Path | None:
+class CLIP(Protocol):
+    """A network of open_clip."""
+
+    @property
+    def visual(self) -> torch.nn.Module: ...
+
+    def encode_image(self, image: Tensor, normalize: bool = False) -> Tensor: ...
+
+    def encode_text(self, text: Tensor, normalize: bool = False) -> Tensor: ...
+
+
+class OpenCLIP(NamedTuple):
+    """A network, what makes a picture its input (3, H, W), and what makes texts its tokens (N,
+    L)."""
+
+    network: CLIP
+    prepare: Callable[[Image], Tensor]
+    tokenize: Callable[[list[str]], Tensor]
+
+
+def _find_folder(model: str) -> Path | None:
     """The folder of a model on this disk; None for one that open_clip knows or fetches."""
     path = Path(model).expanduser()
     return path if path.is_dir() or path.is_absolute() or model.startswith((".", "~")) else None
 
 
-def architecture(model: str, pretrained: str | None) -> str:
+def name_architecture(model: str, pretrained: str | None) -> str:
     """The model of which weights with that tag are: of two that differ in their activation alone,
     GELU and QuickGELU, the one they were trained with, whichever is named. A folder, a repository
     and a file of weights are as they say."""
@@ -28,7 +51,7 @@ def architecture(model: str, pretrained: str | None) -> str:
         pretrained is None
         or model.startswith(HUB)
         or model.endswith(QUICK)
-        or _folder(model) is not None
+        or _find_folder(model) is not None
     ):
         return model
     import open_clip
@@ -48,7 +71,7 @@ def check_open_clip(model: str, pretrained: str | None) -> None:
     Raises:
         UserError: they are not.
     """
-    if (folder := _folder(model)) is not None:
+    if (folder := _find_folder(model)) is not None:
         for name in FILES:
             if not (folder / name).is_file():
                 raise UserError(f"model={model}: no {name} there")
@@ -72,23 +95,22 @@ def check_open_clip(model: str, pretrained: str | None) -> None:
     except Exception as error:  # whatever the hub or the network raises
         raise UserError(
             f"the weights of {model} are not in the local cache and cannot be fetched "
-            f"({first_line(error)}); "
-            "give model=FOLDER"
+            f"({first_line(error)}); give model=FOLDER"
         ) from error
 
 
 def load_open_clip(
     model: str, pretrained: str | None, where: torch.device, precision: torch.dtype
-) -> tuple[Any, Any, Any]:
-    """Network, picture transform and tokenizer, of the `architecture` that the weights are of.
+) -> OpenCLIP:
+    """Network, picture transform and tokenizer, of the `name_architecture` that the weights are of.
 
     Raises:
         UserError: they cannot be loaded.
     """
     import open_clip
 
-    folder = _folder(model)
-    source = architecture(model, pretrained) if folder is None else f"local-dir:{folder}"
+    folder = _find_folder(model)
+    source = name_architecture(model, pretrained) if folder is None else f"local-dir:{folder}"
     if pretrained is not None and (file := Path(pretrained).expanduser()).is_file():
         pretrained = str(file)
     try:
@@ -98,4 +120,5 @@ def load_open_clip(
         tokenizer = open_clip.get_tokenizer(source)
     except Exception as error:  # open_clip, torch and the hub raise many kinds for a bad checkpoint
         raise UserError(f"model={model}: {one_line(error)}") from error
-    return network.eval().requires_grad_(False).to(where, precision), preprocess, tokenizer
+    network = network.eval().requires_grad_(False).to(where, precision)
+    return OpenCLIP(network, preprocess, tokenizer)

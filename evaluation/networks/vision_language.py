@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from PIL.Image import Image
 
 from asyndm.errors import UserError, one_line
+from asyndm.protocols import Network
 from evaluation.metrics import Loaded, ModelMetric
+from evaluation.networks.pretrained import Part, load_network, load_part
 from evaluation.runs.prompts import Prompt
 
 if TYPE_CHECKING:
@@ -27,8 +29,8 @@ class VisionLanguage:
     is masked, and an answer does not depend on the other pictures of the batch.
     """
 
-    network: Any
-    processor: Any
+    network: Network
+    processor: Part
 
     def next_token(self, images: Sequence[Image], questions: Sequence[str]) -> torch.Tensor:
         """(N, vocabulary): the probabilities of the answer's first token, by a softmax in float32.
@@ -71,7 +73,8 @@ class VisionLanguage:
         """What `generate` gives: the new tokens, or its report where the settings ask for one."""
         import torch
 
-        texts = [rendered(self.processor, question) for question in questions]
+        texts = [render_question(self.processor, question) for question in questions]
+        # a chat template may write the beginning mark itself; twice, it would be another question
         begins = self.processor.tokenizer.bos_token
         inputs = self.processor(
             text=texts,
@@ -103,23 +106,20 @@ class VisionLanguageMetric(ModelMetric[Loaded]):
         from transformers import AutoModelForImageTextToText, GenerationConfig
 
         processor = load_processor(self.name, self.model, self.revision)
-        try:
-            loaded: Any = AutoModelForImageTextToText.from_pretrained(
-                self.model, revision=self.revision, dtype=self.precision, output_loading_info=True
-            )
-        except Exception as error:  # transformers and the hub raise many kinds for a bad checkpoint
-            raise UserError(f"metric {self.name}: model={self.model}: {one_line(error)}") from error
-        network, report = loaded
-        if missing := report["missing_keys"]:
-            raise UserError(
-                f"metric {self.name}: model={self.model}: no weights for {min(missing)}"
-            )
+        network = load_network(
+            AutoModelForImageTextToText,
+            self.model,
+            f"metric {self.name}: model={self.model}",
+            revision=self.revision,
+            dtype=self.precision,
+        )
+        # of the model's own settings only the marks stay: sampling would make answers random
         own, tokenizer = network.generation_config, processor.tokenizer
         ends = own.eos_token_id if own.eos_token_id is not None else tokenizer.eos_token_id
         network.generation_config = GenerationConfig(
             bos_token_id=own.bos_token_id, eos_token_id=ends, pad_token_id=tokenizer.pad_token_id
         )
-        return VisionLanguage(network.eval().requires_grad_(False).to(self.where), processor)
+        return VisionLanguage(network.to(self.where), processor)
 
     def check_question(self, setting: str) -> None:
         """Refuses a question in which the prompt has no place.
@@ -145,7 +145,7 @@ class VisionLanguageMetric(ModelMetric[Loaded]):
             )
 
 
-def load_processor(metric: str, model: str, revision: str | None) -> Any:
+def load_processor(metric: str, model: str, revision: str | None) -> Part:
     """The tokenizer, padding on the left, and the picture transform, of a model that can be asked
     about a picture.
 
@@ -154,32 +154,25 @@ def load_processor(metric: str, model: str, revision: str | None) -> Any:
     """
     from transformers import AutoProcessor
 
-    try:
-        processor = AutoProcessor.from_pretrained(model, revision=revision)
-    except Exception as error:  # transformers and the hub raise many kinds for a bad checkpoint
-        raise UserError(f"metric {metric}: model={model}: {one_line(error)}") from error
+    place = f"metric {metric}: model={model}"
+    processor = load_part(AutoProcessor, model, place, revision=revision)
     if not (hasattr(processor, "tokenizer") and hasattr(processor, "image_processor")):
         raise UserError(
-            f"metric {metric}: model={model}: its processor does not take pictures together with "
-            "text; "
-            "choose a vision-language model"
+            f"{place}: its processor does not take pictures together with text; choose a "
+            "vision-language model"
         )
     tokenizer = processor.tokenizer
     tokenizer.padding_side = "left"
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     try:
-        rendered(processor, "What is this?")
-    except (
-        Exception
-    ) as error:  # a template is a program, and says in its own ways what it cannot do
-        raise UserError(
-            f"metric {metric}: model={model}: its chat template: {one_line(error)}"
-        ) from error
+        render_question(processor, "What is this?")
+    except Exception as error:  # a template is a program, and says in its own ways what fails
+        raise UserError(f"{place}: its chat template: {one_line(error)}") from error
     return processor
 
 
-def rendered(processor: Any, question: str) -> str:
+def render_question(processor: Part, question: str) -> str:
     """A picture and a question about it as the model's chat template writes them, up to where the
     answer begins; for a model without one, the mark of a picture, a line break and the question.
 

@@ -18,7 +18,7 @@ SMALL, BIG = ("*.json", "*.txt", "*.model", "*.jinja"), ("*.safetensors", "pytor
 _KEPT = (".safetensors", ".bin", ".pt", ".pth", ".json", ".txt", ".model", ".jinja")
 
 
-def local(model: str) -> Path | None:
+def find_local(model: str) -> Path | None:
     """The file or folder of a model on this disk; None for one of the hub.
 
     Raises:
@@ -37,13 +37,13 @@ def local(model: str) -> Path | None:
     return None
 
 
-def check(model: str, revision: str | None) -> None:
+def check_weights(model: str, revision: str | None) -> None:
     """Sees to it that a model of transformers is here, from the hub if need be.
 
     Raises:
         UserError: it is not, or the folder is none of transformers.
     """
-    path = local(model)
+    path = find_local(model)
     if path is None:
         _fetch(model, revision)
     elif path.is_dir():
@@ -59,7 +59,7 @@ def check_settings(source: str) -> None:
     Raises:
         UserError: it is not.
     """
-    path = local(source)
+    path = find_local(source)
     if path is None:
         _fetch(source, None, weights=False)
     elif not any(path.glob("*.json")):
@@ -84,7 +84,7 @@ def _fetch(model: str, revision: str | None, weights: bool = True) -> None:
     raise UserError(f"model={model}: no weights of PyTorch in that repository")
 
 
-def weights_file(setting: str, source: str, name: str, revision: str | None) -> Path:
+def find_weights_file(setting: str, source: str, name: str, revision: str | None) -> Path:
     """A file of weights on this disk, from the hub if need be.
 
     Args:
@@ -113,33 +113,32 @@ def weights_file(setting: str, source: str, name: str, revision: str | None) -> 
     except Exception as error:  # whatever the hub or the network raises
         raise UserError(
             f"{setting}={source}: {name} is not in the local cache and cannot be fetched "
-            f"({first_line(error)}); "
-            "give the file of a copy"
+            f"({first_line(error)}); give the file of a copy"
         ) from error
 
 
-def identity(model: str, revision: str | None = None) -> str:
+def identify(model: str, revision: str | None = None) -> str:
     """What names a model's weights wherever they lie: a hash of the files, or the hub's name and
     revision."""
     path = Path(model).expanduser()
     if path.exists():
-        return digest(path)
+        return hash_files(path)
     return model if revision is None else f"{model}@{revision}"
 
 
-def digest(path: Path) -> str:
+def hash_files(path: Path) -> str:
     """A hash of a file, or of everything in a model's folder that says what it computes."""
-    files = model_files(path) if path.is_dir() else iter([path])
+    files = list_model_files(path) if path.is_dir() else iter([path])
     stats = ((file, file.stat()) for file in files)
-    return _digest(tuple((file, stat.st_size, stat.st_mtime_ns) for file, stat in stats), path)
+    return _hash_files(tuple((file, stat.st_size, stat.st_mtime_ns) for file, stat in stats), path)
 
 
-def model_files(folder: Path) -> Iterator[Path]:
+def list_model_files(folder: Path) -> Iterator[Path]:
     """A model's weights, configs and vocabularies, in a fixed order."""
     return (path for path in sorted(folder.rglob("*")) if path.suffix in _KEPT and path.is_file())
 
 
 @cache
-def _digest(files: tuple[tuple[Path, int, int], ...], root: Path) -> str:
+def _hash_files(files: tuple[tuple[Path, int, int], ...], root: Path) -> str:
     lines = "".join(f"{path.relative_to(root).as_posix()} {sha256(path)}\n" for path, _, _ in files)
     return hashlib.sha256(lines.encode()).hexdigest()[:16]

@@ -32,19 +32,18 @@ import numpy as np
 from PIL import Image
 
 from asyndm.errors import UserError
-from asyndm.terminal import ends_quietly, printable
-from evaluation.commands import Parser
-from evaluation.messages import describe
+from asyndm.terminal import printable
+from evaluation.commands import Parser, command_line, tell_error
 from evaluation.metrics import Score
-from evaluation.metrics.exact import meanings
+from evaluation.metrics.exact import specs_by_text
+from evaluation.pictures import open_or_explain, read_run_id, read_run_pictures
 from evaluation.quality.features import Features, fid, kid
 from evaluation.runs.files import sha256
-from evaluation.runs.folder import QUALITY_FILE, RUN_FILE, runs_below
+from evaluation.runs.folder import QUALITY_FILE, runs_below
+from evaluation.runs.records import RUN_FILE
 from evaluation.runs.rows import QualityRow
 from evaluation.runs.shared_rows import SharedRows
 from evaluation.runs.stamps import CHANGED
-from evaluation.score import name_of, of_run
-from evaluation.scoring import opened
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,10 +54,10 @@ MOST = 1000
 """Largest subset of KID where its size is not given."""
 
 
-@ends_quietly()
+@command_line(errors=(Exception,), resumes=True)
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns its exit status."""
-    parser = Parser("evaluation.quality.command", __doc__)
+    parser = Parser("evaluation.quality", __doc__)
     parser.add_argument(
         "folders",
         nargs="+",
@@ -80,29 +79,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--seed", type=int, default=0, metavar="N", help="of KID's subsets and true renders"
     )
     chosen = parser.read(arguments)
-    try:
-        if chosen.batch_size < 1:
-            raise UserError(f"--batch-size {chosen.batch_size}: must be at least 1")
-        if chosen.subset_size is not None and chosen.subset_size < 2:
-            raise UserError(f"--subset-size {chosen.subset_size}: must be at least 2")
-        if not 0 <= chosen.seed < 2**63:
-            raise UserError(f"--seed {chosen.seed}: must be at least 0 and below 2**63")
-        reference = None if chosen.reference == SHAPES else PictureSet.below(Path(chosen.reference))
-        folders = [folder for root in chosen.folders for folder in _folders(root)]
-        features = Features(chosen.features)
-        comparison = Comparison(
-            features, reference, chosen.batch_size, chosen.subset_size, chosen.seed
-        )
-        return max([_add(comparison, folder) for folder in folders])
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
-    except Exception as error:
-        print(f"error: {describe(error)}", file=sys.stderr)
-        return 1
+    if chosen.batch_size < 1:
+        raise UserError(f"--batch-size {chosen.batch_size}: must be at least 1")
+    if chosen.subset_size is not None and chosen.subset_size < 2:
+        raise UserError(f"--subset-size {chosen.subset_size}: must be at least 2")
+    if not 0 <= chosen.seed < 2**63:
+        raise UserError(f"--seed {chosen.seed}: must be at least 0 and below 2**63")
+    reference = None if chosen.reference == SHAPES else PictureSet.below(Path(chosen.reference))
+    folders = [folder for root in chosen.folders for folder in _find_folders(root)]
+    features = Features(chosen.features)
+    comparison = Comparison(features, reference, chosen.batch_size, chosen.subset_size, chosen.seed)
+    return max([_compare_folder(comparison, folder) for folder in folders])
 
 
-def _folders(root: Path) -> list[Path]:
+def _find_folders(root: Path) -> list[Path]:
     """The runs below, or the folder itself where there are none.
 
     Raises:
@@ -127,7 +117,7 @@ class PictureSet:
             UserError: there are none.
         """
         if (folder / RUN_FILE).exists():
-            pictures, changed = of_run(folder)
+            pictures, changed = read_run_pictures(folder)
             for path in changed:
                 _warn(f"{path}: {CHANGED}")
             found = cls(folder, [p.path for p in pictures], [p.prompt.text for p in pictures])
@@ -147,7 +137,9 @@ class PictureSet:
             UserError: no such folder, or none there.
         """
         try:
-            return cls(root, [file for folder in _folders(root) for file in cls.of(folder).files])
+            return cls(
+                root, [file for folder in _find_folders(root) for file in cls.of(folder).files]
+            )
         except UserError as error:
             raise UserError(f"--reference {error}") from error
 
@@ -202,7 +194,7 @@ class Comparison:
                     else kid(known, seen, subset, self.seed)
                 )
                 row = QualityRow(
-                    name_of(pictures.folder),
+                    read_run_id(pictures.folder),
                     metric,
                     *named,
                     len(seen),
@@ -228,8 +220,8 @@ class Comparison:
         if smaller < wide:
             _warn(
                 f"{pictures.folder}: fid of {len(seen)} pictures against {len(known)} in {wide} "
-                "dimensions is "
-                "ill-conditioned: compare with sets of the same size only, or use kid"
+                "dimensions is ill-conditioned: compare with sets of the same size only, or use "
+                "kid"
             )
         return known, seen
 
@@ -242,7 +234,7 @@ class Comparison:
         for start in range(0, len(pictures.files), self.batch_size):
             images = []
             for i, file in enumerate(pictures.files[start : start + self.batch_size], start):
-                if isinstance(picture := opened(file), Score):
+                if isinstance(picture := open_or_explain(file), Score):
                     _warn(f"{file}: {picture.reason}; not counted")
                 else:
                     images.append(picture)
@@ -266,25 +258,25 @@ class Comparison:
         import torch
 
         assert pictures.texts is not None
-        images, size = renders([pictures.texts[i] for i in kept], self.seed), self.batch_size
+        images, size = draw_renders([pictures.texts[i] for i in kept], self.seed), self.batch_size
         return torch.cat(
             [self.features.of(images[i : i + size]) for i in range(0, len(images), size)]
         )
 
 
-def renders(texts: Sequence[str], seed: int) -> list[Image.Image]:
+def draw_renders(texts: Sequence[str], seed: int) -> list[Image.Image]:
     """A true picture of each prompt of the shapes world, in 8 bits as pictures of runs are."""
     import torch
 
     from asyndm.shapes.render import render
 
     generator = torch.Generator().manual_seed(seed)
-    drawn = (render([meanings()[text]], generator).images[0] for text in texts)
+    drawn = (render([specs_by_text()[text]], generator).images[0] for text in texts)
     pixels = [(image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8) for image in drawn]
     return [Image.fromarray(array) for array in pixels]
 
 
-def _add(comparison: Comparison, folder: Path) -> int:
+def _compare_folder(comparison: Comparison, folder: Path) -> int:
     """One set; what is wrong with it is told, and the next one is compared all the same."""
     try:
         pictures, table = PictureSet.of(folder), SharedRows(folder / QUALITY_FILE, QualityRow, list)
@@ -293,13 +285,13 @@ def _add(comparison: Comparison, folder: Path) -> int:
             table.put(new)
             table.save()
     except UserError as error:
-        print(printable(f"error: {error}"), file=sys.stderr)
+        tell_error(error)
         return 1
     by, by_kid = rows
     said = (
         f"{folder}  fid {by.value:.4f}  kid {by_kid.value:.6f} ± {by_kid.deviation or 0:.6f}  "
-        f"{by.images} pictures "
-        f"against {by.reference_images} of {by.reference} by {by.features}, {len(new)} new"
+        f"{by.images} pictures against {by.reference_images} of {by.reference} by {by.features}, "
+        f"{len(new)} new"
     )
     print(printable(said), flush=True)
     return 0
@@ -309,11 +301,10 @@ def _check_drawable(pictures: PictureSet) -> None:
     """Refuses pictures without prompts, and prompts the shapes world cannot draw."""
     if pictures.texts is None:
         raise UserError(f"{pictures.folder}: --reference shapes needs a run, with its prompts")
-    if strange := next((text for text in pictures.texts if text not in meanings()), None):
+    if strange := next((text for text in pictures.texts if text not in specs_by_text()), None):
         raise UserError(
             f"{pictures.folder}: --reference shapes: {strange!r} is not a prompt of the shapes "
-            "world; "
-            "give --reference FOLDER"
+            "world; give --reference FOLDER"
         )
 
 

@@ -8,15 +8,16 @@ from functools import cached_property
 from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from PIL.Image import Image
 
 from asyndm.errors import UserError, first_line
-from evaluation.networks.open_clip import architecture, check_open_clip, load_open_clip
-from evaluation.networks.weights import EMBEDDED, digest, identity
+from evaluation.networks.open_clip import check_open_clip, load_open_clip, name_architecture
+from evaluation.networks.weights import EMBEDDED, hash_files, identify
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 INCEPTION = "inception"
@@ -47,23 +48,22 @@ class Features:
             self.name = INCEPTION
             if find_spec("torch_fidelity") is None:
                 raise UserError(
-                    "--features inception: needs torch-fidelity (pip install --group inception, in "
-                    "the checkout), "
-                    "or choose --features shapes or a CLIP of open_clip"
+                    "--features inception: needs torch-fidelity (pip install --group inception, "
+                    "in the checkout), or choose --features shapes or a CLIP of open_clip"
                 )
             return
-        self.model, self.tag = _model_and_tag(choice)
+        self.model, self.tag = _split_choice(choice)
         try:
             check_open_clip(self.model, self.tag)
         except UserError as error:
             raise UserError(f"--features {choice}: {error}") from error
         if (folder := Path(self.model).expanduser()).is_dir():
             self.name = (
-                f"{choice if choice == 'shapes' else folder.resolve().name}@{digest(folder)}"
+                f"{choice if choice == 'shapes' else folder.resolve().name}@{hash_files(folder)}"
             )
         else:
-            named = architecture(self.model, self.tag)
-            self.name = named if self.tag is None else f"{named}:{identity(self.tag)}"
+            named = name_architecture(self.model, self.tag)
+            self.name = named if self.tag is None else f"{named}:{identify(self.tag)}"
 
     def of(self, images: Sequence[Image]) -> Tensor:
         """The features (N, d) of N pictures, in float64 and on the CPU, for the sums to come.
@@ -77,7 +77,9 @@ class Features:
         pixels = [prepare(image.convert("RGB")) for image in images]
         with torch.no_grad():
             found = (
-                torch.cat([network(torch.stack(alike)) for alike in _alike(pixels)]).double().cpu()
+                torch.cat([network(torch.stack(alike)) for alike in _group_by_size(pixels)])
+                .double()
+                .cpu()
             )
         if not found.isfinite().all():
             raise UserError(
@@ -94,10 +96,10 @@ class Features:
 
         where = choose_device("auto")
         if self.choice == INCEPTION:
-            inception = _inception().to(where)
-            return _pixels, lambda batch: inception(batch.to(where))
-        clip, transform, _ = load_open_clip(self.model, self.tag, where, torch.float32)
-        return transform, lambda batch: clip.encode_image(batch.to(where), normalize=False)
+            inception = _load_inception().to(where)
+            return _to_tensor, lambda batch: inception(batch.to(where))
+        clip, prepare, _ = load_open_clip(self.model, self.tag, where, torch.float32)
+        return prepare, lambda batch: clip.encode_image(batch.to(where), normalize=False)
 
 
 def fid(known: Tensor, seen: Tensor) -> float:
@@ -105,6 +107,7 @@ def fid(known: Tensor, seen: Tensor) -> float:
     import torch
     from torchmetrics.image.fid import FrechetInceptionDistance
 
+    # torchmetrics asks a network of one's own how many features it gives; this one gives its input
     given = torch.nn.Identity()
     given.register_buffer("num_features", torch.tensor(seen.shape[1]))
     metric = FrechetInceptionDistance(feature=given)
@@ -119,6 +122,7 @@ def kid(known: Tensor, seen: Tensor, subset_size: int, seed: int) -> tuple[float
     import torch
     from torchmetrics.image.kid import KernelInceptionDistance
 
+    # the subsets come from torch's global generator: seeded here, and left to others as it was
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.filterwarnings("ignore", message=".*will save all extracted features")
         torch.manual_seed(seed)
@@ -131,7 +135,7 @@ def kid(known: Tensor, seen: Tensor, subset_size: int, seed: int) -> tuple[float
     return float(mean), float(deviation)
 
 
-def _model_and_tag(choice: str) -> tuple[str, str | None]:
+def _split_choice(choice: str) -> tuple[str, str | None]:
     """What open_clip calls a model: a folder or name, and for a name the tag of its weights."""
     if choice == "shapes":
         return str(EMBEDDED / "clip"), None
@@ -146,7 +150,7 @@ def _model_and_tag(choice: str) -> tuple[str, str | None]:
     return model, tag or None
 
 
-def _inception() -> Any:
+def _load_inception() -> torch.nn.Module:
     """torchmetrics' Inception v3, which takes pictures of 8 bits in any size.
 
     Raises:
@@ -159,12 +163,12 @@ def _inception() -> Any:
     except Exception as error:  # whatever the network, the disk or torch raises
         raise UserError(
             "--features inception: the weights are not in torch's cache and cannot be fetched "
-            f"({first_line(error)}); "
-            "put weights-inception-2015-12-05-6726825d.pth into TORCH_HOME/hub/checkpoints"
+            f"({first_line(error)}); put weights-inception-2015-12-05-6726825d.pth into "
+            "TORCH_HOME/hub/checkpoints"
         ) from error
 
 
-def _pixels(image: Image) -> Tensor:
+def _to_tensor(image: Image) -> Tensor:
     """A picture (3, H, W) in 8 bits."""
     import numpy as np
     import torch
@@ -172,6 +176,6 @@ def _pixels(image: Image) -> Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
-def _alike(pixels: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+def _group_by_size(pixels: Sequence[Tensor]) -> Iterator[list[Tensor]]:
     """Neighbours of one size, which can be stacked."""
     return (list(group) for _, group in groupby(pixels, key=lambda picture: picture.shape))

@@ -22,8 +22,12 @@ class ForeignFile(UserError):
     no file."""
 
 
-def checked_file(path: Path) -> Path:
+def require_file(path: Path, what: str = "file", remedy: str = "move it away") -> Path:
     """The path of a file; what is none is not opened, for a pipe would be waited for.
+
+    Args:
+        what: of the file, for messages.
+        remedy: what helps where something else is there.
 
     Raises:
         FileNotFoundError: nothing is there.
@@ -32,7 +36,7 @@ def checked_file(path: Path) -> Path:
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode):
         kind = _KINDS.get(stat.S_IFMT(mode), "device")
-        raise ForeignFile(f"{path}: a {kind}, not a file; move it away")
+        raise ForeignFile(f"{path}: a {kind}, not a {what}; {remedy}")
     return path
 
 
@@ -68,7 +72,7 @@ def read_json(path: Path, remedy: str = REMEDY) -> Any:
     """
     try:
         return json.loads(
-            checked_file(path).read_text(encoding="utf-8-sig"), parse_constant=_refuse
+            require_file(path).read_text(encoding="utf-8-sig"), parse_constant=_refuse
         )
     except ForeignFile:
         raise
@@ -87,7 +91,7 @@ def keep_beside(path: Path) -> Path:
     Raises:
         OSError: it cannot be read or written.
     """
-    content = checked_file(path).read_bytes()
+    content = require_file(path).read_bytes()
     suffixes = chain([".bak"], (f".bak.{number}" for number in count(1)))
     copies = (path.with_name(path.name + suffix) for suffix in suffixes)
     copy = next(
@@ -102,7 +106,7 @@ def is_whole_png(path: Path) -> bool:
     """Whether the file is there and has its end: a PNG cut short by a crash does not count as
     made."""
     try:
-        with checked_file(path).open("rb") as file:
+        with require_file(path).open("rb") as file:
             file.seek(-len(PNG_END), os.SEEK_END)
             return file.read() == PNG_END
     except (OSError, ForeignFile):
@@ -115,5 +119,5 @@ def sha256(path: Path) -> str:
     Raises:
         ForeignFile: no file.
     """
-    with checked_file(path).open("rb") as file:
+    with require_file(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -17,7 +17,9 @@ Every file is written whole or not at all: under a temporary name, then renamed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -27,17 +29,23 @@ from asyndm.errors import UserError
 from evaluation.runs.files import (
     REMEDY,
     ForeignFile,
+    is_whole_png,
     read_json,
+    require_file,
+    write_bytes,
     write_json,
 )
+from evaluation.runs.locks import hold_tables
 from evaluation.runs.prompts import Prompt
-from evaluation.runs.records import find_flaw, is_count
+from evaluation.runs.records import RUN_FILE, is_count, read_record
 from evaluation.runs.row_files import read_rows
-from evaluation.runs.rows import ImageRow, ScoreRow
+from evaluation.runs.rows import ImageKey, ImageRow, ScoreRow
+from evaluation.runs.shared_rows import SharedRows, signature
+from evaluation.runs.stamps import Stamps
 
-SCHEMA_VERSION = 1
-RUN_FILE, STATE_FILE, PROMPTS_FILE = "run.json", "state.json", "prompts.json"
+STATE_FILE, PROMPTS_FILE = "state.json", "prompts.json"
 IMAGES_FILE, SCORES_FILE, QUALITY_FILE = "images.csv", "scores.csv", "quality.csv"
+GRID_FILE, STRIP_FILE = "grid.png", "strip.png"
 SHARDS = "shards"
 
 
@@ -66,7 +74,7 @@ class Run:
         count = self.record.get("images")
         if self.state != "done" or not is_count(count):
             return 0
-        return max(0, count - len(self.images) - self.left_out)
+        return max(0, int(count or 0) - len(self.images) - self.left_out)
 
     @cached_property
     def prompts(self) -> dict[str, Prompt]:
@@ -76,6 +84,180 @@ class Run:
             UserError: not the prompts of a run.
         """
         return read_prompts(self.folder / PROMPTS_FILE)
+
+
+class RunFolder:
+    """The owner of what a run leaves behind: record, state, prompts, pictures and tables.
+
+    Each file is read once, and again only where another process wrote it since: all of them put a
+    new file in the old one's place. What this process writes it need not read.
+
+    Args:
+        path: of the folder, there or not.
+        keys: the run's images in order, in which its tables are written.
+    """
+
+    def __init__(self, path: Path, keys: Sequence[ImageKey] = ()) -> None:
+        self.path = path
+        self._keys = keys
+        self._record: tuple[Any, dict[str, Any]] | None = None
+        self._whole = set[str]()
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What ``run.json`` says.
+
+        Raises:
+            UserError, ForeignFile: as `read_record`.
+        """
+        written = signature(self.path / RUN_FILE)
+        if self._record is None or self._record[0] != written:
+            self._record = written, read_record(self.path)
+        return self._record[1]
+
+    @property
+    def has_record(self) -> bool:
+        """Whether it is known with what the run was begun."""
+        try:
+            return bool(self.record)
+        except UserError:
+            return False
+
+    def write_record(self, record: dict[str, Any]) -> None:
+        """Puts a record in the place of the one that is there."""
+        write_json(self.path / RUN_FILE, record)
+        self._record = signature(self.path / RUN_FILE), record
+
+    @contextmanager
+    def edit_record(self) -> Iterator[dict[str, Any]]:
+        """The record as it is now, to be changed while no other process changes it."""
+        with hold_tables(self.path):
+            record = self.record
+            yield record
+            self.write_record(record)
+
+    @property
+    def state(self) -> str:
+        """ "pending", "running", "done", "failed" or "interrupted"."""
+        return str(read_state(self.path)["state"])
+
+    def has_prompts(self, prompts: Sequence[Prompt]) -> bool:
+        """Whether the folder says, undamaged, that it is of these prompts."""
+        try:
+            return tuple(read_prompts(self.path / PROMPTS_FILE).values()) == tuple(prompts)
+        except (FileNotFoundError, UserError):
+            return False
+
+    @cached_property
+    def stamps(self) -> Stamps:
+        """When each picture was last read."""
+        return Stamps(self.path)
+
+    @cached_property
+    def images(self) -> SharedRows[ImageRow]:
+        """``images.csv``, without rows that are none of the run's images once it is written."""
+        rank = self._rank
+
+        def order(rows: Iterable[ImageRow]) -> list[ImageRow]:
+            return sorted((row for row in rows if row.key in rank), key=lambda row: rank[row.key])
+
+        return SharedRows(self.path / IMAGES_FILE, ImageRow, order)
+
+    @cached_property
+    def scores(self) -> SharedRows[ScoreRow]:
+        """``scores.csv``: metric by metric, each in the order of the images, after those of
+        others."""
+        rank = self._rank
+
+        def order(rows: Iterable[ScoreRow]) -> list[ScoreRow]:
+            listed = list(rows)
+            metrics = {name: i for i, name in enumerate(dict.fromkeys(r.metric for r in listed))}
+            return sorted(listed, key=lambda row: (metrics[row.metric], rank.get(row.key, -1)))
+
+        return SharedRows(self.path / SCORES_FILE, ScoreRow, order)
+
+    @cached_property
+    def _rank(self) -> dict[ImageKey, int]:
+        return {key: i for i, key in enumerate(self._keys)}
+
+    def drop_scores(self, keys: Collection[ImageKey], without_value: bool = False) -> set[ImageKey]:
+        """Takes scores of these pictures out of ``scores.csv``.
+
+        Args:
+            keys: of the pictures.
+            without_value: only those that say why there is none; a picture that was not there is
+                another matter once it is.
+
+        Returns:
+            of these pictures, those that had such scores.
+        """
+        if not keys or not (self.path / SCORES_FILE).exists():
+            return set()
+        self.scores.refresh()
+        dropped = {
+            place: row.key
+            for place, row in self.scores.rows.items()
+            if row.key in keys and not (without_value and row.value is not None)
+        }
+        self.scores.drop(dropped)
+        return set(dropped.values())
+
+    def is_whole(self, file: str) -> bool:
+        """Whether a picture, relative to the folder, is there with its end. Its end is looked at
+        once; that it is still there, each time."""
+        if file in self._whole and os.path.exists(f"{self.path}/{file}"):
+            return True
+        self._whole.discard(file)
+        if is_whole_png(self.path / file):
+            self._whole.add(file)
+        return file in self._whole
+
+    def write_picture(self, file: str, content: bytes) -> None:
+        """Keeps a picture. It is not waited for until it is on the disk: what a crash cuts short is
+        seen by its end, and made anew; tables would lose rows without a word."""
+        write_bytes(self.path / file, content, durable=False)
+        self._whole.add(file)
+
+    def remove_picture(self, file: str) -> None:
+        """Takes a picture away, if it is there."""
+        (self.path / file).unlink(missing_ok=True)
+        self._whole.discard(file)
+
+    def read(self) -> Run:
+        """Everything the folder says of the run, finished or not.
+
+        Raises:
+            UserError: as `read_run`.
+        """
+        images, scores = self.images.read(), self.scores.read()
+        return Run(self.path, self.record, self.state, images, scores)
+
+    def refuse_foreign(self) -> None:
+        """Refuses a folder with something in it that this program neither reads nor replaces.
+
+        Raises:
+            ForeignFile: a record of a newer version; a folder or a pipe where a file of the run
+                should be.
+        """
+        for name in (RUN_FILE, STATE_FILE, PROMPTS_FILE, IMAGES_FILE, SCORES_FILE):
+            with suppress(FileNotFoundError):
+                require_file(self.path / name)
+        try:
+            _ = self.record
+        except ForeignFile:
+            raise
+        except UserError:  # damaged: written anew
+            pass
+
+    def clear_leftovers(self) -> None:
+        """Removes what killed processes left half-written under temporary names, where all is
+        made."""
+        with hold_tables(self.path):
+            for leftover in self.path.rglob(".*.tmp"):
+                # the state of a process that lives is written at any time, by its heartbeat
+                is_state = leftover.name.startswith(f".{STATE_FILE}")
+                if not is_state and leftover.parent.name != SHARDS:
+                    leftover.unlink(missing_ok=True)
 
 
 def write_prompts(path: Path, prompts: Sequence[Prompt]) -> None:
@@ -107,39 +289,6 @@ def read_state(folder: Path) -> dict[str, Any]:
         state
         if isinstance(state, dict) and isinstance(state.get("state"), str)
         else {"state": "pending"}
-    )
-
-
-def read_record(folder: Path) -> dict[str, Any]:
-    """What ``run.json`` says.
-
-    Raises:
-        UserError: no run there, or a damaged one.
-        ForeignFile: it was written by a newer version, or is no file.
-    """
-    path = folder / RUN_FILE
-    try:
-        record: Any = read_json(path)
-    except FileNotFoundError as error:
-        raise UserError(f"{folder}: no {RUN_FILE} there") from error
-    version = record.get("schema_version") if isinstance(record, dict) else None
-    if version is not None and is_newer(version):
-        raise ForeignFile(
-            f"{path}: schema version {version} is newer than this program's {SCHEMA_VERSION}; "
-            "update it"
-        )
-    if flaw := find_flaw(record):
-        raise UserError(f"{path}: not the record of a run ({flaw}); {REMEDY}")
-    return dict(record)
-
-
-def is_newer(version: Any) -> bool:
-    """Whether a record's schema version is none of this program's or an earlier one's, which are
-    numbers."""
-    return (
-        isinstance(version, bool)
-        or not isinstance(version, int | float)
-        or version > SCHEMA_VERSION
     )
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from evaluation.runs.files import checked_file
+from evaluation.runs.files import require_file
 
 DEEP_FORMATS = ("PNG", "PPM", "JPEG2000")
 """Formats whose greys of more than 8 bits always have 16; elsewhere they may be 8 bits in wider
@@ -31,7 +32,7 @@ def open_image(path: Path) -> Image.Image:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with Image.open(checked_file(path)) as image:
+        with Image.open(require_file(path)) as image:
             if image.format in DRAWINGS:
                 raise ValueError(f"{image.format}, a drawing")
             upright = ImageOps.exif_transpose(image)
@@ -43,15 +44,15 @@ def open_image(path: Path) -> Image.Image:
             return Image.fromarray(np.asarray(upright.convert("RGB")))
 
 
-def values_16(values: NDArray[np.generic]) -> NDArray[np.uint8]:
+def values_16(values: NDArray[Any]) -> NDArray[np.uint8]:
     """8 bits of 16."""
-    return (values // 257).clip(0, 255).astype(np.uint8)
+    eight: NDArray[np.uint8] = (values // 257).clip(0, 255).astype(np.uint8)
+    return eight
 
 
-def values_any(values: NDArray[np.generic]) -> NDArray[np.uint8]:
+def values_any(values: NDArray[Any]) -> NDArray[np.uint8]:
     """8 bits of numbers that say no range: floats up to 1 are in 0..1, all else in 0..255, and
-    integers beyond that in
-    0..65535.
+    integers beyond that in 0..65535.
 
     Raises:
         ValueError: values below 0 or above their range, or that are no numbers.
@@ -67,4 +68,5 @@ def values_any(values: NDArray[np.generic]) -> NDArray[np.uint8]:
         raise ValueError(f"values from {low:g} to {high:g}, neither in 0..1 nor in 0..255")
     if top > 255:
         return values_16(values)
-    return np.rint(values * (255 / top)).clip(0, 255).astype(np.uint8)
+    eight: NDArray[np.uint8] = np.rint(values * (255 / top)).clip(0, 255).astype(np.uint8)
+    return eight

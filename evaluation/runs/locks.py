@@ -22,7 +22,7 @@ def file_lock(path: Path) -> FileLock:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def hold_tables(folder: Path) -> Iterator[None]:
     """Holds the folder's tables for this process: for as long as reading, merging and writing
     takes."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -88,7 +88,7 @@ def share_out(
         for number in busy if wait else range(len(parts)):
             if not is_missing(number):
                 continue
-            if (lock := _claimed(claims / parts[number], wait)) is None:
+            if (lock := _claim(claims / parts[number], wait)) is None:
                 busy.append(number)
                 continue
             try:
@@ -98,7 +98,7 @@ def share_out(
                 lock.release()
 
 
-def _claimed(path: Path, wait: bool) -> FileLock | None:
+def _claim(path: Path, wait: bool) -> FileLock | None:
     """The held lock of that file; None where another process holds it and this one shall not
     wait."""
     lock = file_lock(path)

@@ -1,9 +1,20 @@
-"""What must hold of a run's record before anything is made of it."""
+"""A run's record, ``run.json``: read, and refused where it says what cannot be."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+from asyndm.errors import UserError
+from evaluation.runs.files import REMEDY, ForeignFile, read_json
+
+RUN_FILE = "run.json"
+MASK_FACTS = ("bends", "uniform", "follows_attention", "rehearses")
+"""What a record says of its mask beside the label, as `asyndm.masks.Mask` has them."""
+SCHEMA_VERSION = 1
+"""Of the record and the tables; an older program refuses a newer one. Raise it when they cannot be
+read as before."""
 
 MOST = 1e15
 """No count and no number of seconds in a record is larger."""
@@ -38,6 +49,39 @@ def find_flaw(record: Any) -> str | None:
     )
 
 
+def read_record(folder: Path) -> dict[str, Any]:
+    """What ``run.json`` says.
+
+    Raises:
+        UserError: no run there, or a damaged one.
+        ForeignFile: it was written by a newer version, or is no file.
+    """
+    path = folder / RUN_FILE
+    try:
+        record: Any = read_json(path)
+    except FileNotFoundError as error:
+        raise UserError(f"{folder}: no {RUN_FILE} there") from error
+    version = record.get("schema_version") if isinstance(record, dict) else None
+    if version is not None and is_newer(version):
+        raise ForeignFile(
+            f"{path}: schema version {version} is newer than this program's {SCHEMA_VERSION}; "
+            "update it"
+        )
+    if flaw := find_flaw(record):
+        raise UserError(f"{path}: not the record of a run ({flaw}); {REMEDY}")
+    return dict(record)
+
+
+def is_newer(version: Any) -> bool:
+    """Whether a record's schema version is none of this program's or an earlier one's, which are
+    numbers."""
+    return (
+        isinstance(version, bool)
+        or not isinstance(version, int | float)
+        or version > SCHEMA_VERSION
+    )
+
+
 def _is_mapping(value: Any) -> bool:
     return isinstance(value, dict)
 
@@ -60,6 +104,19 @@ def _are_makers(value: Any) -> bool:
     )
 
 
+def _are_choices(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(choice, dict)
+        and isinstance(choice.get("label"), str)
+        and all(isinstance(choice.get(fact, True), bool) for fact in MASK_FACTS)
+        for choice in value.values()
+    )
+
+
+def _are_evaluations(value: Any) -> bool:
+    return isinstance(value, dict) and all(is_number(value.get(of)) for of in ("rows", "images"))
+
+
 _EXPECTED: dict[str, Callable[[Any], bool]] = {
     "run_id": lambda value: isinstance(value, str),
     "label": lambda value: isinstance(value, str),
@@ -69,5 +126,7 @@ _EXPECTED: dict[str, Callable[[Any], bool]] = {
     "metrics": _is_mapping,
     "device": _is_device,
     "made_with": _are_makers,
+    "choices": _are_choices,
+    "evaluations": _are_evaluations,
     "timings": lambda value: all(map(is_number, value.values())),
 }

@@ -24,8 +24,8 @@ from tqdm import tqdm
 
 from asyndm.errors import UserError, first_line
 from asyndm.terminal import printable
-from evaluation.runs.files import checked_file, write_bytes
-from evaluation.runs.text_files import long_cells
+from evaluation.runs.files import require_file, write_bytes
+from evaluation.runs.text_files import allow_long_cells
 
 DELIMITERS = ",;\t"
 SAMPLE = 20
@@ -100,13 +100,18 @@ def read_rows(path: Path, kind: type[Row]) -> list[Row]:
     """
     table = read_table(path, kind)
     if table.unread:
-        raise UserError(
-            f"{path}, {table.unread}; mend it, or move the file away and ask again: what is "
-            "missing is made anew"
-        )
+        raise UserError(unreadable(path, table.unread))
     if table.contradicted:
         warn_once(f"{path}, {table.contradicted}")
     return list(table.rows.values())
+
+
+def unreadable(path: Path, unread: str) -> str:
+    """That a table cannot be read, and what to do."""
+    return (
+        f"{path}, {unread}; mend it, or move the file away and ask again: what is missing is made "
+        "anew"
+    )
 
 
 def read_table(path: Path, kind: type[Row]) -> Table[Row]:
@@ -116,13 +121,13 @@ def read_table(path: Path, kind: type[Row]) -> Table[Row]:
         UserError: no file.
     """
     try:
-        checked_file(path)
+        require_file(path)
     except FileNotFoundError:
         return Table()
     with path.open("rb") as file:
         wide = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
     encoding, errors = ("utf-16", "replace") if wide else ("utf-8-sig", "surrogateescape")
-    with long_cells(), path.open(newline="", encoding=encoding, errors=errors) as text:
+    with allow_long_cells(), path.open(newline="", encoding=encoding, errors=errors) as text:
         return _read(_Lines(text), kind, path.name)
 
 
@@ -301,10 +306,10 @@ def _read(lines: _Lines, kind: type[Row], name: str) -> Table[Row]:
                 f"line {first}: another row of {place}, which says otherwise; the last counts"
             )
         lines.settle()
-    table.unread, table.contradicted = _counted(unread), _counted(contradicted)
+    table.unread, table.contradicted = _count(unread), _count(contradicted)
     return table
 
 
-def _counted(said: Sequence[str]) -> str:
+def _count(said: Sequence[str]) -> str:
     """The first, and how many more."""
     return f"{said[0]}, and {len(said) - 1} more" if len(said) > 1 else "".join(said)

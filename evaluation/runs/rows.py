@@ -10,6 +10,8 @@ from typing import ClassVar, Self
 
 IMAGES = "images"
 """The folder of a run's pictures."""
+ImageKey = tuple[str, int]
+"""An image within a run: its prompt's id, and its place among the images of that prompt."""
 
 
 def _cells(row: ImageRow | ScoreRow | QualityRow) -> dict[str, str]:
@@ -36,7 +38,7 @@ class ImageRow:
     unique: ClassVar[str] = "file"
 
     @property
-    def key(self) -> tuple[str, int]:
+    def key(self) -> ImageKey:
         """What joins it with its scores."""
         return self.prompt_id, self.image_index
 
@@ -85,7 +87,7 @@ class ScoreRow:
     unique: ClassVar[str] = ""
 
     @property
-    def key(self) -> tuple[str, int]:
+    def key(self) -> ImageKey:
         return self.prompt_id, self.image_index
 
     @property
@@ -155,10 +157,11 @@ class QualityRow:
     @classmethod
     def from_cells(cls, cells: dict[str, str]) -> Self:
         return cls(
-            *(
-                cells[name].strip()
-                for name in ("run_id", "metric", "features", "reference", "pictures")
-            ),
+            cells["run_id"].strip(),
+            cells["metric"].strip(),
+            cells["features"].strip(),
+            cells["reference"].strip(),
+            cells["pictures"].strip(),
             int(cells["images"]),
             int(cells["reference_images"]),
             float(cells["value"]),

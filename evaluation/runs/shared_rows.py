@@ -7,9 +7,10 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Generic
 
+from asyndm.errors import UserError
 from evaluation.runs.files import keep_beside
-from evaluation.runs.locks import locked
-from evaluation.runs.row_files import Row, read_table, warn_once, write_rows
+from evaluation.runs.locks import hold_tables
+from evaluation.runs.row_files import Row, read_table, unreadable, warn_once, write_rows
 
 SHARE = 100
 """Writing takes at most one part in so many of the time."""
@@ -42,20 +43,31 @@ class SharedRows(Generic[Row]):
         self._new: dict[Any, Row] = {}
         self._dropped: set[Any] = set()
         self._seen: tuple[int, int, int] | None = None
-        self._lost, self._unread = "", False
+        self._lost, self._unread = "", ""
         self._saved, self._took = time.monotonic(), 0.0
         self.refresh()
 
     def refresh(self) -> None:
         """Reads the file if another process wrote it since."""
-        if (seen := self._signature()) != self._seen:
+        if (seen := signature(self.path)) != self._seen:
             table = read_table(self.path, self.kind)
             for place in self._dropped:
                 table.rows.pop(place, None)
             self.rows = table.rows | self._new
-            self._seen, self._lost, self._unread = seen, table.lost, bool(table.unread)
+            self._seen, self._lost, self._unread = seen, table.lost, table.unread
             if table.unread or table.contradicted:
                 warn_once(f"{self.path}, {table.lost}; {len(table.rows)} rows of it are kept")
+
+    def read(self) -> list[Row]:
+        """The rows in the file's order, each place once, as `evaluation.runs.row_files.read_rows`.
+
+        Raises:
+            UserError: a row that cannot be read.
+        """
+        self.refresh()
+        if self._unread:
+            raise UserError(unreadable(self.path, self._unread))
+        return list(self.rows.values())
 
     def put(self, rows: Iterable[Row]) -> None:
         """Adds rows, or replaces those of the same place, and saves them if the last time is long
@@ -89,22 +101,26 @@ class SharedRows(Generic[Row]):
         if not (self._new or self._dropped or self._lost) and self.path.exists():
             return
         started = time.monotonic()
-        with locked(self.path.parent):
+        with hold_tables(self.path.parent):
             self.refresh()
             if self._lost:
                 copy = keep_beside(self.path)
                 warn_once(f"{self.path}: as it was, it is kept as {copy.name} ({self._lost})")
-            write_rows(self.path, self.kind, self.order(self.rows.values()))
-            self._seen = self._signature()
+            ordered = self.order(self.rows.values())
+            write_rows(self.path, self.kind, ordered)
+            self.rows = {row.place: row for row in ordered}
+            self._seen = signature(self.path)
         self._new, self._dropped = {}, set()
-        self._lost, self._unread = "", False
+        self._lost, self._unread = "", ""
         self._saved = time.monotonic()
         self._took = self._saved - started
 
-    def _signature(self) -> tuple[int, int, int] | None:
-        """What another writer changes: every one of them puts a new file in the old one's place."""
-        try:
-            status = self.path.stat()
-        except FileNotFoundError:
-            return None
-        return status.st_mtime_ns, status.st_size, status.st_ino
+
+def signature(path: Path) -> tuple[int, int, int] | None:
+    """What another writer of a file changes, as every one of them puts a new file in the old one's
+    place; None where there is none."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino

@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from evaluation.runs import colours
+from evaluation.runs.colours import to_rgb
 from evaluation.runs.traces import Trace
 
 CELL, GAP, LINE = 144, 10, 13
 INK, PAPER = (32, 32, 32), (255, 255, 255)
-RIGHT, WRONG, UNKNOWN = (0, 114, 178), (213, 94, 0), (170, 170, 170)
-"""Right and wrong are blue and orange: distinct for the colour-blind."""
+RIGHT, WRONG, UNKNOWN = map(to_rgb, (colours.RIGHT, colours.WRONG, colours.UNKNOWN))
 
 
 def _greek_font() -> ImageFont.FreeTypeFont:

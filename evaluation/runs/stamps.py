@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from asyndm.errors import UserError
-from evaluation.runs.files import checked_file, sha256, write_bytes
-from evaluation.runs.locks import locked
+from evaluation.runs.files import require_file, sha256, write_bytes
+from evaluation.runs.locks import hold_tables
 from evaluation.runs.rows import ImageRow
 
 STAMPS_FILE = ".stamps.csv"
@@ -91,7 +91,7 @@ class Stamps:
     def save(self) -> None:
         """Keeps what was read, if anything was and the folder can be written to."""
         if self._new:
-            with suppress(OSError), locked(self.folder):
+            with suppress(OSError), hold_tables(self.folder):
                 text = io.StringIO()
                 writer = csv.writer(text, lineterminator="\n")
                 writer.writerow(Stamp._fields)
@@ -102,7 +102,7 @@ class Stamps:
     def _read(self) -> dict[str, Stamp]:
         """The table, none if it is damaged."""
         try:
-            with checked_file(self.folder / STAMPS_FILE).open(
+            with require_file(self.folder / STAMPS_FILE).open(
                 newline="", encoding="utf-8"
             ) as table:
                 rows = csv.reader(table)
@@ -115,7 +115,7 @@ class Stamps:
             return {}
 
 
-def changed_pictures(folder: Path, images: Iterable[ImageRow]) -> list[ImageRow]:
+def find_changed_pictures(folder: Path, images: Iterable[ImageRow]) -> list[ImageRow]:
     """The rows whose picture is there, but is another one than was listed, or a part of it.
 
     Args:

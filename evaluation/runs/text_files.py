@@ -13,6 +13,7 @@ from reprlib import Repr
 from typing import Any
 
 from asyndm.errors import UserError
+from evaluation.runs.files import require_file
 
 MARKS = {
     codecs.BOM_UTF8: "utf-8",
@@ -39,7 +40,7 @@ _SHORT.maxstring = _SHORT.maxother = 80
 LINE_END = re.compile(rb"\r\n?|\n")
 
 
-def existing(path: str | Path, what: str) -> Path:
+def find_file(path: str | Path, what: str) -> Path:
     """The file at that path.
 
     Raises:
@@ -48,17 +49,13 @@ def existing(path: str | Path, what: str) -> Path:
     if not str(path).strip():
         raise UserError(f"the path of the {what} is empty; name a file")
     try:
-        file = Path(path).expanduser()
-        if file.is_file():
-            return file
-        if not file.exists():
-            raise UserError(f"{path}: no such {what}")
-    except (OSError, RuntimeError) as error:
+        return require_file(Path(path).expanduser(), what, "give a file")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(f"{path}: no such {what}") from error
+    except (OSError, RuntimeError) as error:  # a name too long, a home that nobody has
         raise UserError(
             f"{path}: no such {what} ({getattr(error, 'strerror', None) or error})"
         ) from error
-    kind = "a folder" if file.is_dir() else "a pipe, socket or device"
-    raise UserError(f"{path}: {kind}, not a {what}; give a file")
 
 
 def read_text(path: Path) -> str:
@@ -70,8 +67,8 @@ def read_text(path: Path) -> str:
             bad byte.
     """
     raw = path.read_bytes()
-    if kind := next((kind for start, kind in NO_TEXT.items() if raw.startswith(start)), None):
-        raise UserError(f"{path}: {kind}, not text; export it as CSV, or unpack it")
+    if what := next((what for start, what in NO_TEXT.items() if raw.startswith(start)), None):
+        raise UserError(f"{path}: {what}, not text; export it as CSV, or unpack it")
     mark = next((mark for mark in MARKS if raw.startswith(mark)), b"")
     encoding = MARKS.get(mark, "utf-8")
     body = raw[len(mark) :]
@@ -90,18 +87,9 @@ def read_text(path: Path) -> str:
     return text.lstrip("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
 
 
-def shown(value: object) -> str:
+def shorten(value: object) -> str:
     """A value of a file in a message, cut short."""
     return _SHORT.repr(value)
-
-
-def read_json(path: Path) -> Any:
-    """What a JSON file says.
-
-    Raises:
-        UserError: not JSON, with its line.
-    """
-    return parse_json(path, read_text(path))
 
 
 def parse_json(path: Path, text: str, first_line: int = 1) -> Any:
@@ -137,7 +125,7 @@ def parse_json(path: Path, text: str, first_line: int = 1) -> Any:
 
 
 @contextmanager
-def long_cells() -> Iterator[None]:
+def allow_long_cells() -> Iterator[None]:
     """Tables are read whatever the length of their cells."""
     before = csv.field_size_limit(LONGEST)
     try:

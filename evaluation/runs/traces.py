@@ -24,7 +24,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from asyndm.errors import UserError, first_line
-from evaluation.runs.files import checked_file
+from evaluation.runs.colours import GREEN, GREY, ORANGE, PURPLE, SKY, YELLOW, to_rgb
+from evaluation.runs.files import require_file
 
 Array = npt.NDArray[np.float64]
 
@@ -46,15 +47,14 @@ VIRIDIS = np.array(
     [(68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37)], dtype=float
 )
 SUBJECTS = np.array(
-    [(230, 159, 0), (86, 180, 233), (0, 158, 115), (204, 121, 167), (240, 228, 66)], dtype=float
+    [to_rgb(colour) for colour in (ORANGE, SKY, GREEN, PURPLE, YELLOW)], dtype=float
 )
-"""Colours that remain distinct for the colour-blind (Okabe and Ito)."""
-WHOLE = np.array((170, 170, 170), dtype=float)
+WHOLE = np.array(to_rgb(GREY), dtype=float)
 """Of a mask that is the whole picture: under DM_concave always, under AsynDM before the first
 attention is seen."""
 
 
-def shown_steps(num_inference_steps: int) -> list[int]:
+def choose_steps(num_inference_steps: int) -> list[int]:
     """The steps a trace shows, counted from 1: evenly spaced, the first and the last among them."""
     places = np.linspace(1, num_inference_steps, min(COLUMNS, num_inference_steps))
     return [int(step) for step in np.unique(places.round())]
@@ -95,8 +95,8 @@ class Head:
 
 
 def _labels(ranges: Sequence[tuple[float, float]], flow: bool) -> list[str]:
-    sign, tell = ("σ", lambda t: f"{t / 1000:.2f}") if flow else ("t", lambda t: str(round(t)))
-    spans = [(tell(low), tell(high)) for low, high in ranges]
+    sign = "σ" if flow else "t"
+    spans = [[f"{t / 1000:.2f}" if flow else str(round(t)) for t in span] for span in ranges]
     return [f"{sign} {high}" if low == high else f"{sign} {low}-{high}" for low, high in spans]
 
 
@@ -112,7 +112,7 @@ def trace(steps: Sequence[int], timesteps: Array, weights: Array, flow: bool = F
     return Trace(
         tuple(steps),
         tuple((float(t.min()), float(t.max())) for t in timesteps),
-        tuple(_levels(t) for t in timesteps),
+        tuple(draw_levels(t) for t in timesteps),
         tuple(_regions(w) for w in weights),
         flow,
     )
@@ -127,12 +127,12 @@ def encode(way: Trace) -> bytes:
             {"steps": way.steps, "ranges": way.ranges, **({"flow": True} if way.flow else {})}
         ),
     )
-    return _png(_tiled([way.maps, way.masks]), text)
+    return _png(_tile([way.maps, way.masks]), text)
 
 
 def encode_previews(frames: Sequence[Image.Image]) -> bytes:
     """Predicted pictures, one for each step of a trace, as a PNG."""
-    return _png(_tiled([frames]))
+    return _png(_tile([frames]))
 
 
 def read_trace(path: Path) -> Trace:
@@ -141,9 +141,10 @@ def read_trace(path: Path) -> Trace:
     Raises:
         UserError: not a trace.
     """
-    with _opened(path, "a trace") as image:
+    with _open(path, "a trace") as image:
         head = _head(image)
-        return Trace(head.steps, head.ranges, *_cut(image, 2, len(head.steps)), head.flow)
+        maps, masks = _split(image, 2, len(head.steps))
+        return Trace(head.steps, head.ranges, maps, masks, head.flow)
 
 
 def read_head(path: Path) -> Head:
@@ -152,19 +153,19 @@ def read_head(path: Path) -> Head:
     Raises:
         UserError: not a trace.
     """
-    with _opened(path, "a trace") as image:
+    with _open(path, "a trace") as image:
         return _head(image)
 
 
 @contextmanager
-def _opened(path: Path, what: str) -> Iterator[Image.Image]:
+def _open(path: Path, what: str) -> Iterator[Image.Image]:
     """An image file, and what may be wrong with it in one line.
 
     Raises:
         UserError: it is not `what` it should be.
     """
     try:
-        with Image.open(checked_file(path)) as image:
+        with Image.open(require_file(path)) as image:
             yield image
     except UserError:
         raise
@@ -192,11 +193,12 @@ def read_previews(path: Path, columns: int) -> tuple[Image.Image, ...]:
     Raises:
         UserError: not a picture.
     """
-    with _opened(path, "a picture") as image:
-        return _cut(image, 1, columns)[0]
+    with _open(path, "a picture") as image:
+        return _split(image, 1, columns)[0]
 
 
-def _levels(timesteps: Array) -> Image.Image:
+def draw_levels(timesteps: Array) -> Image.Image:
+    """Timesteps (H, W) as colours: 0 is violet, 1000 yellow."""
     place = np.clip(timesteps / 1000, 0, 1) * (len(VIRIDIS) - 1)
     channels = [np.interp(place, np.arange(len(VIRIDIS)), VIRIDIS[:, c]) for c in range(3)]
     return Image.fromarray(np.stack(channels, -1).round().astype(np.uint8))
@@ -212,7 +214,7 @@ def _regions(weights: Array) -> Image.Image:
     )
 
 
-def _tiled(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
+def _tile(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
     width, height = rows[0][0].size
     canvas = Image.new("RGB", (width * len(rows[0]), height * len(rows)))
     for y, row in enumerate(rows):
@@ -221,7 +223,7 @@ def _tiled(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
     return canvas
 
 
-def _cut(image: Image.Image, rows: int, columns: int) -> list[tuple[Image.Image, ...]]:
+def _split(image: Image.Image, rows: int, columns: int) -> list[tuple[Image.Image, ...]]:
     width, height = image.width // columns, image.height // rows
     picture = image.convert("RGB")
     boxes = [[(x * width, y * height) for x in range(columns)] for y in range(rows)]

@@ -24,18 +24,18 @@ COMBINATIONS = 256
 """Of choices whose configs are kept."""
 
 
-def loader() -> ConfigLoader:
+def find_loader() -> ConfigLoader:
     """What finds the files of ``conf/``, of the Hydra that is at work."""
     return GlobalHydra.instance().config_loader()
 
 
-def parse(overrides: Iterable[str]) -> list[Override]:
+def parse_overrides(overrides: Iterable[str]) -> list[Override]:
     """Settings as they are given, ``glob`` with the choices that there are.
 
     Raises:
         OverrideParseException: one of them cannot be read.
     """
-    return OverridesParser.create(config_loader=loader()).parse_overrides(list(overrides))
+    return OverridesParser.create(config_loader=find_loader()).parse_overrides(list(overrides))
 
 
 class Composer:
@@ -48,7 +48,7 @@ class Composer:
 
     def __init__(self, config_name: str = "config", common: Sequence[str] = ()) -> None:
         self._name, self._common = config_name, list(common)
-        self._parse = cache(OverridesParser.create(config_loader=loader()).parse_override)
+        self._parse = cache(OverridesParser.create(config_loader=find_loader()).parse_override)
         self._base = lru_cache(COMBINATIONS)(self._merge)
         self._options = cache(self._find_options)
 
@@ -75,4 +75,4 @@ class Composer:
         return not isinstance(override.value(), dict) and bool(self._options(override.key_or_group))
 
     def _find_options(self, group: str) -> list[str]:
-        return loader().get_group_options(group, ObjectType.CONFIG, self._name, self._common)
+        return find_loader().get_group_options(group, ObjectType.CONFIG, self._name, self._common)

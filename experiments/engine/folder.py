@@ -1,118 +1,87 @@
-"""What of a run is there already, and what is missing."""
+"""What of a planned run is there already, and what is missing."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import suppress
-from pathlib import Path
 
 from asyndm.errors import UserError
-from evaluation.runs.files import ForeignFile, checked_file, is_whole_png
-from evaluation.runs.folder import (
-    IMAGES_FILE,
-    PROMPTS_FILE,
-    RUN_FILE,
-    SCORES_FILE,
-    STATE_FILE,
-    Run,
-    read_prompts,
-    read_record,
-    read_run,
-)
-from evaluation.runs.stamps import Stamps
-from experiments.engine.plan import Item, Plan, metrics
-
-GRID_FILE, STRIP_FILE = "grid.png", "strip.png"
+from evaluation.metrics import Metric
+from evaluation.pictures import Picture
+from evaluation.runs.folder import GRID_FILE, STRIP_FILE, Run, RunFolder
+from evaluation.runs.records import RUN_FILE
+from experiments.engine.plan import Item, Plan, make_metrics
 
 
-def missing_items(plan: Plan, items: Iterable[Item]) -> set[Item]:
-    """The images that are not there, or not whole."""
-    return {item for item in items if not is_whole_png(plan.folder / item.file)}
+class PlannedFolder(RunFolder):
+    """The folder of a run, held against the plan of it."""
 
+    def __init__(self, plan: Plan) -> None:
+        super().__init__(plan.folder, [item.key for item in plan.items])
+        self.plan = plan
 
-def wants_strip(plan: Plan) -> bool:
-    return plan.config["pictures"] > 0 and not is_whole_png(plan.folder / STRIP_FILE)
+    @property
+    def batch_size(self) -> int:
+        """The one the run was begun with, else that of the settings."""
+        size = self.record.get("batch_size") if self.has_record else None
+        return int(size or self.plan.config["batch_size"])
 
+    @property
+    def own_items(self) -> list[Item]:
+        """The images that this part of the run makes."""
+        return [item for _, batch in self.plan.batches(self.batch_size) for item in batch]
 
-def batch_size(plan: Plan) -> int:
-    """The one the run was begun with, else that of the settings."""
-    try:
-        return int(read_record(plan.folder).get("batch_size", plan.config["batch_size"]))
-    except UserError:
-        return int(plan.config["batch_size"])
+    @property
+    def pictures(self) -> list[Picture]:
+        """All of the run's, to be scored."""
+        return [
+            Picture(self.path / item.file, item.prompt, item.image_index)
+            for item in self.plan.items
+        ]
 
+    @property
+    def wants_strip(self) -> bool:
+        return self.plan.config["pictures"] > 0 and not self.is_whole(STRIP_FILE)
 
-def has_prompts(plan: Plan) -> bool:
-    """Whether the run's folder says for what it was made, undamaged."""
-    try:
-        return tuple(read_prompts(plan.folder / PROMPTS_FILE).values()) == plan.prompts
-    except (FileNotFoundError, UserError):
-        return False
+    def missing(self, items: Iterable[Item]) -> set[Item]:
+        """Those whose pictures are not there, or not whole."""
+        return {item for item in items if not self.is_whole(item.file)}
 
+    def find(self) -> Run | None:
+        """The run, if nothing of it or of the shard is left to do: no model is loaded to find out.
+        What is damaged is left to be made anew.
 
-def refuse_foreign(folder: Path) -> None:
-    """Refuses a run's folder with something in it that this program neither reads nor replaces.
+        Raises:
+            ForeignFile: as `refuse_foreign`.
+        """
+        self.refuse_foreign()
+        if not (self.path / RUN_FILE).exists() or not self.has_prompts(self.plan.prompts):
+            return None
+        try:
+            run = self.read()
+        except UserError:
+            return None
+        if run.state == "done" and not self.wants_strip:
+            whole = self.is_whole(GRID_FILE) and self.is_made(run, self.plan.items)
+            return run if whole else None
+        if self.plan.shard is None:
+            return None
+        part = self.is_made(run, self.own_items) and not self.is_made(run, self.plan.items)
+        return run if part else None
 
-    Raises:
-        ForeignFile: a record of a newer version; a folder or a pipe where a file of the run should
-            be.
-    """
-    for name in (RUN_FILE, STATE_FILE, PROMPTS_FILE, IMAGES_FILE, SCORES_FILE):
-        with suppress(FileNotFoundError):
-            checked_file(folder / name)
-    try:
-        read_record(folder)
-    except ForeignFile:
-        raise
-    except UserError:  # damaged: written anew
-        pass
-
-
-def is_complete(plan: Plan) -> bool:
-    """Whether nothing is left to do, as `complete_run`."""
-    return complete_run(plan) is not None
-
-
-def complete_run(plan: Plan) -> Run | None:
-    """The run, if nothing of it or of the shard is left to do: no model is loaded to find out. What
-    is damaged is left to be made anew.
-
-    Raises:
-        UserError: as `refuse_foreign`.
-    """
-    refuse_foreign(plan.folder)
-    if not (plan.folder / RUN_FILE).exists() or not has_prompts(plan):
-        return None
-    try:
-        run = read_run(plan.folder)
-    except UserError:
-        return None
-    if run.state == "done" and not wants_strip(plan):
-        return (
-            run
-            if is_whole_png(plan.folder / GRID_FILE) and is_made(plan, run, plan.items)
-            else None
+    def is_made(self, run: Run, items: Iterable[Item]) -> bool:
+        """Whether these images are there, the ones that were listed, and scored."""
+        wanted: dict[str, Metric] = make_metrics(self.plan)
+        bases = run.record.get("metrics", {})
+        if any(bases.get(name) != metric.basis for name, metric in wanted.items()):
+            return False
+        listed = {row.key: row for row in run.images}
+        scored = {row.place for row in run.scores}
+        made = all(
+            (row := listed.get(item.key)) is not None
+            and row.file == item.file
+            and self.stamps.is_listed(row)
+            and all((name, *item.key) in scored for name in wanted)
+            for item in items
         )
-    if plan.shard is None:
-        return None
-    own = [item for _, batch in plan.batches(batch_size(plan)) for item in batch]
-    return run if is_made(plan, run, own) and not is_made(plan, run, plan.items) else None
-
-
-def is_made(plan: Plan, run: Run, items: Iterable[Item]) -> bool:
-    """Whether these images are there, the ones that were listed, and scored."""
-    wanted, bases = metrics(plan), run.record.get("metrics", {})
-    if any(bases.get(name) != metric.basis for name, metric in wanted.items()):
-        return False
-    listed = {row.key: row for row in run.images}
-    scored = {row.place for row in run.scores}
-    stamps = Stamps(plan.folder)
-    made = all(
-        (row := listed.get(item.key)) is not None
-        and row.file == item.file
-        and stamps.is_listed(row)
-        and all((name, *item.key) in scored for name in wanted)
-        for item in items
-    )
-    stamps.save()
-    return made
+        self.stamps.save()
+        return made

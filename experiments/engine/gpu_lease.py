@@ -20,7 +20,7 @@ POLL = 0.5
 
 
 @contextmanager
-def leased(device: str, jobs_per_gpu: int) -> Iterator[None]:
+def lease_gpu(device: str, jobs_per_gpu: int) -> Iterator[None]:
     """Holds a slot of one of the visible GPUs and makes that GPU torch's current one; waits while
     all are taken.
 
@@ -41,14 +41,16 @@ def leased(device: str, jobs_per_gpu: int) -> Iterator[None]:
     if not torch.cuda.is_available():
         yield
         return
-    keys = [str(torch.cuda.get_device_properties(i).uuid) for i in range(torch.cuda.device_count())]
-    with slot(keys, jobs_per_gpu, lease_folder(), torch.cuda.current_device()) as number:
+    uuids = [
+        str(torch.cuda.get_device_properties(i).uuid) for i in range(torch.cuda.device_count())
+    ]
+    with hold_slot(uuids, jobs_per_gpu, find_lock_folder(), torch.cuda.current_device()) as number:
         torch.cuda.set_device(number)
         yield
 
 
-def leased_device(device: str) -> str:
-    """The GPU that `leased` chose, by its number: a model kept for the next run may lie on
+def name_leased_device(device: str) -> str:
+    """The GPU that `lease_gpu` chose, by its number: a model kept for the next run may lie on
     another."""
     if device not in ANY_GPU:
         return device
@@ -57,18 +59,18 @@ def leased_device(device: str) -> str:
     return f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else device
 
 
-def lease_folder() -> Path:
+def find_lock_folder() -> Path:
     """Where this user's locks of GPUs lie, on a disk of this machine."""
     return Path(tempfile.gettempdir()) / f"asyndm-gpus-{os.getuid()}"
 
 
 @contextmanager
-def slot(keys: Sequence[str], each: int, folder: Path, first: int = 0) -> Iterator[int]:
+def hold_slot(gpus: Sequence[str], each: int, folder: Path, first: int = 0) -> Iterator[int]:
     """Holds one of the slots of some GPUs, of one that is shared with as few as can be; waits while
     all are taken.
 
     Args:
-        keys: a name for each GPU.
+        gpus: a name for each.
         each: slots of a GPU.
         folder: of the locks.
         first: the GPU to try first, where a model may lie already.
@@ -77,15 +79,16 @@ def slot(keys: Sequence[str], each: int, folder: Path, first: int = 0) -> Iterat
         The number of the GPU.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    order = [*range(first, len(keys)), *range(first)]
+    order = [*range(first, len(gpus)), *range(first)]
+    # share by share, not GPU by GPU: no GPU has a second job while another one has none
     slots = [
-        (gpu, FileLock(folder / f"{keys[gpu]}.{share}")) for share in range(each) for gpu in order
+        (gpu, FileLock(folder / f"{gpus[gpu]}.{share}")) for share in range(each) for gpu in order
     ]
-    said = False
-    while (held := _take(slots)) is None:
-        if not said:
-            print(_taken(len(keys), each), file=sys.stderr, flush=True)
-            said = True
+    is_told = False
+    while (held := _take_free_slot(slots)) is None:
+        if not is_told:
+            print(_describe_wait(len(gpus), each), file=sys.stderr, flush=True)
+            is_told = True
         time.sleep(POLL)
     gpu, lock = held
     try:
@@ -94,7 +97,7 @@ def slot(keys: Sequence[str], each: int, folder: Path, first: int = 0) -> Iterat
         lock.release()
 
 
-def _take(slots: Sequence[tuple[int, FileLock]]) -> tuple[int, FileLock] | None:
+def _take_free_slot(slots: Sequence[tuple[int, FileLock]]) -> tuple[int, FileLock] | None:
     for gpu, lock in slots:
         try:
             lock.acquire(timeout=0)
@@ -104,8 +107,6 @@ def _take(slots: Sequence[tuple[int, FileLock]]) -> tuple[int, FileLock] | None:
     return None
 
 
-def _taken(gpus: int, each: int) -> str:
-    which = "the GPU is" if gpus == 1 else f"all {gpus} GPUs are"
-    return (
-        f"{which} taken; waiting (jobs_per_gpu={each + 1} shares {'it' if gpus == 1 else 'them'})"
-    )
+def _describe_wait(gpus: int, each: int) -> str:
+    subject, them = ("the GPU is", "it") if gpus == 1 else (f"all {gpus} GPUs are", "them")
+    return f"{subject} taken; waiting (jobs_per_gpu={each + 1} shares {them})"

@@ -63,7 +63,7 @@ class Tail:
         return getattr(self.stream, name)
 
 
-class Progress:
+class Heartbeat:
     """The state of one part of a run, told at once when it changes and by a heartbeat in between.
 
     Where two processes are at the same part, the first tells of it, and the other one once that has
@@ -86,10 +86,10 @@ class Progress:
         self._alive = FileLock(alive_file(self.file), thread_local=False)
         self._stop = threading.Event()
         self._writing = threading.Lock()
-        self._beat = threading.Thread(target=self._keep_telling, daemon=True)
+        self._thread = threading.Thread(target=self._beat, daemon=True)
 
     @property
-    def owner(self) -> bool:
+    def is_owner(self) -> bool:
         """Whether this process is the one that tells of the part."""
         return self._alive.is_locked
 
@@ -107,7 +107,7 @@ class Progress:
         self.file.parent.mkdir(parents=True, exist_ok=True)
         self._take(0.5)
         self._write()
-        self._beat.start()
+        self._thread.start()
 
     def tell(self, **what: Any) -> None:
         """Where the work is: written at once where the phase changes, else by the next
@@ -123,7 +123,7 @@ class Progress:
     ) -> None:
         """Says how it ended; a disk that has no room even for that is not worth a second error."""
         self._stop.set()
-        self._beat.join(timeout=BEAT)
+        self._thread.join(timeout=BEAT)
         with self._writing:
             self.content |= {"state": state}
             if error is not None:
@@ -134,46 +134,46 @@ class Progress:
             self._write()
         self._alive.release()
 
-    def _keep_telling(self) -> None:
+    def _beat(self) -> None:
         while not self._stop.wait(BEAT):
             with suppress(OSError):
                 self._take(0)
                 self._write()
 
     def _take(self, timeout: float) -> None:
-        if not self.owner:
+        if not self.is_owner:
             with suppress(Timeout):
                 self._alive.acquire(timeout=timeout)
 
     def _write(self) -> None:
         with self._writing:
-            if self.owner:
+            if self.is_owner:
                 write_json(
                     self.file, self.content | {"seconds": self.seconds, "updated": time.time()}
                 )
 
 
 @contextmanager
-def stated(plan: Plan) -> Iterator[Progress]:
+def keep_heartbeat(plan: Plan) -> Iterator[Heartbeat]:
     """Says that the part is running, and in the end that it is done, or how it failed.
 
     Raises:
         OSError: the folder cannot be written to.
     """
-    progress, tail = Progress(plan), Tail(sys.stderr)
-    progress.begin()
+    heartbeat, tail = Heartbeat(plan), Tail(sys.stderr)
+    heartbeat.begin()
     try:
         with redirect_stderr(tail):
-            yield progress
+            yield heartbeat
     except BaseException as error:
-        progress.end(
+        heartbeat.end(
             "failed" if isinstance(error, Exception) else "interrupted", error, tuple(tail.lines)
         )
         raise
-    progress.end("done")
+    heartbeat.end("done")
 
 
-def say_pending(plan: Plan) -> None:
+def announce(plan: Plan) -> None:
     """Announces a part that a sweep will make, where nothing is told of it yet."""
     file = state_file(plan)
     if not file.exists():
@@ -188,7 +188,7 @@ def say_pending(plan: Plan) -> None:
         )
 
 
-def say_done(plan: Plan) -> None:
+def mark_done(plan: Plan) -> None:
     """Says of a run made in parts that all of it is done."""
     done = {"state": "done", "label": plan.label, "total": len(plan.items), "updated": time.time()}
     write_json(plan.folder / STATE_FILE, done)

@@ -17,8 +17,8 @@ from omegaconf import DictConfig
 
 from asyndm.command import as_typed
 from asyndm.errors import UserError
-from evaluation.messages import QUIET, did_you_mean, hushed_hub
-from experiments.engine.schema import CONF
+from evaluation.choices import CONF
+from evaluation.messages import QUIET, did_you_mean, hush_hub
 
 DRY_RUN = "hydra.callbacks.check.dry_run"
 NAME = "python -m experiments.run"
@@ -36,13 +36,13 @@ def start(task: Callable[[DictConfig], Any], arguments: Sequence[str]) -> None:
         SystemExit: all was said that was asked for, or Hydra's callbacks refuse the settings.
     """
     version.setbase("1.3")
-    parser = _parser()
+    parser = _make_parser()
     asked = _parse(parser, arguments)
     if asked.dry_run:
         asked.overrides.append(f"{DRY_RUN}=true")
     if asked.help:
         asked.overrides.append(f"hydra.help.app_name='{as_typed(NAME)}'")
-    with _loudness(asked.quiet, asked.verbose), nullcontext() if asked.verbose else hushed_hub():
+    with _set_loudness(asked.quiet, asked.verbose), nullcontext() if asked.verbose else hush_hub():
         _run_hydra(
             args=asked,
             args_parser=parser,
@@ -52,7 +52,7 @@ def start(task: Callable[[DictConfig], Any], arguments: Sequence[str]) -> None:
         )
 
 
-def _parser() -> ArgumentParser:
+def _make_parser() -> ArgumentParser:
     parser = get_args_parser()
     parser.prog = as_typed(NAME)
     parser.exit_on_error = False
@@ -86,7 +86,7 @@ def _parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
 
 
 @contextmanager
-def _loudness(quiet: bool, verbose: bool) -> Iterator[None]:
+def _set_loudness(quiet: bool, verbose: bool) -> Iterator[None]:
     """How much is said meanwhile, here and by processes started here."""
     if quiet and verbose:
         raise UserError("--quiet and --verbose: choose one")

@@ -16,26 +16,26 @@ from omegaconf import DictConfig
 from asyndm.errors import UserError
 from evaluation.runs.files import read_json, write_json
 from evaluation.runs.folder import SHARDS, STATE_FILE
-from experiments.engine.plan import Plan, folders, make_plan
+from experiments.engine.plan import Plan, find_folders, make_plan
 
-PLANNED_VARIABLE = "ASYNDM_PLANNED"
+MANIFEST_VARIABLE = "ASYNDM_MANIFEST"
 """Environment variable in which a sweep leaves the path of its list of runs for its jobs."""
 
 
-def reserve_planned(output_dir: Path) -> None:
+def reserve_manifest(output_dir: Path) -> None:
     """Tells the workers of a sweep, before they are started, where its list of runs will lie."""
-    file = output_dir / ".hydra" / f"planned-{socket.gethostname()}-{os.getpid()}.json"
-    os.environ[PLANNED_VARIABLE] = str(file)
+    file = output_dir / ".hydra" / f"manifest-{socket.gethostname()}-{os.getpid()}.json"
+    os.environ[MANIFEST_VARIABLE] = str(file)
 
 
-def write_planned(run_ids: Sequence[str]) -> None:
+def write_manifest(run_ids: Sequence[str]) -> None:
     """Leaves the runs of a sweep, in the order of its jobs, in a file that all of them can read."""
-    write_json(Path(os.environ[PLANNED_VARIABLE]), list(run_ids))
+    write_json(Path(os.environ[MANIFEST_VARIABLE]), list(run_ids))
 
 
-def forget_planned() -> None:
+def remove_manifest() -> None:
     """Removes that file, where this process left one."""
-    if file := os.environ.pop(PLANNED_VARIABLE, None):
+    if file := os.environ.pop(MANIFEST_VARIABLE, None):
         with suppress(OSError):
             Path(file).unlink()
 
@@ -47,7 +47,7 @@ def plan_job(config: DictConfig) -> Plan:
     Raises:
         UserError: as `make_plan`; or a file the run is made of changed meanwhile.
     """
-    wanted = _planned()
+    wanted = _find_planned_run()
     try:
         plan = make_plan(config)
     except Exception:
@@ -65,9 +65,9 @@ def plan_job(config: DictConfig) -> Plan:
     )
 
 
-def _planned() -> str | None:
+def _find_planned_run() -> str | None:
     """The run that this job was planned as, where a sweep left that."""
-    file = os.environ.get(PLANNED_VARIABLE)
+    file = os.environ.get(MANIFEST_VARIABLE)
     if file is None or HydraConfig.get().mode != RunMode.MULTIRUN:
         return None
     try:
@@ -85,7 +85,7 @@ def _withdraw(config: DictConfig, run_id: str) -> None:
         part = (
             f"{SHARDS}/{'-of-'.join(str(int(number)) for number in config.shard.split('/'))}.json"
         )
-    for folder in folders(Path(config.output_dir).expanduser().resolve(), run_id):
+    for folder in find_folders(Path(config.output_dir).expanduser().resolve(), run_id):
         state = folder / part
         with suppress(OSError, ValueError, AttributeError):
             if read_json(state).get("state") == "pending":

@@ -10,29 +10,22 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from functools import cache, lru_cache, partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-import yaml
 from tqdm import tqdm
 
 from asyndm.errors import UserError, first_line, one_line
-from evaluation.choices import CONF, settings
+from asyndm.protocols import Pipeline
+from evaluation.choices import find_object, settings
 from evaluation.messages import is_quiet
 from evaluation.runs.row_files import warn_once
-from evaluation.runs.text_files import shown
-from experiments.engine.guidance import sampler_arguments
-from experiments.engine.manifest import PLANNED_VARIABLE
-from experiments.engine.plan import (
-    ADVICE,
-    READING,
-    Plan,
-    build_choice,
-    build_mask,
-    local_folder,
-    metrics,
-)
+from evaluation.runs.text_files import shorten
+from experiments.engine.guidance import read_sampler_arguments
+from experiments.engine.identity import ADVICE, READING, build_choice, find_local_model
+from experiments.engine.manifest import MANIFEST_VARIABLE
+from experiments.engine.plan import Plan, build_mask, make_metrics
 from experiments.engine.trackers import Tracker
 
 logger = logging.getLogger(__name__)
@@ -69,24 +62,20 @@ class Checks:
         self._once("model", model, lambda: check_model(model))
         parts = read_parts(model["name"], model["path"], model.get("revision"), model.get("config"))
         height, width = picture_size(parts, plan.config["height"], plan.config["width"])
-        given = {**sampler_arguments(identity["guidance"]), **identity["pipeline_arguments"]}
+        given = {**read_sampler_arguments(identity["guidance"]), **identity["pipeline_arguments"]}
         check_call(parts, identity["num_inference_steps"], "pil", given)
         check_negative_prompts(plan, parts, given)
-        tell_without_effect(plan)
+        warn_without_effect(plan)
         check_writable(plan.output_dir, plan.image_count * height * width)
-        for group in ("curve", "mask"):
-            build_choice(group, plan.config[group], _kind(group))
         build_choice("tracker", plan.config["tracker"], Tracker).check()
-        if "sha256" in identity["mask"]:
-            check_mask_image(plan.config["mask"]["image"])
         if build_mask(plan).needs_subjects:
             read = [identity[name] for name in ("prompts", "pipeline_arguments", *READING)]
             self._once("subjects", (model, read), lambda: check_subjects(plan, parts))
-        for name, metric in metrics(plan).items():
+        for name, metric in make_metrics(plan).items():
             seen = (plan.config["metric"], identity["prompts"], height, width)
             self._once(f"metric {name}", seen, partial(metric.check, plan.prompts, (height, width)))
 
-    def _once(self, what: str, of: Any, check: Callable[[], None]) -> None:
+    def _once(self, what: str, of: object, check: Callable[[], None]) -> None:
         key = f"{what} {json.dumps(of, sort_keys=True)}"
         if key not in self._passed:
             logger.info("checking %s", what)
@@ -104,41 +93,17 @@ def check(plan: Plan) -> None:
 
 
 def check_choices(plan: Plan) -> None:
-    """Builds the choices that a run's identity may lack, so that one that is none is refused where
-    the run is found, too.
-
-    Curves and masks that ``conf`` offers, with its settings, are known to be whole and are not
-    imported, with torch.
+    """Builds the choice that a run is not known by, so that one that is none is refused where the
+    run is found, too.
 
     Raises:
-        UserError: there is no such class, it cannot be built with these settings, or it is of
-            another kind.
+        UserError: there is no such class, it cannot be built with these settings, or it is no
+            tracker.
     """
     build_choice("tracker", plan.config["tracker"], Tracker)
-    for group in ("curve", "mask"):
-        choice = plan.config[group]
-        if (choice["_target_"], frozenset(choice)) not in _offered(group):
-            build_choice(group, choice, _kind(group))
 
 
-@cache
-def _offered(group: str) -> frozenset[tuple[str, frozenset[str]]]:
-    """The classes that a group of ``conf`` offers, each with its settings."""
-    files = (CONF / group).glob("*.yaml")
-    choices: list[dict[str, Any]] = [
-        yaml.safe_load(file.read_text(encoding="utf-8")) for file in files
-    ]
-    return frozenset((choice["_target_"], frozenset(choice) - {"defaults"}) for choice in choices)
-
-
-def _kind(group: str) -> type[Any]:
-    from asyndm.curves import Curve
-    from asyndm.masks import Mask
-
-    return {"curve": Curve, "mask": Mask}[group]
-
-
-def check_negative_prompts(plan: Plan, parts: Any, arguments: Mapping[str, Any]) -> None:
+def check_negative_prompts(plan: Plan, parts: Pipeline, arguments: Mapping[str, Any]) -> None:
     """Refuses those that the pipeline would not read: it takes none, or only with a guidance that
     is off."""
     from asyndm.networks.base import call_parameters
@@ -146,7 +111,7 @@ def check_negative_prompts(plan: Plan, parts: Any, arguments: Mapping[str, Any])
     own = next((prompt for prompt in plan.prompts if prompt.negative_prompt), None)
     if own is None and not arguments.get("negative_prompt"):
         return
-    file = _file_of(plan.config["prompt_set"])
+    file = _name_file(plan.config["prompt_set"])
     where = (
         "guidance.negative_prompt"
         if own is None
@@ -164,13 +129,13 @@ def check_negative_prompts(plan: Plan, parts: Any, arguments: Mapping[str, Any])
         )
 
 
-def tell_without_effect(plan: Plan) -> None:
+def warn_without_effect(plan: Plan) -> None:
     """Warns of negative prompts that no guidance leads away from: of a sweep where it is planned,
     not in its jobs."""
-    planned = os.environ.get(PLANNED_VARIABLE)
+    planned = os.environ.get(MANIFEST_VARIABLE)
     if plan.without_effect and not (planned and Path(planned).exists()):
         scale = plan.config["guidance"]["guidance_scale"]
-        file = _file_of(plan.config["prompt_set"]) if "prompt_set" in plan.without_effect else ""
+        file = _name_file(plan.config["prompt_set"]) if "prompt_set" in plan.without_effect else ""
         warn_once(
             f"{file}{plan.without_effect}: without effect where guidance is off "
             f"(guidance_scale={scale:g}); "
@@ -192,7 +157,7 @@ def _check_objective(plan: Plan) -> None:
 
 
 @lru_cache(maxsize=8)
-def read_parts(name: str, path: str, revision: str | None, config: str | None) -> Any:
+def read_parts(name: str, path: str, revision: str | None, config: str | None) -> Pipeline:
     """What of a model on this disk or the hub is known without its weights, read once; see
     `asyndm.models.read_parts`.
 
@@ -205,16 +170,10 @@ def read_parts(name: str, path: str, revision: str | None, config: str | None) -
 
     logging.disable_progress_bar()
     try:
-        return models.read_parts(path, revision, config)
+        parts: Pipeline = models.read_parts(path, revision, config)
     except UserError as error:
         raise UserError(f"model={name}: {error}") from error
-
-
-def check_mask_image(path: str) -> None:
-    """Refuses a mask that cannot be read as a picture."""
-    from asyndm.masks import read_grey
-
-    read_grey(path)
+    return parts
 
 
 def check_writable(output_dir: Path, expected_bytes: int) -> None:
@@ -256,14 +215,12 @@ def check_device(device: str, dtype: str, offload: str = "none") -> None:
 def check_model(model: Mapping[str, Any]) -> None:
     """Refuses a model that is neither on this disk nor to be had from the hub, or that nothing
     loads."""
-    from hydra.utils import get_object
-
     target = model["_target_"]
     given = {
         key: value for key, value in settings(model).items() if key not in ("threads", *ADVICE)
     }
     try:
-        inspect.signature(get_object(target)).bind(**given)
+        inspect.signature(find_object(target)).bind(**given)
     except (ImportError, TypeError, ValueError) as error:
         raise UserError(f"model._target_={target}: {one_line(error)}") from error
     if (lora := model.get("lora")) is not None:
@@ -273,7 +230,7 @@ def check_model(model: Mapping[str, Any]) -> None:
             find_lora(lora)
         except UserError as error:
             raise UserError(f"model.{error}") from error
-    if local_folder(model) is not None:
+    if find_local_model(model) is not None:
         return
     from huggingface_hub import hf_hub_download
     from huggingface_hub.utils.tqdm import disable_progress_bars
@@ -290,7 +247,7 @@ def check_model(model: Mapping[str, Any]) -> None:
         ) from error
 
 
-def check_subjects(plan: Plan, parts: Any) -> None:
+def check_subjects(plan: Plan, parts: Pipeline) -> None:
     """Refuses prompts without subjects, a subject that the model's tokenizer loses or cuts off, and
     layers it does not have."""
     from asyndm.attention import Reading
@@ -300,7 +257,7 @@ def check_subjects(plan: Plan, parts: Any) -> None:
     reading = Reading(factor, layers, keys, text)
     family = find_family(parts)
     family.attention(denoiser(parts), [[[]]], reading)
-    file = _file_of(plan.config["prompt_set"])
+    file = _name_file(plan.config["prompt_set"])
     for prompt in tqdm(
         plan.prompts,
         desc="checking subjects",
@@ -311,7 +268,7 @@ def check_subjects(plan: Plan, parts: Any) -> None:
     ):
         if not prompt.subjects:
             raise UserError(
-                f"{file}prompt {shown(prompt.text)} has no subjects, which "
+                f"{file}prompt {shorten(prompt.text)} has no subjects, which "
                 f"mask={plan.config['mask']['name']} needs; "
                 "or choose mask=none"
             )
@@ -323,7 +280,7 @@ def check_subjects(plan: Plan, parts: Any) -> None:
             raise UserError(f"{file}prompt {prompt.prompt_id}: {error}") from error
 
 
-def _file_of(prompt_set: Mapping[str, Any]) -> str:
+def _name_file(prompt_set: Mapping[str, Any]) -> str:
     """The file that its prompts are from, to begin a message with; nothing where there is none."""
     found = [
         prompt_set[name] for name in ("path", "prompts_path", "metadata") if name in prompt_set

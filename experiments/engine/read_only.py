@@ -11,17 +11,16 @@ from pathlib import Path
 from omegaconf import DictConfig, open_dict, read_write
 
 
-def keep_aside(config: DictConfig) -> bool:
+def redirect_hydra_files(config: DictConfig) -> bool:
     """Where the folder of the runs is there but cannot be written to, gives Hydra another one for
     its own files, which goes with this process: else it fails before the runs are looked for.
 
     Returns:
-        whether it was so.
+        Whether it was so.
     """
     folder = Path(config.output_dir).expanduser()
-    if not folder.is_dir() or os.access(
-        folder, os.W_OK, effective_ids=os.access in os.supports_effective_ids
-    ):
+    effective = os.access in os.supports_effective_ids  # set-user-ID: what the process may, not who
+    if not folder.is_dir() or os.access(folder, os.W_OK, effective_ids=effective):
         return False
     aside = tempfile.mkdtemp(prefix="asyndm-")
     atexit.register(shutil.rmtree, aside, ignore_errors=True)

@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
@@ -16,35 +16,36 @@ from typing import Any
 
 from asyndm.errors import UserError
 from asyndm.terminal import printable
-from evaluation.networks.weights import model_files
-from evaluation.runs.files import ForeignFile, keep_beside, sha256, write_json
-from evaluation.runs.folder import RUN_FILE, SCHEMA_VERSION, read_record
-from evaluation.runs.locks import is_held, locked
-from experiments.engine.folder import missing_items
+from evaluation.networks.weights import list_model_files
+from evaluation.runs.files import ForeignFile, keep_beside, sha256
+from evaluation.runs.locks import hold_tables, is_held
+from evaluation.runs.records import RUN_FILE, SCHEMA_VERSION
+from experiments.engine.folder import PlannedFolder
 from experiments.engine.heartbeat import others_alive
-from experiments.engine.plan import Plan, local_folder
+from experiments.engine.identity import find_local_model
+from experiments.engine.plan import Plan
 
 PACKAGES = ("asyndm", "torch", "diffusers", "transformers", "numpy", "pillow")
 
 
-def begin_record(plan: Plan, pipe: Any, samples: bool) -> dict[str, Any]:
-    """The run's record: the one its images were begun with, else a new one, written.
+def begin_record(folder: PlannedFolder, pipe: Any, samples: bool) -> None:
+    """Writes the run's record: the one its images were begun with, else a new one.
 
     Args:
-        plan: of the run.
+        folder: of the run.
         pipe: its pipeline.
         samples: whether images will be made, which is said where earlier ones were made with
             something else.
     """
-    with locked(plan.folder):
-        record = _begun(plan)
-        if record is None:
-            record = _new_record(plan, pipe)
-        said = _begin_making(record, _maker(pipe)) if samples else ""
-        write_json(plan.folder / RUN_FILE, record)
-    if said:
+    plan = folder.plan
+    with hold_tables(folder.path):
+        record = _take_up(folder) or _new_record(folder, pipe)
+        difference = _begin_making(record, _maker(pipe)) if samples else ""
+        folder.write_record(record)
+    if difference:
         print(
-            f"warning: {plan.label}: goes on with {said}: its images can differ in the last bits",
+            f"warning: {plan.label}: goes on with {difference}: its images can differ in the last "
+            "bits",
             file=sys.stderr,
         )
     if record["batch_size"] != plan.config["batch_size"]:
@@ -53,38 +54,28 @@ def begin_record(plan: Plan, pipe: Any, samples: bool) -> dict[str, Any]:
             "images come back byte for byte",
             file=sys.stderr,
         )
-    return record
 
 
-def has_record(plan: Plan) -> bool:
-    """Whether it is known with what the run was begun."""
-    try:
-        read_record(plan.folder)
-    except UserError:
-        return False
-    return True
-
-
-def _begun(plan: Plan) -> dict[str, Any] | None:
+def _take_up(folder: PlannedFolder) -> dict[str, Any] | None:
     """The record of a run that has images or is being made; None for one to begin anew, or whose
     record is damaged, which is kept beside."""
-    if not (plan.folder / RUN_FILE).exists():
+    if not (folder.path / RUN_FILE).exists():
         return None
     try:
-        record = read_record(plan.folder)
+        record = folder.record
     except ForeignFile:
         raise
     except UserError as error:
-        copy = keep_beside(plan.folder / RUN_FILE)
+        copy = keep_beside(folder.path / RUN_FILE)
         print(
             printable(f"warning: {error}; written anew, and kept as {copy.name}"), file=sys.stderr
         )
         return None
-    alone, there = not any(is_held(file) for file in others_alive(plan)), _count(plan)
+    alone, there = not any(is_held(file) for file in others_alive(folder.plan)), _count(folder)
     if alone and not there:
         return None
-    record.setdefault("batch_size", plan.config["batch_size"])
-    makers = record.setdefault("made_with", [_begun_by(record) | {"images": there}])
+    record.setdefault("batch_size", folder.plan.config["batch_size"])
+    makers = record.setdefault("made_with", [_first_maker(record) | {"images": there}])
     if alone:
         _count_standing(makers, there)
     return record
@@ -103,7 +94,7 @@ def _count_standing(makers: list[dict[str, Any]], there: int) -> None:
         gone -= taken
 
 
-def _begun_by(record: dict[str, Any]) -> dict[str, Any]:
+def _first_maker(record: dict[str, Any]) -> dict[str, Any]:
     """The program, the packages and the device that a run was begun with."""
     device = record.get("device", {}).get("type")
     return {
@@ -113,9 +104,9 @@ def _begun_by(record: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _count(plan: Plan) -> int:
+def _count(folder: PlannedFolder) -> int:
     """Of the run's images, those that are there."""
-    return len(plan.items) - len(missing_items(plan, plan.items))
+    return len(folder.plan.items) - len(folder.missing(folder.plan.items))
 
 
 def _maker(pipe: Any) -> dict[str, Any]:
@@ -140,7 +131,7 @@ def _begin_making(record: dict[str, Any], now: dict[str, Any]) -> str:
     own = next((maker for maker in makers if _is(maker, now)), {**now, "images": 0})
     others = [maker for maker in makers if maker is not own and maker["versions"]]
     record["made_with"] = [*(maker for maker in makers if maker is not own), own]
-    begun = _begun_by(record)
+    begun = _first_maker(record)
     if any(_is(maker, begun) for maker in others):
         return _differences(now, begun, "begun with")
     return _differences(now, others[-1], "partly made with") if others else ""
@@ -166,10 +157,11 @@ def _short(commit: str | None) -> str:
     return "unknown" if commit is None else commit[:7] + "+" * commit.endswith("+")
 
 
-def _new_record(plan: Plan, pipe: Any) -> dict[str, Any]:
+def _new_record(folder: PlannedFolder, pipe: Any) -> dict[str, Any]:
     """One that says of images which are there already, whose record was lost, that nothing is known
     of their making."""
-    unknown, there = {"git_commit": None, "versions": {}}, _count(plan)
+    plan, there = folder.plan, _count(folder)
+    unknown: dict[str, Any] = {"git_commit": None, "versions": {}}
     return {
         "schema_version": SCHEMA_VERSION,
         "run_id": plan.run_id,
@@ -177,6 +169,7 @@ def _new_record(plan: Plan, pipe: Any) -> dict[str, Any]:
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "config": {**plan.config, "shard": None},
         "identity": plan.identity,
+        "choices": plan.choices,
         "prompts": len(plan.prompts),
         "images": len(plan.items),
         "batch_size": plan.config["batch_size"],
@@ -186,34 +179,47 @@ def _new_record(plan: Plan, pipe: Any) -> dict[str, Any]:
         "device": _device(plan, pipe),
         "command": sys.argv,
         "metrics": {},
+        "evaluations": {"rows": 0, "images": 0},
         "timings": {"sampling_seconds": 0.0, "images_sampled": 0, "scoring_seconds": 0.0},
     }
 
 
-def add_timings(plan: Plan, pipe: Any = None, **seconds: float) -> None:
-    """Adds to the run's timings, which are the sum over its processes and beginnings (but for what
-    was killed), and its images, made by a pipeline, to those that this program, these packages and
-    such a device made."""
-    with locked(plan.folder):
-        record = read_record(plan.folder)
+def add_to_record(
+    folder: PlannedFolder,
+    pipe: Any = None,
+    evaluations: Mapping[str, int] | None = None,
+    **seconds: float,
+) -> None:
+    """Adds to what the run's record counts, over all of its processes and beginnings (but for what
+    was killed).
+
+    Args:
+        folder: of the run.
+        pipe: what made ``images_sampled``, which are then counted as of this program, these
+            packages and such a device.
+        evaluations: rows of the batch that the network was called with, and images these were for.
+        seconds: of its timings.
+    """
+    with folder.edit_record() as record:
         for key, value in seconds.items():
             record["timings"][key] = round(record["timings"].get(key, 0) + value, 3)
+        if evaluations is not None and evaluations["rows"]:
+            before = record.get("evaluations", {})
+            record["evaluations"] = {k: before.get(k, 0) + n for k, n in evaluations.items()}
         now = None if pipe is None else _maker(pipe)
-        own = next(
-            (maker for maker in record.get("made_with", ()) if now and _is(maker, now)), None
-        )
+        makers = record.get("made_with", ())
+        own = next((maker for maker in makers if now and _is(maker, now)), None)
         if own is not None:
             own["images"] += seconds.get("images_sampled", 0)
-        write_json(plan.folder / RUN_FILE, record)
 
 
 @contextmanager
-def threads_as_begun(plan: Plan) -> Iterator[None]:
+def use_threads_as_begun(folder: PlannedFolder) -> Iterator[None]:
     """As many threads as the run was begun with: on a CPU they decide the order of sums, and so the
     last bits."""
     import torch
 
-    device, own = read_record(plan.folder).get("device", {}), torch.get_num_threads()
+    device, own = folder.record.get("device", {}), torch.get_num_threads()
     wanted = int(device.get("threads", own)) if device.get("type") == "cpu" else own
     torch.set_num_threads(wanted)
     try:
@@ -251,10 +257,10 @@ def _version(package: str) -> str | None:
 
 def _model(plan: Plan) -> dict[str, Any]:
     model = plan.config["model"]
-    folder = local_folder(model)
+    folder = find_local_model(model)
     facts: dict[str, Any] = {"path": model["path"], "revision": model["revision"]}
     if folder is not None:
-        weights = [path for path in model_files(folder) if path.suffix != ".json"]
+        weights = [path for path in list_model_files(folder) if path.suffix != ".json"]
         facts["sha256"] = {path.relative_to(folder).as_posix(): sha256(path) for path in weights}
     else:
         facts["commit"] = _cached_commit(model)

@@ -24,32 +24,26 @@ from tqdm import tqdm
 
 from asyndm.errors import UserError
 from evaluation.choices import build
-from evaluation.memory import Room, in_parts
-from evaluation.messages import counted, is_quiet
-from evaluation.runs import sheets as pictures
+from evaluation.memory import Room, process_in_parts
+from evaluation.messages import count_things, is_quiet
+from evaluation.runs import sheets
 from evaluation.runs.files import write_bytes
+from evaluation.runs.folder import STRIP_FILE
 from evaluation.runs.locks import share_out
 from evaluation.runs.traces import (
     PREVIEWS,
     TRACES,
     Trace,
+    choose_steps,
     encode,
     encode_previews,
-    shown_steps,
     trace,
 )
-from experiments.engine.folder import STRIP_FILE, missing_items, wants_strip
-from experiments.engine.gpu_lease import leased_device
-from experiments.engine.guidance import sampler_arguments
-from experiments.engine.plan import (
-    ADVICE,
-    CHANGED_MEANWHILE,
-    READING,
-    Item,
-    Plan,
-    build_mask,
-    model_content,
-)
+from experiments.engine.folder import PlannedFolder
+from experiments.engine.gpu_lease import name_leased_device
+from experiments.engine.guidance import read_sampler_arguments
+from experiments.engine.identity import ADVICE, READING, identify_model
+from experiments.engine.plan import CHANGED_MEANWHILE, Item, Plan, build_mask
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,14 +63,21 @@ class Tracer:
     device until the end."""
 
     def __init__(self, num_inference_steps: int, previews: int) -> None:
-        self.steps = shown_steps(num_inference_steps)
+        self.steps = choose_steps(num_inference_steps)
         self.previews = previews
         self.flow = False
         self.timesteps: dict[int, list[Tensor]] = {}
         self.weights: dict[int, list[Tensor]] = {}
         self.samples: dict[int, list[Tensor]] = {}
+        self._evaluations = dict[tuple[int, ...], int]()
+
+    @property
+    def evaluations(self) -> int:
+        """Rows of the batch that the network was called with."""
+        return sum(self._evaluations.values())
 
     def __call__(self, record: StepRecord) -> None:
+        self._evaluations[tuple(record.images)] = record.evaluations
         if record.step not in self.steps:
             return
         self.flow = record.flow
@@ -99,69 +100,78 @@ class Tracer:
             for i in sorted(self.timesteps)
         ]
 
-    def decoded(self, pipe: Any) -> list[list[Image.Image]]:
+    def decode(self, pipe: Any) -> list[list[Image.Image]]:
         """The predicted clean pictures of the first images, one at each step kept."""
         import torch
 
-        from asyndm.previews import decode
+        from asyndm.previews import decode as decode_latents
 
-        return [
-            decode(pipe, torch.stack(samples), tuple(self.timesteps[i][0].shape))
-            for i, samples in sorted(self.samples.items())
-        ]
+        frames = []
+        for i, samples in sorted(self.samples.items()):
+            height, width = self.timesteps[i][0].shape
+            frames.append(decode_latents(pipe, torch.stack(samples), (height, width)))
+        return frames
 
 
 def _array(steps: Sequence[Tensor]) -> Any:
     return np.stack([step.cpu().double().numpy() for step in steps])
 
 
-def is_wanted(plan: Plan, number: int, batch: Sequence[Item]) -> bool:
-    """Whether something of a batch has to be made."""
-    return bool(missing_items(plan, batch)) or (number == 0 and wants_strip(plan))
+def sample_missing(
+    folder: PlannedFolder,
+    pipe: Any,
+    keep: Callable[[Item], None],
+    count: Callable[[int, int], None],
+) -> None:
+    """Makes and writes the missing images of this part of the run; other processes may make some of
+    them meanwhile.
 
-
-def sample_missing(plan: Plan, batch_size: int, pipe: Any, saved: Callable[[Item], None]) -> None:
-    """Makes and writes the missing images of this part of the run, telling of each by `saved`;
-    other processes may make some of them meanwhile.
+    Args:
+        folder: of the run.
+        pipe: its pipeline.
+        keep: called with each image that was written.
+        count: called with the network's evaluations for a batch, and its number of images.
 
     Raises:
         UserError: what the sampler refuses; or images came out as no numbers, after all others are
             made.
     """
-    batches = plan.batches(batch_size)
+    plan, batches = folder.plan, folder.plan.batches(folder.batch_size)
     items = [item for _, batch in batches for item in batch]
-    mask, room, broken = build_mask(plan), Room(batch_size), list[Item]()
+    mask, room, broken = build_mask(plan), Room(folder.batch_size), list[Item]()
     names = [f"images-{i:05d}" for i, _ in batches]
 
-    def wanted(place: int) -> bool:
-        return is_wanted(plan, *batches[place])
+    def is_wanted(place: int) -> bool:
+        number, batch = batches[place]
+        return bool(folder.missing(batch)) or (number == 0 and folder.wants_strip)
 
     with (
         tqdm(
             total=len(items), unit="img", desc=plan.label, mininterval=0.5, disable=is_quiet()
         ) as bar,
-        closing(share_out(plan.folder, names, wanted)) as claimed,
+        closing(share_out(folder.path, names, is_wanted)) as claims,
     ):
-        bar.update(len(items) - len(missing_items(plan, items)))
-        for number, batch in (batches[place] for place in claimed):
-            missing, made = missing_items(plan, batch), Made()
+        bar.update(len(items) - len(folder.missing(items)))
+        for number, batch in (batches[place] for place in claims):
+            missing, made = folder.missing(batch), Made()
             previews = plan.config["pictures"] if number == 0 else 0
             make = partial(_sample, plan, pipe, mask, previews)
-            for part in in_parts(batch, make, room, TOO_SMALL):
+            for part in process_in_parts(batch, make, room, TOO_SMALL):
+                count(part.evaluations, len(part.items))
                 for item, image, way in zip(part.items, part.images, part.traces, strict=True):
                     if item in missing and image is not None:
-                        write_bytes(plan.folder / TRACES / item.name, encode(way), durable=False)
-                        write_bytes(plan.folder / item.file, png(image), durable=False)
-                        saved(item)
+                        folder.write_picture(f"{TRACES}/{item.name}", encode(way))
+                        folder.write_picture(item.file, png(image))
+                        keep(item)
                         bar.update()
                 made.add(part)
             broken += made.broken
             if previews and not made.broken:
-                draw_strip(plan, made, previews)
+                draw_strip(folder, made, previews)
     if broken:
         raise UserError(
-            f"no numbers in {counted(len(broken), 'image')}, the first {broken[0].name} of prompt "
-            f"{broken[0].prompt.text!r}; all others are kept: {REMEDY}"
+            f"no numbers in {count_things(len(broken), 'image')}, the first {broken[0].name} of "
+            f"prompt {broken[0].prompt.text!r}; all others are kept: {REMEDY}"
         )
 
 
@@ -174,6 +184,7 @@ class Made:
     images: list[Image.Image | None] = field(default_factory=list)
     traces: list[Trace] = field(default_factory=list)
     previews: list[list[Image.Image]] = field(default_factory=list)
+    evaluations: int = 0
 
     @property
     def broken(self) -> list[Item]:
@@ -184,16 +195,17 @@ class Made:
         self.images += part.images
         self.traces += part.traces
         self.previews += part.previews
+        self.evaluations += part.evaluations
 
 
-def draw_strip(plan: Plan, made: Made, count: int) -> None:
+def draw_strip(folder: PlannedFolder, made: Made, count: int) -> None:
     """Writes the predicted pictures of the first images, and then the strip of them."""
     images = [image for image in made.images[:count] if image is not None]
     for item, frames in zip(made.items, made.previews[:count], strict=False):
-        write_bytes(plan.folder / PREVIEWS / item.name, encode_previews(frames), durable=False)
+        folder.write_picture(f"{PREVIEWS}/{item.name}", encode_previews(frames))
     captions = [item.prompt.text for item in made.items[:count]]
-    strip = pictures.strip(images, captions, made.traces[:count], made.previews[:count])
-    write_bytes(plan.folder / STRIP_FILE, png(strip))
+    strip = sheets.strip(images, captions, made.traces[:count], made.previews[:count])
+    write_bytes(folder.path / STRIP_FILE, png(strip))
 
 
 def _sample(plan: Plan, pipe: Any, mask: Mask, previews: int, batch: Sequence[Item]) -> Made:
@@ -233,7 +245,8 @@ def _sample_alike(
     except BrokenImages as error:
         images = error.images
     whole = all(image is not None for image in images)
-    return Made(list(batch), images, tracer.traces(), tracer.decoded(pipe) if whole else [])
+    previewed = tracer.decode(pipe) if whole else []
+    return Made(list(batch), images, tracer.traces(), previewed, tracer.evaluations)
 
 
 def sample_arguments(plan: Plan) -> dict[str, Any]:
@@ -243,7 +256,7 @@ def sample_arguments(plan: Plan) -> dict[str, Any]:
         "curve": build(identity["curve"], "curve"),
         **{name: identity[name] for name in ("num_inference_steps", "eta", *READING)},
         **{name: identity[name] for name in ("height", "width") if identity[name] is not None},
-        **sampler_arguments(identity["guidance"]),
+        **read_sampler_arguments(identity["guidance"]),
         **identity["pipeline_arguments"],
     }
 
@@ -258,7 +271,7 @@ def load_model(plan: Plan) -> Any:
     model = {
         **plan.config["model"],
         "dtype": content["dtype"],
-        "device": leased_device(plan.device),
+        "device": name_leased_device(plan.device),
     }
     for name in ("threads", *ADVICE):
         model.pop(name, None)
@@ -274,7 +287,7 @@ def _load(model: str, content: str) -> Any:
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
     pipe: Any = build(choice := json.loads(model), "model")
-    if model_content(choice) != json.loads(content):
+    if identify_model(choice) != json.loads(content):
         raise UserError(f"model.path={choice['path']}: {CHANGED_MEANWHILE}")
     pipe.set_progress_bar_config(disable=True)
     return pipe

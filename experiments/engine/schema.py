@@ -8,16 +8,17 @@ typed. No heavy import.
 
 from __future__ import annotations
 
+import logging
 import sys
 from dataclasses import dataclass, field
 from enum import Enum
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING
+from omegaconf import MISSING, OmegaConf
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
 PLUGINS = Path(__file__).resolve().parents[1] / "plugins"
 """Where Hydra finds our launcher, in our part of its package ``hydra_plugins``."""
 
@@ -75,6 +76,7 @@ class Model(Choice):
     null is the pipeline's own, and arguments of its pipeline's call. `guided`: whether guidance
     evaluates the network twice; a distilled network is told the number instead."""
 
+    _target_: str = "asyndm.models.load"
     path: str = MISSING
     dtype: str = "auto"
     device: str = "auto"
@@ -166,6 +168,7 @@ class WordList(Choice):
 
 @dataclass
 class Guidance(Choice):
+    _target_: str = "asyndm.guidance.ClassifierFree"
     guidance_scale: float | None = None
     negative_prompt: str | None = None
 
@@ -267,10 +270,22 @@ SCHEMAS: dict[str, dict[str, type]] = {
 }
 
 
+def find_embedded(name: str) -> str:
+    """``${embedded:shapes}``, the folder of a model that comes with the library."""
+    package = find_spec("asyndm")
+    assert package is not None and package.origin is not None
+    return str(Path(package.origin).parent / "shapes" / "weights" / name)
+
+
 def register() -> None:
-    """Makes the schema and the launcher known to Hydra."""
+    """Makes the schema, the launcher and ``${embedded:}`` known to Hydra, in every process that
+    composes or resolves a config. Hydra's log is read by nobody: what is wrong is raised as well.
+    """
+    if not (logger := logging.getLogger("hydra")).handlers:
+        logger.addHandler(logging.NullHandler())
     if str(PLUGINS) not in sys.path:
         sys.path.append(str(PLUGINS))
+    OmegaConf.register_new_resolver("embedded", find_embedded, replace=True)
     store = ConfigStore.instance()
     store.store(name="config_schema", node=Config)
     store.store(group="hydra/launcher", name="processes", node=Processes)

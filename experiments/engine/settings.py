@@ -57,13 +57,13 @@ def check_settings(config: Mapping[str, Any]) -> None:
     _check_ranges(config)
 
 
-def chosen_device(config: Mapping[str, Any]) -> str:
+def find_device(config: Mapping[str, Any]) -> str:
     """The device asked for, else the model's own."""
     device: str = config["model"]["device"] if config["device"] is None else config["device"]
     return device
 
 
-def pipeline_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
+def read_pipeline_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of the pipeline's call that are asked for, of a config or of what a model
     recommends.
 
@@ -108,7 +108,7 @@ def _check_ranges(config: Mapping[str, Any]) -> None:
         raise UserError("output_dir is empty: give a folder, or leave it out")
     if config["model"]["dtype"] not in DTYPES:
         raise UserError(f"model.dtype={config['model']['dtype']}: choose from {', '.join(DTYPES)}")
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device := chosen_device(config)):
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device := find_device(config)):
         setting = "model.device" if config["device"] is None else "device"
         raise UserError(f"{setting}={device}: choose from auto, cpu, cuda, cuda:N")
 

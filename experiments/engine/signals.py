@@ -18,13 +18,17 @@ class Terminated(BaseException):
 
 
 class JobFailed(Exception):
-    """A job failed and has said so: to the user, or only to the log of a job that runs
-    elsewhere."""
+    """A job failed.
 
-    told = True
+    Attributes:
+        is_reported: whether the user has read why, and not only the log of a job that runs
+            elsewhere.
+    """
+
+    is_reported = True
 
 
-class FailedJob(JobReturn):
+class FailedReturn(JobReturn):
     """What came of a job that failed; to ask for it raises its failure, without the line that Hydra
     prints before."""
 
@@ -37,31 +41,32 @@ class FailedJob(JobReturn):
         self._return_value = value
 
 
-STATUS = {KeyboardInterrupt: 130, Terminated: 143}
-"""Exit statuses, 128 and the number of the signal as shells have it."""
-_stopping = threading.Event()
+EXIT_STATUS = {KeyboardInterrupt: 130, Terminated: 143}
+"""128 and the number of the signal, as shells have it."""
+_stop_asked = threading.Event()
 
 
-def stopping() -> bool:
+def is_stopping() -> bool:
     """Whether this process was told to stop: no further job begins then."""
-    return _stopping.is_set()
+    return _stop_asked.is_set()
 
 
 @contextmanager
-def heard() -> Iterator[None]:
+def raise_on_sigterm() -> Iterator[None]:
     """Raises `Terminated` in the main thread at SIGTERM, once; where a launcher listens itself, it
     is left to it."""
-    main = threading.current_thread() is threading.main_thread()
-    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
         return
 
     def stop(number: int, frame: FrameType | None) -> None:
-        _stopping.set()
+        _stop_asked.set()
+        # a second SIGTERM must not interrupt the writing of the state that says "interrupted"
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise Terminated
 
-    _stopping.clear()
+    _stop_asked.clear()
     signal.signal(signal.SIGTERM, stop)
     try:
         yield

@@ -6,8 +6,9 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,19 +24,22 @@ from tqdm import tqdm
 
 from asyndm.command import as_typed
 from asyndm.errors import UserError
-from evaluation.messages import counted, describe, is_quiet
-from experiments.engine.compose import Composer, loader, parse
-from experiments.engine.cost import cost, evaluations
-from experiments.engine.folder import is_complete, missing_items
-from experiments.engine.heartbeat import say_pending
-from experiments.engine.manifest import reserve_planned, write_planned
-from experiments.engine.plan import Plan, PromptList, make_plan, read_prompts
+from evaluation.choices import CONF
+from evaluation.messages import count_things, is_quiet
+from experiments.engine.compose import Composer, find_loader, parse_overrides
+from experiments.engine.cost import estimate_cost, forecast_evaluations
+from experiments.engine.folder import PlannedFolder
+from experiments.engine.heartbeat import announce
+from experiments.engine.hydra_messages import describe
+from experiments.engine.identity import PromptList
+from experiments.engine.manifest import reserve_manifest, write_manifest
+from experiments.engine.plan import Plan, make_plan, read_prompts
 from experiments.engine.preflight import Checks, check_choices, check_writable
-from experiments.engine.read_only import keep_aside
-from experiments.engine.schema import CONF, SCHEMAS, register
-from experiments.engine.signals import FailedJob
+from experiments.engine.read_only import redirect_hydra_files
+from experiments.engine.schema import SCHEMAS, register
+from experiments.engine.signals import FailedReturn
 from experiments.engine.trackers import SWEEP_VARIABLE
-from experiments.engine.workers import enter, prepare
+from experiments.engine.workers import enter_job, get_launcher, prepare_workers
 
 SINGLE = frozenset(SCHEMAS)
 """Groups of which a run has one choice; of metrics it can have several."""
@@ -64,38 +68,38 @@ class CheckAll(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         with _exit_on_error():
             _refuse_lists(config)
-            if not keep_aside(config):
+            if not redirect_hydra_files(config):
                 check_writable(Path(config.output_dir).expanduser(), 0)
             if self._dry_run:
-                _show_alone(config)
+                _print_single_run(config)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         basic = _is_grid(config)
         with _exit_on_error():
             _refuse_lists(config)
-            keep_aside(config)
+            redirect_hydra_files(config)
             if basic:
                 _replace_params(config)
-            os.environ[SWEEP_VARIABLE] = config.hydra.runtime.choices.get("experiment") or _name(
-                config
-            )
-            reserve_planned(Path(config.output_dir).expanduser().resolve())
+            experiment = config.hydra.runtime.choices.get("experiment")
+            os.environ[SWEEP_VARIABLE] = experiment or _name_sweep(config)
+            reserve_manifest(Path(config.output_dir).expanduser().resolve())
             if not self._dry_run:
-                prepare(config)
+                prepare_workers(config)
             if basic:
                 _check_jobs(config, self._dry_run)
             elif self._dry_run:
                 print("its sweeper chooses the runs as it goes; one of them:")
-                _show_alone(config)
+                _print_single_run(config)
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         if config.hydra.job.chdir:
             os.chdir(config.hydra.runtime.cwd)  # back: paths mean what they mean to the caller
-        enter(config)
+        register()  # a launcher's worker has not come by the command line
+        enter_job(config)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         if job_return.status is JobStatus.FAILED:
-            job_return.__class__ = FailedJob
+            job_return.__class__ = FailedReturn
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         file = Path(config.hydra.sweep.dir) / SEARCH_FILE
@@ -124,7 +128,7 @@ def _exit_on_error() -> Iterator[None]:
         raise SystemExit(describe(error)) from error
 
 
-def _given(config: DictConfig, part: str = "task") -> list[str]:
+def _read_overrides(config: DictConfig, part: str = "task") -> list[str]:
     """The settings of the command line as they were written; those that are Hydra's are another
     part."""
     given: Any = OmegaConf.to_container(config.hydra.overrides[part], resolve=False)
@@ -134,7 +138,7 @@ def _given(config: DictConfig, part: str = "task") -> list[str]:
 def _refuse_lists(config: DictConfig) -> None:
     """Hydra composes a list of choices on top of each other, and the last one wins: never what was
     meant."""
-    overrides = parse(_given(config))
+    overrides = parse_overrides(_read_overrides(config))
     _refuse_empty(overrides)
     for override in overrides:
         group, value = override.key_or_group, override.value()
@@ -159,7 +163,7 @@ def _refuse_empty(overrides: Iterable[Override]) -> None:
         if any(True for _ in override.sweep_iterator()):
             continue
         if isinstance(value, Glob):
-            options = loader().get_group_options(override.key_or_group, ObjectType.CONFIG)
+            options = find_loader().get_group_options(override.key_or_group, ObjectType.CONFIG)
             known = (
                 f"matches none of {', '.join(options)}"
                 if options
@@ -169,8 +173,8 @@ def _refuse_empty(overrides: Iterable[Override]) -> None:
         raise UserError(f"{override.input_line}: has no values; give at least one")
 
 
-def _name(config: DictConfig) -> str:
-    text = " ".join([*_given(config), str(config.hydra.sweeper.params)])
+def _name_sweep(config: DictConfig) -> str:
+    text = " ".join([*_read_overrides(config), str(config.hydra.sweeper.params)])
     return f"sweep-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
@@ -178,16 +182,18 @@ def _replace_params(config: DictConfig) -> None:
     """Takes out of an experiment's sweep what the command line sets: Hydra would run their product,
     each job as often as the experiment has values."""
     with read_write(config.hydra.sweeper), open_dict(config.hydra.sweeper):
-        config.hydra.sweeper.params = _params(config, _given(config))
+        config.hydra.sweeper.params = _drop_replaced(config, _read_overrides(config))
 
 
-def _params(config: DictConfig, given: Sequence[str]) -> dict[str, str]:
-    replaced = {override.key_or_group for override in parse(given)}
+def _drop_replaced(config: DictConfig, given: Sequence[str]) -> dict[str, str]:
+    replaced = {override.key_or_group for override in parse_overrides(given)}
     params = config.hydra.sweeper.params or {}
     return {key: value for key, value in params.items() if key not in replaced}
 
 
-def jobs(params: Mapping[str, str], given: Sequence[str], composer: Composer) -> Iterator[Plan]:
+def plan_jobs(
+    params: Mapping[str, str], given: Sequence[str], composer: Composer
+) -> Iterator[Plan]:
     """Every job of the basic sweeper's grid, in its order; jobs that come to the same run each
     time.
 
@@ -198,7 +204,7 @@ def jobs(params: Mapping[str, str], given: Sequence[str], composer: Composer) ->
     Raises:
         UserError: one of them is no run.
     """
-    overrides = parse([*(f"{key}={value}" for key, value in params.items()), *given])
+    overrides = parse_overrides([*(f"{key}={value}" for key, value in params.items()), *given])
     _refuse_empty(overrides)
     for override in overrides:
         if override.is_sweep_override() and not override.is_discrete_sweep():
@@ -215,11 +221,11 @@ def jobs(params: Mapping[str, str], given: Sequence[str], composer: Composer) ->
             read[key] = read_prompts(*choices)
         return read[key]
 
-    for job in _shown(settings, "planning"):
+    for job in _show_progress(settings, "planning"):
         yield make_plan(composer(job), read_once)
 
 
-def _shown(jobs: Sequence[Job], doing: str) -> Iterator[Job]:
+def _show_progress(jobs: Sequence[Job], doing: str) -> Iterator[Job]:
     """The same jobs, with a progress bar where they take long; it begins after the first one, which
     pays for imports."""
     yield from jobs[:1]
@@ -236,7 +242,7 @@ def _shown(jobs: Sequence[Job], doing: str) -> Iterator[Job]:
     )
 
 
-def planned(given: Sequence[str]) -> list[Plan]:
+def plan_sweep(given: Sequence[str]) -> list[Plan]:
     """The runs that ``experiments.run`` would make of these settings, each once, whether with -m or
     not.
 
@@ -252,88 +258,112 @@ def planned(given: Sequence[str]) -> list[Plan]:
             raise UserError(
                 f"{' '.join(experiment)}: chooses its runs as it goes; name their folder instead"
             )
-        plans = jobs(_params(config, given), given, Composer())
+        plans = plan_jobs(_drop_replaced(config, given), given, Composer())
         return list({plan.run_id: plan for plan in plans}.values())
 
 
-def _elsewhere(config: DictConfig) -> bool:
+def _runs_elsewhere(config: DictConfig) -> bool:
     """Whether jobs run on other machines than this one, whose devices say nothing of theirs."""
-    settings = config.hydra.launcher
-    joins = (
-        settings._target_.endswith(".RayLauncher") and settings.ray.init.get("address") != "local"
-    )
-    return bool(joins or settings._target_.endswith(".SlurmLauncher"))
+    name = get_launcher(config)
+    if name == "RayLauncher":
+        return bool(config.hydra.launcher.ray.init.get("address") != "local")
+    return name == "SlurmLauncher"
+
+
+@dataclass
+class Standing:
+    """What of a sweep is to be made, and what is there.
+
+    Attributes:
+        missing: the parts of each run that are to be made, by its id.
+        complete: id and shard of what is there.
+    """
+
+    missing: dict[str, list[Plan]] = field(default_factory=dict)
+    complete: set[tuple[str, str | None]] = field(default_factory=set)
+
+    def __str__(self) -> str:
+        if not self.missing:
+            return "nothing to make"
+        there = len({run_id for run_id, _ in self.complete} - self.missing.keys())
+        more = f"; {there:,} more {'is' if there == 1 else 'are'} there" if there else ""
+        return f"to make: {estimate_cost(parts[0] for parts in self.missing.values())}{more}"
+
+    def add(self, plan: Plan, check: Callable[[Plan], None]) -> bool:
+        """Whether a job is there; a run that is not is checked, once for all of its parts.
+
+        Raises:
+            UserError: it cannot be made.
+        """
+        part = plan.run_id, plan.config["shard"]
+        if plan.run_id in self.missing:
+            self.missing[plan.run_id].append(plan)
+        elif part not in self.complete:
+            if PlannedFolder(plan).find() is not None:
+                self.complete.add(part)
+            else:
+                check(plan)
+                self.missing[plan.run_id] = [plan]
+        return part in self.complete
 
 
 def _check_jobs(config: DictConfig, dry_run: bool) -> None:
     """Checks all jobs and says what they cost; a dry run ends here. Hydra then takes them as they
     are."""
-    check, lines = Checks(_elsewhere(config)), dict[str, str]()
-    missing: dict[str, list[Plan]] = {}
-    complete = set[tuple[str, str | None]]()
-    composer = Composer(config.hydra.job.config_name, _given(config, "hydra"))
-    plans = list(jobs(config.hydra.sweeper.params or {}, _given(config), composer))
-    for plan in _shown(plans, "checking"):
+    check, standing, lines = Checks(_runs_elsewhere(config)), Standing(), dict[str, str]()
+    composer = Composer(config.hydra.job.config_name, _read_overrides(config, "hydra"))
+    plans = list(plan_jobs(config.hydra.sweeper.params or {}, _read_overrides(config), composer))
+    for plan in _show_progress(plans, "checking"):
         check_choices(plan)
-        part = plan.run_id, plan.config["shard"]
-        if plan.run_id in missing:
-            missing[plan.run_id].append(plan)
-        elif part not in complete:
-            if is_complete(plan):
-                complete.add(part)
-            else:
-                check(plan)
-                missing[plan.run_id] = [plan]
-            if dry_run:
-                lines.setdefault(plan.run_id, _line(plan, part in complete))
-    there = len({run_id for run_id, _ in complete} - missing.keys())
-    found = f"; {there:,} more {'is' if there == 1 else 'are'} there" if there else ""
-    to_make = (
-        f"to make: {cost(parts[0] for parts in missing.values())}{found}"
-        if missing
-        else "nothing to make"
-    )
+        is_there = standing.add(plan, check)
+        if dry_run and plan.run_id not in lines:
+            lines[plan.run_id] = _describe_run(plan, is_there)
     if dry_run:
-        print(*lines.values(), to_make, sep="\n", flush=True)
+        print(*lines.values(), standing, sep="\n", flush=True)
         raise SystemExit(0)
-    if missing:
-        write_planned([plan.run_id for plan in plans])
-        for plan in _shown([plan for parts in missing.values() for plan in parts], "announcing"):
-            say_pending(plan)
+    if standing.missing:
+        write_manifest([plan.run_id for plan in plans])
+        parts = [plan for parts in standing.missing.values() for plan in parts]
+        for plan in _show_progress(parts, "announcing"):
+            announce(plan)
         if len(plans) > 1 and not is_quiet():
-            elsewhere = not config.hydra.launcher._target_.endswith(".BasicLauncher")
-            how_far = (
-                f"\nhow far: {as_typed('python -m experiments.status')} {config.output_dir}"
-                if elsewhere
-                else ""
-            )
-            print(f"{to_make}{how_far}", file=sys.stderr, flush=True)
+            print(f"{standing}{_tell_status_command(config)}", file=sys.stderr, flush=True)
+    _let_hydra_trust(config)
+
+
+def _tell_status_command(config: DictConfig) -> str:
+    """How to see how far a sweep is whose jobs do not say it here."""
+    if get_launcher(config) == "BasicLauncher":
+        return ""
+    return f"\nhow far: {as_typed('python -m experiments.status')} {config.output_dir}"
+
+
+def _let_hydra_trust(config: DictConfig) -> None:
+    """Hydra would compose all jobs once more before it begins, some 50 ms each."""
     sweeper: Any = Plugins.instance().class_name_to_class[config.hydra.sweeper._target_]
-    sweeper.validate_batch_is_legal = lambda sweeper, jobs: None  # would compose them all once more
+    sweeper.validate_batch_is_legal = lambda sweeper, jobs: None
 
 
-def _show_alone(config: DictConfig) -> None:
+def _print_single_run(config: DictConfig) -> None:
     """Prints what a single run would make, and ends."""
-    plan = make_plan(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
+    own = [str(key) for key in config if key != "hydra"]
+    plan = make_plan(OmegaConf.masked_copy(config, own))
     check_choices(plan)
-    complete = is_complete(plan)
+    complete = PlannedFolder(plan).find() is not None
     if not complete:
         Checks()(plan)
-    print(
-        _line(plan, complete),
-        "nothing to make" if complete else f"to make: {cost([plan])}",
-        sep="\n",
-    )
+    to_make = "nothing to make" if complete else f"to make: {estimate_cost([plan])}"
+    print(_describe_run(plan, complete), to_make, sep="\n")
     raise SystemExit(0)
 
 
-def _line(plan: Plan, complete: bool) -> str:
+def _describe_run(plan: Plan, complete: bool) -> str:
     """A run in a line: what it comes to, and how much of it is there."""
     there = "all there" if complete else "new"
     if not complete and plan.folder.is_dir():
-        made = plan.image_count - len(missing_items(plan, plan.items))
-        there = f"{counted(made, 'image')} there"
+        made = plan.image_count - len(PlannedFolder(plan).missing(plan.items))
+        there = f"{count_things(made, 'image')} there"
     return (
-        f"{plan.label}  {plan.run_id}  {counted(plan.image_count, 'image')}  "
-        f"{counted(evaluations(plan), 'network evaluation')}  {there}"
+        f"{plan.label}  {plan.run_id}  {count_things(plan.image_count, 'image')}  "
+        f"{count_things(forecast_evaluations(plan), 'network evaluation')}  {there}"
     )

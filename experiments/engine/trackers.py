@@ -8,20 +8,20 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from asyndm.errors import UserError, first_line
-from evaluation.labels import curve_name, method_name
 from evaluation.runs.folder import Run
-from experiments.engine.plan import NO_MASK, Plan
+from experiments.engine.plan import Plan
+
+if TYPE_CHECKING:
+    import wandb
 
 SWEEP_VARIABLE = "ASYNDM_SWEEP"
 """Environment variable in which a sweep leaves its name for its jobs, wherever they run."""
-
-
 Mode = Literal["offline", "online", "shared", "disabled"]
 """Where W&B writes to: files, its server, its server from many processes, nowhere."""
-FORMER = {"dryrun": "offline", "run": "online"}
+FORMER: dict[str, Mode] = {"dryrun": "offline", "run": "online"}
 """Names that W&B's modes had, and that ``WANDB_MODE`` may still have."""
 LONGEST_TAG = 64
 """Characters of a tag that W&B takes."""
@@ -85,19 +85,14 @@ class WandbTracker(Tracker):
         tags: Sequence[str] | None = None,
         images: int = 16,
     ) -> None:
-        self.project, self.entity, self.group, self.tags, self.images = (
-            project,
-            entity,
-            group,
-            tags,
-            images,
-        )
+        self.project, self.entity, self.group = project, entity, group
+        self.tags, self.images = tags, images
         self.given_mode = mode
-        self.run: Any = None
-        self.told = False
+        self.run: wandb.Run | None = None
+        self.is_complete = False
 
     @property
-    def mode(self) -> str:
+    def mode(self) -> Mode:
         """The mode that holds.
 
         Raises:
@@ -107,11 +102,11 @@ class WandbTracker(Tracker):
             return self.given_mode
         if os.environ.get("WANDB_DISABLED", "").lower() in ("true", "1", "yes", "on"):
             return "disabled"
-        said = os.environ.get("WANDB_MODE") or "offline"
-        mode = FORMER.get(said.lower(), said.lower())
-        if mode not in get_args(Mode):
-            raise UserError(f"WANDB_MODE={said}: choose from {', '.join(get_args(Mode))}")
-        return mode
+        variable = os.environ.get("WANDB_MODE") or "offline"
+        modes: dict[str, Mode] = FORMER | {mode: mode for mode in get_args(Mode)}
+        if variable.lower() not in modes:
+            raise UserError(f"WANDB_MODE={variable}: choose from {', '.join(get_args(Mode))}")
+        return modes[variable.lower()]
 
     def check(self) -> None:
         _ = self.mode
@@ -135,18 +130,18 @@ class WandbTracker(Tracker):
             return
         import wandb
 
-        said = os.environ.get
+        variable = os.environ.get
         self.run = wandb.init(
-            project=self.project or said("WANDB_PROJECT") or "asyndm",
-            entity=self.entity or said("WANDB_ENTITY"),
-            group=self.group or said("WANDB_RUN_GROUP") or said(SWEEP_VARIABLE),
-            name=said("WANDB_NAME") or plan.label,
+            project=self.project or variable("WANDB_PROJECT") or "asyndm",
+            entity=self.entity or variable("WANDB_ENTITY"),
+            group=self.group or variable("WANDB_RUN_GROUP") or variable(SWEEP_VARIABLE),
+            name=variable("WANDB_NAME") or plan.label,
             tags=self._tags(plan),
             id=plan.run_id,
             resume="allow",
             reinit="finish_previous",
             mode=self.mode,
-            dir=said("WANDB_DIR") or str(plan.folder),
+            dir=variable("WANDB_DIR") or str(plan.folder),
             config={"run_id": plan.run_id, **plan.config, "identity": plan.identity},
             settings=wandb.Settings(init_timeout=30, silent=True, console="off"),
         )
@@ -154,11 +149,10 @@ class WandbTracker(Tracker):
     def _tags(self, plan: Plan) -> list[str]:
         if self.tags is not None:
             return list(self.tags)
-        if said := os.environ.get("WANDB_TAGS"):
-            return [tag for word in said.split(",") if (tag := word.strip())]
-        mask, curve = plan.identity["mask"]["_target_"], plan.identity["curve"]["_target_"]
-        names = [plan.config["model"]["name"], method_name(mask), plan.config["prompt_set"]["name"]]
-        names += [curve_name(curve)] if mask != NO_MASK else []
+        if words := os.environ.get("WANDB_TAGS"):
+            return [tag for word in words.split(",") if (tag := word.strip())]
+        names = [plan.config["model"]["name"], plan.mask.label, plan.config["prompt_set"]["name"]]
+        names += [plan.curve.label] if plan.mask.bends else []
         return [str(name)[:LONGEST_TAG] for name in dict.fromkeys(names)]
 
     def progress(self, images: int) -> None:
@@ -175,28 +169,29 @@ class WandbTracker(Tracker):
             wandb.Image(str(run.folder / image.file), caption=image.prompt) for image in shown
         ]
         overviews = {path.stem: wandb.Image(str(path)) for path in sorted(run.folder.glob("*.png"))}
-        self.run.log({**summary, "scores": _table(run, pictures), "samples": pictures, **overviews})
+        table = _build_table(run, pictures)
+        self.run.log({**summary, "scores": table, "samples": pictures, **overviews})
         self.run.summary.update(dict(summary))
         self._mark(plan).parent.mkdir(exist_ok=True)
         self._mark(plan).touch()
-        self.told = True
+        self.is_complete = True
 
     def close(self) -> None:
         """Ends the W&B run: as failed, where it has not been told the results."""
         if self.run is not None:
-            self.run.finish(exit_code=0 if self.told else 1)
+            self.run.finish(exit_code=0 if self.is_complete else 1)
             self.run = None
 
 
-def _table(run: Run, pictures: Sequence[Any]) -> Any:
+def _build_table(run: Run, pictures: Sequence[wandb.Image]) -> wandb.Table:
     """A row for each image, with its prompt and scores; with its picture, as far as there are
     pictures."""
     import wandb
 
     names = sorted({score.metric for score in run.scores})
     scores = {(*score.key, score.metric): score for score in run.scores}
-    columns = ["prompt_id", "prompt", "image", "kind", "image_index", "seed", *names, "reason"]
-    table = wandb.Table(columns=columns)
+    columns: list[str | int] = ["prompt_id", "prompt", "image", "kind", "image_index", "seed"]
+    table = wandb.Table(columns=[*columns, *names, "reason"])
     for image, picture in zip_longest(run.images, pictures):
         found = [scores.get((*image.key, name)) for name in names]
         values = [score.value if score else None for score in found]
@@ -206,7 +201,7 @@ def _table(run: Run, pictures: Sequence[Any]) -> Any:
     return table
 
 
-class Forgiving(Tracker):
+class ForgivingTracker(Tracker):
     """Another tracker, dropped with one line of warning the first time it fails."""
 
     def __init__(self, tracker: Tracker) -> None:
@@ -234,9 +229,10 @@ class Forgiving(Tracker):
             return getattr(self._tracker, method)(*arguments)
         except (Exception, SystemExit) as error:
             name, reason = type(self._tracker).__name__, first_line(error, "")
-            said = reason if isinstance(error, UserError) else f"{type(error).__name__}: {reason}"
+            if not isinstance(error, UserError):
+                reason = f"{type(error).__name__}: {reason}"
             remedy = self._tracker.remedy(error)
-            print(f"warning: {name} gave up ({said}); the run goes on; {remedy}", file=sys.stderr)
+            print(f"warning: {name} gave up ({reason}); the run goes on; {remedy}", file=sys.stderr)
             dropped, self._tracker = self._tracker, None
             if method != "close":
                 with suppress(Exception, SystemExit):

@@ -11,15 +11,15 @@ from tqdm import tqdm
 
 from asyndm.errors import UserError
 from evaluation.messages import is_quiet
-from evaluation.runs.files import ForeignFile, checked_file, is_whole_png
-from evaluation.runs.folder import IMAGES_FILE, read_record, read_state
-from evaluation.runs.records import is_count
+from evaluation.runs.files import ForeignFile, is_whole_png, require_file
+from evaluation.runs.folder import IMAGES_FILE, read_state
+from evaluation.runs.records import is_count, read_record
 from evaluation.runs.row_files import read_rows
 from evaluation.runs.rows import IMAGES, ImageRow
 from evaluation.runs.stamps import Stamps
 
 
-def faults(folder: Path) -> Iterator[tuple[Path, str]]:
+def find_faults(folder: Path) -> Iterator[tuple[Path, str]]:
     """The pictures of a run, each with what is wrong with it where it is not the one of its
     ``images.csv``, or has no row there; empty text where nothing is. In place of rows that a
     finished run lacks with their pictures it is the list.
@@ -49,13 +49,13 @@ def _count(folder: Path) -> int:
     with suppress(UserError):
         count = read_record(folder).get("images")
         if read_state(folder)["state"] == "done" and is_count(count):
-            return int(count)
+            return int(count or 0)
     return 0
 
 
 def _fault(path: Path) -> str:
     try:
-        checked_file(path)
+        require_file(path)
     except ForeignFile:
         return "not a file"
     except (OSError, ValueError):

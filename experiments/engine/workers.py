@@ -20,10 +20,10 @@ from tqdm import tqdm
 from asyndm.errors import UserError
 from evaluation.messages import QUIET
 from experiments.engine.gpu_lease import ANY_GPU
-from experiments.engine.manifest import PLANNED_VARIABLE
-from experiments.engine.plan import chosen_device
-from experiments.engine.relay import SAID, follow, say_there
+from experiments.engine.manifest import MANIFEST_VARIABLE
+from experiments.engine.relay import RELAY_VARIABLE, relay_output, start_relay
 from experiments.engine.schema import PLUGINS
+from experiments.engine.settings import find_device
 from experiments.engine.signals import Terminated
 from experiments.engine.trackers import SWEEP_VARIABLE
 
@@ -37,7 +37,7 @@ WATCH = 1.0
 """Seconds between two looks of a worker at the process it works for."""
 
 
-def prepare(config: DictConfig) -> None:
+def prepare_workers(config: DictConfig) -> None:
     """Sets what the workers of a sweep inherit, before its launcher starts them.
 
     Args:
@@ -46,10 +46,10 @@ def prepare(config: DictConfig) -> None:
     Raises:
         UserError: the launcher is not installed, or there is no Ray cluster to join.
     """
-    kind = launcher(config)
-    if kind == "BasicLauncher":
+    name = get_launcher(config)
+    if name == "BasicLauncher":
         return
-    register()
+    register_resolvers()
     paths = [
         str(ROOT),
         str(PLUGINS),
@@ -60,25 +60,25 @@ def prepare(config: DictConfig) -> None:
     os.environ |= {"TQDM_DISABLE": "1", "RAY_USAGE_STATS_ENABLED": "0", "RAY_COLOR_PREFIX": "0"}
     if "CUDA_VISIBLE_DEVICES" in os.environ:
         os.environ[VISIBLE] = os.environ["CUDA_VISIBLE_DEVICES"]
-    if kind == "Processes":
+    if name == "Processes":
         _check_processes(config.hydra.launcher.n_jobs)
     else:
-        follow(Path(config.hydra.sweep.dir).resolve())
-    if kind == "RayLauncher":
+        start_relay(Path(config.hydra.sweep.dir).resolve())
+    if name == "RayLauncher":
         _start_ray(config.hydra.launcher.ray.init)
 
 
-def enter(config: DictConfig) -> None:
+def enter_job(config: DictConfig) -> None:
     """Called in every process that does a job, before it: one of submitit on this machine sees the
-    GPUs that the sweep sees, one of joblib ends with the sweep, and all others say where that was
-    typed what they say; none of them shows progress."""
+    GPUs that the sweep sees, one of joblib ends with the sweep, and what all others print is
+    printed where that was typed; none of them shows progress."""
     if os.environ.get("SUBMITIT_EXECUTOR") == "local":
         _see_gpus(os.environ.get(VISIBLE))
     driver = int(os.environ.get(DRIVER, os.getpid()))
-    if (kind := launcher(config)) != "BasicLauncher":
+    if (name := get_launcher(config)) != "BasicLauncher":
         os.environ[QUIET] = "1"
-    if kind != "Processes":
-        say_there()
+    if name != "Processes":
+        relay_output()
     elif driver != os.getpid():
         _end_with(driver)
 
@@ -93,22 +93,21 @@ def settle() -> None:
     os.chdir(os.environ[FOLDER])
 
 
-def launcher(config: DictConfig) -> str:
+def get_launcher(config: DictConfig) -> str:
     """The class of the launcher, without its module."""
     name: str = config.hydra.launcher._target_
     return name.rpartition(".")[2]
 
 
-def missing_plugin(error: BaseException) -> str | None:
+def explain_missing_plugin(error: BaseException) -> str | None:
     """What to install, where an error of Hydra is that there is no such launcher; else None."""
     found = re.search(r"Could not find 'hydra/launcher/(\w+)'", str(error))
     if found is None or found[1] not in EXTRAS:
         return None
-    extra = EXTRAS[found[1]]
-    return _needs(extra)
+    return _name_requirement(EXTRAS[found[1]])
 
 
-def lost_job(error: BaseException) -> str | None:
+def explain_lost_job(error: BaseException) -> str | None:
     """What to tell where an error of submitit is that a job left no result; else None."""
     if type(error).__name__ != "UncompletedJobError":
         return None
@@ -120,23 +119,23 @@ def lost_job(error: BaseException) -> str | None:
     )
 
 
-def _needs(extra: str) -> str:
+def _name_requirement(extra: str) -> str:
     return f"launcher={extra}: needs pip install --group {extra}, in the checkout"
 
 
 def _check_processes(count: int) -> None:
     if find_spec("joblib") is None:
-        raise UserError(_needs("joblib"))
+        raise UserError(_name_requirement("joblib"))
     if count == 0:
         raise UserError(
             "hydra.launcher.n_jobs=0: give how many processes, or -1 for one for each core"
         )
 
 
-def _gpus(config: Mapping[str, Any]) -> int:
+def _count_gpus(config: Mapping[str, Any]) -> int:
     """How many GPUs of this machine the runs may use; torch is asked only where they may use
     any."""
-    device = chosen_device(config)
+    device = find_device(config)
     if device not in ANY_GPU:
         return int(device.startswith("cuda"))
     import torch
@@ -144,38 +143,39 @@ def _gpus(config: Mapping[str, Any]) -> int:
     return torch.cuda.device_count()
 
 
-def workers(*, _root_: DictConfig) -> int:
+def count_workers(*, _root_: DictConfig) -> int:
     """``${workers:}``, processes at a time: the slots of all GPUs; -1, for joblib as many as cores,
     without one."""
-    return _gpus(_root_) * int(_root_.jobs_per_gpu) or -1
+    return _count_gpus(_root_) * int(_root_.jobs_per_gpu) or -1
 
 
-def gpu_share(*, _root_: DictConfig) -> float:
+def compute_gpu_share(*, _root_: DictConfig) -> float:
     """``${gpu_share:}``, what a run takes of a GPU; 0 where it uses none."""
-    on_gpu = chosen_device(_root_).startswith("cuda") or _gpus(_root_) > 0
+    on_gpu = find_device(_root_).startswith("cuda") or _count_gpus(_root_) > 0
     return 1 / int(_root_.jobs_per_gpu) if on_gpu else 0
 
 
-def worker_environment() -> DictConfig:
-    """``${worker_environment:}``, the variables of `prepare` and those of the sweep, for workers
-    that inherit nothing."""
+def collect_environment() -> DictConfig:
+    """``${worker_environment:}``, the variables of `prepare_workers` and those of the sweep, for
+    workers that inherit nothing."""
     names = (
         "PYTHONPATH",
         "TQDM_DISABLE",
         "HF_HUB_OFFLINE",
         FOLDER,
-        SAID,
+        RELAY_VARIABLE,
         SWEEP_VARIABLE,
-        PLANNED_VARIABLE,
+        MANIFEST_VARIABLE,
         QUIET,
     )
     return OmegaConf.create({name: os.environ[name] for name in names if name in os.environ})
 
 
-def register() -> None:
+def register_resolvers() -> None:
     """Makes what the launchers' settings refer to known to OmegaConf."""
-    for resolver in (workers, gpu_share, worker_environment):
-        OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
+    OmegaConf.register_new_resolver("workers", count_workers, replace=True)
+    OmegaConf.register_new_resolver("gpu_share", compute_gpu_share, replace=True)
+    OmegaConf.register_new_resolver("worker_environment", collect_environment, replace=True)
 
 
 def _see_gpus(visible: str | None) -> None:
@@ -188,17 +188,17 @@ def _see_gpus(visible: str | None) -> None:
 
 
 def _start_ray(settings: DictConfig) -> None:
-    """Starts or joins the cluster as the launcher would, but has SIGTERM heard as before, where Ray
-    would abort.
+    """Starts or joins the cluster as the launcher would, but keeps the handler of SIGTERM, where
+    Ray sets one that aborts.
 
-    While it waits for jobs, Ray hears of no other exception than KeyboardInterrupt.
+    While it waits for jobs, Ray lets no other exception through than KeyboardInterrupt.
     """
     import ray
 
     if ray.is_initialized():
         return
     before = signal.getsignal(signal.SIGTERM)
-    given: Any = OmegaConf.to_container(settings, resolve=True)
+    arguments: Any = OmegaConf.to_container(settings, resolve=True)
 
     def stop(number: int, frame: FrameType | None) -> None:
         try:
@@ -208,7 +208,7 @@ def _start_ray(settings: DictConfig) -> None:
             raise KeyboardInterrupt from error
 
     try:
-        ray.init(**given)
+        ray.init(**arguments)
     except ConnectionError as error:
         raise UserError(
             "launcher=ray_cluster: no Ray cluster runs on this machine; begin with ray start, or "
@@ -219,9 +219,10 @@ def _start_ray(settings: DictConfig) -> None:
 
 
 def _end_with(driver: int) -> None:
-    """Has this process stopped once its parent is gone; Ctrl-C is the parent's to hear."""
+    """Has this process stopped once its parent is gone; Ctrl-C is left to the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    tqdm.set_lock(threading.RLock())  # its own one is told as leaked when a process is killed
+    # tqdm's own lock is shared by processes: one that is killed makes Python warn of a leak
+    tqdm.set_lock(threading.RLock())
 
     def watch() -> None:
         while True:

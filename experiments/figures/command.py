@@ -11,22 +11,20 @@ against each setting that takes three values or more; cost: score against networ
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asyndm.errors import UserError
-from asyndm.terminal import ends_quietly, printable
-from evaluation.commands import Parser
-from evaluation.labels import labels
-from evaluation.messages import describe
+from asyndm.terminal import printable
+from evaluation.commands import Parser, command_line
+from evaluation.labels import read_labels
 from evaluation.runs.folder import Run
-from evaluation.tables import CONDITIONS, Row, table
+from evaluation.tables import CONDITIONS, TableRow, make_table
 from experiments.figures import cost, curves, lines, seeds, strip
 from experiments.figures.style import save
-from experiments.report.selection import readable, selected
+from experiments.report.selection import add_selection, check_metric, read_runs, select_folders
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,7 +34,7 @@ NAMES = ("seeds", "strip", "curves", "lines", "cost")
 
 def draw(
     runs: Sequence[Run],
-    rows: Sequence[Row],
+    rows: Sequence[TableRow],
     folder: Path,
     only: Sequence[str] = NAMES,
     say: Callable[[str], None] = lambda line: print(printable(line), file=sys.stderr),
@@ -45,7 +43,7 @@ def draw(
 
     Args:
         runs: those shown.
-        rows: `evaluation.tables.table` of them.
+        rows: `evaluation.tables.make_table` of them.
         folder: for the files.
         only: which of `NAMES`.
         say: told of each that cannot be drawn, and why.
@@ -54,36 +52,38 @@ def draw(
         the files, a PNG and an SVG of each.
     """
     files = []
-    whole = [{name: labels(runs[0])[name] for name in CONDITIONS[1:]} | row for row in rows]
+    whole = [{name: read_labels(runs[0])[name] for name in CONDITIONS[1:]} | row for row in rows]
     for name in only:
         try:
-            for stem, figure in _figures(name, runs, whole):
+            for stem, figure in _draw_named(name, runs, whole):
                 files += save(figure, folder / stem)
         except UserError as error:
             say(f"not drawn: {name}: {error}")
     return files
 
 
-def _figures(name: str, runs: Sequence[Run], rows: Sequence[Row]) -> Iterator[tuple[str, Figure]]:
+def _draw_named(
+    name: str, runs: Sequence[Run], rows: Sequence[TableRow]
+) -> Iterator[tuple[str, Figure]]:
     """The figures of a name, with the names of their files.
 
     Raises:
         UserError: no data for it.
     """
     if name == "curves":
-        yield name, curves.figure()
+        yield name, curves.draw_figure()
     elif not runs:
         raise UserError("no runs; name their folders, or use --only curves")
     elif name == "seeds":
-        yield name, seeds.figure(runs)
+        yield name, seeds.draw_figure(runs)
     elif name == "strip":
-        yield name, strip.figure(*strip.chosen(runs))
-    elif not lines.scored(rows):
+        yield name, strip.draw_figure(*strip.choose_picture(runs))
+    elif not lines.select_scored(rows):
         raise UserError("no scores; add some with python -m evaluation.score FOLDER metric=exact")
     elif name == "cost":
-        yield name, cost.figure(rows)
+        yield name, cost.draw_figure(rows)
     else:
-        settings = lines.varied(rows)
+        settings = lines.find_varied(rows)
         if not settings:
             raise UserError(
                 f"none of {', '.join(lines.SETTINGS)} takes {lines.LEAST} values or more with all "
@@ -91,10 +91,10 @@ def _figures(name: str, runs: Sequence[Run], rows: Sequence[Row]) -> Iterator[tu
                 "sweep one, as in num_inference_steps=10,20,50"
             )
         for setting in settings:
-            yield f"{name}_{setting}", lines.figure(rows, setting)
+            yield f"{name}_{setting}", lines.draw_figure(rows, setting)
 
 
-def chosen_names(text: str) -> list[str]:
+def parse_names(text: str) -> list[str]:
     """Of "curves,lines".
 
     Raises:
@@ -108,43 +108,22 @@ def chosen_names(text: str) -> list[str]:
     return names
 
 
-@ends_quietly()
+@command_line()
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns its exit status."""
     parser = Parser("experiments.figures", __doc__)
-    parser.add_argument(
-        "runs", nargs="*", help="folders that are or hold runs, or settings as for experiments.run"
-    )
+    add_selection(parser, nargs="*")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="for the figures")
-    parser.add_argument("--metric", help="only this one")
     parser.add_argument(
         "--only", default=",".join(NAMES), metavar="NAMES", help=f"of {', '.join(NAMES)}"
     )
     chosen = parser.read(arguments)
-    try:
-        files = _write(chosen)
-    except (UserError, OSError) as error:
-        print(f"error: {describe(error)}", file=sys.stderr)
-        return 1
-    return 0 if files else 1
-
-
-def _write(chosen: argparse.Namespace) -> list[Path]:
-    """Draws what was asked for, and names the files.
-
-    Raises:
-        UserError: settings that cannot be.
-    """
-    only = chosen_names(chosen.only)
-    runs = list(readable(selected(chosen.runs)[0])) if chosen.runs else []
+    only = parse_names(chosen.only)
+    runs = list(read_runs(select_folders(chosen.runs)[0])) if chosen.runs else []
     runs = [run for run in runs if run.images]
-    rows = table(runs, chosen.metric)
-    if chosen.metric and not rows:
-        known = sorted({score.metric for run in runs for score in run.scores})
-        raise UserError(
-            f"--metric {chosen.metric}: no such scores; there are {', '.join(known) or 'none'}"
-        )
+    rows = make_table(runs, chosen.metric)
+    check_metric(chosen.metric, rows, runs)
     files = draw(runs, rows, chosen.out, only)
     for png in files[::2]:
         print(printable(f"{png}, .svg"))
-    return files
+    return 0 if files else 1

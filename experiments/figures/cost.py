@@ -9,21 +9,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from asyndm.errors import UserError
-from evaluation.tables import Row
+from evaluation.labels import GuidanceLabel, MethodLabel
+from evaluation.tables import TableRow
 from experiments.figures.lines import (
     ACROSS,
     FACTS,
     OWN,
     Facts,
-    facts,
-    guidance,
-    metric_label,
-    scored,
-    titles,
-    told,
-    wrapped,
+    format_facts,
+    label_metric,
+    make_titles,
+    read_facts,
+    select_scored,
+    wrap_text,
 )
-from experiments.figures.style import FAINT, INK, SIZE, WIDTH, Look, looks, styled
+from experiments.figures.style import FAINT, INK, SIZE, WIDTH, Look, apply_style, assign_looks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,8 +41,8 @@ gap to the next; and the most between two of them, as a share of the axis."""
 class Point:
     """One cell: its network evaluations for an image, and its row."""
 
-    evaluations: int
-    row: Row
+    evaluations: float
+    row: TableRow
 
     @property
     def worth(self) -> float:
@@ -51,39 +51,49 @@ class Point:
         return score if self.row.get("higher_is_better", True) else -score
 
 
-def evaluations(row: Row) -> int:
-    """Of the network for one image: N, twice that with guidance, and twice that where a complete DM
-    run comes first.
+def read_evaluations(row: TableRow) -> float:
+    """Of the network for one image, as the runs have counted them; of runs that did not count, a
+    forecast.
+
+    Raises:
+        UserError: the row tells neither these nor its guidance.
+    """
+    told: float | None = row.get("evaluations")
+    return forecast(row) if told is None else told
+
+
+def forecast(row: TableRow) -> int:
+    """N, twice that with guidance, and twice that where a complete DM run comes first.
 
     Raises:
         UserError: the row does not tell its guidance.
     """
-    told_guidance = guidance(row)
-    if told_guidance is None:
+    guidance: GuidanceLabel | None = row.get("guidance")
+    if guidance is None:
         raise UserError(
             "guidance: the rows do not tell it, and cost depends on it; give each row its own"
         )
-    guided, rehearsed = told_guidance[0] != 1, row["method"] == "AsynDM_static"
-    return int(row["steps"]) * (2 if guided else 1) * (2 if rehearsed else 1)
+    method: MethodLabel = row["method"]
+    return int(row["steps"]) * (2 if guidance.scale != 1 else 1) * (2 if method.rehearses else 1)
 
 
-def panels(rows: Sequence[Row]) -> list[tuple[Facts, list[Point]]]:
+def find_panels(rows: Sequence[TableRow]) -> list[tuple[Facts, list[Point]]]:
     """The cells that compete, in rising order of cost; only where there are several costs."""
-    groups: dict[tuple[Any, ...], list[Row]] = {}
-    for row in scored(rows):
-        of = facts(row)
+    groups: dict[tuple[Any, ...], list[TableRow]] = {}
+    for row in select_scored(rows):
+        of = read_facts(row)
         groups.setdefault(tuple(of[name] for name in FACTS if name not in FREE), []).append(row)
     found = []
     for together in groups.values():
         points = sorted(
-            (Point(evaluations(row), row) for row in together), key=lambda p: p.evaluations
+            (Point(read_evaluations(row), row) for row in together), key=lambda p: p.evaluations
         )
         if points[0].evaluations < points[-1].evaluations:
-            found.append((facts(together[0]), points))
+            found.append((read_facts(together[0]), points))
     return found
 
 
-def front(points: Sequence[Point]) -> list[Point]:
+def find_front(points: Sequence[Point]) -> list[Point]:
     """Those better than everything that costs no more, in rising order of cost."""
     best: list[Point] = []
     for point in sorted(points, key=lambda p: (p.evaluations, -p.worth)):
@@ -92,19 +102,19 @@ def front(points: Sequence[Point]) -> list[Point]:
     return best
 
 
-def figure(rows: Sequence[Row]) -> Figure:
+def draw_figure(rows: Sequence[TableRow]) -> Figure:
     """A panel for each model and metric, four at most: where there are more, of the exact metric or
     else the first.
 
     Args:
-        rows: of `evaluation.tables.table`, each with its guidance.
+        rows: of `evaluation.tables.make_table`, each with its guidance.
 
     Raises:
         UserError: all cells cost the same.
     """
     from matplotlib.figure import Figure
 
-    found = panels(rows)
+    found = find_panels(rows)
     if not found:
         raise UserError("all methods cost the same; sweep num_inference_steps, or guidance_scale")
     if len(found) > PANELS:
@@ -115,20 +125,20 @@ def figure(rows: Sequence[Row]) -> Figure:
     columns = min(2, len(found))
     height = -(-len(found) // columns)
     one_metric = len({of["metric"] for of, _ in found}) == 1
-    known = looks(point.row["method"] for _, points in found for point in points)
-    with styled():
+    known = assign_looks(point.row["method"] for _, points in found for point in points)
+    with apply_style():
         drawn = Figure(figsize=(WIDTH, 2.7 * height + 0.9), layout="constrained")
         grid = drawn.subplots(height, columns, squeeze=False, sharey=one_metric)
         entries: dict[str, Any] = {}
         for axes, (_, points), title in zip(
-            grid.flat, found, titles([_without_free(of) for of, _ in found]), strict=False
+            grid.flat, found, make_titles([_clear_free(of) for of, _ in found]), strict=False
         ):
-            axes.set_title(wrapped(title, ACROSS // columns))
-            best = described(points, ACROSS // columns)
+            axes.set_title(wrap_text(title, ACROSS // columns))
+            best = describe_front(points, ACROSS // columns)
             axes.set_xlabel(f"network evaluations per image\n\n{best}")
             if axes.get_subplotspec().is_first_col() or not one_metric:
-                axes.set_ylabel(metric_label(points[0].row))
-            entries |= _draw(axes, points, known)
+                axes.set_ylabel(label_metric(points[0].row))
+            entries |= _draw_panel(axes, points, known)
         for axes in list(grid.flat)[len(found) :]:
             axes.set_visible(False)
         order = sorted(
@@ -144,20 +154,20 @@ def figure(rows: Sequence[Row]) -> Figure:
     return drawn
 
 
-def _without_free(of: Facts) -> Facts:
+def _clear_free(of: Facts) -> Facts:
     return of | dict.fromkeys(FREE, "")
 
 
-def _draw(axes: Axes, points: Sequence[Point], known: Mapping[str, Look]) -> dict[str, Any]:
+def _draw_panel(axes: Axes, points: Sequence[Point], known: Mapping[str, Look]) -> dict[str, Any]:
     """The cells with their intervals, filled where they are of the front. Returns what the legend
     names."""
     from matplotlib.lines import Line2D
 
-    best = front(points)
-    places = _places(points, list(known))
+    best = find_front(points)
+    xs = _spread_points(points, list(known))
     axes.set_xscale("log")
     entries: dict[str, Any] = {}
-    for point, x in zip(points, places, strict=True):
+    for point, x in zip(points, xs, strict=True):
         row, look = point.row, known[point.row["method"]]
         score, low, high = row["score"], row["score_low"], row["score_high"]
         if math.isfinite(low):
@@ -187,36 +197,36 @@ def _draw(axes: Axes, points: Sequence[Point], known: Mapping[str, Look]) -> dic
     return entries
 
 
-def _places(points: Sequence[Point], order: Sequence[str]) -> list[float]:
+def _spread_points(points: Sequence[Point], order: Sequence[str]) -> list[float]:
     """x of each: those of one cost side by side on a logarithmic axis, by method; the best, or
     their middle, at their cost."""
     values = sorted({point.evaluations for point in points})
     gaps = dict.fromkeys(values, math.inf)
     for a, b in zip(values, values[1:], strict=False):
         gaps[a], gaps[b] = min(gaps[a], math.log(b / a)), math.log(b / a)
-    by_cost: dict[int, list[int]] = {}
+    by_cost: dict[float, list[int]] = {}
     for i in sorted(range(len(points)), key=lambda i: order.index(points[i].row["method"])):
         by_cost.setdefault(points[i].evaluations, []).append(i)
-    places, best = [0.0] * len(points), front(points)
+    xs, best = [0.0] * len(points), find_front(points)
     for cost, members in by_cost.items():
-        leads = [place for place, i in enumerate(members) if points[i] in best]
+        leads = [rank for rank, i in enumerate(members) if points[i] in best]
         centre = leads[0] if leads else (len(members) - 1) / 2
         step = min(SPREAD * gaps[cost] / len(members), STEP * math.log(values[-1] / values[0]))
-        for place, i in enumerate(members):
-            places[i] = cost * math.exp(step * (place - centre))
-    return places
+        for rank, i in enumerate(members):
+            xs[i] = cost * math.exp(step * (rank - centre))
+    return xs
 
 
-def described(points: Sequence[Point], width: int) -> str:
+def describe_front(points: Sequence[Point], width: int) -> str:
     """The front in words, as "best mean at 40: DM_concave, ω 0.5": what tells a cell from others,
     in lines of `width`."""
-    of = [facts(point.row) for point in points]
+    of = [read_facts(point.row) for point in points]
     varied = [name for name in FREE if len({f[name] for f in of} - {""}) > 1]
     if "guidance" not in varied:
         varied = [name for name in varied if name != "steps"]
     lines = []
-    for point in front(points):
-        settings = told(facts(point.row), varied)
+    for point in find_front(points):
+        settings = format_facts(read_facts(point.row), varied)
         cell = ", ".join(filter(None, (point.row["method"], settings)))
-        lines.append(wrapped(f"best mean at {point.evaluations:,}: {cell}", width))
+        lines.append(wrap_text(f"best mean at {point.evaluations:,}: {cell}", width))
     return "\n".join(lines)

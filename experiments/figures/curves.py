@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from experiments.figures.style import BLUE, INK, LOOKS, SKY, VERMILLION, WIDTH, styled
+from evaluation.runs.colours import BLUE, SKY, VERMILLION
+from experiments.figures.style import ASYNCHRONOUS, INK, SYNCHRONOUS, WIDTH, apply_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +25,7 @@ DOTTED = 25
 """Updates up to which each has its dot."""
 
 
-def path(
+def follow_path(
     curve: Curve, flags: Sequence[bool] | npt.NDArray[np.bool_], num_inference_steps: int
 ) -> Array:
     """The timesteps of one pixel: (N + 1,), from 1001 after no update to 1 after N, as on Stable
@@ -46,7 +47,9 @@ def path(
     return 1 + 1000 / num_inference_steps * np.array(places)
 
 
-def flips(num_inference_steps: int, count: int = PATHS, seed: int = SEED) -> npt.NDArray[np.bool_]:
+def draw_flips(
+    num_inference_steps: int, count: int = PATHS, seed: int = SEED
+) -> npt.NDArray[np.bool_]:
     """Masks of random pixels, (count, N): each begins in a subject or not, and flips at an update
     in four."""
     draws = np.random.default_rng(seed).random((count, num_inference_steps)) < FLIP
@@ -55,7 +58,7 @@ def flips(num_inference_steps: int, count: int = PATHS, seed: int = SEED) -> npt
     return masks
 
 
-def figure(concavity: float = 0.5, num_inference_steps: int = 20) -> Figure:
+def draw_figure(concavity: float = 0.5, num_inference_steps: int = 20) -> Figure:
     """The three concave curves against the line: the timesteps above, below them how far above the
     line a pixel is.
 
@@ -70,7 +73,7 @@ def figure(concavity: float = 0.5, num_inference_steps: int = 20) -> Figure:
 
     from asyndm.curves import Exponential, PiecewiseLinear, Quadratic
 
-    with styled():
+    with apply_style():
         drawn = Figure(figsize=(WIDTH, 4.0), layout="constrained")
         grid = drawn.subplots(
             2, 3, sharex=True, sharey="row", gridspec_kw={"height_ratios": [1.25, 1]}, squeeze=False
@@ -78,9 +81,9 @@ def figure(concavity: float = 0.5, num_inference_steps: int = 20) -> Figure:
         for column, curve in enumerate(
             (Quadratic(concavity), PiecewiseLinear(concavity), Exponential(concavity))
         ):
-            grid[0, column].set_title(curve.name.replace("_", " "))
+            grid[0, column].set_title(curve.label.replace("_", " "))
             for axes, raised in zip(grid[:, column], (False, True), strict=True):
-                _panel(axes, curve, num_inference_steps, raised)
+                _draw_panel(axes, curve, num_inference_steps, raised)
             grid[1, column].set_xlabel("updates done")
         grid[0, 0].set_ylabel("timestep")
         grid[0, 0].set_yticks([0, 250, 500, 750, 1000])
@@ -101,11 +104,11 @@ def figure(concavity: float = 0.5, num_inference_steps: int = 20) -> Figure:
     return drawn
 
 
-def _panel(axes: Axes, curve: Curve, n: int, raised: bool) -> None:
+def _draw_panel(axes: Axes, curve: Curve, n: int, raised: bool) -> None:
     """One curve: line, curve, the region between them, and random pixels; all minus the line if
     `raised`."""
     updates = np.arange(n + 1)
-    line, top = path(curve, [False] * n, n), path(curve, [True] * n, n)
+    line, top = follow_path(curve, [False] * n, n), follow_path(curve, [True] * n, n)
     base = line if raised else np.zeros(n + 1)
     axes.fill_between(
         updates,
@@ -116,27 +119,26 @@ def _panel(axes: Axes, curve: Curve, n: int, raised: bool) -> None:
         linewidth=0,
         label="where a pixel can be",
     )
-    dm, subject = LOOKS["DM"], LOOKS["AsynDM"]
     axes.plot(
         updates,
         top - base,
         color=BLUE,
-        linestyle=subject.dashes,
+        linestyle=ASYNCHRONOUS.dashes,
         linewidth=1.8,
         label="always in a subject",
     )
     axes.plot(
         updates,
         line - base,
-        color=dm.colour,
-        linestyle=dm.dashes,
+        color=SYNCHRONOUS.colour,
+        linestyle=SYNCHRONOUS.dashes,
         linewidth=1.6,
         label="never in a subject",
     )
-    for i, flags in enumerate(flips(n)):
+    for i, flags in enumerate(draw_flips(n)):
         axes.plot(
             updates,
-            path(curve, flags, n) - base,
+            follow_path(curve, flags, n) - base,
             color=VERMILLION,
             linewidth=0.9 if raised else 0.7,
             marker=".",

@@ -6,14 +6,14 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from asyndm.errors import UserError
-from evaluation.messages import counted
-from evaluation.tables import CONDITIONS, Row
-from experiments.figures.style import FAINT, SIZE, WIDTH, Look, looks, styled
+from evaluation.labels import GuidanceLabel
+from evaluation.messages import count_things
+from evaluation.tables import CONDITIONS, TableRow
+from experiments.figures.style import FAINT, SIZE, WIDTH, Look, apply_style, assign_looks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,13 +29,13 @@ SETTINGS = {
 """The settings a line can run along, and what its axis says."""
 OWN = ("curve", "concavity", "threshold")
 """Settings of a method that others may not have: these then stand in every panel."""
-FACTS = ("metric", "model", "weights", "dtype", "prompt_set", "negative", *CONDITIONS[2:], *OWN)
+FACTS = ("metric", "model", "weights", "dtype", "prompt_set", "beside", *CONDITIONS[2:], *OWN)
 TOLD = {
     "steps": "{} steps",
     "eta": "η {}",
     "guidance": "guidance {}",
     "concavity": "ω {}",
-    "negative": "not {}",
+    "beside": "{}",
 }
 LEAST, PANELS, COLUMNS = 3, 6, 3
 """Values that make a line, and panels that make a figure."""
@@ -52,7 +52,7 @@ class Line:
 
     name: str
     xs: tuple[float, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
 
     @property
     def settings(self) -> str:
@@ -66,68 +66,54 @@ class Line:
 
 @dataclass(frozen=True)
 class Panel:
-    """Lines that agree in all `facts`."""
+    """Lines that agree in all `read_facts`."""
 
     facts: Facts
     lines: tuple[Line, ...]
 
 
-def guidance(row: Row) -> tuple[float, str] | None:
-    """The scale and the negative prompt of "5 not 'blurry'", with the name of an unusual guidance,
-    as in "Other 5"; where there is no scale it is 1. None where the row does not tell."""
-    text = row.get("guidance")
-    if text is None:
-        return None
-    named, _, rest = str(text).partition(" ")
-    scale, _, more = rest.partition(" ")
-    for number, others in ((named, [rest]), (scale, [named, more])):
-        with suppress(ValueError):
-            return float(number), " ".join(filter(None, others)).removeprefix("not ")
-    return 1.0, str(text)
-
-
-def facts(row: Row) -> Facts:
+def read_facts(row: TableRow) -> Facts:
     """Every setting of a row; "" is one that it does not have, or that is the same in all rows."""
-    told = guidance(row)
-    known = row | ({"guidance": told[0], "negative": told[1]} if told else {})
+    guidance: GuidanceLabel | None = row.get("guidance")
+    known = row if guidance is None else row | {"guidance": guidance.scale, "beside": guidance.rest}
     return {name: "" if (value := known.get(name)) is None else value for name in FACTS}
 
 
-def scored(rows: Iterable[Row]) -> list[Row]:
+def select_scored(rows: Iterable[TableRow]) -> list[TableRow]:
     """The rows that have a score, of all prompt kinds together."""
     return [row for row in rows if row.get("score") is not None and row.get("kind", "all") == "all"]
 
 
-def varied(rows: Sequence[Row]) -> list[str]:
+def find_varied(rows: Sequence[TableRow]) -> list[str]:
     """The settings that take at least three values under one method while all else is equal."""
-    return [setting for setting in SETTINGS if panels(rows, setting)]
+    return [setting for setting in SETTINGS if find_panels(rows, setting)]
 
 
-def panels(rows: Sequence[Row], setting: str) -> list[Panel]:
+def find_panels(rows: Sequence[TableRow], setting: str) -> list[Panel]:
     """The rows by what they agree in but for the setting; none where it takes too few values."""
-    groups: dict[tuple[Any, ...], list[tuple[Facts, Row]]] = {}
-    for row in scored(rows):
-        of = facts(row)
+    groups: dict[tuple[Any, ...], list[tuple[Facts, TableRow]]] = {}
+    for row in select_scored(rows):
+        of = read_facts(row)
         shared = tuple(of[name] for name in FACTS if name not in (setting, *OWN))
         groups.setdefault(shared, []).append((of, row))
     found = []
     for together in groups.values():
-        for own in _owns(together, setting):
+        for own in _find_owns(together, setting):
             members = [(of, row) for of, row in together if _agrees(of, own)]
-            lines = _lines(members, setting)
+            lines = _make_lines(members, setting)
             if lines:
                 found.append(Panel(members[0][0] | {setting: ""} | own, lines))
     return found
 
 
-def _owns(together: Sequence[tuple[Facts, Row]], setting: str) -> list[Facts]:
+def _find_owns(together: Sequence[tuple[Facts, TableRow]], setting: str) -> list[Facts]:
     """The methods' own settings under which one of them has a line; not those that another of these
     includes."""
     values: dict[tuple[Any, ...], set[float]] = {}
     for of, row in together:
         if of[setting] != "":
             own = tuple((name, of[name]) for name in OWN if name != setting)
-            values.setdefault((own, _name(row)), set()).add(of[setting])
+            values.setdefault((own, _name_line(row)), set()).add(of[setting])
     owns = [dict(own) for (own, _), taken in values.items() if len(taken) >= LEAST]
     different = [own for i, own in enumerate(owns) if own not in owns[:i]]
     return [
@@ -141,16 +127,16 @@ def _agrees(of: Facts, own: Facts) -> bool:
     return all(of[name] in ("", value) for name, value in own.items())
 
 
-def _name(row: Row) -> str:
+def _name_line(row: TableRow) -> str:
     return f"{row['method']} {row.get('settings', '')}".strip()
 
 
-def _lines(members: Sequence[tuple[Facts, Row]], setting: str) -> tuple[Line, ...]:
+def _make_lines(members: Sequence[tuple[Facts, TableRow]], setting: str) -> tuple[Line, ...]:
     """A line a method; a level one of other settings than those that run along the axis is none of
     theirs."""
-    by_name: dict[str, list[tuple[Any, Row]]] = {}
+    by_name: dict[str, list[tuple[Any, TableRow]]] = {}
     for of, row in members:
-        by_name.setdefault(_name(row), []).append((of[setting], row))
+        by_name.setdefault(_name_line(row), []).append((of[setting], row))
     lines = []
     for name, points in by_name.items():
         ordered = sorted((p for p in points if p[0] != ""), key=lambda p: float(p[0]))
@@ -162,21 +148,23 @@ def _lines(members: Sequence[tuple[Facts, Row]], setting: str) -> tuple[Line, ..
     return tuple(line for line in lines if line.settings in alike)
 
 
-def titles(of: Sequence[Facts]) -> list[str]:
+def make_titles(of: Sequence[Facts]) -> list[str]:
     """For each panel what tells it from the others, in as few settings as do; its metric stands at
     its axis."""
     chosen = ["metric"]
     for name in FACTS:
-        if len({_values(f, [*chosen, name]) for f in of}) > len({_values(f, chosen) for f in of}):
+        if len({_pick_values(f, [*chosen, name]) for f in of}) > len(
+            {_pick_values(f, chosen) for f in of}
+        ):
             chosen.append(name)
-    return [told(f, chosen[1:]) for f in of]
+    return [format_facts(f, chosen[1:]) for f in of]
 
 
-def _values(of: Facts, names: Sequence[str]) -> tuple[str, ...]:
+def _pick_values(of: Facts, names: Sequence[str]) -> tuple[str, ...]:
     return tuple(str(of[name]) for name in names)
 
 
-def told(of: Mapping[str, Any], names: Iterable[str]) -> str:
+def format_facts(of: Mapping[str, Any], names: Iterable[str]) -> str:
     """These settings as people say them: "shapes, 20 steps, ω 0.5"."""
     parts = []
     for name in names:
@@ -189,13 +177,13 @@ def told(of: Mapping[str, Any], names: Iterable[str]) -> str:
     return ", ".join(parts)
 
 
-def wrapped(text: str, width: int) -> str:
+def wrap_text(text: str, width: int) -> str:
     """Lines of so many characters, broken after commas only."""
     whole = text.replace(" ", NO_BREAK).replace(f",{NO_BREAK}", ", ")
     return textwrap.fill(whole, width, break_long_words=False).replace(NO_BREAK, " ")
 
 
-def shared(of: Sequence[Facts], rows: Sequence[Row]) -> str:
+def describe_shared(of: Sequence[Facts], rows: Sequence[TableRow]) -> str:
     """What all panels have in common, and how many images each point rests on."""
     same = [
         name
@@ -203,23 +191,23 @@ def shared(of: Sequence[Facts], rows: Sequence[Row]) -> str:
         if len({f[name] for f in of}) == 1
     ]
     low, high = min(row["n"] for row in rows), max(row["n"] for row in rows)
-    images = counted(low, "image") if low == high else f"{low:,} to {high:,} images"
-    return ", ".join(filter(None, (told(of[0], same), images)))
+    images = count_things(low, "image") if low == high else f"{low:,} to {high:,} images"
+    return ", ".join(filter(None, (format_facts(of[0], same), images)))
 
 
-def metric_label(row: Row) -> str:
+def label_metric(row: TableRow) -> str:
     """The metric with an arrow to where the good pictures are."""
     return f"{row['metric']} {'↑' if row.get('higher_is_better', True) else '↓'}"
 
 
-def figure(rows: Sequence[Row], setting: str) -> Figure:
+def draw_figure(rows: Sequence[TableRow], setting: str) -> Figure:
     """All panels of one setting, six at most: where there are more, those of the exact metric or
     else of the first.
 
     Raises:
         UserError: the setting takes fewer than three values while all else is equal.
     """
-    found = panels(rows, setting)
+    found = find_panels(rows, setting)
     if not found:
         raise UserError(
             f"{setting}: takes fewer than {LEAST} values with all else equal; sweep more of them"
@@ -234,21 +222,21 @@ def figure(rows: Sequence[Row], setting: str) -> Figure:
     one_metric = len({panel.facts["metric"] for panel in found}) == 1
     from matplotlib.figure import Figure
 
-    with styled():
+    with apply_style():
         drawn = Figure(
             figsize=(WIDTH, 2.2 * height + (1.0 if columns > 1 else 1.4)), layout="constrained"
         )
         grid = drawn.subplots(height, columns, squeeze=False, sharex=True, sharey=one_metric)
-        known = looks(line.name for panel in found for line in panel.lines)
+        known = assign_looks(line.name for panel in found for line in panel.lines)
         entries: dict[str, Any] = {}
         for axes, panel, title in zip(
-            grid.flat, found, titles([p.facts for p in found]), strict=False
+            grid.flat, found, make_titles([p.facts for p in found]), strict=False
         ):
-            axes.set_title(wrapped(title, ACROSS // columns))
-            entries = _draw(axes, panel, known) | entries
+            axes.set_title(wrap_text(title, ACROSS // columns))
+            entries = _draw_panel(axes, panel, known) | entries
             if axes.get_subplotspec().is_first_col() or not one_metric:
-                axes.set_ylabel(metric_label(panel.lines[0].rows[0]))
-        _axis(grid.flat[0], setting, found)
+                axes.set_ylabel(label_metric(panel.lines[0].rows[0]))
+        _set_ticks(grid.flat[0], setting, found)
         for i, axes in enumerate(grid.flat):
             axes.set_visible(i < len(found))
             axes.tick_params(labelbottom=i >= len(found) - columns)
@@ -258,16 +246,16 @@ def figure(rows: Sequence[Row], setting: str) -> Figure:
         drawn.legend(
             [entries[n] for n in order], order, loc="outside lower center", ncols=min(3, len(order))
         )
-        note = shared(
+        note = describe_shared(
             [p.facts for p in found], [r for p in found for line in p.lines for r in line.rows]
         )
         note += f"; {more} more not shown" if more > 0 else ""
         note += "; bands: 95 % of each alone (differences: the table)"
-        drawn.suptitle(wrapped(note, ACROSS), fontsize=SIZE, color=FAINT)
+        drawn.suptitle(wrap_text(note, ACROSS), fontsize=SIZE, color=FAINT)
     return drawn
 
 
-def _draw(axes: Axes, panel: Panel, known: Mapping[str, Look]) -> dict[str, Any]:
+def _draw_panel(axes: Axes, panel: Panel, known: Mapping[str, Look]) -> dict[str, Any]:
     """The lines of a panel with their bands. Returns them by name."""
     drawn = {}
     for line in panel.lines:
@@ -294,7 +282,7 @@ def _draw(axes: Axes, panel: Panel, known: Mapping[str, Look]) -> dict[str, Any]
     return drawn
 
 
-def _axis(axes: Axes, setting: str, found: Sequence[Panel]) -> None:
+def _set_ticks(axes: Axes, setting: str, found: Sequence[Panel]) -> None:
     """Ticks at the values taken, where these are few; steps by their ratio."""
     values = sorted({x for panel in found for line in panel.lines for x in line.xs})
     if setting == "steps":

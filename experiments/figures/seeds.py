@@ -13,14 +13,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from asyndm.errors import UserError
-from evaluation.labels import labels, prompt_ids
+from evaluation.labels import MethodLabel, read_labels, read_prompt_ids
+from evaluation.runs.colours import RIGHT, UNKNOWN, WRONG
 from evaluation.runs.folder import Run
 from evaluation.runs.rows import ImageRow, ScoreRow
 from evaluation.runs.traces import SUBJECTS, read_trace
-from evaluation.tables import PAIRING, Key
-from experiments.figures.lines import told
-from experiments.figures.strip import REMEDY, picture, swatch, trace_file
-from experiments.figures.style import FAINT, RIGHT, SIZE, UNKNOWN, WRONG, Sheet, shortened, styled
+from evaluation.tables import PAIRING, SeededPrompt
+from experiments.figures.lines import format_facts
+from experiments.figures.strip import REMEDY, draw_swatch, open_picture, trace_file
+from experiments.figures.style import (
+    FAINT,
+    SIZE,
+    Sheet,
+    apply_style,
+    shorten,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,6 +42,7 @@ METHODS = {
     "DM_concave": "every pixel stays noisy for longer",
     "AsynDM": "only the subjects stay noisy for longer",
 }
+"""Those compared, and what each does."""
 COMMON = (*PAIRING, "prompt_set")
 
 
@@ -52,33 +60,40 @@ class Shot:
         return None if self.score is None or self.score.value is None else self.score.value == 1
 
 
-def compared(runs: Sequence[Run]) -> tuple[Run, ...]:
+def choose_trio(runs: Sequence[Run]) -> tuple[Run, ...]:
     """One run of each method, all else equal, with the settings that are the most usual among these
     runs.
 
     Raises:
         UserError: there are none that can be compared.
     """
-    of = [(run, labels(run)) for run in runs]
+    of = [(run, read_labels(run)) for run in runs]
     usual = {
         name: Counter(str(label[name]) for _, label in of)
         for name in (*COMMON, "curve", "concavity")
     }
 
-    def match(method: str, wanted: dict[str, Any], names: Sequence[str]) -> Iterator[Run]:
+    def match(column: int, wanted: dict[str, Any], names: Sequence[str]) -> Iterator[Run]:
         for run, label in of:
-            if label["method"] == method and all(label[name] == wanted[name] for name in names):
+            alike = all(label[name] == wanted[name] for name in names)
+            if alike and find_column(label["method"]) == column:
                 yield run
 
     def rank(label: dict[str, Any]) -> int:
         return sum(count[str(label[name])] for name, count in usual.items())
 
     for run, label in sorted(of, key=lambda pair: -rank(pair[1])):
-        dm = next(match("DM", label, COMMON), None)
-        concave = next(match("DM_concave", label, (*COMMON, "curve", "concavity")), None)
-        if label["method"] == "AsynDM" and dm and concave and rows_of((dm, concave, run), 1):
+        dm = next(match(0, label, COMMON), None)
+        concave = next(match(1, label, (*COMMON, "curve", "concavity")), None)
+        if (
+            find_column(label["method"]) == 2
+            and dm
+            and concave
+            and choose_prompts((dm, concave, run), 1)
+        ):
             return dm, concave, run
-    absent = [method for method in METHODS if method not in {label["method"] for _, label in of}]
+    there = {find_column(label["method"]) for _, label in of}
+    absent = [method for column, method in enumerate(METHODS) if column not in there]
     if absent:
         raise UserError(
             f"no run of {' and '.join(absent)}; ask for it too: mask=none,global,dynamic"
@@ -88,7 +103,16 @@ def compared(runs: Sequence[Run]) -> tuple[Run, ...]:
     )
 
 
-def rows_of(runs: Sequence[Run], count: int) -> list[Key]:
+def find_column(method: MethodLabel) -> int | None:
+    """Which of `METHODS` a run's is; None: none of them."""
+    if not method.bends:
+        return 0
+    if method.uniform:
+        return 1
+    return 2 if method.follows_attention else None
+
+
+def choose_prompts(runs: Sequence[Run], count: int) -> list[SeededPrompt]:
     """The images to show, never by what came out: in the set's order the first prompt of each kind,
     then the others.
 
@@ -98,29 +122,29 @@ def rows_of(runs: Sequence[Run], count: int) -> list[Key]:
         count: how many at most.
     """
     shared: dict[str, ImageRow] = {}
-    having = [{key(image): image for image in run.images} for run in runs]
+    having = [{identify(image): image for image in run.images} for run in runs]
     for image in runs[0].images:
         known = all(
-            key(image) in images and trace_file(run, images[key(image)]).exists()
+            identify(image) in images and trace_file(run, images[identify(image)]).exists()
             for run, images in zip(runs, having, strict=True)
         )
         if known:
             shared.setdefault(image.prompt_id, image)
-    order = {prompt: place for place, prompt in enumerate(prompt_ids(runs[0]))}
+    order = {prompt: number for number, prompt in enumerate(read_prompt_ids(runs[0]))}
     in_order = sorted(shared.values(), key=lambda image: order.get(image.prompt_id, len(order)))
     firsts: dict[str, ImageRow] = {}
     for image in in_order:
         firsts.setdefault(image.kind, image)
     others = (image for image in in_order if firsts[image.kind] is not image)
-    return [key(image) for image in [*firsts.values(), *others][:count]]
+    return [identify(image) for image in [*firsts.values(), *others][:count]]
 
 
-def key(image: ImageRow) -> Key:
+def identify(image: ImageRow) -> SeededPrompt:
     """An image across runs."""
     return image.prompt_id, image.prompt, image.seed
 
 
-def judge(runs: Sequence[Run]) -> str | None:
+def find_judge(runs: Sequence[Run]) -> str | None:
     """The metric that says right or wrong: the exact one, or the first whose values are all 0 or
     1."""
     values: dict[str, set[float]] = {}
@@ -132,35 +156,35 @@ def judge(runs: Sequence[Run]) -> str | None:
     return min(binary, key=lambda name: (name != "exact", name), default=None)
 
 
-def shots(runs: Sequence[Run], count: int) -> list[list[Shot]]:
+def collect_shots(runs: Sequence[Run], count: int) -> list[list[Shot]]:
     """A list for each row, with what each run made of it."""
-    metric = judge(runs)
-    images = [{key(image): image for image in run.images} for run in runs]
+    metric = find_judge(runs)
+    images = [{identify(image): image for image in run.images} for run in runs]
     scores = [{score.key: score for score in run.scores if score.metric == metric} for run in runs]
     return [
         [
             Shot(run, of[wanted], judged.get(of[wanted].key))
             for run, of, judged in zip(runs, images, scores, strict=True)
         ]
-        for wanted in rows_of(runs, count)
+        for wanted in choose_prompts(runs, count)
     ]
 
 
-def figure(runs: Sequence[Run], count: int = 3) -> Figure:
+def draw_figure(runs: Sequence[Run], count: int = 3) -> Figure:
     """A row a prompt, a column a method: the picture, framed right or wrong, and the timestep maps
     and masks of two of its steps.
 
     Args:
-        runs: any; one of each method is chosen by `compared`.
+        runs: any; one of each method is chosen by `choose_trio`.
         count: rows at most.
 
     Raises:
         UserError: there are none that can be compared, or a file of theirs cannot be read.
     """
-    trio = compared(runs)
-    table = shots(trio, count)
+    trio = choose_trio(runs)
+    table = collect_shots(trio, count)
     block = TITLE + SIDE + VERDICT
-    with styled():
+    with apply_style():
         sheet = Sheet.of(WIDTH, HEAD + len(table) * block + FOOT)
         for column, (method, words) in enumerate(METHODS.items()):
             x = MARGIN + column * (CELL + BETWEEN)
@@ -168,42 +192,42 @@ def figure(runs: Sequence[Run], count: int = 3) -> Figure:
             sheet.text(words, x, 0.31, SIZE, color=FAINT)
         for row, line in enumerate(table):
             y = HEAD + row * block
-            _title(sheet, line[-1], y)
+            _draw_title(sheet, line[-1], y)
             for column, shot in enumerate(line):
-                _cell(sheet, shot, MARGIN + column * (CELL + BETWEEN), y + TITLE)
+                _draw_shot(sheet, shot, MARGIN + column * (CELL + BETWEEN), y + TITLE)
         distinct = len({line[0].image.kind for line in table}) == len(table)
-        _foot(sheet, trio, distinct, HEAD + len(table) * block)
+        _draw_foot(sheet, trio, distinct, HEAD + len(table) * block)
     return sheet.figure
 
 
-def _title(sheet: Sheet, shot: Shot, y: float) -> None:
+def _draw_title(sheet: Sheet, shot: Shot, y: float) -> None:
     """The prompt, and its subjects by the colours of their masks."""
     room = WIDTH - 2 * MARGIN
-    title = shortened(f"“{shot.image.prompt}”", room, SIZE + 1, "bold")
+    title = shorten(f"“{shot.image.prompt}”", room, SIZE + 1, "bold")
     x = sheet.text(title, MARGIN, y, SIZE + 1, weight="bold")
     for colour, name in zip(SUBJECTS, shot.image.subjects, strict=False):
-        x = swatch(sheet, tuple(int(c) for c in colour), name, x + 0.12, y + 0.01) - 0.12
+        x = draw_swatch(sheet, tuple(int(c) for c in colour), name, x + 0.12, y + 0.01) - 0.12
 
 
-def _cell(sheet: Sheet, shot: Shot, x: float, y: float) -> None:
+def _draw_shot(sheet: Sheet, shot: Shot, x: float, y: float) -> None:
     frame = UNKNOWN if shot.right is None else RIGHT if shot.right else WRONG
-    sheet.picture(picture(shot.run, shot.image), x, y, SIDE, frame, 2.6)
+    sheet.picture(open_picture(shot.run, shot.image), x, y, SIDE, frame, 2.6)
     way = read_trace(trace_file(shot.run, shot.image))
     last = len(way.steps) - 1
-    places = sorted({round(last / 3), round(2 * last / 3)})
-    for i, place in enumerate(places):
+    shown = sorted({round(last / 3), round(2 * last / 3)})
+    for i, step in enumerate(shown):
         left = x + SIDE + 0.07 + i * (MAP + GAP)
-        sheet.text(f"step {way.steps[place]}", left + MAP / 2, y, color=FAINT, ha="center")
-        sheet.picture(way.maps[place], left, y + SIDE - 2 * MAP - GAP, MAP)
-        sheet.picture(way.masks[place], left, y + SIDE - MAP, MAP)
+        sheet.text(f"step {way.steps[step]}", left + MAP / 2, y, color=FAINT, ha="center")
+        sheet.picture(way.maps[step], left, y + SIDE - 2 * MAP - GAP, MAP)
+        sheet.picture(way.masks[step], left, y + SIDE - MAP, MAP)
     if shot.right is not None:
         reason = shot.score.reason if shot.score else ""
         mark, word = ("✓", "right") if shot.right else ("✗", "wrong")
         said = f"{mark} {word}" if shot.right or not reason else f"{mark} {reason}"
-        sheet.text(shortened(said, CELL), x, y + SIDE + 0.05, color=frame)
+        sheet.text(shorten(said, CELL), x, y + SIDE + 0.05, color=frame)
 
 
-def _foot(sheet: Sheet, trio: Sequence[Run], distinct: bool, y: float) -> None:
+def _draw_foot(sheet: Sheet, trio: Sequence[Run], distinct: bool, y: float) -> None:
     """What the colours mean, and how rows were chosen; `distinct` says that no two are of one
     kind."""
     x = sheet.text("Above: noise level, clean", MARGIN, y) + 0.06
@@ -211,13 +235,15 @@ def _foot(sheet: Sheet, trio: Sequence[Run], distinct: bool, y: float) -> None:
     x = sheet.text(
         "noise. Below: what stays noisy, by subject (mixed: overlap, grey: all).", x + 0.66, y
     )
-    if judge(trio):
+    if find_judge(trio):
         sheet.text("✓", x + 0.14, y, color=RIGHT)
         sheet.text("right", x + 0.26, y)
         sheet.text("✗", x + 0.6, y, color=WRONG)
         sheet.text("wrong", x + 0.72, y)
-    of = labels(trio[-1])
-    settings = told({**of, "model": of["model"][0]}, ("model", "steps", "curve", "concavity"))
+    of = read_labels(trio[-1])
+    settings = format_facts(
+        {**of, "model": of["model"][0]}, ("model", "steps", "curve", "concavity")
+    )
     which = "prompts of new kinds" if distinct else "prompts, new kinds first"
     caption = f"Rows: the set's first {which}, never chosen by outcome; one seed a row. {settings}"
-    sheet.text(shortened(caption, WIDTH - 2 * MARGIN), MARGIN, y + 0.18, color=FAINT)
+    sheet.text(shorten(caption, WIDTH - 2 * MARGIN), MARGIN, y + 0.18, color=FAINT)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from asyndm.errors import UserError
-from evaluation.labels import labels
+from evaluation.labels import read_labels
 from evaluation.runs.folder import Run
 from evaluation.runs.images import open_image
 from evaluation.runs.rows import ImageRow
@@ -24,7 +24,16 @@ from evaluation.runs.traces import (
     read_previews,
     read_trace,
 )
-from experiments.figures.style import FAINT, INK, SIZE, WIDTH, Sheet, shortened, styled, text_width
+from experiments.figures.style import (
+    FAINT,
+    INK,
+    SIZE,
+    WIDTH,
+    Sheet,
+    apply_style,
+    measure_text,
+    shorten,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,7 +46,7 @@ SIDE, FINAL = 0.415, 1.0
 LINE, SWATCH, BETWEEN = 0.14, 0.15, 0.16
 """Height of a line of words, where a colour's name begins behind it, and the gap to the next, in
 inches."""
-Named = tuple[tuple[int, ...] | None, str]
+LegendEntry = tuple[tuple[int, ...] | None, str]
 """A colour and what it stands for; words without a colour."""
 LABELS = ("timestep", "mask", "predicted")
 REMEDY = (
@@ -56,7 +65,7 @@ def previews_file(run: Run, image: ImageRow) -> Path:
     return run.folder / PREVIEWS / f"{Path(image.file).stem}.png"
 
 
-def chosen(runs: Iterable[Run]) -> tuple[Run, ImageRow]:
+def choose_picture(runs: Iterable[Run]) -> tuple[Run, ImageRow]:
     """The picture to show: of AsynDM's runs in their order, the first of several subjects, or else
     the first at all.
 
@@ -65,7 +74,7 @@ def chosen(runs: Iterable[Run]) -> tuple[Run, ImageRow]:
     """
     first = None
     for run in runs:
-        if labels(run)["method"] == "AsynDM":
+        if read_labels(run)["method"].follows_attention:
             for image in run.images:
                 if previews_file(run, image).exists() and trace_file(run, image).exists():
                     if len(image.subjects) > 1:
@@ -76,7 +85,7 @@ def chosen(runs: Iterable[Run]) -> tuple[Run, ImageRow]:
     return first
 
 
-def figure(run: Run, image: ImageRow) -> Figure:
+def draw_figure(run: Run, image: ImageRow) -> Figure:
     """Columns are steps, rows the timestep map, the masks and the predicted picture; at the right
     the final one.
 
@@ -85,16 +94,16 @@ def figure(run: Run, image: ImageRow) -> Figure:
     """
     way = read_trace(trace_file(run, image))
     frames = read_previews(previews_file(run, image), len(way.steps))
-    final = picture(run, image)
+    final = open_picture(run, image)
     top, step = 0.5, SIDE + GAP
     bar = top + FINAL + 0.12
     below = max(top + 3 * step + 0.06, bar + 0.2 + 2 * LINE)
     right = LEFT + len(way.steps) * step + 0.1
-    with styled():
-        title = shortened(f"“{image.prompt}”", WIDTH - 2 * MARGIN, SIZE + 1, "bold")
-        needed = max(right + FINAL, MARGIN + text_width(title, SIZE + 1, "bold")) + MARGIN
+    with apply_style():
+        title = shorten(f"“{image.prompt}”", WIDTH - 2 * MARGIN, SIZE + 1, "bold")
+        needed = max(right + FINAL, MARGIN + measure_text(title, SIZE + 1, "bold")) + MARGIN
         width = min(WIDTH, max(LEAST, needed))
-        named = legend(image.subjects, way, width - LEFT - MARGIN)
+        named = make_legend(image.subjects, way, width - LEFT - MARGIN)
         sheet = Sheet.of(width, below + len(named) * LINE + MARGIN)
         sheet.text(title, MARGIN, 0.05, SIZE + 1, weight="bold")
         sheet.text("step", MARGIN, top - 0.18, color=FAINT)
@@ -118,19 +127,21 @@ def figure(run: Run, image: ImageRow) -> Figure:
             for colour, name in line:
                 y = below + number * LINE
                 x = (
-                    swatch(sheet, colour, name, x, y)
+                    draw_swatch(sheet, colour, name, x, y)
                     if colour
                     else sheet.text(name, x, y, color=FAINT)
                 )
     return sheet.figure
 
 
-def legend(subjects: Iterable[str], way: Trace, width: float) -> list[list[Named]]:
+def make_legend(subjects: Iterable[str], way: Trace, width: float) -> list[list[LegendEntry]]:
     """What the masks' colours mean, in lines of so many inches: the subjects, and where masks have
     it the whole picture, and mixed colours where several overlap; said where subjects share a
     colour."""
     colours = [tuple(map(int, colour)) for colour in SUBJECTS]
-    entries: list[Named] = [(colours[i % len(colours)], name) for i, name in enumerate(subjects)]
+    entries: list[LegendEntry] = [
+        (colours[i % len(colours)], name) for i, name in enumerate(subjects)
+    ]
     repeated = len(entries) > len(colours)
     counted = [mask.getcolors(mask.width * mask.height) or [] for mask in way.masks]
     whole, seen = (
@@ -140,11 +151,11 @@ def legend(subjects: Iterable[str], way: Trace, width: float) -> list[list[Named
     entries += [(whole, "all of it")] if whole in seen else []
     entries += [(None, "mixed: overlap")] if seen - {*colours, (0, 0, 0), whole} else []
     entries += [(None, f"colours repeat after {len(colours)} subjects")] if repeated else []
-    lines: list[list[Named]] = [[]]
+    lines: list[list[LegendEntry]] = [[]]
     left = width
     for colour, name in entries:
-        said = shortened(name, width - SWATCH)
-        needed = (colour is not None) * SWATCH + text_width(said) + BETWEEN
+        said = shorten(name, width - SWATCH)
+        needed = (colour is not None) * SWATCH + measure_text(said) + BETWEEN
         if lines[-1] and needed - BETWEEN > left:
             lines.append([])
             left = width
@@ -153,13 +164,13 @@ def legend(subjects: Iterable[str], way: Trace, width: float) -> list[list[Named
     return lines
 
 
-def swatch(sheet: Sheet, colour: tuple[int, ...], name: str, x: float, y: float) -> float:
+def draw_swatch(sheet: Sheet, colour: tuple[int, ...], name: str, x: float, y: float) -> float:
     """A square of the colour and a name. Returns where the next may begin."""
     sheet.picture(Image.new("RGB", (1, 1), colour), x, y + 0.01, 0.1, INK, 0.4)
     return sheet.text(name, x + SWATCH, y) + BETWEEN
 
 
-def picture(run: Run, image: ImageRow) -> Image.Image:
+def open_picture(run: Run, image: ImageRow) -> Image.Image:
     """The final picture.
 
     Raises:

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asyndm.terminal import printable
+from evaluation.labels import METHODS
+from evaluation.runs.colours import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILLION
 from evaluation.runs.files import write_bytes
 
 if TYPE_CHECKING:
@@ -27,18 +29,7 @@ SIZE = 8.0
 LONGEST = 250
 """Letters of which a line is measured: no figure has room for more."""
 PNG_DPI, SVG_PICTURE_DPI = 160, 320
-BLACK, BLUE, VERMILLION, GREEN, PURPLE, SKY, ORANGE = (
-    "#000000",
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#CC79A7",
-    "#56B4E9",
-    "#E69F00",
-)
-"""Told apart by the colour-blind (Okabe and Ito)."""
 INK, FAINT = "#222222", "#5a5a5a"
-RIGHT, WRONG, UNKNOWN = BLUE, VERMILLION, "#aaaaaa"
 RC: Any = {
     "font.family": "DejaVu Sans",
     "font.size": SIZE,
@@ -89,14 +80,22 @@ class Look:
     dashes: Dashes
 
 
-LOOKS = {
-    "DM": Look(BLACK, "o", (0, (4, 1.6))),
-    "DM_concave": Look(VERMILLION, "s", (0, (6, 1.4, 1.2, 1.4))),
-    "AsynDM": Look(BLUE, "D", "-"),
-    "AsynDM_static": Look(GREEN, "^", (0, (1.2, 1.2))),
-    "AsynDM_external": Look(PURPLE, "v", (0, (3, 1, 1, 1, 1, 1))),
-}
-"""By method."""
+SYNCHRONOUS = Look(BLACK, "o", (0, (4, 1.6)))
+ASYNCHRONOUS = Look(BLUE, "D", "-")
+LOOKS = dict(
+    zip(
+        METHODS,
+        (
+            SYNCHRONOUS,
+            Look(VERMILLION, "s", (0, (6, 1.4, 1.2, 1.4))),
+            ASYNCHRONOUS,
+            Look(GREEN, "^", (0, (1.2, 1.2))),
+            Look(PURPLE, "v", (0, (3, 1, 1, 1, 1, 1))),
+        ),
+        strict=False,
+    )
+)
+"""By method, in the order in which tables have these."""
 REST = (
     Look(SKY, "P", (0, (8, 2))),
     Look(ORANGE, "X", (0, (2, 2))),
@@ -107,14 +106,14 @@ REST = (
 """For names that are no method's, in turn."""
 
 
-def looks(names: Iterable[str]) -> dict[str, Look]:
+def assign_looks(names: Iterable[str]) -> dict[str, Look]:
     """How each of these lines is drawn: a method as in every figure, others in the order they
     come."""
     others = [name for name in dict.fromkeys(names) if name not in LOOKS]
     return LOOKS | {name: REST[i % len(REST)] for i, name in enumerate(others)}
 
 
-def styled() -> AbstractContextManager[None]:
+def apply_style() -> AbstractContextManager[None]:
     """The settings of matplotlib that hold while a figure is drawn or saved, and no longer."""
     from matplotlib import rc_context
 
@@ -124,7 +123,7 @@ def styled() -> AbstractContextManager[None]:
 @dataclass(frozen=True)
 class Sheet:
     """A page of pictures and words, measured in inches from its upper left corner; to use within
-    `styled`."""
+    `apply_style`."""
 
     figure: Figure
 
@@ -164,29 +163,26 @@ class Sheet:
     def colourbar(self, x: float, y: float, width: float, height: float = 0.1) -> Axes:
         """The timesteps' colours, from clean on the left to noise on the right."""
         axes = self.axes(x, y, width, height)
-        axes.imshow(levels(), aspect="auto", extent=(0, 1000, 0, 1))
+        axes.imshow(make_colourbar(), aspect="auto", extent=(0, 1000, 0, 1))
         return axes
 
     def text(self, text: str, x: float, y: float, size: float = SIZE, **more: Any) -> float:
         """Words whose upper left corner is there. Returns where they end, in inches."""
         w, h = self.figure.get_size_inches()
         self.figure.text(x / w, 1 - y / h, printable(text), size=size, va="top", **more)
-        return x + text_width(text, size, more.get("weight", "normal"))
+        return x + measure_text(text, size, more.get("weight", "normal"))
 
 
-def levels() -> Image.Image:
+def make_colourbar() -> Image.Image:
     """The colours of `evaluation.runs.traces` for timesteps 0 to 1000, 256 of them in a row."""
     import numpy as np
-    from PIL import Image
 
-    from evaluation.runs.traces import VIRIDIS
+    from evaluation.runs.traces import draw_levels
 
-    place = np.linspace(0, len(VIRIDIS) - 1, 256)
-    channels = [np.interp(place, np.arange(len(VIRIDIS)), VIRIDIS[:, c]) for c in range(3)]
-    return Image.fromarray(np.stack(channels, -1).round().astype(np.uint8)[None])
+    return draw_levels(np.linspace(0, 1000, 256)[None])
 
 
-def text_width(text: str, size: float = SIZE, weight: str = "normal") -> float:
+def measure_text(text: str, size: float = SIZE, weight: str = "normal") -> float:
     """Of one line as it is drawn, in inches."""
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import TextPath
@@ -200,12 +196,12 @@ def text_width(text: str, size: float = SIZE, weight: str = "normal") -> float:
     )
 
 
-def shortened(text: str, width: float, size: float = SIZE, weight: str = "normal") -> str:
+def shorten(text: str, width: float, size: float = SIZE, weight: str = "normal") -> str:
     """One line no wider than so many inches, with dots where words, or letters of the first one,
     are left out."""
 
     def wide(line: str) -> bool:
-        return text_width(line, size, weight) > width
+        return measure_text(line, size, weight) > width
 
     words = printable(text[:LONGEST]).split()
     if len(text) <= LONGEST and not wide(" ".join(words)):
@@ -227,7 +223,7 @@ def save(figure: Figure, path: Path) -> list[Path]:
     breaks them.
 
     Args:
-        figure: drawn within `styled`.
+        figure: drawn within `apply_style`.
         path: without suffix.
 
     Returns:
@@ -237,11 +233,11 @@ def save(figure: Figure, path: Path) -> list[Path]:
     files = []
     for suffix, dpi, metadata in (("png", PNG_DPI, {}), ("svg", SVG_PICTURE_DPI, {"Date": None})):
         buffer = io.BytesIO()
-        with styled():
+        with apply_style():
             figure.savefig(buffer, format=suffix, dpi=dpi, metadata=metadata)
         files.append(path.with_name(f"{path.name}.{suffix}"))
         content = buffer.getvalue()
-        write_bytes(files[-1], adapting(content) if suffix == "svg" else content)
+        write_bytes(files[-1], adapt_to_dark(content) if suffix == "svg" else content)
     return files
 
 
@@ -254,7 +250,7 @@ def spell_out(figure: Figure) -> None:
             text.set_text(printable(text.get_text()))
 
 
-def adapting(svg: bytes) -> bytes:
+def adapt_to_dark(svg: bytes) -> bytes:
     """The SVG with colours for dark pages as well, of which the reader's browser chooses."""
     rules = [
         f'[style*="{what}: {light}"] {{ {what}: {dark} !important }}'

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from asyndm.errors import UserError, first_line
 from asyndm.terminal import printable
 from evaluation.messages import is_quiet
-from evaluation.runs.files import checked_file, sha256, write_bytes
+from evaluation.runs.files import require_file, sha256, write_bytes
 from evaluation.runs.images import DRAWINGS
 from evaluation.runs.stamps import Stamps
 from evaluation.runs.traces import UNREADABLE, read_head
@@ -37,7 +37,7 @@ HASH = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
-class Copied:
+class Copy:
     """What the page shows of a picture.
 
     Attributes:
@@ -83,12 +83,12 @@ class Assets:
         bar = tqdm(total=len(sources), unit="img", desc="page", delay=5, disable=is_quiet())
         with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool, bar:
 
-            def copied(batch: Sequence[Source]) -> list[Copied]:
-                found = [self._copied(source) for source in batch]
+            def copy_batch(batch: Sequence[Source]) -> list[Copy]:
+                found = [self._copy_source(source) for source in batch]
                 bar.update(len(found))
                 return found
 
-            parts = list(chain.from_iterable(pool.map(copied, batches)))
+            parts = list(chain.from_iterable(pool.map(copy_batch, batches)))
         for stamps in self._stamps.values():
             stamps.save()
         ways: Numbered[Ways] = Numbered()
@@ -102,22 +102,22 @@ class Assets:
             )
         return entries, list(ways)
 
-    def _copied(self, source: Source) -> Copied:
+    def _copy_source(self, source: Source) -> Copy:
         try:
-            entry = self._shrunk(source.path, f"pictures/{self._digest(source)[:16]}", SIDE)
+            entry = self._shrink(source.path, f"pictures/{self._find_digest(source)[:16]}", SIDE)
         except UserError as error:
-            return Copied(missing=(str(error),))
+            return Copy(missing=(str(error),))
         except UNREADABLE as error:
             why = (
                 error.strerror if isinstance(error, OSError) and error.strerror else "not a picture"
             )
-            return Copied(missing=(f"{source.path} ({why})",))
+            return Copy(missing=(f"{source.path} ({why})",))
         try:
-            return Copied(entry, *self._traced(source))
+            return Copy(entry, *self._copy_trace(source))
         except (*UNREADABLE, UserError) as error:
-            return Copied(entry, missing=(first_line(error),))
+            return Copy(entry, missing=(first_line(error),))
 
-    def _digest(self, source: Source) -> str:
+    def _find_digest(self, source: Source) -> str:
         """The picture's hash.
 
         Raises:
@@ -126,7 +126,7 @@ class Assets:
         """
         if source.file.startswith("/") or ".." in source.file.split("/"):
             raise UserError(f"{source.path}: lies outside of its run; left out")
-        checked_file(source.path)
+        require_file(source.path)
         digest = self._stamps[source.folder].sha256(source.file)
         if not digest:
             raise UserError(f"{source.path}: cannot be read")
@@ -136,32 +136,32 @@ class Assets:
             )
         return digest
 
-    def _traced(self, source: Source) -> tuple[list[Any], Ways, list[Any]]:
+    def _copy_trace(self, source: Source) -> tuple[list[Any], Ways, list[Any]]:
         """The trace, its labels, and the predicted pictures."""
         path = source.trace
         if not path.exists():
             return [], ((), ()), []
         head = read_head(path)
-        trace = [self._copied_whole(path), *head.size]
+        trace = [self._copy_whole(path), *head.size]
         previews = source.previews
         shrunk = (
-            self._shrunk(previews, f"traces/{sha256(previews)[:16]}", SIDE * len(head.steps) // 2)
+            self._shrink(previews, f"traces/{sha256(previews)[:16]}", SIDE * len(head.steps) // 2)
             if previews.exists()
             else []
         )
         return trace, (head.steps, tuple(head.labels)), shrunk
 
-    def _copied_whole(self, path: Path) -> str:
-        content = checked_file(path).read_bytes()
+    def _copy_whole(self, path: Path) -> str:
+        content = require_file(path).read_bytes()
         name = f"traces/{hashlib.sha256(content).hexdigest()[:16]}.png"
         if self._is_new(name):
             write_bytes(self.folder / name, content, durable=False)
         return name
 
-    def _shrunk(self, path: Path, stem: str, side: int) -> list[Any]:
+    def _shrink(self, path: Path, stem: str, side: int) -> list[Any]:
         """A PNG with sides up to `side` as it is, anything else as WebP of at most that size:
         [file, width, height]."""
-        with Image.open(checked_file(path)) as image:
+        with Image.open(require_file(path)) as image:
             if image.format in DRAWINGS:
                 raise ValueError(f"{image.format}, a drawing")
             if image.format == "PNG" and max(image.size) <= side:

@@ -14,41 +14,46 @@ get it whole.
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from asyndm.errors import UserError
-from asyndm.terminal import ends_quietly, printable
-from evaluation.commands import Parser
-from evaluation.messages import counted, describe
+from asyndm.terminal import printable
+from evaluation.commands import Parser, command_line
+from evaluation.messages import count_things
 from evaluation.narrow import terminal_width, to_narrow
 from evaluation.runs.files import write_bytes
 from evaluation.runs.folder import Run
 from evaluation.table_text import (
     lay_out,
-    notes,
-    statistics,
+    note_kindless,
+    note_statistics,
     to_csv,
     to_latex,
     to_markdown,
-    without_kind,
+    write_notes,
 )
-from evaluation.tables import ALL, Row, table
+from evaluation.tables import ALL, TableRow, make_table
 from experiments.figures.command import draw
 from experiments.report.page import Section, write_page
-from experiments.report.selection import readable, selected
+from experiments.report.selection import add_selection, check_metric, read_runs, select_folders
+
+PLACES = {
+    "csv": ("FILE", "write all numbers there"),
+    "markdown": ("FILE", "write the table there"),
+    "latex": ("FILE", "the same for LaTeX with booktabs"),
+    "figures": ("FOLDER", "draw there what the runs have data for"),
+    "html": ("FOLDER", "write a page with all of it and a gallery"),
+}
+"""The options that name what is written, and what they say of themselves."""
 
 
-@ends_quietly()
+@command_line()
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns its exit status."""
     parser = Parser("experiments.report", __doc__)
-    parser.add_argument(
-        "runs", nargs="+", help="folders that are or hold runs, or settings as for experiments.run"
-    )
-    parser.add_argument("--metric", help="only this one")
+    add_selection(parser, nargs="+")
     parser.add_argument(
         "--by",
         choices=["kind"],
@@ -56,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--against",
-        type=against,
+        type=parse_against,
         metavar="COLUMN=VALUE",
         help="compare with those rows instead of with DM",
     )
@@ -74,27 +79,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="FOLDER",
         help="of your own metrics, as for experiments.run: their classes say what they are",
     )
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write all numbers there")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there")
-    parser.add_argument(
-        "--latex", type=Path, metavar="FILE", help="the same for LaTeX with booktabs"
-    )
-    parser.add_argument(
-        "--figures", type=Path, metavar="FOLDER", help="draw there what the runs have data for"
-    )
-    parser.add_argument(
-        "--html", type=Path, metavar="FOLDER", help="write a page with all of it and a gallery"
-    )
-    chosen = parser.read(arguments)
-    try:
-        report(chosen)
-    except (UserError, OSError) as error:
-        print(f"error: {describe(error)}", file=sys.stderr)
-        return 1
+    for option, (metavar, text) in PLACES.items():
+        parser.add_argument(f"--{option}", type=Path, metavar=metavar, help=text)
+    report(parser.read(arguments))
     return 0
 
 
-def against(text: str) -> tuple[str, str]:
+def parse_against(text: str) -> tuple[str, str]:
     """ "guidance=2" as a column and its value."""
     column, separator, value = text.partition("=")
     if not separator:
@@ -108,46 +99,19 @@ def report(chosen: argparse.Namespace) -> None:
     Raises:
         UserError: nothing to report.
     """
-    folders, missing = selected(chosen.runs)
-    runs = list(readable(folders))
-    unfinished = [run.folder.name for run in runs if run.state != "done"]
-    runs = [run for run in runs if run.images]
+    folders, missing = select_folders(chosen.runs)
+    found = list(read_runs(folders))
+    runs = [run for run in found if run.images]
     if not runs:
         raise UserError(f"{', '.join(chosen.runs)}: no run with images that can be read")
     make_room(chosen)
-    rows = table(runs, chosen.metric, chosen.by == "kind", chosen.against)
-    reference = reference_of(chosen)
-    if not rows:
-        known = sorted({score.metric for run in runs for score in run.scores})
-        raise UserError(
-            f"--metric {chosen.metric}: no such scores; there are {', '.join(known) or 'none'}"
-        )
-    said = notes(rows, runs, chosen.config_dir)
-    said += [
-        f"Left out of {run.folder.name}: {counted(run.left_out, 'picture')} other than listed."
-        for run in runs
-        if run.left_out
-    ]
-    said += [
-        f"Of {run.folder.name}: {counted(run.lacking, 'picture')} not in its list."
-        for run in runs
-        if run.lacking
-    ]
-    said += [f"Not finished: {', '.join(unfinished)}."] if unfinished else []
-    said += [f"Not made yet: {', '.join(missing)}."] if missing else []
+    rows = make_table(runs, chosen.metric, chosen.by == "kind", chosen.against)
+    check_metric(chosen.metric, rows, runs)
+    said = [*write_notes(rows, runs, chosen.config_dir), *note_gaps(found, missing)]
     said = list(map(printable, said))
-    text = to_markdown(rows, reference) + "".join(f"\n{line}\n" for line in said)
-    width = chosen.width or terminal_width()
-    fits = width is None or all(
-        len(line) <= width for line in text.splitlines() if line.startswith("|")
-    )
-    print(
-        text if fits or width is None else to_narrow(lay_out(rows, reference), said, width), end=""
-    )
-    if chosen.markdown:
-        write_bytes(chosen.markdown, text.encode())
+    print_table(rows, said, chosen)
     if chosen.latex:
-        write_bytes(chosen.latex, to_latex(rows, reference, said).encode())
+        write_bytes(chosen.latex, to_latex(rows, name_reference(chosen), said).encode())
     if chosen.csv:
         write_bytes(chosen.csv, to_csv(rows).encode())
     figures = draw(runs, rows, chosen.figures) if chosen.figures else None
@@ -155,13 +119,51 @@ def report(chosen: argparse.Namespace) -> None:
         with tempfile.TemporaryDirectory() as drawn:
             figures = draw(runs, rows, Path(drawn)) if figures is None else figures
             sharp = [path for path in figures if path.suffix == ".svg"]
-            page = write_page(
-                chosen.html, title(chosen.runs), sections(rows, runs, said, chosen), sharp, runs
-            )
+            tables = make_sections(rows, runs, said, chosen)
+            page = write_page(chosen.html, make_title(chosen.runs), tables, sharp, runs)
         print(printable(f"\n{page}"))
 
 
-def reference_of(chosen: argparse.Namespace) -> str:
+def note_gaps(runs: Sequence[Run], missing: Sequence[str]) -> list[str]:
+    """What of these runs the table is not of, and which are not there at all.
+
+    Args:
+        runs: also those without pictures.
+        missing: the names of those that nobody has made.
+    """
+    whole = [run for run in runs if run.images]
+    lines = [
+        f"Left out of {run.folder.name}: {count_things(run.left_out, 'picture')} other than listed."
+        for run in whole
+        if run.left_out
+    ]
+    lines += [
+        f"Of {run.folder.name}: {count_things(run.lacking, 'picture')} not in its list."
+        for run in whole
+        if run.lacking
+    ]
+    unfinished = [run.folder.name for run in runs if run.state != "done"]
+    lines += [f"Not finished: {', '.join(unfinished)}."] if unfinished else []
+    lines += [f"Not made yet: {', '.join(missing)}."] if missing else []
+    return lines
+
+
+def print_table(rows: Sequence[TableRow], said: Sequence[str], chosen: argparse.Namespace) -> None:
+    """Prints the table with its notes, narrow where it does not fit, and writes it as Markdown
+    where asked for."""
+    reference = name_reference(chosen)
+    text = to_markdown(rows, reference) + "".join(f"\n{line}\n" for line in said)
+    width = chosen.width or terminal_width()
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    if width is None or all(len(line) <= width for line in lines):
+        print(text, end="")
+    else:
+        print(to_narrow(lay_out(rows, reference), said, width), end="")
+    if chosen.markdown:
+        write_bytes(chosen.markdown, text.encode())
+
+
+def name_reference(chosen: argparse.Namespace) -> str:
     """What differences are from, in words."""
     if chosen.against is None:
         return "DM"
@@ -175,10 +177,10 @@ def make_room(chosen: argparse.Namespace) -> None:
     Raises:
         UserError: one of them cannot be made, with the option that asks for it.
     """
-    for option in ("csv", "markdown", "latex", "figures", "html"):
+    for option, (metavar, _) in PLACES.items():
         path: Path | None = getattr(chosen, option)
         if path is not None:
-            folder = path if option in ("figures", "html") else path.parent
+            folder = path if metavar == "FOLDER" else path.parent
             if folder is not path and path.is_dir():
                 raise UserError(f"--{option} {path}: a folder; name a file in it")
             try:
@@ -189,7 +191,7 @@ def make_room(chosen: argparse.Namespace) -> None:
                 ) from error
 
 
-def title(names: Sequence[str]) -> str:
+def make_title(names: Sequence[str]) -> str:
     """What a page is called: the experiment's name, or those of the folders."""
     experiment = [name.partition("=")[2] for name in names if name.startswith("experiment=")]
     return ", ".join(
@@ -197,19 +199,21 @@ def title(names: Sequence[str]) -> str:
     )
 
 
-def sections(
-    rows: Sequence[Row], runs: Sequence[Run], said: Sequence[str], chosen: argparse.Namespace
+def make_sections(
+    rows: Sequence[TableRow], runs: Sequence[Run], said: Sequence[str], chosen: argparse.Namespace
 ) -> list[Section]:
     """The table of the page, and the one by prompt kind where there are several."""
-    reference = reference_of(chosen)
+    reference = name_reference(chosen)
     first = lay_out(rows, reference)
     tables = [Section("Results", first.heads, first.body, first.bold, said)]
     if chosen.by is None and len({image.kind for run in runs for image in run.images}) > 1:
         by_kind = [
-            row for row in table(runs, chosen.metric, True, chosen.against) if row["kind"] != ALL
+            row
+            for row in make_table(runs, chosen.metric, True, chosen.against)
+            if row["kind"] != ALL
         ]
         if by_kind:
             layout = lay_out(by_kind, reference)
-            said = [*without_kind(runs), *statistics(by_kind)]
+            said = [*note_kindless(runs), *note_statistics(by_kind)]
             tables.append(Section("By prompt kind", layout.heads, layout.body, layout.bold, said))
     return tables

@@ -11,19 +11,18 @@ import re
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from asyndm.terminal import printable
-from evaluation.labels import METHODS, labels, subjects_of
+from evaluation.labels import MethodLabel, read_labels, read_subjects
 from evaluation.runs.folder import Run
 from evaluation.runs.rows import ImageRow, ScoreRow
 from evaluation.runs.traces import PREVIEWS, SUBJECTS, TRACES
-from evaluation.tables import METHOD, PAIRING, Cell, Key, collect, lower_is_better
+from evaluation.tables import METHOD, PAIRING, Cell, SeededPrompt, collect_cells, find_minimised
 
-Method = tuple[Any, ...]
 Condition = tuple[Any, ...]
 DIGEST = re.compile(r" ?subjects=[0-9a-f]{6}$")
-"""What `collect` adds to the settings of methods that differ only in their subjects."""
+"""What `collect_cells` adds to the settings of methods that differ only in their subjects."""
 Drawn = tuple[Condition, Any]
 """Conditions and the prompt set: where these are equal, a picture that only some methods have is
 missing."""
@@ -34,9 +33,19 @@ USUAL = {"model", "steps", "eta", "guidance"}
 """Conditions that are told even where all pictures share them."""
 
 
+class Method(NamedTuple):
+    """The columns of `evaluation.tables.METHOD`, by which methods are told apart."""
+
+    label: MethodLabel
+    curve: str
+    concavity: float | str
+    threshold: float | str
+    settings: str
+
+
 @dataclass(frozen=True)
 class Source:
-    """A picture of a run, and the places of its trace and its predicted pictures, which need not
+    """A picture of a run, and the files of its trace and its predicted pictures, which need not
     exist."""
 
     folder: Path
@@ -110,74 +119,85 @@ class Numbered(dict[Value, int], Generic[Value]):
         return self.setdefault(value, len(self))
 
 
-def gallery(runs: Sequence[Run]) -> Gallery:
+@dataclass
+class Lists:
+    """What the cells of cards refer to by number."""
+
+    methods: Numbered[Method]
+    metrics: list[tuple[str, bool, bool]]
+    subjects: Numbered[tuple[str, ...]] = field(default_factory=Numbered)
+    reasons: Numbered[str] = field(default_factory=lambda: Numbered({"": 0}))
+    sources: list[Source] = field(default_factory=list)
+
+    def make_cell(self, method: Method, shot: Shot | None) -> list[Any]:
+        """A cell as `Gallery` describes it."""
+        if shot is None:
+            return [self.methods[method]]
+        self.sources.append(shot.source)
+        rows = [shot.scores.get(name) for name, *_ in self.metrics]
+        values = [None if row is None or row.value is None else _round(row.value) for row in rows]
+        return [
+            self.methods[method],
+            len(self.sources) - 1,
+            self.subjects.of(tuple(map(printable, shot.subjects))),
+            values,
+            [self.reasons.of(printable(row.reason) if row else "") for row in rows],
+        ]
+
+
+def make_gallery(runs: Sequence[Run]) -> Gallery:
     """The data of all these runs; where two of them hold the same image of a method, the last one's
     is shown.
 
     Raises:
         UserError: the record of a run lacks some of its labels.
     """
-    cards, members = _cards(runs)
-    metrics = _metrics(runs)
-    methods = Numbered(
-        {m: i for i, m in enumerate(sorted({m for of in members.values() for m in of}, key=_rank))}
-    )
+    cards, members = _collect_cards(runs)
+    methods = sorted({method for of in members.values() for method in of}, key=_rank)
+    lists = Lists(Numbered({method: i for i, method in enumerate(methods)}), _list_metrics(runs))
     conditions = list(dict.fromkeys(condition for _, condition in cards))
-    fields, shared = _fields(conditions)
+    fields, shared = _find_fields(conditions)
     kinds_of: dict[tuple[str, str], str] = {}
     for (key, _), card in cards.items():
         kinds_of.setdefault(key[:2], card.kind)
     prompts = Numbered({key: i for i, key in enumerate(kinds_of)})
-    subjects: Numbered[tuple[str, ...]] = Numbered()
-    reasons = Numbered({"": 0})
-    sources: list[Source] = []
-
-    def cell(method: Method, shot: Shot | None) -> list[Any]:
-        if shot is None:
-            return [methods[method]]
-        sources.append(shot.source)
-        rows = [shot.scores.get(name) for name, *_ in metrics]
-        values = [None if row is None or row.value is None else _short(row.value) for row in rows]
-        whys = [reasons.of(printable(row.reason) if row else "") for row in rows]
-        return [
-            methods[method],
-            len(sources) - 1,
-            subjects.of(tuple(map(printable, shot.subjects))),
-            values,
-            whys,
-        ]
-
     listed = []
     for (key, condition), card in sorted(
         cards.items(), key=lambda c: (prompts[c[0][0][:2]], c[0][0][2])
     ):
         expected = {method for drawn in card.drawn for method in members[drawn]}
-        cells = [cell(method, card.shots.get(method)) for method in methods if method in expected]
+        cells = [
+            lists.make_cell(method, card.shots.get(method))
+            for method in methods
+            if method in expected
+        ]
         listed.append([prompts[key[:2]], key[2], conditions.index(condition), cells])
     data = {
-        "methods": [_caption(method) for method in methods],
-        "metrics": [(printable(name), *rest) for name, *rest in metrics],
+        "methods": [_make_caption(method) for method in methods],
+        "metrics": [(printable(name), *rest) for name, *rest in lists.metrics],
         "prompts": [[printable(text), printable(kind)] for (_, text), kind in kinds_of.items()],
         "fields": fields,
-        "conditions": [[_told(condition)[name] for name in fields] for condition in conditions],
-        "subjects": list(subjects),
-        "reasons": list(reasons),
+        "conditions": [
+            [_format_condition(condition)[name] for name in fields] for condition in conditions
+        ],
+        "subjects": list(lists.subjects),
+        "reasons": list(lists.reasons),
         "colours": ["#" + bytes(int(c) for c in colour).hex() for colour in SUBJECTS],
         "cards": listed,
     }
-    return Gallery(data, sources, shared)
+    return Gallery(data, lists.sources, shared)
 
 
-def _cards(
+def _collect_cards(
     runs: Sequence[Run],
-) -> tuple[dict[tuple[Key, Condition], Card], dict[Drawn, set[Method]]]:
+) -> tuple[dict[tuple[SeededPrompt, Condition], Card], dict[Drawn, set[Method]]]:
     """The cards, and the methods under which each set of prompts was drawn."""
-    cards: dict[tuple[Key, Condition], Card] = {}
+    cards: dict[tuple[SeededPrompt, Condition], Card] = {}
     members: dict[Drawn, set[Method]] = {}
-    cells = collect(runs)
+    cells = collect_cells(runs)
     for run in runs:
-        cell = _cell_of(run, cells)
-        method = tuple(cell.labels[name] for name in METHOD)
+        cell = _find_cell(run, cells)
+        method = Method(*(cell.labels[name] for name in METHOD))
         drawn = (cell.pairing, cell.labels["prompt_set"])
         members.setdefault(drawn, set()).add(method)
         scores: dict[tuple[str, int], dict[str, ScoreRow]] = {}
@@ -191,15 +211,15 @@ def _cards(
             before = card.shots.get(method)
             known = before.scores if before else {}
             card.shots[method] = Shot(
-                _source(run, row), row.subjects, known | scores.get(row.key, {})
+                _make_source(run, row), row.subjects, known | scores.get(row.key, {})
             )
     return cards, members
 
 
-def _cell_of(run: Run, cells: Iterable[Cell]) -> Cell:
+def _find_cell(run: Run, cells: Iterable[Cell]) -> Cell:
     """The cell of the tables that took in this run: its labels but for the digest of subjects, and
     its subjects."""
-    of, subjects = labels(run), subjects_of(run)
+    of, subjects = read_labels(run), read_subjects(run)
     return next(
         cell
         for cell in cells
@@ -208,16 +228,16 @@ def _cell_of(run: Run, cells: Iterable[Cell]) -> Cell:
     )
 
 
-def _source(run: Run, row: ImageRow) -> Source:
+def _make_source(run: Run, row: ImageRow) -> Source:
     return Source(run.folder, row.file, row.sha256)
 
 
-def _metrics(runs: Iterable[Run]) -> list[tuple[str, bool, bool]]:
+def _list_metrics(runs: Iterable[Run]) -> list[tuple[str, bool, bool]]:
     """Name, whether all values are 0 or 1, and whether lower is better; the exact one first."""
     values: dict[str, set[float]] = {}
     lower: set[str] = set()
     for run in runs:
-        lower |= lower_is_better(run)
+        lower |= find_minimised(run)
         for score in run.scores:
             if score.value is not None:
                 values.setdefault(score.metric, set()).add(score.value)
@@ -226,33 +246,33 @@ def _metrics(runs: Iterable[Run]) -> list[tuple[str, bool, bool]]:
 
 
 def _rank(method: Method) -> tuple[Any, ...]:
-    known = list(METHODS.values())
-    return known.index(method[0]) if method[0] in known else len(known), *map(str, method)
+    return *method.label.rank, *map(str, method)
 
 
-def _caption(method: Method) -> tuple[str, str]:
+def _make_caption(method: Method) -> tuple[str, str]:
     """The method's name, and what else tells it from others: ("AsynDM", "quadratic ω 0.5")."""
-    name, curve, concavity, threshold, settings = method
-    strict = "" if threshold in ("", 1.0) else f"threshold {threshold}"
-    parts = [curve, f"ω {concavity}" if concavity != "" else "", strict, settings]
-    return printable(str(name)), printable(" ".join(part for part in parts if part))
+    strict = "" if method.threshold in ("", 1.0) else f"threshold {method.threshold}"
+    bend = f"ω {method.concavity}" if method.concavity != "" else ""
+    parts = [method.curve, bend, strict, method.settings]
+    label = method.label if printable(method.label) == method.label else printable(method.label)
+    return label, printable(" ".join(part for part in parts if part))
 
 
-def _told(condition: Condition) -> dict[str, str]:
+def _format_condition(condition: Condition) -> dict[str, str]:
     model, *rest = condition
     values = zip(FIELDS, (*model, *rest), strict=True)
-    return {name: _text(value) for name, value in values}
+    return {name: _format_value(value) for name, value in values}
 
 
-def _text(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     return "default" if value is None else printable(str(value)) or "none"
 
 
-def _fields(conditions: Sequence[Condition]) -> tuple[list[str], dict[str, str]]:
+def _find_fields(conditions: Sequence[Condition]) -> tuple[list[str], dict[str, str]]:
     """The names of the conditions that differ, and the usual ones that do not."""
-    told = [_told(condition) for condition in conditions]
+    told = [_format_condition(condition) for condition in conditions]
     differing = [name for name in FIELDS if len({values[name] for values in told}) > 1]
     if "weights" in differing and "model" in differing:
         models = {(values["model"], values["weights"]) for values in told}
@@ -264,7 +284,7 @@ def _fields(conditions: Sequence[Condition]) -> tuple[list[str], dict[str, str]]
     return differing, shared
 
 
-def _short(value: float) -> float | int:
+def _round(value: float) -> float | int:
     """Six digits, which no one sees the end of, and whole numbers as such."""
     rounded = float(f"{value:.6g}")
     return int(rounded) if rounded.is_integer() else rounded

@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from asyndm.errors import UserError
-from evaluation.messages import describe
+from evaluation.commands import Parser, command_line
 from experiments.report.page import INDEX
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Opening:
     elements: int
 
 
-def programs() -> tuple[str, str]:
+def find_programs() -> tuple[str, str]:
     """Chromium and its driver, as found on the path.
 
     Raises:
@@ -75,13 +75,13 @@ def programs() -> tuple[str, str]:
 
 
 @contextmanager
-def browser(width: int = 1280, height: int = HEIGHT, dark: bool = False) -> Iterator[Chrome]:
+def open_browser(width: int = 1280, height: int = HEIGHT, dark: bool = False) -> Iterator[Chrome]:
     """A new headless Chromium with an empty profile, which keeps what pages say on their console.
 
     Raises:
-        UserError: as `programs`.
+        UserError: as `find_programs`.
     """
-    chromium, driver_path = programs()
+    chromium, driver_path = find_programs()
     from selenium.webdriver import Chrome, ChromeOptions
     from selenium.webdriver.chrome.service import Service
 
@@ -134,7 +134,7 @@ def load(driver: Chrome, page: Path) -> Opening:
     return Opening(*times)
 
 
-def report(chosen: argparse.Namespace) -> None:
+def measure(chosen: argparse.Namespace) -> None:
     """Measures and prints.
 
     Raises:
@@ -147,7 +147,7 @@ def report(chosen: argparse.Namespace) -> None:
         )
     openings = []
     for _ in range(LOADS):
-        with browser(chosen.width, dark=chosen.dark) as driver:
+        with open_browser(chosen.width, dark=chosen.dark) as driver:
             openings.append(load(driver, page))
             pictures = driver.execute_script(LISTED)
             if chosen.screenshot and len(openings) == LOADS:
@@ -164,24 +164,17 @@ def report(chosen: argparse.Namespace) -> None:
     )
 
 
+@command_line()
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns its exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.report.opening",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser("experiments.report.opening", __doc__)
     parser.add_argument("folder", type=Path, help="of the page")
     parser.add_argument(
         "--screenshot", type=Path, metavar="FILE", help="write what is seen there, a PNG"
     )
     parser.add_argument("--width", type=int, default=1280, metavar="PIXELS", help="of the window")
     parser.add_argument("--dark", action="store_true", help="as for one who prefers dark pages")
-    try:
-        report(parser.parse_args(arguments))
-    except (UserError, OSError) as error:
-        print(f"error: {describe(error)}", file=sys.stderr)
-        return 1
+    measure(parser.read(arguments))
     return 0
 
 

@@ -17,16 +17,19 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from string import Template
 from typing import Any
 
 from asyndm.errors import UserError
 from asyndm.terminal import printable
+from evaluation.messages import name_first
+from evaluation.runs import colours
 from evaluation.runs.files import write_bytes
 from evaluation.runs.folder import Run
 from evaluation.runs.traces import VIRIDIS
 from experiments.figures.lines import SETTINGS
 from experiments.report.assets import Assets
-from experiments.report.gallery import Gallery, gallery
+from experiments.report.gallery import Gallery, make_gallery
 
 INDEX = "index.html"
 TEMPLATE = Path(__file__).parent / "template"
@@ -85,13 +88,13 @@ def write_page(
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: a file; name a folder for the page")
     copies = _copy_figures(folder, figures)
-    shown, assets = gallery(runs), Assets(folder)
+    shown, assets = make_gallery(runs), Assets(folder)
     shown.data["pictures"], shown.data["ways"] = assets.copy(shown.sources)
-    write_bytes(folder / INDEX, _html(title, sections, copies, shown).encode("utf-8", "replace"))
+    write_bytes(folder / INDEX, _render(title, sections, copies, shown).encode("utf-8", "replace"))
     if assets.missing:
-        more = f" and {len(assets.missing) - 1} more" if len(assets.missing) > 1 else ""
         print(
-            printable(f"warning: missing from the page: {assets.missing[0]}{more}"), file=sys.stderr
+            printable(f"warning: missing from the page: {name_first(assets.missing)}"),
+            file=sys.stderr,
         )
     return folder / INDEX
 
@@ -105,22 +108,22 @@ def _copy_figures(folder: Path, figures: Sequence[Path]) -> list[tuple[str, str]
         name, number = f"figures/{figure.name}", 2
         while name in copies:
             name, number = f"figures/{figure.stem}-{number}{figure.suffix}", number + 1
-        copies[name] = caption(figure.stem)
+        copies[name] = make_caption(figure.stem)
         content, target = figure.read_bytes(), folder / name
         if not target.exists() or target.read_bytes() != content:
             write_bytes(target, content, durable=False)
     return list(copies.items())
 
 
-def caption(stem: str) -> str:
+def make_caption(stem: str) -> str:
     """What a figure of `experiments.figures` shows; of others, their name in words."""
-    kind, _, setting = stem.partition("_")
-    if kind == "lines" and setting:
+    figure, _, setting = stem.partition("_")
+    if figure == "lines" and setting:
         return f"Score against {SETTINGS.get(setting, setting)}; bands: 95 % of each line alone"
     return CAPTIONS.get(stem, re.sub(r"[_-]+", " ", stem))
 
 
-def _html(
+def _render(
     title: str, sections: Sequence[Section], figures: Sequence[tuple[str, str]], shown: Gallery
 ) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -134,35 +137,40 @@ def _html(
         lstrip_blocks=True,
     )
     css, js = ((TEMPLATE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    css = Template(css).substitute(vars(colours))
     data = json.dumps(shown.data, ensure_ascii=False, separators=(",", ":"))
     return environment.get_template("index.html.jinja").render(
         title=printable(title),
         sections=sections,
         figures=figures,
         shared=shown.shared,
-        choices=_choices(shown.data),
+        choices=_list_choices(shown.data),
         cards=len(shown.data["cards"]),
         pictures=sum(isinstance(entry, list) for entry in shown.data["pictures"]),
         css=Markup(css),
         js=Markup(js),
-        css_hash=_digest(css),
-        js_hash=_digest(js),
+        css_hash=_hash_inline(css),
+        js_hash=_hash_inline(js),
         viridis=["#" + bytes(int(c) for c in colour).hex() for colour in VIRIDIS],
         data=Markup(data.replace("<", "\\u003c")),
     )
 
 
-def _digest(text: str) -> str:
+def _hash_inline(text: str) -> str:
     """As a content security policy names an inline script or style."""
     return f"'sha256-{b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def _choices(data: dict[str, Any]) -> dict[str, Any]:
+def _list_choices(data: dict[str, Any]) -> dict[str, Any]:
     """What the filters choose from; A is the AsynDM of which there are most pictures, B the first
     other method."""
     methods = [" ".join(filter(None, caption)) for caption in data["methods"]]
     shown = Counter(cell[0] for *_, cells in data["cards"] for cell in cells)
-    ours = [i for i, (name, _) in enumerate(data["methods"]) if name == "AsynDM"]
+    ours = [
+        i
+        for i, (name, _) in enumerate(data["methods"])
+        if getattr(name, "follows_attention", False)
+    ]
     first = max(ours, key=lambda i: shown[i], default=len(methods) - 1)
     return {
         "methods": methods,
@@ -172,13 +180,13 @@ def _choices(data: dict[str, Any]) -> dict[str, Any]:
         "metrics": data["metrics"],
         "judges": [name for name, binary, _ in data["metrics"] if binary],
         "conditions": {
-            name: sorted({values[i] for values in data["conditions"]}, key=_by_number)
+            name: sorted({values[i] for values in data["conditions"]}, key=_number_key)
             for i, name in enumerate(data["fields"])
         },
     }
 
 
-def _by_number(value: str) -> tuple[bool, float, str]:
+def _number_key(value: str) -> tuple[bool, float, str]:
     try:
         return False, float(value), value
     except ValueError:

@@ -10,16 +10,46 @@ from pathlib import Path
 
 from asyndm.errors import UserError
 from asyndm.terminal import printable
-from evaluation.labels import labels, subjects_of
-from evaluation.messages import counted, describe
-from evaluation.runs.folder import RUN_FILE, SCORES_FILE, Run, find_runs, read_run
-from evaluation.runs.stamps import CHANGED, changed_pictures
+from evaluation.commands import Parser
+from evaluation.labels import read_labels, read_subjects
+from evaluation.messages import count_things, describe
+from evaluation.runs.folder import SCORES_FILE, Run, find_runs, read_run
+from evaluation.runs.records import RUN_FILE
+from evaluation.runs.stamps import CHANGED, find_changed_pictures
+from evaluation.tables import TableRow
 
 LARGEST = 1e12
 """Of scores that are meant as such: sums of these, and of their squares, are finite."""
 
 
-def selected(names: Sequence[str]) -> tuple[list[Path], list[str]]:
+def add_selection(parser: Parser, nargs: str) -> None:
+    """The arguments that say which runs, and which of their scores.
+
+    Args:
+        nargs: of the runs, as argparse has it.
+    """
+    parser.add_argument(
+        "runs",
+        nargs=nargs,
+        help="folders that are or hold runs, or settings as for experiments.run",
+    )
+    parser.add_argument("--metric", help="only this one")
+
+
+def check_metric(metric: str | None, rows: Sequence[TableRow], runs: Sequence[Run]) -> None:
+    """Refuses a metric that no row is of.
+
+    Raises:
+        UserError: it is none of those that there are.
+    """
+    if metric and not rows:
+        known = sorted({score.metric for run in runs for score in run.scores})
+        raise UserError(
+            f"--metric {metric}: no such scores; there are {', '.join(known) or 'none'}"
+        )
+
+
+def select_folders(names: Sequence[str]) -> tuple[list[Path], list[str]]:
     """The folders of runs, and the names of those that settings ask for but nobody has made.
 
     Raises:
@@ -38,17 +68,18 @@ def selected(names: Sequence[str]) -> tuple[list[Path], list[str]]:
     if settings:
         from hydra.errors import HydraException
 
-        from experiments.engine.sweep import planned
+        from experiments.engine import hydra_messages
+        from experiments.engine.sweep import plan_sweep
 
         try:
-            plans = planned(settings)
+            plans = plan_sweep(settings)
         except HydraException as error:
-            raise UserError(describe(error)) from error
+            raise UserError(hydra_messages.describe(error)) from error
         made = [plan.folder for plan in plans if (plan.folder / RUN_FILE).exists()]
         missing = [plan.label for plan in plans if plan.folder not in made]
         if not made:
             raise UserError(
-                f"{' '.join(settings)}: {_none_of(len(plans))} with "
+                f"{' '.join(settings)}: {_say_missing(len(plans))} with "
                 "python -m experiments.run "
                 f"{'' if 'experiment=' in ' '.join(settings) else '-m '}{' '.join(settings)}"
             )
@@ -56,7 +87,7 @@ def selected(names: Sequence[str]) -> tuple[list[Path], list[str]]:
     return folders, missing
 
 
-def _none_of(count: int) -> str:
+def _say_missing(count: int) -> str:
     return (
         "its run is not there; make it"
         if count == 1
@@ -64,26 +95,28 @@ def _none_of(count: int) -> str:
     )
 
 
-def readable(folders: Iterable[Path]) -> Iterator[Run]:
+def read_runs(folders: Iterable[Path]) -> Iterator[Run]:
     """The runs of these folders; one that cannot be read is named, and left out."""
     for folder in folders:
         try:
-            run = as_listed(read_run(folder))
-            labels(run), subjects_of(run)
+            run = drop_changed(read_run(folder))
+            read_labels(run), read_subjects(run)
             check_scores(run)
         except (UserError, OSError, RecursionError) as error:
-            print(printable(f"warning: left out: {_named(folder, error)}"), file=sys.stderr)
+            print(printable(f"warning: left out: {_name_run(folder, error)}"), file=sys.stderr)
         else:
             yield run
 
 
-def as_listed(run: Run) -> Run:
+def drop_changed(run: Run) -> Run:
     """The run without pictures that are not the ones it lists, and without their scores; they are
     told of."""
-    changed = changed_pictures(run.folder, run.images)
+    changed = find_changed_pictures(run.folder, run.images)
     if not changed:
         return run
-    told = f"{counted(len(changed), 'picture')} left out, the first {changed[0].file}: {CHANGED}"
+    told = (
+        f"{count_things(len(changed), 'picture')} left out, the first {changed[0].file}: {CHANGED}"
+    )
     print(printable(f"warning: {run.folder}: {told}"), file=sys.stderr)
     keys = {row.key for row in changed}
     images = [row for row in run.images if row.key not in keys]
@@ -91,7 +124,7 @@ def as_listed(run: Run) -> Run:
     return replace(run, images=images, scores=scores, left_out=len(changed))
 
 
-def _named(folder: Path, error: BaseException) -> str:
+def _name_run(folder: Path, error: BaseException) -> str:
     """The error in one line that names the run."""
     told = describe(error)
     return told if str(folder) in told else f"{folder}: {told}"

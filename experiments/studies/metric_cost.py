@@ -12,7 +12,6 @@ twice; ours builds the network once.
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 import tempfile
@@ -25,26 +24,25 @@ import torch
 from PIL import Image
 
 from asyndm.errors import UserError
-from evaluation.metrics.blip_vqa import BLIPVQA, prepared, questions
+from evaluation.commands import Parser, command_line
+from evaluation.metrics.blip_vqa import BLIPVQA, list_questions, prepare_image
 from evaluation.networks.blip import VQA, first_answers
 from evaluation.networks.weights import EMBEDDED
 from evaluation.runs.prompts import Prompt
-from experiments.studies.evaluator_accuracy import fresh_pool, images
+from experiments.training.evaluators.pictures import draw_test_pool, to_images
 
 PAIRS_OF_ALL_KINDS = 17
 """Phrases of one prompt of each kind, about."""
+TOKENS = ("bos", "pad", "eos", "sep")
 
 
-def large(folder: Path) -> None:
+def build_large_blip(folder: Path) -> None:
     """A BLIP of the published base model's size, with random weights and the small one's
     vocabulary."""
     from transformers import AutoTokenizer, BlipConfig, BlipForQuestionAnswering
 
     small = BlipConfig.from_pretrained(EMBEDDED / "blip_vqa").text_config
-    text = {
-        name: getattr(small, name)
-        for name in ("bos_token_id", "pad_token_id", "eos_token_id", "sep_token_id")
-    }
+    text = {f"{name}_token_id": getattr(small, f"{name}_token_id") for name in TOKENS}
     torch.manual_seed(0)
     config = BlipConfig(
         text_config=text | {"encoder_hidden_size": 768}, vision_config={"image_size": 480}
@@ -54,26 +52,26 @@ def large(folder: Path) -> None:
 
 
 @torch.no_grad()
-def naive(
+def score_naively(
     metric: BLIPVQA, pictures: Sequence[Image.Image], prompts: Sequence[Prompt]
 ) -> tuple[list[float], float]:
     """The scores of the pictures, one question at a time, and the seconds that building networks
     took."""
-    asked, building = [questions(prompt) for prompt in prompts], 0.0
+    asked, building = [list_questions(prompt) for prompt in prompts], 0.0
     found: list[list[float]] = [[] for _ in prompts]
-    for place in range(max(map(len, asked))):
+    for number in range(max(map(len, asked))):
         began = time.perf_counter()
         vqa = metric.load()
         building += time.perf_counter() - began
         for row, own in enumerate(asked):
-            if place < len(own):
-                found[row].append(round(alone(metric, vqa, pictures[row], own[place]), 4))
+            if number < len(own):
+                found[row].append(round(answer_alone(metric, vqa, pictures[row], own[number]), 4))
     return [round(math.prod(answers), 4) for answers in found], building
 
 
-def alone(metric: BLIPVQA, vqa: VQA, picture: Image.Image, question: str) -> float:
+def answer_alone(metric: BLIPVQA, vqa: VQA, picture: Image.Image, question: str) -> float:
     """P(yes) of one question about one picture."""
-    pixels = torch.from_numpy(prepared(picture, metric.image_size))[None].to(metric.where)
+    pixels = torch.from_numpy(prepare_image(picture, metric.image_size))[None].to(metric.where)
     seen = vqa.network.vision_model(pixels).last_hidden_state
     words = vqa.tokenizer(question, return_tensors="pt")["input_ids"].to(metric.where)
     words[:, 0] = vqa.enc
@@ -81,7 +79,7 @@ def alone(metric: BLIPVQA, vqa: VQA, picture: Image.Image, question: str) -> flo
     return float(logits[[vqa.yes, vqa.no]].softmax(-1)[0])
 
 
-def ours(
+def score_in_batches(
     metric: BLIPVQA, pictures: Sequence[Image.Image], prompts: Sequence[Prompt], size: int
 ) -> list[float]:
     """The same by the metric, in batches."""
@@ -100,64 +98,55 @@ class Cost:
     asking: float = 0.0
     building: float = 0.0
     batched: float = 0.0
-    away: float = 0.0
+    difference: float = 0.0
 
 
-def measure(metric: BLIPVQA, pairs: int, batch_size: int) -> Cost:
+def measure_cost(metric: BLIPVQA, pairs: int, batch_size: int) -> Cost:
     """At least so many pairs of test prompts' pictures and their phrases, twice: naive, ours, ours,
     naive."""
-    pool = fresh_pool(math.ceil(pairs / PAIRS_OF_ALL_KINDS), seed=0)
+    pool = draw_test_pool(math.ceil(pairs / PAIRS_OF_ALL_KINDS), seed=0)
     prompts = [
         Prompt(f"p{i}", spec.text, phrases=spec.phrases) for i, spec in enumerate(pool.asked)
     ]
-    pictures, cost = images(pool), Cost()
-    for order in ((0, 1), (1, 0)):
+    pictures, cost = to_images(pool), Cost()
+    for order in (("naive", "ours"), ("ours", "naive")):
         scores = {}
         for way in order:
             began = time.perf_counter()
-            if way == 0:
-                scores[way], building = naive(metric, pictures, prompts)
+            if way == "naive":
+                scores[way], building = score_naively(metric, pictures, prompts)
                 cost.building += building
                 cost.asking += time.perf_counter() - began - building
             else:
-                scores[way] = ours(metric, pictures, prompts, batch_size)
+                scores[way] = score_in_batches(metric, pictures, prompts, batch_size)
                 cost.batched += time.perf_counter() - began
         cost.pairs += sum(len(prompt.phrases) for prompt in prompts)
-        cost.away = max(cost.away, *(abs(a - b) for a, b in zip(scores[0], scores[1], strict=True)))
+        differences = [abs(a - b) for a, b in zip(scores["naive"], scores["ours"], strict=True)]
+        cost.difference = max(cost.difference, *differences)
     return cost
 
 
+@command_line(errors=(UserError,))
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns its exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.studies.metric_cost",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser("experiments.studies.metric_cost", __doc__)
     parser.add_argument("--size", choices=("small", "large"), default="small")
     parser.add_argument("--pairs", type=int, default=1000, metavar="N")
     parser.add_argument("--batch-size", type=int, default=16, metavar="N")
     parser.add_argument("--device", default="cpu")
-    chosen = parser.parse_args(arguments)
+    chosen = parser.read(arguments)
+    if chosen.pairs < 1 or chosen.batch_size < 1:
+        raise UserError("--pairs and --batch-size must be at least 1")
     with tempfile.TemporaryDirectory() as folder:
-        try:
-            if chosen.pairs < 1 or chosen.batch_size < 1:
-                raise UserError("--pairs and --batch-size must be at least 1")
-            if chosen.size == "large":
-                large(Path(folder))
-            metric = BLIPVQA(
-                "shapes" if chosen.size == "small" else folder,
-                image_size=64 if chosen.size == "small" else 480,
-                device=chosen.device,
-            )
-            metric.check([], (64, 64))
-            began = time.perf_counter()
-            assert metric.loaded
-            loading = time.perf_counter() - began
-            cost = measure(metric, chosen.pairs, chosen.batch_size)
-        except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 1
+        model, image_size = ("shapes", 64) if chosen.size == "small" else (folder, 480)
+        if chosen.size == "large":
+            build_large_blip(Path(folder))
+        metric = BLIPVQA(model, image_size=image_size, device=chosen.device)
+        metric.check([], (64, 64))
+        began = time.perf_counter()
+        assert metric.loaded
+        loading = time.perf_counter() - began
+        cost = measure_cost(metric, chosen.pairs, chosen.batch_size)
     scale = 1000 / cost.pairs
     slow, fast = cost.asking * scale + cost.building / 2, cost.batched * scale + loading
     print(
@@ -169,7 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "network again"
     )
     print(f"ours   {fast:9.2f} s for 1,000 pairs, {loading:.2f} s of them building it once")
-    print(f"ratio  {slow / fast:9.2f}; largest difference of a score {cost.away:.4f}")
+    print(f"ratio  {slow / fast:9.2f}; largest difference of a score {cost.difference:.4f}")
     return 0
 
 

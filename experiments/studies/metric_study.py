@@ -11,24 +11,24 @@ prompts. Written beside the runs: metric_study.csv, .png, .svg.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from asyndm.errors import UserError
 from evaluation.agreement import pairwise_accuracy, rank_correlation
-from evaluation.messages import describe
-from evaluation.runs.folder import find_runs, read_run
+from evaluation.commands import Parser, command_line
+from evaluation.runs.colours import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILLION
+from evaluation.runs.folder import Run, find_runs, read_run
 from evaluation.statistics import Interval
+from evaluation.tables import Part, Total, name_part
 
-TRUTH, ALL = "exact", "all"
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Told apart by the colour-blind (Okabe and Ito)."""
+TRUTH = "exact"
+COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Agreement:
-    """A metric on a kind of prompt."""
+    """A metric on a kind of prompt, or on all of them: `kind` is what the row is called."""
 
     metric: str
     kind: str
@@ -53,7 +53,7 @@ class Agreement:
     accuracy: Interval | None
 
 
-def judgements(folders: Sequence[Path]) -> dict[str, list[Judgement]]:
+def collect_judgements(folders: Sequence[Path]) -> dict[str, list[Judgement]]:
     """Metric -> its opinion of every image that has it and the truth, the sign changed where lower
     is better.
 
@@ -65,76 +65,71 @@ def judgements(folders: Sequence[Path]) -> dict[str, list[Judgement]]:
     bases: dict[str, tuple[Path, Any]] = {}
     for folder in folders:
         run = read_run(folder)
-        truths = {
-            row.key: row.value
-            for row in run.scores
-            if row.metric == TRUTH and row.value is not None
-        }
-        images = {image.key: image for image in run.images}
         recorded = run.record.get("metrics", {})
         for metric in {row.metric for row in run.scores}:
             first, basis = bases.setdefault(metric, (folder, recorded.get(metric)))
             if basis != recorded.get(metric):
                 raise UserError(
                     f"{folder}: its {metric} rests on something else than that of {first}; score "
-                    "both again by "
-                    "experiments.run with the same settings"
+                    "both again by experiments.run with the same settings"
                 )
-        for row in run.scores:
-            if (
-                row.metric == TRUTH
-                or row.value is None
-                or row.key not in truths
-                or row.key not in images
-            ):
-                continue
-            image = images[row.key]
-            sign = 1 if (recorded.get(row.metric) or {}).get("higher_is_better", True) else -1
-            found.setdefault(row.metric, []).append(
-                Judgement(image.kind, image.prompt, truths[row.key], sign * row.value)
-            )
+        for metric, judgement in _judge(run):
+            found.setdefault(metric, []).append(judgement)
     if not found:
         raise UserError(
             f"no run there has scores of {TRUTH} and of another metric; add some with python -m "
-            "evaluation.score "
-            "FOLDER metric=[exact,clip_shapes,blip_vqa_shapes]"
+            "evaluation.score FOLDER metric=[exact,clip_shapes,blip_vqa_shapes]"
         )
     return found
 
 
-def agreements(found: dict[str, list[Judgement]]) -> list[Agreement]:
-    """Every metric on every kind of prompt and on all together."""
-    kinds = [ALL, *dict.fromkeys(j.kind for of in found.values() for j in of)]
+def _judge(run: Run) -> Iterator[tuple[str, Judgement]]:
+    """What the run's metrics say of images whose truth is known."""
+    known = [row for row in run.scores if row.value is not None]
+    truths = {row.key: row.value for row in known if row.metric == TRUTH}
+    images = {image.key: image for image in run.images if image.key in truths}
+    recorded = run.record.get("metrics", {})
+    for row in known:
+        if row.metric != TRUTH and row.key in images:
+            image, truth = images[row.key], truths[row.key]
+            assert truth is not None and row.value is not None
+            is_higher_better = (recorded.get(row.metric) or {}).get("higher_is_better", True)
+            value = row.value if is_higher_better else -row.value
+            yield row.metric, Judgement(image.kind, image.prompt, truth, value)
+
+
+def compute_agreements(found: dict[str, list[Judgement]]) -> list[Agreement]:
+    """Every metric on all kinds of prompts together and on each of them."""
+    kinds = dict.fromkeys(j.kind for judgements in found.values() for j in judgements)
+    parts: list[Part] = [Total.ALL, *kinds]
     rows = []
-    for metric, everything in found.items():
-        for kind in kinds:
-            part = [j for j in everything if kind in (ALL, j.kind)]
-            if part:
-                values, truths, prompts = zip(
-                    *((j.value, j.truth, j.prompt) for j in part), strict=True
-                )
-                rows.append(
-                    Agreement(
-                        metric,
-                        kind,
-                        len(part),
-                        sum(truths) / len(part),
-                        rank_correlation(values, truths, prompts),
-                        pairwise_accuracy(values, truths, prompts),
-                    )
-                )
+    for metric, judgements in found.items():
+        for part in parts:
+            of_part = [j for j in judgements if part is Total.ALL or j.kind == part]
+            if of_part:
+                rows.append(_compute_agreement(metric, name_part(part), of_part))
     return rows
 
 
-def _cell(interval: Interval | None) -> str:
+def _compute_agreement(metric: str, kind: str, judgements: Sequence[Judgement]) -> Agreement:
+    values, truths = [j.value for j in judgements], [j.truth for j in judgements]
+    prompts = [j.prompt for j in judgements]
+    correlation = rank_correlation(values, truths, prompts)
+    accuracy = pairwise_accuracy(values, truths, prompts)
+    right = sum(truths) / len(truths)
+    return Agreement(metric, kind, len(judgements), right, correlation, accuracy)
+
+
+def _format_interval(interval: Interval | None) -> str:
     if interval is None:
         return "-"
-    unknown = math.isinf(interval.low)
-    ends = "unknown" if unknown else f"{interval.low:.3f}, {interval.high:.3f}"
+    ends = f"{interval.low:.3f}, {interval.high:.3f}"
+    if math.isinf(interval.low):
+        ends = "unknown"
     return f"{interval.mean:.3f} [{ends}]"
 
 
-def markdown(rows: Sequence[Agreement]) -> str:
+def format_markdown(rows: Sequence[Agreement]) -> str:
     """The table."""
     lines = [
         "| metric | kind | images | right | rank correlation | pairwise accuracy | pairs |",
@@ -144,14 +139,17 @@ def markdown(rows: Sequence[Agreement]) -> str:
         pairs = 0 if row.accuracy is None else row.accuracy.n
         lines.append(
             f"| {row.metric} | {row.kind} | {row.images} | {row.right:.3f} "
-            f"| {_cell(row.correlation)} | {_cell(row.accuracy)} | {pairs} |"
+            f"| {_format_interval(row.correlation)} | {_format_interval(row.accuracy)} | {pairs} |"
         )
     return "\n".join(lines)
 
 
-def _bounds(interval: Interval) -> tuple[float, float | str, float | str]:
-    low, high = (end if math.isfinite(end) else "" for end in (interval.low, interval.high))
-    return interval.mean, low, high
+def _list_numbers(interval: Interval | None) -> list[float | str]:
+    """Mean and ends; nothing for what is not known."""
+    if interval is None:
+        return ["", "", ""]
+    ends = (interval.low, interval.high)
+    return [interval.mean, *(end if math.isfinite(end) else "" for end in ends)]
 
 
 def write_csv(path: Path, rows: Sequence[Agreement]) -> None:
@@ -163,23 +161,17 @@ def write_csv(path: Path, rows: Sequence[Agreement]) -> None:
         ]
         writer.writerow(["metric", "kind", "images", "right", *names, "pairs"])
         for row in rows:
-            numbers = [
-                number
-                for interval in (row.correlation, row.accuracy)
-                for number in (("", "", "") if interval is None else _bounds(interval))
-            ]
+            numbers = [*_list_numbers(row.correlation), *_list_numbers(row.accuracy)]
             pairs = 0 if row.accuracy is None else row.accuracy.n
             writer.writerow([row.metric, row.kind, row.images, row.right, *numbers, pairs])
 
 
-def plot(path: Path, rows: Sequence[Agreement]) -> None:
+def plot_agreements(path: Path, rows: Sequence[Agreement]) -> None:
     """Both statistics by kind, a colour for each metric, with their intervals; a PNG and an SVG."""
     from matplotlib.figure import Figure
 
-    kinds, metrics = (
-        list(dict.fromkeys(r.kind for r in rows)),
-        list(dict.fromkeys(r.metric for r in rows)),
-    )
+    kinds = list(dict.fromkeys(row.kind for row in rows))
+    metrics = list(dict.fromkeys(row.metric for row in rows))
     figure = Figure(figsize=(10, 0.55 * len(kinds) + 1.8), layout="constrained")
     sides = figure.subplots(1, 2, sharey=True)
     titles = (
@@ -192,16 +184,18 @@ def plot(path: Path, rows: Sequence[Agreement]) -> None:
         axes.axvline(chance, color="0.6", linewidth=1, linestyle="--")
         axes.set_title(title, fontsize=10)
         for i, metric in enumerate(metrics):
-            shown = [
-                (r, v) for r in rows if r.metric == metric and (v := getattr(r, which)) is not None
+            points = [
+                (kinds.index(row.kind), interval)
+                for row in rows
+                if row.metric == metric and (interval := getattr(row, which)) is not None
             ]
             shift = 0.6 * ((i + 0.5) / len(metrics) - 0.5)
             axes.errorbar(
-                [v.mean for _, v in shown],
-                [kinds.index(r.kind) + shift for r, _ in shown],
+                [interval.mean for _, interval in points],
+                [line + shift for line, _ in points],
                 xerr=[
-                    [_length(v.mean - v.low) for _, v in shown],
-                    [_length(v.high - v.mean) for _, v in shown],
+                    [_measure_bar(interval.mean - interval.low) for _, interval in points],
+                    [_measure_bar(interval.high - interval.mean) for _, interval in points],
                 ],
                 fmt="os^Dv*"[i % 6],
                 markersize=5,
@@ -222,18 +216,15 @@ def plot(path: Path, rows: Sequence[Agreement]) -> None:
     figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
 
 
-def _length(bar: float) -> float:
-    """Of an error bar; none where the interval is unknown."""
+def _measure_bar(bar: float) -> float:
+    """The length of an error bar; none where the interval is unknown."""
     return max(0.0, bar) if math.isfinite(bar) else 0.0
 
 
+@command_line(errors=(Exception,))
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns its exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.studies.metric_study",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser("experiments.studies.metric_study", __doc__)
     parser.add_argument("folders", nargs="+", type=Path, help="runs, or folders of runs")
     parser.add_argument(
         "--out",
@@ -241,17 +232,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="FOLDER",
         help="for table and plot; the first folder if not given",
     )
-    chosen = parser.parse_intermixed_args(arguments)
-    try:
-        rows = agreements(judgements(find_runs(chosen.folders)))
-        out: Path = chosen.out or chosen.folders[0]
-        out.mkdir(parents=True, exist_ok=True)
-        write_csv(out / "metric_study.csv", rows)
-        plot(out / "metric_study", rows)
-    except Exception as error:
-        print(f"error: {describe(error)}", file=sys.stderr)
-        return 1
-    print(markdown(rows))
+    chosen = parser.read(arguments)
+    rows = compute_agreements(collect_judgements(find_runs(chosen.folders)))
+    out: Path = chosen.out or chosen.folders[0]
+    out.mkdir(parents=True, exist_ok=True)
+    write_csv(out / "metric_study.csv", rows)
+    plot_agreements(out / "metric_study", rows)
+    print(format_markdown(rows))
     print(f"\n{out / 'metric_study'}.csv, .png, .svg")
     return 0
 

@@ -10,13 +10,11 @@ an empty folder.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
@@ -24,16 +22,17 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from asyndm.errors import UserError
-from evaluation.messages import describe
+from evaluation.choices import CONF
+from evaluation.commands import Parser, command_line
 from experiments.engine.plan import Plan, build_mask, make_plan
 from experiments.engine.sampling import load_model, sample_arguments
-from experiments.engine.schema import CONF, register
+from experiments.engine.schema import register
 from experiments.run import run
 
 DEFAULTS = ("limit=64", "metric=none")
 
 
-def bare(plan: Plan) -> float:
+def time_sampling(plan: Plan) -> float:
     """Seconds of the pictures alone: the library's `sample`, batch by batch, and nothing kept."""
     import torch
 
@@ -54,40 +53,34 @@ def bare(plan: Plan) -> float:
     return time.perf_counter() - started
 
 
-def framed(config: DictConfig) -> float:
-    """Seconds of a whole run in an empty folder."""
-    with TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
-        changed = OmegaConf.merge(config, {"output_dir": folder})
+def time_run(config: DictConfig, *settings: str) -> float:
+    """Seconds of a whole run in an empty folder, with these settings changed."""
+    with (
+        TemporaryDirectory() as folder,
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
+        own = OmegaConf.from_dotlist([f"output_dir={folder}", *settings])
+        changed = OmegaConf.merge(config, own)
         assert isinstance(changed, DictConfig)
-        with contextlib.redirect_stdout(io.StringIO()):
-            started = time.perf_counter()
-            run(changed)
-            return time.perf_counter() - started
+        started = time.perf_counter()
+        run(changed)
+        return time.perf_counter() - started
 
 
+@command_line(errors=(UserError,))
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns its exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.studies.overhead",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser("experiments.studies.overhead", __doc__)
     parser.add_argument("settings", nargs="*", help="as for experiments.run")
     parser.add_argument("--repeats", type=int, default=3, metavar="N")
-    chosen = parser.parse_intermixed_args(arguments)
+    chosen = parser.read(arguments)
     register()
-    try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            config = compose("config", [*DEFAULTS, *chosen.settings])
-        plan = make_plan(config)
-        with TemporaryDirectory() as folder:
-            warm = OmegaConf.merge(config, {"output_dir": str(Path(folder)), "limit": 2})
-            assert isinstance(warm, DictConfig)
-            framed(warm)
-        times = [(bare(plan), framed(config)) for _ in range(max(1, chosen.repeats))]
-    except UserError as error:
-        print(f"error: {describe(error)}", file=sys.stderr)
-        return 1
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", [*DEFAULTS, *chosen.settings])
+    plan = make_plan(config)
+    time_run(config, "limit=2")  # what is done once in a process is done here
+    times = [(time_sampling(plan), time_run(config)) for _ in range(max(1, chosen.repeats))]
     for alone, whole in times:
         print(f"sampling {alone:.2f} s, run {whole:.2f} s, ratio {whole / alone:.3f}")
     ratio = median(whole / alone for alone, whole in times)

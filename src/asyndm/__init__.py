@@ -1,10 +1,13 @@
 """Asynchronous denoising: every pixel, or token, on its own noise schedule.
 
-pipe = diffusers.DiffusionPipeline.from_pretrained(...) images = asyndm.sample(pipe, "a rabbit
-playing basketball", subjects=["rabbit", "basketball"], seed=1234)
+Example::
 
-with asyndm.asynchronous(pipe, "a rabbit playing basketball", subjects=["rabbit", "basketball"]):
-    images = pipe("a rabbit playing basketball").images
+    pipe = diffusers.DiffusionPipeline.from_pretrained(...)
+    prompt, subjects = "a rabbit playing basketball", ["rabbit", "basketball"]
+    images = asyndm.sample(pipe, prompt, subjects, seed=1234)
+
+    with asyndm.asynchronous(pipe, prompt, subjects):
+        images = pipe(prompt).images
 """
 
 from importlib import import_module
@@ -17,8 +20,8 @@ if TYPE_CHECKING:
     from asyndm.curves import Curve, Exponential, Linear, PiecewiseLinear, Quadratic
     from asyndm.masks import DynamicMask, ExternalMask, GlobalMask, Mask, NoMask, StaticMask
     from asyndm.models import load
+    from asyndm.records import StepRecord
     from asyndm.sampler import BrokenImages, asynchronous, sample
-    from asyndm.scheduler import StepRecord
     from asyndm.subjects import Subject
 
 _HOMES = {
@@ -26,7 +29,7 @@ _HOMES = {
     "masks": ("DynamicMask", "ExternalMask", "GlobalMask", "Mask", "NoMask", "StaticMask"),
     "models": ("load",),
     "sampler": ("BrokenImages", "asynchronous", "sample"),
-    "scheduler": ("StepRecord",),
+    "records": ("StepRecord",),
     "subjects": ("Subject",),
 }
 

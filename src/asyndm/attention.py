@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
 from asyndm.errors import UserError, is_whole
+from asyndm.protocols import Network
 
 PREFERRED_FACTOR = 4
 KEYS = ("joint", "text")
@@ -162,8 +163,7 @@ class AttentionMaps(ABC):
                 if max(positions, default=0) >= end or min(positions, default=0) < -end:
                     raise UserError(
                         f"subject {subject + 1} of image {image + 1} has token positions "
-                        f"{list(positions)}, but the "
-                        f"text has {end} tokens"
+                        f"{list(positions)}, but the text has {end} tokens"
                     )
                 weights[image, [token % end for token in positions], subject] = 1 / max(
                     1, len(positions)
@@ -187,13 +187,13 @@ class ProjectedMaps(AttentionMaps):
         self.factor = factor
         self._query: Tensor | None = None
 
-    def _hook(self, layer: Any) -> list[RemovableHandle]:
+    def _hook(self, layer: Network) -> list[RemovableHandle]:
         key = layer.to_kv if layer.fused_projections else layer.to_k
 
-        def read_query(module: nn.Module, args: Any, query: Tensor) -> None:
+        def read_query(module: nn.Module, args: object, query: Tensor) -> None:
             self._query = None if self._rows is None else query[self._rows]
 
-        def read_key(module: nn.Module, args: Any, key: Tensor) -> None:
+        def read_key(module: nn.Module, args: object, key: Tensor) -> None:
             if self._rows is not None and self._query is not None:
                 key = key.chunk(2, dim=-1)[0] if layer.fused_projections else key
                 self._shares.append(self._share(layer, self._query, key[self._rows]))
@@ -201,7 +201,7 @@ class ProjectedMaps(AttentionMaps):
 
         return [layer.to_q.register_forward_hook(read_query), key.register_forward_hook(read_key)]
 
-    def _share(self, layer: Any, query: Tensor, key: Tensor) -> Tensor:
+    def _share(self, layer: Network, query: Tensor, key: Tensor) -> Tensor:
         """(B, P, S): each subject's share of the attention of each of the P map pixels, mean over
         heads."""
         query, key = (x.view(*x.shape[:2], layer.heads, -1).transpose(1, 2) for x in (query, key))
@@ -252,11 +252,11 @@ class FusedMaps(AttentionMaps):
         watch = _Watch(self)
         self._watches.append(watch)
 
-        def enter(module: nn.Module, args: Any, kwargs: Any = None) -> None:
+        def enter(module: nn.Module, args: object, kwargs: object = None) -> None:
             if self._rows is not None:
                 watch.begin()
 
-        def leave(module: nn.Module, args: Any, output: Any) -> None:
+        def leave(module: nn.Module, args: object, output: object) -> None:
             watch.end()
 
         return [
@@ -278,11 +278,11 @@ class FusedMaps(AttentionMaps):
             own, length = lengths[self._rows], max(lengths)
             start = 0 if self._text_first else key.shape[2] - length
             values = self._weights(length, query.device, own)
-            query, mask = _image_rows(query, mask, n, own if self._text_first else [0])
+            query, mask = _take_image_rows(query, mask, n, own if self._text_first else [0])
             if self._text_keys:
                 text = slice(start, start + length)
                 key, mask = key[:, :, text], None if mask is None else mask[..., text]
-                mask = mask if min(own) == length else _within(own, mask, key)
+                mask = mask if min(own) == length else _hide_padding(own, mask, key)
             else:
                 values = F.pad(values, (0, 0, start, key.shape[2] - length - start))
         S, d = values.shape[-1], query.shape[-1]
@@ -303,7 +303,7 @@ class FusedMaps(AttentionMaps):
         return [lengths] * self._rows.stop if isinstance(lengths, int) else list(lengths)
 
 
-def _image_rows(
+def _take_image_rows(
     query: Tensor, mask: Tensor | None, n: int, starts: Sequence[int]
 ) -> tuple[Tensor, Tensor | None]:
     """The queries of the n image tokens of each sequence, and their part of a mask, from where they
@@ -321,7 +321,7 @@ def _image_rows(
     return torch.take_along_dim(query, places, -2), mask
 
 
-def _within(own: Sequence[int], mask: Tensor | None, key: Tensor) -> Tensor:
+def _hide_padding(own: Sequence[int], mask: Tensor | None, key: Tensor) -> Tensor:
     """A mask that hides the keys beyond each image's own text as well."""
     inside = (
         torch.arange(key.shape[2], device=key.device)
@@ -350,7 +350,9 @@ class _Watch(TorchFunctionMode):
             self._on = False
             super().__exit__(None, None, None)  # type: ignore[no-untyped-call]
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        self, func: Any, types: object, args: Any = (), kwargs: Any = None
+    ) -> Any:
         kwargs = kwargs or {}
         if self._waiting and func is F.scaled_dot_product_attention:
             self._waiting = False

@@ -18,6 +18,7 @@ from diffusers import DiffusionPipeline
 
 from asyndm.errors import UserError, first_line
 from asyndm.networks import pipeline_names
+from asyndm.protocols import Network, Pipeline
 
 INDEX = "model_index.json"
 HUB_ID = r"[\w-][\w.-]*/[\w-][\w.-]*"
@@ -60,7 +61,7 @@ def read_index(source: str, revision: str | None = None) -> dict[str, Any]:
         raise UserError(f"model {source!r} cannot be read: its {INDEX} names no class of pipeline")
     if name not in pipeline_names():
         raise UserError(
-            f"model {source!r} is a {_shown(name)}, which asyndm does not serve: see "
+            f"model {source!r} is a {_abbreviate(name)}, which asyndm does not serve: see "
             "docs/models.md for those it does"
         )
     check_libraries(source, index)
@@ -74,8 +75,7 @@ def read_index(source: str, revision: str | None = None) -> dict[str, Any]:
     if not any(_is_named(index.get(part)) for part in parts):
         raise UserError(
             f"model {source!r} has no {' or '.join(parts)}: {INDEX} names none, and without it "
-            "nothing can be sampled; "
-            "get a whole copy"
+            "nothing can be sampled; get a whole copy"
         )
     checked: dict[str, Any] = index
     return checked
@@ -109,8 +109,7 @@ def read_json(source: str, folder: Path, file: Path) -> Any:
         reason = "nested too deeply" if isinstance(error, RecursionError) else first_line(error)
         raise UserError(
             f"model {source!r} cannot be read: {file.relative_to(folder)} is no such JSON as it "
-            f"should be ({reason}); "
-            "get a whole copy"
+            f"should be ({reason}); get a whole copy"
         ) from error
 
 
@@ -124,27 +123,27 @@ def check_libraries(source: str, index: Mapping[str, Any]) -> None:
     kind = getattr(diffusers, index["_class_name"])
     settings, taken = _settings(kind), inspect.signature(kind.__init__).parameters
     for part, named in index.items():
-        if part.startswith("_") or part in settings or _is_left_out(named):
+        if part.startswith("_") or part in settings or _is_omitted(named):
             continue
         if part not in taken and not _names_something(named):
             continue
         if not _is_named(named):
             raise UserError(
-                f"model {source!r} names {_shown(named)} as its {_shown(part)}: that is no library "
-                "and one of its classes"
+                f"model {source!r} names {_abbreviate(named)} as its {_abbreviate(part)}: that is "
+                "no library and one of its classes"
             )
         library, name = named
         if library not in LIBRARIES and not inspect.ismodule(
             getattr(diffusers.pipelines, library, None)
         ):
             raise UserError(
-                f"model {source!r} names {_shown(f'{library}.{name}')} as its {_shown(part)}: only "
-                "classes of "
-                f"{' and '.join(LIBRARIES)} are loaded, no code of a checkpoint is run"
+                f"model {source!r} names {_abbreviate(f'{library}.{name}')} as its "
+                f"{_abbreviate(part)}: only classes of {' and '.join(LIBRARIES)} are loaded, no "
+                "code of a checkpoint is run"
             )
 
 
-def _settings(kind: Any) -> set[str]:
+def _settings(kind: type[DiffusionPipeline]) -> set[str]:
     """What a class of pipeline is built with beside its parts: numbers, switches, lists of
     layers."""
     return {
@@ -160,18 +159,18 @@ def _is_named(named: object) -> bool:
     return isinstance(named, (list, tuple)) and [type(each) for each in named] == [str, str]
 
 
-def _is_left_out(named: object) -> bool:
+def _is_omitted(named: object) -> bool:
     return isinstance(named, (list, tuple)) and list(named) == [None, None]
 
 
 def _names_something(value: object) -> bool:
     """Whether there is text in a list or mapping: then it can only be meant to name a class."""
     return not isinstance(value, str) and any(
-        isinstance(each, str) or (isinstance(each, dict) and each) for each in _within(value)
+        isinstance(each, str) or (isinstance(each, dict) and each) for each in _walk(value)
     )
 
 
-def _within(value: object) -> Iterator[object]:
+def _walk(value: object) -> Iterator[object]:
     """A value of a JSON file and all values in it, however deep."""
     waiting = [value]
     while waiting:
@@ -181,15 +180,15 @@ def _within(value: object) -> Iterator[object]:
             waiting += each.values() if isinstance(each, dict) else each
 
 
-def _shown(named: object) -> str:
+def _abbreviate(named: object) -> str:
     """What a file names, on one line and not too long."""
     return " ".join((named if isinstance(named, str) else reprlib.repr(named)).split())[:LONG]
 
 
-def left_out(index: Mapping[str, Any]) -> dict[str, None]:
+def find_omitted(index: Mapping[str, Any]) -> dict[str, None]:
     """Parts that a pipeline was saved without, such as T5; diffusers loads it only if it is told
     so."""
-    return {part: None for part, named in index.items() if _is_left_out(named)}
+    return {part: None for part, named in index.items() if _is_omitted(named)}
 
 
 def fetch(
@@ -226,7 +225,7 @@ def check_code(source: str, folder: Path) -> None:
         file for depth in DEPTHS[1:] for file in sorted(folder.glob(f"{depth}config*.json"))
     ):
         held = read_json(source, folder, file) if file.is_file() else None
-        if any(isinstance(each, dict) and "auto_map" in each for each in _within(held)):
+        if any(isinstance(each, dict) and "auto_map" in each for each in _walk(held)):
             raise UserError(
                 f"model {source!r} names code of its own in {file.relative_to(folder)} (auto_map): "
                 "no code of a checkpoint is run; without that entry the library's class is used"
@@ -237,8 +236,8 @@ def check_code(source: str, folder: Path) -> None:
         kind = getattr(diffusers, name, None) if isinstance(name, str) else None
         if not isinstance(kind, type) or not issubclass(kind, DiffusionPipeline):
             raise UserError(
-                f"model {source!r} names {_shown(name)} in {file.relative_to(folder)}: that is no "
-                "pipeline of diffusers"
+                f"model {source!r} names {_abbreviate(name)} in {file.relative_to(folder)}: that "
+                "is no pipeline of diffusers"
             )
         check_libraries(f"{source}/{file.relative_to(folder).parent}", index)
 
@@ -263,7 +262,7 @@ def load_networks(
         if kind is None:
             continue
         if kind.__name__ in MULTIPLE:
-            places = [folder / part, *_numbered(folder, part)]
+            places = [folder / part, *_find_numbered(folder, part)]
             nets = [
                 _load_network(source, MULTIPLE[kind.__name__], place, dtype, variant)
                 for place in places
@@ -282,7 +281,7 @@ def _class_of(named: Any) -> Any:
     return kind if isinstance(kind, type) and issubclass(kind, torch.nn.Module) else None
 
 
-def _numbered(folder: Path, part: str) -> Iterator[Path]:
+def _find_numbered(folder: Path, part: str) -> Iterator[Path]:
     """The folders of a second ControlNet and more: ``controlnet_1``, ``controlnet_2``, ..."""
     places = (folder / f"{part}_{i}" for i in count(1))
     return takewhile(Path.is_dir, places)
@@ -299,22 +298,20 @@ def _load_network(
     )
     if missing := report["missing_keys"]:
         raise UserError(
-            f"model {source!r}: {folder.name} has no weights for {some_of(missing)} of its "
-            f"{kind.__name__}, "
-            "which would be random numbers: get a whole copy, saved for these versions of "
-            "diffusers and transformers"
+            f"model {source!r}: {folder.name} has no weights for {list_some(missing)} of its "
+            f"{kind.__name__}, which would be random numbers: get a whole copy, saved for these "
+            "versions of diffusers and transformers"
         )
     if unexpected := [key for key in report["unexpected_keys"] if not _is_of_more(network, key)]:
         raise UserError(
             f"model {source!r}: {folder.name} has weights that its {kind.__name__} does not: "
-            f"{some_of(unexpected)}; "
-            f"{folder.name}/config.json is of another network, or of other versions of diffusers "
-            "and transformers"
+            f"{list_some(unexpected)}; {folder.name}/config.json is of another network, or of "
+            "other versions of diffusers and transformers"
         )
     return network
 
 
-def _is_of_more(network: Any, key: str) -> bool:
+def _is_of_more(network: Network, key: str) -> bool:
     """Whether a weight is of what a checkpoint of a larger class has around this network, such as a
     head for words."""
     saved = getattr(network.config, "architectures", None) or [type(network).__name__]
@@ -324,14 +321,14 @@ def _is_of_more(network: Any, key: str) -> bool:
     return below not in dict(network.named_children())
 
 
-def some_of(keys: Iterable[str]) -> str:
+def list_some(keys: Iterable[str]) -> str:
     """The first names of weights, and how many more there are."""
     names = sorted(keys)
     more = f" and {len(names) - TOLD} more" if len(names) > TOLD else ""
     return ", ".join(names[:TOLD]) + more
 
 
-def check_filled(path: Path, pipe: Any) -> None:
+def check_filled(path: Path, pipe: Pipeline) -> None:
     """Refuse a pipeline from a single file that lacks weights; of what more it holds nothing can be
     known.
 
@@ -342,6 +339,6 @@ def check_filled(path: Path, pipe: Any) -> None:
         weights = network.named_parameters() if isinstance(network, torch.nn.Module) else ()
         if missing := [name for name, weight in weights if weight.is_meta]:
             raise UserError(
-                f"model file {str(path)!r}: there are no weights for {some_of(missing)} of {part}; "
-                "get a whole copy"
+                f"model file {str(path)!r}: there are no weights for {list_some(missing)} of "
+                f"{part}; get a whole copy"
             )

@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"asyndm {version()}")
         return 0
     if command not in COMMANDS:
-        print(f"error: {_unknown(command)}", file=sys.stderr)
+        print(f"error: {_explain_unknown(command)}", file=sys.stderr)
         return 2
     root = checkout()
     if root is None:
@@ -64,7 +64,7 @@ def as_typed(text: str) -> str:
     return text
 
 
-def _unknown(command: str) -> str:
+def _explain_unknown(command: str) -> str:
     """That there is no such command or option, and what may be meant."""
     from difflib import get_close_matches
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from asyndm.choices import in_words
 from asyndm.errors import UserError, check_fraction
 
 if TYPE_CHECKING:
@@ -32,16 +33,33 @@ class Curve(ABC):
     Args:
         concavity: ω in [0, 1]. 0 is the straight line, 1 the full curve.
 
+    Attributes:
+        label: what it is called, ``curve=quadratic`` and in tables; unless the class says another,
+            its own name in words: ``PiecewiseLinear`` is "piecewise_linear".
+        straight: whether it is the straight line at every ω.
+
+    Both are a class's own, never inherited.
+
     Raises:
         UserError: concavity outside [0, 1].
     """
 
     concavity: float = 0.5
 
-    name: ClassVar[str]
+    label: ClassVar[str]
+    straight: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        cls.label = vars(cls).get("label", in_words(cls.__name__))
+        cls.straight = vars(cls).get("straight", False)
 
     def __post_init__(self) -> None:
         check_fraction(self.concavity, "concavity")
+
+    def bends(self, concavity: float) -> bool:
+        """Whether a subject of this ω leaves the straight line."""
+        return not self.straight and concavity > 0
 
     def advance(
         self,
@@ -87,7 +105,7 @@ def _check_remaining(remaining: int, num_inference_steps: int) -> None:
 class Linear(Curve):
     """The synchronous schedule: u - u/r. Its concavity is ignored."""
 
-    name: ClassVar[str] = "linear"
+    straight = True
 
     def _advance(self, u: Tensor, r: int, N: int, omega: Tensor | float) -> Tensor:
         return u - u / r
@@ -96,8 +114,6 @@ class Linear(Curve):
 @dataclass(frozen=True)
 class Quadratic(Curve):
     """linear + ω (r-1)/N: the parabola of second difference -2ω/N through (0, u) and (r, 0)."""
-
-    name: ClassVar[str] = "quadratic"
 
     def _advance(self, u: Tensor, r: int, N: int, omega: Tensor | float) -> Tensor:
         return u - u / r + omega * ((r - 1) / N)
@@ -110,8 +126,6 @@ class PiecewiseLinear(Curve):
     A pixel that leaves a high-ω subject for a low-ω one can drop by a third of the ladder at once.
     """
 
-    name: ClassVar[str] = "piecewise_linear"
-
     def _advance(self, u: Tensor, r: int, N: int, omega: Tensor | float) -> Tensor:
         return (u - (1 - omega)).clip(max=(1 + omega) * (r - 1))
 
@@ -123,8 +137,6 @@ class Exponential(Curve):
     At ω = 0 this is the straight line for a pixel that stands on it, and leads any other back to
     the last rung.
     """
-
-    name: ClassVar[str] = "exponential"
 
     def _advance(self, u: Tensor, r: int, N: int, omega: Tensor | float) -> Tensor:
         b = omega - 1

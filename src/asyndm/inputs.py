@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from numbers import Integral
 from typing import Any
 
@@ -19,6 +18,7 @@ from asyndm.errors import UserError, check_fraction, is_whole
 from asyndm.masks import Mask
 from asyndm.networks import Family, denoiser, find_family, helpers
 from asyndm.networks.base import call_parameters
+from asyndm.protocols import Arguments, Pipeline
 from asyndm.session import TEXT_LEVELS, check_uncompiled
 from asyndm.subjects import Subject, as_subject
 
@@ -34,7 +34,7 @@ PICTURES = ("image", "mask_image", "control_image", "masked_image_latents")
 """Arguments of a pipeline that may have an entry for each prompt, beside all those of prompts."""
 
 
-def check_pipeline(pipe: Any) -> Family:
+def check_pipeline(pipe: Pipeline) -> Family:
     """The family that serves a pipeline.
 
     Raises:
@@ -51,7 +51,7 @@ def check_pipeline(pipe: Any) -> Family:
     return family
 
 
-def check_call(pipe: Any, steps: Any, output_type: Any, arguments: Mapping[str, Any]) -> None:
+def check_call(pipe: Pipeline, steps: object, output_type: object, arguments: Arguments) -> None:
     """Refuse a number of steps, an output type or arguments that no call could take.
 
     Raises:
@@ -83,7 +83,7 @@ def check_call(pipe: Any, steps: Any, output_type: Any, arguments: Mapping[str, 
         )
 
 
-def check_names(pipe: Any, arguments: Mapping[str, Any]) -> None:
+def check_names(pipe: Pipeline, arguments: Arguments) -> None:
     """Refuse arguments that the pipeline's call does not have; of those that take ``**kwargs`` most
     ignore them."""
     parameters = call_parameters(pipe)
@@ -91,7 +91,9 @@ def check_names(pipe: Any, arguments: Mapping[str, Any]) -> None:
         raise UserError(f"{type(pipe).__name__} takes no argument {unknown[0]!r}")
 
 
-def check_prompts(prompt: Any, copies: Any, arguments: Mapping[str, Any]) -> list[str]:
+def check_prompts(
+    prompt: str | Sequence[str] | None, copies: object, arguments: Arguments
+) -> list[str]:
     """The prompts as a list, with all that must be one for each of them.
 
     Raises:
@@ -101,7 +103,7 @@ def check_prompts(prompt: Any, copies: Any, arguments: Mapping[str, Any]) -> lis
         raise UserError(
             f"num_images_per_prompt must be a whole number of at least 1, got {copies!r}"
         )
-    prompts = prompt_list(prompt, arguments)
+    prompts = list_prompts(prompt, arguments)
     check_texts(arguments, len(prompts))
     embeddings = arguments.get("prompt_embeds")
     if embeddings is not None and len(embeddings) != len(prompts):
@@ -112,31 +114,42 @@ def check_prompts(prompt: Any, copies: Any, arguments: Mapping[str, Any]) -> lis
     return prompts
 
 
-@dataclass(frozen=True)
-class Texts:
+class CallArguments:
     """The prompts of a call with all other arguments of the pipeline, and which of its images are
     made.
 
     Args:
+        prompts: all of them.
         copies: images of each prompt.
-        images: those made now: all, or a single one.
+        others: the other arguments, for all images.
+        images: those made now: all, or a single one; None: all.
     """
 
-    prompts: Sequence[str]
-    copies: int
-    images: range
-    others: Mapping[str, Any]
+    def __init__(
+        self,
+        prompts: Sequence[str],
+        copies: int,
+        others: Arguments,
+        images: range | None = None,
+    ) -> None:
+        self.prompts, self.copies, self.others = prompts, copies, others
+        self.images = range(len(prompts) * copies) if images is None else images
 
-    def arguments(self, pipe: Any) -> dict[str, Any]:
-        """Of the pipeline's call. Of a list with an entry for each prompt, or each image, one image
-        takes its own.
+    def select(self, images: range) -> CallArguments:
+        """The same call for some of its images."""
+        return CallArguments(self.prompts, self.copies, self.others, images)
+
+    def build(self, pipe: Pipeline) -> dict[str, Any]:
+        """The arguments of the pipeline's call. Of a list with an entry for each prompt, or each
+        image, one image takes its own.
 
         A text is given to each prompt, as pipelines want where prompts are a list; so is a single
         picture, which they would noise by the first image's generator alone.
         """
         count, total = len(self.prompts), len(self.prompts) * self.copies
         several_nets = hasattr(getattr(pipe, "controlnet", None), "nets")
-        pictures = () if several_nets else PICTURES  # there a list of pictures is one for each net
+        # With several ControlNets a list of pictures is one for each net.
+        pictures = () if several_nets else PICTURES
         own: dict[str, Any] = {"prompt": list(self.prompts), **self.others}
         for name, value in own.items():
             is_text = TEXT.fullmatch(name) is not None
@@ -149,6 +162,7 @@ class Texts:
                 name in pictures or name == "latents" or "prompt" in name
             ):
                 own[name] = self._entry(own[name], count, total)
+        # A call for one image of several has no say in how many there are.
         if len(self.images) == total:
             own["num_images_per_prompt"] = self.copies
         if self.others.get("prompt_embeds") is not None:
@@ -159,18 +173,23 @@ class Texts:
         """What of an argument is for the single image made now."""
         if not _is_batch(value) or len(value) not in (count, total):
             return value
-        place = self.images.start if len(value) == total else self.images.start // self.copies
-        return value[place : place + 1]
+        entry = self.images.start if len(value) == total else self.images.start // self.copies
+        return value[entry : entry + 1]
 
 
-def check_pictures(pipe: Any, arguments: Mapping[str, Any], count: int, copies: int) -> None:
+def check_pictures(pipe: Pipeline, call: CallArguments) -> None:
     """Refuse lists of pictures or noises that are neither one for each prompt nor one for each
-    image."""
+    image.
+
+    Raises:
+        UserError: another number of them.
+    """
+    count = len(call.prompts)
     if hasattr(getattr(pipe, "controlnet", None), "nets"):
         return
     for name in (*PICTURES, "latents"):
-        value: Any = arguments.get(name)
-        if _is_batch(value) and len(value) not in {1, count, count * copies}:
+        value: Any = call.others.get(name)
+        if _is_batch(value) and len(value) not in {1, count, count * call.copies}:
             raise UserError(
                 f"{name} has {len(value)} entries for {count} prompts: give one, or one each"
             )
@@ -185,12 +204,12 @@ def _is_batch(value: Any) -> bool:
     return getattr(value, "ndim", 0) >= 2 and not _is_picture(value) and not channels_first
 
 
-def _is_picture(value: Any) -> bool:
+def _is_picture(value: object) -> bool:
     """Whether it is an array (h, w) or (h, w, 3)."""
     return isinstance(value, np.ndarray) and value.ndim <= 3
 
 
-def picture_size(pipe: Any, height: Any = None, width: Any = None) -> tuple[int, int]:
+def picture_size(pipe: Pipeline, height: object = None, width: object = None) -> tuple[int, int]:
     """Height and width of a pipeline's pictures in pixels; None: the model's own. Its weights are
     not looked at.
 
@@ -216,19 +235,18 @@ def picture_size(pipe: Any, height: Any = None, width: Any = None) -> tuple[int,
     return size[0], size[1]
 
 
-def _unit(pipe: Any) -> int:
+def _unit(pipe: Pipeline) -> int:
     """Pixels of which a picture's sides must be multiples: those of a token, but at least 8 as in
     every pipeline."""
     network, scale = denoiser(pipe), int(pipe.vae_scale_factor)
     if network is getattr(pipe, "unet", None) or "use_resolution_binning" in call_parameters(pipe):
         return max(8, scale)
-    packed = not network.config.get(
-        "sample_size"
-    )  # two by two latent pixels, whatever the network's own patch
+    # Packed latents: two by two of them are a token, whatever the network's own patch.
+    packed = not network.config.get("sample_size")
     return scale * (2 if packed else network.config.get("patch_size") or 1)
 
 
-def prompt_list(prompt: str | Sequence[str] | None, arguments: Mapping[str, Any]) -> list[str]:
+def list_prompts(prompt: str | Sequence[str] | None, arguments: Arguments) -> list[str]:
     """One prompt or several, as a list; empty texts where only their embeddings are given."""
     embeddings = arguments.get("prompt_embeds")
     if embeddings is not None and not isinstance(embeddings, (Tensor, list)):
@@ -236,13 +254,13 @@ def prompt_list(prompt: str | Sequence[str] | None, arguments: Mapping[str, Any]
     if prompt is None and embeddings is not None:
         return [""] * len(embeddings)
     wrong = f"prompt must be a text or a non-empty list of texts, got {prompt!r}"
-    prompts = [prompt] if isinstance(prompt, str) else _listed(prompt, wrong)
+    prompts = [prompt] if isinstance(prompt, str) else _as_list(prompt, wrong)
     if not prompts or not all(isinstance(text, str) for text in prompts):
         raise UserError(wrong)
     return prompts
 
 
-def check_texts(arguments: Mapping[str, Any], count: int) -> None:
+def check_texts(arguments: Arguments, count: int) -> None:
     """Refuse further prompts (``negative_prompt``, ``prompt_2``, ...) that are neither one text nor
     one for each."""
     for name, value in arguments.items():
@@ -256,7 +274,7 @@ def check_texts(arguments: Mapping[str, Any], count: int) -> None:
             )
 
 
-def subject_lists(
+def list_subjects(
     subjects: Subjects | Sequence[Subjects] | None, count: int
 ) -> list[list[Subject]]:
     """One list of subjects for each image; a flat list holds for every image."""
@@ -265,13 +283,13 @@ def subject_lists(
     wrong = (
         f"subjects must be words of the prompt, or a list of them for each prompt, got {subjects!r}"
     )
-    entries: list[Any] = [subjects] if _is_subject(subjects) else _listed(subjects, wrong)
+    entries: list[Any] = [subjects] if _is_subject(subjects) else _as_list(subjects, wrong)
     flat = [_is_subject(entry) for entry in entries]
     if any(flat) and not all(flat):
         raise UserError(
             "subjects must be one list of words, or one list for each prompt, not a mixture"
         )
-    lists = [entries] * count if all(flat) else [_listed(entry, wrong) for entry in entries]
+    lists = [entries] * count if all(flat) else [_as_list(entry, wrong) for entry in entries]
     if not all(_is_subject(word) for words in lists for word in words):
         raise UserError(wrong)
     if len(lists) != count:
@@ -291,7 +309,7 @@ def check_subjects(subjects: Sequence[Sequence[Subject]], mask: Mask) -> None:
         )
 
 
-def concavities(subjects: Sequence[Sequence[Subject]], curve: Curve) -> Tensor:
+def make_concavities(subjects: Sequence[Sequence[Subject]], curve: Curve) -> Tensor:
     """(B, S) float64, each subject's ω (else the curve's), -1 beyond an image's last; one ω where
     there is no subject."""
     table = [
@@ -302,10 +320,16 @@ def concavities(subjects: Sequence[Sequence[Subject]], curve: Curve) -> Tensor:
     return pad_sequence(rows, batch_first=True, padding_value=-1.0)
 
 
-def seed_list(seed: int | Sequence[int], prompts: Sequence[str]) -> list[int]:
-    """One seed for each image: a single seed counts up over the images of the same prompt."""
+def list_seeds(seed: int | Sequence[int], prompts: Sequence[str], copies: int = 1) -> list[int]:
+    """One seed for each of the ``copies`` images of each prompt: a single seed counts up over the
+    images of the same prompt.
+
+    Raises:
+        UserError: no seeds, or another number of them than of images.
+    """
+    prompts = [text for text in prompts for _ in range(copies)]
     wrong = f"seed must be a whole number from 0 to 2^63 - 1, or a list of them, got {seed!r}"
-    seeds: list[Any] = [seed] if isinstance(seed, Integral) else _listed(seed, wrong)
+    seeds: list[Any] = [seed] if isinstance(seed, Integral) else _as_list(seed, wrong)
     if not all(is_whole(s) and 0 <= s < 2**63 for s in seeds):
         raise UserError(wrong)
     if isinstance(seed, Integral):
@@ -317,7 +341,9 @@ def seed_list(seed: int | Sequence[int], prompts: Sequence[str]) -> list[int]:
     return [int(s) for s in seeds]
 
 
-def check_method(curve: Any, mask: Any, callback: Any, eta: Any, text_level: Any) -> None:
+def check_method(
+    curve: object, mask: object, callback: object, eta: object, text_level: object
+) -> None:
     """Refuse a curve, mask or callback of another kind (a class instead of an object of it, a
     name), η out of range."""
     for setting, value, kind, example in (
@@ -334,11 +360,11 @@ def check_method(curve: Any, mask: Any, callback: Any, eta: Any, text_level: Any
         raise UserError(f"text_level must be one of {', '.join(TEXT_LEVELS)}, got {text_level!r}")
 
 
-def _is_subject(value: Any) -> bool:
+def _is_subject(value: object) -> bool:
     return isinstance(value, str | Subject)
 
 
-def _listed(value: Any, wrong: str) -> list[Any]:
+def _as_list(value: Any, wrong: str) -> list[Any]:
     """Anything that can be iterated as a list; else an error of these words."""
     try:
         return list(value)

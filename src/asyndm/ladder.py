@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
 from asyndm.errors import UserError
+from asyndm.protocols import StockScheduler
 
 FINE = 2.0**20
 """Parts of a timestep that are told apart before it is rounded."""
 OTHER_STEPS = ("LCMScheduler", "TCDScheduler", "FlowMatchLCMScheduler")
 SNAP = 1e-9
-"""A place this near to a rung is the rung: the straight line must be the scheduler's own ladder to
+"""A pixel this near to a rung is on it: the straight line must be the scheduler's own ladder to
 the bit."""
 
 
-@dataclass(frozen=True)
-class Level:
+class Level(NamedTuple):
     """A noise level, or a map of them: x = alpha x₀ + sigma ε, float32."""
 
     alpha: Tensor
@@ -31,12 +30,12 @@ class Ladder:
     """N rungs, the timesteps and levels a scheduler has after its own ``set_timesteps``, then the
     clean end.
 
-    A place is told in rungs left: N-1 at the scheduler's first timestep, 0 at its last. Between two
-    rungs timesteps are linear. Discrete models whose levels are entries of their table round the
-    timestep and look it up, as the network was trained; else (Karras and the like) log(sigma/alpha)
-    follows the timestep as in the table, and is the scheduler's own at each rung. Flow models are
-    linear in sigma. Where a scheduler's step disagrees with the timesteps it hands out (DDIM,
-    trailing, N not dividing T), the ladder goes by the timesteps.
+    Where a pixel stands is counted in rungs left: N-1 at the scheduler's first timestep, 0 at its
+    last. Between two rungs timesteps are linear. Discrete models whose levels are entries of their
+    table round the timestep and look it up, as the network was trained; else (Karras and the like)
+    log(sigma/alpha) follows the timestep as in the table, and is the scheduler's own at each rung.
+    Flow models are linear in sigma. Where a scheduler's step disagrees with the timesteps it hands
+    out (DDIM, trailing, N not dividing T), the ladder goes by the timesteps.
 
     Args:
         scheduler: after ``set_timesteps``.
@@ -49,11 +48,13 @@ class Ladder:
     """
 
     def __init__(
-        self, scheduler: Any, device: torch.device | str = "cpu", ahead: bool = False
+        self, scheduler: StockScheduler, device: torch.device | str = "cpu", ahead: bool = False
     ) -> None:
         self.flow = is_flow(scheduler)
         self.ahead = ahead
-        self._told = scheduler.timesteps.to("cpu", torch.float64).to(device)
+        # float64: N steps of a curve add up, and halves must stay halves to be rounded alike on
+        # every device.
+        self._timesteps = scheduler.timesteps.to("cpu", torch.float64).to(device)
         self._rounded = False
         if self.flow:
             self._sigmas = scheduler.sigmas.to("cpu", torch.float64).to(device)
@@ -62,32 +63,32 @@ class Ladder:
         self._alphas = scheduler.alphas_cumprod.float().to(device)
         sigmas = _sigmas(scheduler)
         self.clean = _clean_end(scheduler, sigmas, device)
-        self._rounded = bool((self._told == self._told.round()).all())
+        # A table is looked up where timesteps are whole and their levels those of the table.
+        self._rounded = bool((self._timesteps == self._timesteps.round()).all())
         if sigmas is not None:
-            logs = self._log_table(self._told)
+            logs = self._log_ratio(self._timesteps)
             own = sigmas[: len(self)].to("cpu", torch.float64).to(device).log()
             self._rounded &= bool(torch.allclose(own, logs, rtol=0, atol=1e-4))
             self._residuals = own - logs
 
     def __len__(self) -> int:
         """N."""
-        return len(self._told)
+        return len(self._timesteps)
 
     def timestep(self, rungs: Tensor) -> Tensor:
-        """float64 timesteps at these places, as the scheduler counts them."""
-        place = self._place(rungs)
+        """float64 timesteps on these rungs, as the scheduler counts them."""
+        index = self._index(rungs)
         if not self.ahead or len(self) == 1:
-            return _between(self._told, place)
-        slope = self._told[0] - self._told[1]
-        above: Tensor = place.clamp(max=0) * slope
-        return _between(self._told, place.clamp(min=0)) - above
+            return _interpolate(self._timesteps, index)
+        slope = self._timesteps[0] - self._timesteps[1]
+        above: Tensor = index.clamp(max=0) * slope
+        return _interpolate(self._timesteps, index.clamp(min=0)) - above
 
-    def told(self, rungs: Tensor) -> Tensor:
-        """The timesteps as the network is told them: whole where the model knows whole ones only.
+    def network_timestep(self, rungs: Tensor) -> Tensor:
+        """The timesteps as the network is given them: whole where the model knows whole ones only.
 
-        Halves are common (with ω = 0.5 and N = 20 every place is a quarter of a timestep), and go
-        to the even one as the reference's do: so what the last bits of a place say is cut off
-        first.
+        Halves are common (with ω = 0.5 and N = 20 every timestep is a multiple of a quarter), and
+        go to the even one as the reference's do: so what the last bits say is cut off first.
         """
         timestep = self.timestep(rungs)
         if self.flow:
@@ -98,33 +99,35 @@ class Ladder:
         )
 
     def level(self, rungs: Tensor) -> Level:
-        """The levels at these places."""
+        """(α, σ) on these rungs, float32 like the state that they scale."""
         if self.flow:
-            return self._flow_level(_between(self._sigmas, self._place(rungs)))
+            return self._flow_level(_interpolate(self._sigmas, self._index(rungs)))
         if self._rounded:
-            return _discrete_level(self._alphas[self.told(rungs).long()])
-        logs = self._log_table(self.timestep(rungs)) + _between(self._residuals, self._place(rungs))
+            return _discrete_level(self._alphas[self.network_timestep(rungs).long()])
+        residuals = _interpolate(self._residuals, self._index(rungs))
+        logs = self._log_ratio(self.timestep(rungs)) + residuals
         return Level(
-            (1 + (2 * logs).exp()).rsqrt().float(), (1 + (-2 * logs).exp()).rsqrt().float()
+            alpha=(1 + (2 * logs).exp()).rsqrt().float(),
+            sigma=(1 + (-2 * logs).exp()).rsqrt().float(),
         )
 
-    def _place(self, rungs: Tensor) -> Tensor:
-        """0 at the first timestep, N-1 at the last; snapped to a rung."""
-        place = len(self) - 1 - rungs
-        nearest = place.round()
-        return torch.where((place - nearest).abs() < SNAP, nearest, place)
+    def _index(self, rungs: Tensor) -> Tensor:
+        """Where to read a table: 0 at the first timestep, N-1 at the last; snapped to a rung."""
+        index = len(self) - 1 - rungs
+        nearest = index.round()
+        return torch.where((index - nearest).abs() < SNAP, nearest, index)
 
-    def _log_table(self, timestep: Tensor) -> Tensor:
+    def _log_ratio(self, timestep: Tensor) -> Tensor:
         """log(sigma/alpha) of the model's table at any timestep, linear between whole ones."""
         alphas = self._alphas.double()
-        return _between(((1 - alphas) / alphas).log() / 2, timestep)
+        return _interpolate(((1 - alphas) / alphas).log() / 2, timestep)
 
     def _flow_level(self, sigma: Tensor) -> Level:
         sigma = sigma.float()
-        return Level(1 - sigma, sigma)
+        return Level(alpha=1 - sigma, sigma=sigma)
 
 
-def own_scheduler(scheduler: Any) -> Any:
+def copy_scheduler(scheduler: StockScheduler) -> StockScheduler:
     """A copy of a scheduler that hands out one timestep for each evaluation; the given one is left
     alone.
 
@@ -145,8 +148,7 @@ def own_scheduler(scheduler: Any) -> Any:
     if kind.__name__ in OTHER_STEPS or config.get("stochastic_sampling"):
         raise UserError(
             f"{kind.__name__} has a step of its own kind (for distilled or stochastic sampling), "
-            "which DDIM's or Euler's "
-            "cannot stand for: give the pipeline another scheduler"
+            "which DDIM's or Euler's cannot stand for: give the pipeline another scheduler"
         )
     try:
         if is_flow(scheduler):
@@ -169,7 +171,7 @@ def own_scheduler(scheduler: Any) -> Any:
         ) from error
 
 
-def is_flow(scheduler: Any) -> bool:
+def is_flow(scheduler: StockScheduler) -> bool:
     """Whether its levels are those of flow matching: x = (1 - σ) x₀ + σ ε."""
     config = scheduler.config
     return (
@@ -178,7 +180,7 @@ def is_flow(scheduler: Any) -> bool:
     )
 
 
-def _sigmas(scheduler: Any) -> Tensor | None:
+def _sigmas(scheduler: StockScheduler) -> Tensor | None:
     """sigma/alpha at each timestep and at the end, where the scheduler keeps them; DDIM and DDPM
     have a table alone."""
     sigmas = getattr(scheduler, "sigmas", None)
@@ -189,7 +191,9 @@ def _sigmas(scheduler: Any) -> Tensor | None:
     )
 
 
-def _clean_end(scheduler: Any, sigmas: Tensor | None, device: torch.device | str) -> Level:
+def _clean_end(
+    scheduler: StockScheduler, sigmas: Tensor | None, device: torch.device | str
+) -> Level:
     final = getattr(scheduler, "final_alpha_cumprod", None)
     if final is None:
         final = 1.0 if sigmas is None else 1 / (1 + sigmas[-1].double() ** 2)
@@ -197,11 +201,12 @@ def _clean_end(scheduler: Any, sigmas: Tensor | None, device: torch.device | str
 
 
 def _discrete_level(alphas_cumprod: Tensor) -> Level:
-    return Level(alphas_cumprod.sqrt(), (1 - alphas_cumprod).sqrt())
+    """ᾱ of the table, as in DDPM, is α² here."""
+    return Level(alpha=alphas_cumprod.sqrt(), sigma=(1 - alphas_cumprod).sqrt())
 
 
-def _between(table: Tensor, place: Tensor) -> Tensor:
-    """A table read at any place from 0 to its last, linear between two entries."""
-    place = place.clamp(0, len(table) - 1)
-    low = place.floor().long()
-    return torch.lerp(table[low], table[(low + 1).clamp(max=len(table) - 1)], place - low)
+def _interpolate(table: Tensor, index: Tensor) -> Tensor:
+    """A table read at any index from 0 to its last, linear between two entries."""
+    index = index.clamp(0, len(table) - 1)
+    low = index.floor().long()
+    return torch.lerp(table[low], table[(low + 1).clamp(max=len(table) - 1)], index - low)

@@ -29,7 +29,7 @@ _RESIZING = {Tensor.reshape, Tensor.view, torch.reshape, Tensor.expand}
 
 
 @dataclass(frozen=True)
-class Places:
+class TokenRows:
     """Which row each token takes.
 
     Args:
@@ -50,18 +50,18 @@ class Places:
         """Whether tokens lie as a picture."""
         return any(rows.ndim == 3 for rows in self.rows.values())
 
-    def on(self, device: torch.device) -> Places:
+    def to(self, device: torch.device) -> TokenRows:
         """The same, on that device."""
         if self.sample.device == device:
             return self
-        return Places(
+        return TokenRows(
             self.network,
             self.batch,
             self.sample.to(device),
             {grid: rows.to(device) for grid, rows in self.rows.items()},
         )
 
-    def at(self, grid: Grid) -> Tensor:
+    def find(self, grid: Grid) -> Tensor:
         """The rows of a grid. One coarser than the latents (in a UNet) takes the top left pixel of
         each cell.
 
@@ -93,17 +93,19 @@ class TimeRows(Tensor):
     (R, 1) times (1, frequencies) is no meeting.
     """
 
-    places: Places
+    token_rows: TokenRows
 
     @classmethod
-    def of(cls, rows: Tensor, places: Places) -> TimeRows:
-        """These rows at those places."""
+    def of(cls, rows: Tensor, token_rows: TokenRows) -> TimeRows:
+        """These rows, for those tokens."""
         made = rows.as_subclass(cls)
-        made.places = places
+        made.token_rows = token_rows
         return made
 
     @classmethod
-    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        cls, func: Any, types: object, args: Any = (), kwargs: Any = None
+    ) -> Any:
         if torch.compiler.is_compiling():  # dynamo loses the rows and goes on with a wrong picture
             raise UserError(
                 "the network is compiled by torch.compile, which a timestep per pixel does not "
@@ -113,19 +115,19 @@ class TimeRows(Tensor):
         with torch._C.DisableTorchFunctionSubclass():
             if func.__name__ == "__get__":  # shape, dtype, device and the like
                 return func(*args)
-            places = next(
-                a.places for a in _flat((*args, *kwargs.values())) if isinstance(a, TimeRows)
+            token_rows = next(
+                a.token_rows for a in _flatten((*args, *kwargs.values())) if isinstance(a, TimeRows)
             )
             if func in _ARITHMETIC and sum(isinstance(a, Tensor) and a.ndim > 0 for a in args) == 2:
-                args, met = _meet(places, *args)
+                args, met = _meet(token_rows, *args)
                 if met:
                     return func(*args, **kwargs)
             elif func in _RESIZING:
-                args = (args[0], *_resized(args[1:], places))
-            return _wrapped(func(*args, **kwargs), places, func)
+                args = (args[0], *_resize(args[1:], token_rows))
+            return _wrap(func(*args, **kwargs), token_rows, func)
 
 
-def time_rows(
+def make_time_rows(
     timesteps: Tensor,
     convert: Callable[[Tensor], Tensor],
     *,
@@ -168,17 +170,12 @@ def time_rows(
         if max(lengths) in (n, n + padding):
             raise UserError(
                 f"{network}: {max(lengths)} text tokens and as many image tokens cannot be told "
-                "apart; "
-                "choose another max_sequence_length or size"
+                "apart; choose another max_sequence_length or size"
             )
         table = torch.cat([table, text[:, None]], 1)
     table = table.repeat(copies, 1)
-    sample = torch.arange(copies * b, device=table.device)[:, None].expand_as(table)
-    key = table + 4096.0 * sample
-    distinct, index = torch.unique(key, return_inverse=True)  # one wait for the device
-    R = len(distinct)
-    values = table.new_empty(R).scatter_(0, index.flatten(), table.flatten())
-    if copies * b == R:
+    values, sample, index = _find_distinct(table)
+    if len(values) == copies * b:
         return convert(values)
     image = index[:, :n]
     rows: dict[Grid, Tensor] = {grid: image.reshape(-1, *grid)} if picture else {(n,): image}
@@ -186,8 +183,22 @@ def time_rows(
         rows |= _joint_rows(
             image, index[:, n:], lengths if text_first else [0], max(lengths), padding
         )
-    owner = sample.new_empty(R).scatter_(0, index.flatten(), sample.flatten())
-    return TimeRows.of(convert(values), Places(network, copies * b, owner, rows))
+    return TimeRows.of(convert(values), TokenRows(network, copies * b, sample, rows))
+
+
+def _find_distinct(table: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The distinct (sample, timestep) pairs of a table (B, n) of timesteps: the timesteps (R,),
+    the samples (R,), and which of the pairs is where, (B, n)."""
+    sample = torch.arange(len(table), device=table.device)[:, None].expand_as(table)
+    # One number for each pair, since no timestep is as large as 4096; a pair of columns would be
+    # sorted row by row. The step's only wait for the device.
+    distinct, index = torch.unique(table + 4096.0 * sample, return_inverse=True)
+    # Read off the table: in the sum the last bits of a timestep are rounded away.
+    timesteps, samples = (
+        each.new_empty(len(distinct)).scatter_(0, index.flatten(), each.flatten())
+        for each in (table, sample)
+    )
+    return timesteps, samples, index
 
 
 def _joint_rows(
@@ -220,10 +231,11 @@ def pixel_timesteps(timesteps: Tensor) -> Tensor:
 
         noise = unet(x, pixel_timesteps(timesteps), encoder_hidden_states=text).sample
     """
-    return time_rows(timesteps.double(), Tensor.float, network="UNet2DConditionModel", picture=True)
+    network = "UNet2DConditionModel"
+    return make_time_rows(timesteps.double(), Tensor.float, network=network, picture=True)
 
 
-def _meet(places: Places, a: Any, b: Any) -> tuple[tuple[Any, Any], bool]:
+def _meet(table: TokenRows, a: Any, b: Any) -> tuple[tuple[Any, Any], bool]:
     """Both operands made to fit, and whether the result is a plain tensor of tokens."""
     if isinstance(a, TimeRows) and isinstance(b, TimeRows):
         return (a, b), False
@@ -231,30 +243,30 @@ def _meet(places: Places, a: Any, b: Any) -> tuple[tuple[Any, Any], bool]:
     if other.ndim < rows.ndim:
         return (a, b), False
     met = False
-    if other.ndim > rows.ndim or other.shape[0] not in (1, places.batch):
+    if other.ndim > rows.ndim or other.shape[0] not in (1, table.batch):
         raise UserError(
-            f"{places.network}: timesteps {tuple(rows.shape)} meet {tuple(other.shape)} in a way "
+            f"{table.network}: timesteps {tuple(rows.shape)} meet {tuple(other.shape)} in a way "
             "not known"
         )
-    alone = (1,) in places.rows and rows.ndim == 3 == other.ndim  # a text of a single token
+    alone = (1,) in table.rows and rows.ndim == 3 == other.ndim  # a text of a single token
     axes = [
         i
         for i in range(1, rows.ndim)
         if rows.shape[i] == 1 and (other.shape[i] > 1 or (alone and i == 1))
     ]
-    if places.picture and rows.shape[2:] == (1, 1):
+    if table.picture and rows.shape[2:] == (1, 1):
         axes = [2, 3]  # also where the picture is one pixel high or wide
-    known = tuple(other.shape[i] for i in axes) in places.rows or places.picture
-    # With a batch of one a table of the network's own, (1, 2, D), looks like tokens; it is told by
-    # its length.
-    if axes and rows.ndim >= 3 and other.shape[0] == places.batch and (known or places.batch > 1):
-        rows, met = _spread(rows, axes, places.at(tuple(other.shape[i] for i in axes))), True
-    elif other.shape[0] == places.batch:
-        other = other[places.sample]
+    known = tuple(other.shape[i] for i in axes) in table.rows or table.picture
+    # With a batch of one a table of the network's own, (1, 2, D), looks like tokens; its length
+    # tells them apart.
+    if axes and rows.ndim >= 3 and other.shape[0] == table.batch and (known or table.batch > 1):
+        rows, met = _gather_rows(rows, axes, table.find(tuple(other.shape[i] for i in axes))), True
+    elif other.shape[0] == table.batch:
+        other = other[table.sample]
     return ((rows, other) if isinstance(a, TimeRows) else (other, rows)), met
 
 
-def _spread(rows: Tensor, axes: list[int], index: Tensor) -> Tensor:
+def _gather_rows(rows: Tensor, axes: list[int], index: Tensor) -> Tensor:
     """(R, ..1..) -> (B, ..grid..)."""
     rest = rows.as_subclass(Tensor).squeeze(tuple(axes))
     spread = F.embedding(index, rest) if rest.ndim == 2 else rest[index]
@@ -262,29 +274,29 @@ def _spread(rows: Tensor, axes: list[int], index: Tensor) -> Tensor:
     return spread if first == tuple(axes) else spread.movedim(first, tuple(axes))
 
 
-def _resized(sizes: Any, places: Places) -> Any:
+def _resize(sizes: Any, table: TokenRows) -> Any:
     """Sizes in which a first one of B, as the network knows its batch, is R."""
     if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)):
-        return (_resized(tuple(sizes[0]), places),)
-    return (len(places.sample), *sizes[1:]) if sizes and sizes[0] == places.batch else sizes
+        return (_resize(tuple(sizes[0]), table),)
+    return (len(table.sample), *sizes[1:]) if sizes and sizes[0] == table.batch else sizes
 
 
-def _wrapped(out: Any, places: Places, func: Any) -> Any:
+def _wrap(out: Any, table: TokenRows, func: object) -> Any:
     if isinstance(out, (tuple, list)) and not isinstance(out, torch.Size):
-        return type(out)(_wrapped(each, places, func) for each in out)
+        return type(out)(_wrap(each, table, func) for each in out)
     if not isinstance(out, Tensor):
         return out
-    if out.ndim == 0 or out.shape[0] != len(places.sample):
+    if out.ndim == 0 or out.shape[0] != len(table.sample):
         name = getattr(func, "__name__", func)
         raise UserError(
-            f"{places.network}: {name} mixes rows of different timesteps into {tuple(out.shape)}"
+            f"{table.network}: {name} mixes rows of different timesteps into {tuple(out.shape)}"
         )
-    return TimeRows.of(out, places.on(out.device))
+    return TimeRows.of(out, table.to(out.device))
 
 
-def _flat(args: Any) -> Iterator[Any]:
+def _flatten(args: Any) -> Iterator[Any]:
     for each in args:
         if isinstance(each, (tuple, list)):
-            yield from _flat(each)
+            yield from _flatten(each)
         else:
             yield each

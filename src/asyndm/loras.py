@@ -7,15 +7,15 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from diffusers.utils import logging as diffusers_logging
 from safetensors import safe_open
 from transformers.utils import logging as transformers_logging
 
-from asyndm.checkpoints import HUB_ID, some_of
+from asyndm.checkpoints import HUB_ID, list_some
 from asyndm.errors import UserError, first_line, one_line
+from asyndm.protocols import Pipeline
 
 SUFFIX = ".safetensors"
 USUAL = "pytorch_lora_weights.safetensors"
@@ -69,7 +69,7 @@ def find_lora(lora: str | Path) -> Path | None:
     return path
 
 
-def add_lora(pipe: Any, lora: str | Path) -> None:
+def add_lora(pipe: Pipeline, lora: str | Path) -> None:
     """Adds LoRA weights to the networks of a pipeline.
 
     Raises:
@@ -83,7 +83,7 @@ def add_lora(pipe: Any, lora: str | Path) -> None:
     where = {"weight_name": file and file.name, "use_safetensors": True}
     names: list[str] = []
     try:
-        with _quiet():
+        with _silence_libraries():
             network = getattr(pipe, "unet", None)
             shape = {} if network is None else {"unet_config": network.config}
             read = pipe.lora_state_dict(source, **where, **shape)
@@ -93,15 +93,14 @@ def add_lora(pipe: Any, lora: str | Path) -> None:
     except UserError:
         raise
     except Exception as error:  # of some ten kinds; without peft diffusers says so
-        if lost := _lost(pipe, names):
-            raise _misfit(pipe, lora, lost, names) from error
+        if lost := _find_lost(pipe, names):
+            raise _misfit_error(pipe, lora, lost, names) from error
         raise UserError(f"lora {str(lora)!r} cannot be loaded: {one_line(error)[:LONG]}") from error
     added = [name for net in _networks(pipe).values() for name, _ in net.named_parameters()]
     given = [name for name in names if FACTOR.search(name)]
-    if len(given) != sum(
-        bool(FACTOR.search(name)) for name in added
-    ):  # diffusers leaves the others out
-        raise _misfit(pipe, lora, _lost(pipe, names) or given, names)
+    # Those that fit nowhere diffusers leaves out.
+    if len(given) != sum(bool(FACTOR.search(name)) for name in added):
+        raise _misfit_error(pipe, lora, _find_lost(pipe, names) or given, names)
     if not any(getattr(net, "peft_config", None) for net in _networks(pipe).values()):
         raise UserError(
             f"lora {str(lora)!r} has no LoRA weights of a {type(pipe).__name__}; leave it out"
@@ -113,12 +112,12 @@ def _check_names(lora: str | Path, names: Iterable[str]) -> None:
     names = set(names)
     if scales := [name for name in names if name.endswith("dora_scale")]:
         raise UserError(
-            f"lora {str(lora)!r} is a DoRA, whose scales ({some_of(scales)}) diffusers leaves out; "
-            "give a LoRA"
+            f"lora {str(lora)!r} is a DoRA, whose scales ({list_some(scales)}) diffusers leaves "
+            "out; give a LoRA"
         )
     if lone := [name for name in names if (other := _other_factor(name)) and other not in names]:
         raise UserError(
-            f"lora {str(lora)!r} has only one of the two factors of {some_of(lone)}; get a whole "
+            f"lora {str(lora)!r} has only one of the two factors of {list_some(lone)}; get a whole "
             "copy"
         )
 
@@ -132,11 +131,11 @@ def _other_factor(name: str) -> str | None:
     return name[: found.start()] + notation + name[found.end() :]
 
 
-def _networks(pipe: Any) -> dict[str, torch.nn.Module]:
+def _networks(pipe: Pipeline) -> dict[str, torch.nn.Module]:
     return {part: net for part, net in pipe.components.items() if isinstance(net, torch.nn.Module)}
 
 
-def _lost(pipe: Any, names: Iterable[str]) -> list[str]:
+def _find_lost(pipe: Pipeline, names: Iterable[str]) -> list[str]:
     """The weights, by their names as diffusers writes them, of layers that no network of a pipeline
     has."""
     places = {
@@ -152,16 +151,17 @@ def _lost(pipe: Any, names: Iterable[str]) -> list[str]:
     return [name for name, layer in layers if layer.replace(".text_model.", ".") not in places]
 
 
-def _misfit(pipe: Any, lora: str | Path, lost: Sequence[str], names: Sequence[str]) -> UserError:
+def _misfit_error(
+    pipe: Pipeline, lora: str | Path, lost: Sequence[str], names: Sequence[str]
+) -> UserError:
     return UserError(
         f"lora {str(lora)!r}: {len(lost)} of its {len(names)} weights belong nowhere in this "
-        f"{type(pipe).__name__} "
-        f"({some_of(lost)}): it is for another model; leave it out"
+        f"{type(pipe).__name__} ({list_some(lost)}): it is for another model; leave it out"
     )
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _silence_libraries() -> Iterator[None]:
     """Without what diffusers says of parts for which there are no weights, as in most LoRAs: here
     all is checked."""
     said = [(each, each.get_verbosity()) for each in (diffusers_logging, transformers_logging)]

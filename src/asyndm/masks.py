@@ -1,22 +1,27 @@
-"""Who is on the curve now: the weight of each subject at each latent pixel."""
+"""Who is on the curve now: the weight of each subject at each latent pixel.
+
+What a mask says of itself is read where runs are planned and found: so torch is imported by the
+functions that compute, not here.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor
 
+from asyndm.choices import in_words
 from asyndm.errors import UserError, is_number
 
-ImageSource = Any
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ImageSource: TypeAlias = "str | Path | Image.Image | np.ndarray[Any, Any] | Tensor"
 """A file name, a PIL image, or an array or tensor (H, W) in [0, 1] or of uint8."""
 
 
@@ -40,35 +45,66 @@ class Scene:
     def weights(self, fill: float) -> Tensor:
         """(B, S, H, W) float64 weights: ``fill`` everywhere for the subject of largest ω, 0 for the
         others."""
-        first = torch.zeros_like(self.concavity)
+        first = self.concavity.new_zeros(self.concavity.shape)
         first.scatter_(1, self.concavity.argmax(1, keepdim=True), fill)
         return first[:, :, None, None].repeat(1, 1, *self.size)
 
-    def exclusive(self, weights: Tensor) -> Tensor:
+    def remove_overlap(self, weights: Tensor) -> Tensor:
         """Weights without overlap: each pixel to the subject of largest ω that covers it, ties to
         the first."""
-        omega = torch.where(weights > 0, self.concavity[:, :, None, None], -1.0)
-        owner = omega.argmax(1, keepdim=True)
-        return torch.zeros_like(weights).scatter(1, owner, weights.gather(1, owner))
+        owner = self._omega(weights, -1.0).argmax(1, keepdim=True)
+        return weights.new_zeros(weights.shape).scatter(1, owner, weights.gather(1, owner))
 
-    def owned(self, weights: Tensor) -> tuple[Tensor, Tensor]:
+    def combine(self, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Each pixel's weight and ω, both (B, H, W), without overlap."""
-        weights = self.exclusive(weights)
-        omega = torch.where(weights > 0, self.concavity[:, :, None, None], 0.0)
-        return weights.sum(1), omega.sum(1)
+        weights = self.remove_overlap(weights)
+        return weights.sum(1), self._omega(weights, 0.0).sum(1)
+
+    def _omega(self, weights: Tensor, otherwise: float) -> Tensor:
+        """(B, S, H, W), the subject's ω where it has weight."""
+        return self.concavity[:, :, None, None].where(weights > 0, otherwise)
 
 
 class Mask(ABC):
     """Says which pixels of the token grid belong to which subject: weights (B, S, H, W) in [0, 1].
 
-    A pixel of weight w moves to w·(curve) + (1-w)·(straight line). A subclass says whether it needs
-    subjects, reads their attention at every step, or first needs a whole synchronous run.
+    A pixel of weight w moves to w·(curve) + (1-w)·(straight line).
+
+    Attributes:
+        name: what it is called where it is chosen, ``mask=dynamic``; unless the class says another,
+            its own name in words: ``SteadyMask`` is "steady".
+        label: what its method is called in tables, ``AsynDM``; unless the class says another, the
+            name.
+        bends: whether it puts a pixel on the curve at all.
+        uniform: whether all pixels are always at the same noise level.
+        needs_subjects: refuses prompts without subjects.
+        follows_attention: is told the subjects' attention at every step.
+        rehearses: first needs a whole synchronous run.
+
+    The last three are inherited as usual; the others are a class's own, since a mask made from
+    another one by inheritance is another method.
     """
 
     name: ClassVar[str]
+    label: ClassVar[str]
+    bends: ClassVar[bool] = True
+    uniform: ClassVar[bool] = False
     needs_subjects: ClassVar[bool] = False
     follows_attention: ClassVar[bool] = False
     rehearses: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        own = vars(cls)
+        cls.name = own.get("name", in_words(cls.__name__.removesuffix("Mask") or cls.__name__))
+        cls.label = own.get("label", cls.name)
+        cls.bends = own.get("bends", Mask.bends)
+        cls.uniform = own.get("uniform", Mask.uniform)
+
+    @property
+    def reads_attention(self) -> bool:
+        """Whether it is made of attention, of every step or of a rehearsal."""
+        return self.follows_attention or self.rehearses
 
     def select(self, images: range, count: int) -> Mask:
         """The mask of some of ``count`` images, with all that it is made of at hand."""
@@ -95,6 +131,9 @@ class NoMask(Mask):
     """No pixel on the curve: the synchronous method, DM."""
 
     name = "none"
+    label = "DM"
+    bends = False
+    uniform = True
 
     def initial(self, scene: Scene, rehearse: Callable[[], Tensor]) -> Tensor:
         return scene.weights(0.0)
@@ -104,7 +143,8 @@ class NoMask(Mask):
 class GlobalMask(Mask):
     """All pixels on the curve, at the largest ω among the subjects: DM_concave."""
 
-    name = "global"
+    label = "DM_concave"
+    uniform = True
 
     def initial(self, scene: Scene, rehearse: Callable[[], Tensor]) -> Tensor:
         return scene.weights(1.0)
@@ -121,7 +161,7 @@ class DynamicMask(Mask):
 
     threshold: float = 1.0
 
-    name = "dynamic"
+    label = "AsynDM"
     needs_subjects = True
     follows_attention = True
 
@@ -142,7 +182,7 @@ class StaticMask(Mask):
 
     threshold: float = 1.0
 
-    name = "static"
+    label = "AsynDM_static"
     needs_subjects = True
     rehearses = True
 
@@ -162,27 +202,30 @@ class ExternalMask(Mask):
             to the token grid by area. The curve is that of the subject with the largest ω.
     """
 
-    image: Any = field(repr=False)
+    image: ImageSource | Sequence[ImageSource] = field(repr=False)
 
-    name = "external"
+    label = "AsynDM_external"
 
-    def select(self, images: range, count: int) -> Mask:
+    def select(self, images: range, count: int) -> ExternalMask:
         """Their masks, read.
 
         Raises:
             UserError: another number of masks than of images, or one that cannot be read.
         """
-        several = isinstance(self.image, (list, tuple))
-        if several and len(self.image) != count:
-            raise UserError(f"mask: {len(self.image)} mask images were given for {count} images")
-        return ExternalMask(
-            [read_grey(self.image[i]) for i in images] if several else read_grey(self.image)
-        )
+        image: Any = self.image
+        if not isinstance(image, (list, tuple)):
+            return ExternalMask(read_grey(image))
+        if len(image) != count:
+            raise UserError(f"mask: {len(image)} mask images were given for {count} images")
+        return ExternalMask([read_grey(image[i]) for i in images])
 
     def initial(self, scene: Scene, rehearse: Callable[[], Tensor]) -> Tensor:
+        import torch
+        import torch.nn.functional as F
+
         count = len(scene.concavity)
-        ready: Any = self.select(range(count), count)
-        sources = ready.image if isinstance(ready.image, list) else [ready.image] * count
+        read = self.select(range(count), count).image
+        sources: Any = read if isinstance(read, list) else [read] * count
         grey = torch.stack([F.adaptive_avg_pool2d(each[None], scene.size)[0] for each in sources])
         return scene.weights(1.0) * grey[:, None].to(scene.concavity.device)
 
@@ -202,37 +245,28 @@ def binarise(maps: Tensor, threshold: float, scene: Scene) -> Tensor:
 
 def read_grey(source: ImageSource) -> Tensor:
     """A mask image as float64 (H, W) in [0, 1], from a file name, a PIL image, an array or a
-    tensor."""
+    tensor.
+
+    Raises:
+        UserError: no such file, no picture, or values that are no mask's.
+    """
+    import torch
+
     if isinstance(source, (str, Path)):
-        try:
-            with Image.open(Path(source).expanduser()) as opened:
-                opened.load()
-                source = opened.copy()
-        except FileNotFoundError:
-            raise UserError(f"mask: there is no file {str(source)!r}") from None
-        except (
-            Exception
-        ) as error:  # Pillow has some six kinds for a broken file, TypeError among them
-            reason = str(error).partition("\n")[0]
-            raise UserError(f"mask: {str(source)!r} is not a readable image ({reason})") from None
+        source = _open_image(source)
     if isinstance(source, Image.Image):
-        source = _grey_array(source)
+        source = _convert_to_grey(source)
     try:
-        array = (
-            source.detach().cpu()
-            if isinstance(source, Tensor)
-            else torch.from_numpy(np.array(source))
-        )
+        if isinstance(source, torch.Tensor):
+            array = source.detach().cpu()
+        else:
+            array = torch.from_numpy(np.array(source))
     except TypeError:
         raise UserError(f"mask: {source!r} is neither a picture nor an array of numbers") from None
     scale = {torch.uint8: 255.0, torch.uint16: 65535.0}.get(array.dtype, 1.0)
     array = array if array.is_complex() else array.double() / scale
-    if (
-        array.is_complex()
-        or array.ndim != 2
-        or not array.numel()
-        or not bool(((array >= 0) & (array <= 1)).all())
-    ):
+    is_plane = array.ndim == 2 and bool(array.numel()) and not array.is_complex()
+    if not is_plane or not bool(((array >= 0) & (array <= 1)).all()):
         raise UserError(
             "mask: an array must be (height, width) with values in [0, 1], or uint8 or uint16, "
             f"got {tuple(array.shape)} of {str(array.dtype).removeprefix('torch.')}"
@@ -240,7 +274,19 @@ def read_grey(source: ImageSource) -> Tensor:
     return array
 
 
-def _grey_array(image: Image.Image) -> Any:
+def _open_image(path: str | Path) -> Image.Image:
+    try:
+        with Image.open(Path(path).expanduser()) as opened:
+            opened.load()
+            return opened.copy()
+    except FileNotFoundError:
+        raise UserError(f"mask: there is no file {str(path)!r}") from None
+    except Exception as error:  # Pillow has some six for a broken file, TypeError among them
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"mask: {str(path)!r} is not a readable image ({reason})") from None
+
+
+def _convert_to_grey(image: Image.Image) -> np.ndarray[Any, Any]:
     """A picture's grey: 16 bits and floats as they are, all else as 8 bits; what is transparent is
     black."""
     if image.mode.startswith("I"):

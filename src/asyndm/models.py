@@ -15,7 +15,7 @@ from asyndm.checkpoints import (
     check_code,
     check_filled,
     fetch,
-    left_out,
+    find_omitted,
     load_networks,
     read_index,
 )
@@ -69,12 +69,12 @@ def load(
             that are missing or belong nowhere, also of the LoRA.
     """
     where = choose_device(device)
-    kind = choose_dtype(dtype, where)
+    number = choose_dtype(dtype, where)
     check_offload(offload, where)
     pipe = (
-        _from_file(Path(path), kind, config)
+        _from_file(Path(path), number, config)
         if is_file(path)
-        else _from_folder(path, kind, revision, variant)
+        else _from_folder(path, number, revision, variant)
     )
     check_pipeline(pipe)
     if lora is not None:
@@ -91,9 +91,9 @@ def load(
 def _from_folder(
     path: str | Path, dtype: torch.dtype, revision: str | None, variant: str | None
 ) -> Any:
-    source = _existing(path)
+    source = _find_source(path)
     index = read_index(source, revision)
-    given: dict[str, Any] = {**left_out(index)}
+    given: dict[str, Any] = {**find_omitted(index)}
     if "safety_checker" in index:
         given |= {"safety_checker": None, "requires_safety_checker": False}
     try:
@@ -106,9 +106,8 @@ def _from_folder(
         )
     except UserError:
         raise
-    except (
-        Exception
-    ) as error:  # diffusers, transformers and the hub raise some twenty kinds for a bad checkpoint
+    # diffusers, transformers and the hub raise some twenty kinds for a bad checkpoint
+    except Exception as error:
         raise UserError(f"model {source!r} cannot be loaded: {first_line(error)}") from error
 
 
@@ -153,7 +152,7 @@ def _index_of_file(path: Path, config: str | Path | None) -> tuple[str, dict[str
         if config is None:
             known = fetch_diffusers_config(load_single_file_checkpoint(str(path)))
             config = str(known["pretrained_model_name_or_path"])
-        source = _existing(config)
+        source = _find_source(config)
         index = read_index(source)
         folder = Path(source)
         if not folder.is_dir():
@@ -214,7 +213,7 @@ def is_file(path: str | Path) -> bool:
     return Path(str(path)).expanduser().is_file()
 
 
-def _existing(path: str | Path) -> str:
+def _find_source(path: str | Path) -> str:
     """A folder that exists, or something that can be a hub id."""
     text = str(path)
     folder = Path(text).expanduser()
@@ -267,10 +266,10 @@ def read_parts(
         source, index = _index_of_file(Path(path).expanduser(), config)
         revision = None
     else:
-        source = _existing(path)
+        source = _find_source(path)
         index = read_index(source, revision)
     kind = getattr(diffusers, index["_class_name"])
-    hollow: dict[str, Any] = {**left_out(index)}
+    hollow: dict[str, Any] = {**find_omitted(index)}
     encoders: dict[str, torch.nn.Module] = {}
     try:
         for part, named in index.items():
@@ -290,9 +289,8 @@ def read_parts(
             hollow["requires_safety_checker"] = False
         folder = fetch(source, index, revision, None, hollow)
         parts = kind.from_pretrained(str(folder), **hollow)
-        vars(parts).update(
-            encoders
-        )  # beside the pipeline's own __setattr__, which would look into them
+        # Past the pipeline's own __setattr__, which would look into them.
+        vars(parts).update(encoders)
         return parts
     except UserError:
         raise

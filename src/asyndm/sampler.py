@@ -3,9 +3,9 @@ ours."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,16 +16,18 @@ from asyndm import inputs
 from asyndm.attention import Reading
 from asyndm.curves import Curve, Quadratic
 from asyndm.errors import UserError
-from asyndm.masks import DynamicMask, Mask, NoMask
+from asyndm.masks import DynamicMask, Mask
 from asyndm.networks import Family, denoiser
-from asyndm.scheduler import AsynchronousScheduler, Method, StepRecord, habit
-from asyndm.session import Session, finite_pictures, held
-from asyndm.subjects import Subject
+from asyndm.protocols import Images, Pipeline
+from asyndm.records import StepRecord
+from asyndm.request import Request, Settings, make_request
+from asyndm.scheduler import default_eta
+from asyndm.session import hold_network, watch_pictures
 
 DEFAULT_CURVE = Quadratic(0.5)
 DEFAULT_MASK = DynamicMask()
 QUIET = ("callback_on_step_end", "callback")
-"""Arguments of a pipeline that a rehearsal goes without: it is not told to the user."""
+"""Arguments of a pipeline that a rehearsal goes without: the user is not called for it."""
 
 
 class BrokenImages(UserError):
@@ -43,124 +45,6 @@ class BrokenImages(UserError):
             f"images {broken} came out as no numbers (NaN or infinite): load the pipeline in "
             "float32"
         )
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to sample, whatever the prompts; see `sample`."""
-
-    curve: Curve
-    mask: Mask
-    eta: float | None
-    reading: Reading
-    text_level: str
-    callback: Callable[[StepRecord], None] | None
-
-    def __post_init__(self) -> None:
-        inputs.check_method(self.curve, self.mask, self.callback, self.eta, self.text_level)
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is asked of a pipeline for some images.
-
-    Args:
-        subjects: of each image.
-        tokens: for each image, for each subject, its token positions; None where no mask is made of
-            attention.
-        images: which of all images asked for these are.
-        rehearsed: (B, S, h, w) attention maps that a mask found beforehand is made of.
-    """
-
-    pipe: Any
-    family: Family
-    settings: Settings
-    subjects: Sequence[Sequence[Subject]]
-    tokens: Sequence[Sequence[Sequence[int]]] | None
-    images: range
-    rehearsed: Tensor | None = None
-
-    def part(self, images: range) -> Request:
-        """The request for some of the images."""
-        part = slice(images.start, images.stop)
-        tokens = None if self.tokens is None else self.tokens[part]
-        settings = replace(self.settings, mask=self.settings.mask.select(images, len(self.images)))
-        return replace(
-            self, images=images, subjects=self.subjects[part], tokens=tokens, settings=settings
-        )
-
-    def session(
-        self, generators: Sequence[torch.Generator] | None = None, read: bool | None = None
-    ) -> AbstractContextManager[None]:
-        """The pipeline is asynchronous inside; its attention is read where the mask follows it, or
-        as told."""
-        settings = self.settings
-        method = Method(
-            settings.curve,
-            settings.mask,
-            inputs.concavities(self.subjects, settings.curve),
-            self.rehearsed,
-        )
-        scheduler = AsynchronousScheduler(
-            self.pipe.scheduler,
-            method,
-            eta=settings.eta,
-            callback=settings.callback,
-            images=self.images,
-            generators=generators,
-        )
-        reader = None
-        if self.tokens is not None and (settings.mask.follows_attention if read is None else read):
-            reader = self.family.attention(denoiser(self.pipe), self.tokens, settings.reading)
-        return Session(self.pipe, self.family, scheduler, reader, settings.text_level).open()
-
-    def rehearse(self, call: Callable[[], Any], generators: Sequence[torch.Generator]) -> Request:
-        """The request with the mean of all attention maps of a synchronous call from the same
-        noise."""
-        maps: list[Tensor] = []
-
-        def keep(record: StepRecord) -> None:
-            if record.maps is not None:
-                maps.append(record.maps)
-
-        synchronous = replace(self.settings, mask=NoMask(), callback=keep)
-        with replace(self, settings=synchronous).session(generators, read=True):
-            call()
-        return replace(self, rehearsed=torch.stack(maps).mean(0))
-
-
-def make_request(
-    pipe: Any,
-    family: Family,
-    prompts: Sequence[str],
-    subjects: Any,
-    copies: int,
-    settings: Settings,
-    arguments: Mapping[str, Any],
-) -> Request:
-    """Checks what is asked before any network runs; each prompt is for ``copies`` images.
-
-    Raises:
-        UserError: any bad input.
-    """
-    words = inputs.subject_lists(subjects, len(prompts))
-    tokens: list[list[list[int]]] | None = None
-    if settings.mask.needs_subjects:
-        inputs.check_subjects(words, settings.mask)
-        tokens = []
-        for i, (prompt, said) in enumerate(zip(prompts, words, strict=True)):
-            own = {name: _own(name, value, i) for name, value in arguments.items()}
-            found = family.positions(pipe, prompt, said, settings.reading, own)
-            # One left out for lying beyond reach must own no pixel: without tokens its map is
-            # nought everywhere.
-            words[i] = [subject for subject, places in zip(said, found, strict=True) if places]
-            tokens += [[places for places in found if places]] * copies
-        family.attention(
-            denoiser(pipe), tokens, settings.reading
-        )  # refuses layers that are not there
-    each = [said for said in words for _ in range(copies)]
-    images = range(len(each))
-    return Request(pipe, family, settings, each, tokens, images).part(images)
 
 
 @torch.no_grad()
@@ -184,37 +68,26 @@ def sample(
     output_type: str = "pil",
     callback: Callable[[StepRecord], None] | None = None,
     **arguments: Any,
-) -> Any:
-    """Sample images with a stock diffusers pipeline, which is left untouched.
+) -> Images:
+    """Sample images with a stock diffusers pipeline (docs/models.md), which is left untouched.
 
     Args:
-        pipe: any pipeline that docs/models.md lists. Its scheduler gives the noise levels; the step
-            is DDIM's or, for flow matching, Euler's.
         prompt: a text, or one for each image.
         subjects: the words or phrases that must align ("dog", "dog#2" for the second, or
-            ``Subject``), or a list of them for each prompt. Needed by the dynamic and the static
-            mask.
+            ``Subject``), or a list of them for each prompt. Dynamic and static masks need them.
         curve: the concave schedule of the subjects' pixels; by default quadratic, ω = 0.5.
-        mask: which pixels those are: ``NoMask`` is DM, ``GlobalMask`` DM_concave, ``DynamicMask``
-            AsynDM.
-        num_inference_steps: N, network evaluations (twice that for ``StaticMask``); None: the
-            pipeline's own.
-        num_images_per_prompt: images of each prompt, one after another.
+        mask: which those are: ``NoMask`` is DM, ``GlobalMask`` DM_concave, ``DynamicMask`` AsynDM.
+        num_inference_steps: N, twice that for ``StaticMask``; None: the pipeline's own.
         eta: η in [0, 1]: 0 deterministic, 1 as noisy as DDPM; None: 0 for flow matching, else 1.
         seed: of the first image of each prompt, whose further images count up from it; or one for
-            each image. An image is a function of its seed, prompt, subjects and these settings, not
-            of the batch's order.
-        attention_factor, attention_layers, attention_keys, attention_text: what masks are made of,
-        see ``Reading``.
-        text_level: where joint text tokens stand: at the "mean" of the image's, or with its
-            "slowest" or "fastest".
-        batch_invariant: call the pipeline for one image after another, so that an image is the same
-            to the bit alone and in any batch. False: once for all, which is faster and differs by
-            rounding. None: on the CPU only.
+            each image. An image depends on its seed, prompt, subjects and these settings alone.
+        attention_factor, attention_layers, attention_keys, attention_text: see ``Reading``.
+        text_level: joint text stands at the "mean" of the image, or with its "slowest", "fastest".
+        batch_invariant: image after image, each the same to the bit in any batch. False: together,
+            which is faster and differs by rounding. None: True on the CPU alone.
         output_type: "pil", "pt", "np" or "latent", as of the pipeline.
-        callback: called after each step; its record says of which images.
-        arguments: all else is the pipeline's own and means what it means there: ``guidance_scale``,
-            ``negative_prompt``, ``height``, ``image``, ``callback_on_step_end``, ...
+        callback: called with a ``StepRecord`` after each step.
+        arguments: the pipeline's own, such as ``guidance_scale``, ``negative_prompt``, ``image``.
 
     Returns:
         What the pipeline returns as images: a list of PIL images, or one tensor or array.
@@ -226,75 +99,78 @@ def sample(
     reading = Reading(attention_factor, attention_layers, attention_keys, attention_text)
     settings = Settings(curve, mask, eta, reading, text_level, callback)
     prompts = inputs.check_prompts(prompt, num_images_per_prompt, arguments)
-    seeds = inputs.seed_list(seed, [text for text in prompts for _ in range(num_images_per_prompt)])
+    seeds = inputs.list_seeds(seed, prompts, num_images_per_prompt)
     family = inputs.check_pipeline(pipe)
-    with held(denoiser(pipe)):
+    with hold_network(denoiser(pipe)):
         inputs.check_call(pipe, num_inference_steps, output_type, arguments)
-        inputs.check_pictures(pipe, arguments, len(prompts), num_images_per_prompt)
-        settings = replace(settings, eta=habit(pipe.scheduler, eta))
-        request = make_request(
-            pipe, family, prompts, subjects, num_images_per_prompt, settings, arguments
-        )
         if num_inference_steps is not None:
             arguments["num_inference_steps"] = num_inference_steps
-        one_by_one = (
-            pipe._execution_device.type == "cpu" if batch_invariant is None else batch_invariant
-        )
-        groups = [range(i, i + 1) for i in request.images] if one_by_one else [request.images]
-        texts = [
-            inputs.Texts(prompts, num_images_per_prompt, images, arguments) for images in groups
-        ]
-        return _call_each(request, texts, seeds, output_type)
+        call = inputs.CallArguments(prompts, num_images_per_prompt, arguments)
+        return _sample(pipe, family, settings, call, subjects, seeds, batch_invariant, output_type)
+
+
+def _sample(
+    pipe: Pipeline,
+    family: Family,
+    settings: Settings,
+    call: inputs.CallArguments,
+    subjects: inputs.Subjects | Sequence[inputs.Subjects] | None,
+    seeds: Sequence[int],
+    batch_invariant: bool | None,
+    output_type: str,
+) -> Images:
+    """The images, by one call of the pipeline or by one for each of them."""
+    inputs.check_pictures(pipe, call)
+    settings = replace(settings, eta=default_eta(pipe.scheduler, settings.eta))
+    request = make_request(pipe, family, call, subjects, settings)
+    alone = pipe._execution_device.type == "cpu" if batch_invariant is None else batch_invariant
+    groups = [range(i, i + 1) for i in request.images] if alone else [request.images]
+    return _call_each(request, [call.select(images) for images in groups], seeds, output_type)
 
 
 def _call_each(
-    request: Request, batches: Sequence[inputs.Texts], seeds: Sequence[int], output_type: str
-) -> Any:
+    request: Request,
+    batches: Sequence[inputs.CallArguments],
+    seeds: Sequence[int],
+    output_type: str,
+) -> Images:
     """The images of all batches, one after another.
 
     Raises:
         BrokenImages: some are no numbers.
     """
-    made: list[Any] = []
+    made: list[Images] = []
     broken: list[bool] = []
-    for texts in batches:
+    for batch in batches:
         flags: list[list[bool]] = []
-        own = [seeds[i] for i in texts.images]
-        made.append(_call(request.part(texts.images), texts, own, output_type, flags))
+        own = [seeds[i] for i in batch.images]
+        made.append(_call(request.select(batch.images), batch, own, output_type, flags))
         # The last time counts: a safety checker looks at pictures before the pipeline is done with
         # them.
-        broken += flags[-1] if flags else [False] * len(texts.images)
+        broken += flags[-1] if flags else [False] * len(batch.images)
     if any(broken) and output_type != "latent":
-        flat = [image for batch in made for image in batch]
-        raise BrokenImages(
-            [None if bad else image for image, bad in zip(flat, broken, strict=True)]
-        )
-    return _joined(made)
-
-
-def _own(name: str, value: Any, place: int) -> Any:
-    """What of a list of further prompts is one prompt's."""
-    return (
-        value[place] if inputs.TEXT.fullmatch(name) and isinstance(value, (list, tuple)) else value
-    )
+        flat = [image for images in made for image in images]
+        whole = [None if bad else image for image, bad in zip(flat, broken, strict=True)]
+        raise BrokenImages(whole)
+    return _join(made)
 
 
 def _call(
     request: Request,
-    texts: inputs.Texts,
+    batch: inputs.CallArguments,
     seeds: Sequence[int],
     output_type: str,
     broken: list[list[bool]],
-) -> Any:
+) -> Images:
     """The pipeline's images of one batch; which are broken is added to the list each time the
     pipeline makes pixels."""
     pipe = request.pipe
 
-    def generators() -> list[torch.Generator]:
+    def make_generators() -> list[torch.Generator]:
         return [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
 
-    def call(output_type: str, **more: Any) -> Any:
-        return pipe(**{**texts.arguments(pipe), **more, "output_type": output_type}).images
+    def call(output_type: str, **more: object) -> Images:
+        return pipe(**{**batch.build(pipe), **more, "output_type": output_type}).images
 
     device = pipe._execution_device
     try:
@@ -302,12 +178,12 @@ def _call(
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             if request.settings.mask.rehearses:
                 torch.manual_seed(seeds[0])
-                own = generators()
-                quiet = dict.fromkeys(set(QUIET) & set(texts.others))
+                own = make_generators()
+                quiet = dict.fromkeys(set(QUIET) & set(batch.others))
                 request = request.rehearse(lambda: call("latent", generator=own, **quiet), own)
             torch.manual_seed(seeds[0])
-            own = generators()
-            with request.session(own), finite_pictures(pipe, broken):
+            own = make_generators()
+            with request.open_session(own), watch_pictures(pipe, broken):
                 return call(output_type, generator=own)
     except BaseException:
         pipe.maybe_free_model_hooks()
@@ -366,22 +242,21 @@ def asynchronous(
     family = inputs.check_pipeline(pipe)
     inputs.check_names(pipe, arguments)
     broken: list[list[bool]] = []
-    with held(denoiser(pipe)):
-        request = make_request(
-            pipe, family, prompts, subjects, num_images_per_prompt, settings, arguments
-        )
-        with request.session(), finite_pictures(pipe, broken):
+    with hold_network(denoiser(pipe)):
+        call = inputs.CallArguments(prompts, num_images_per_prompt, arguments)
+        request = make_request(pipe, family, call, subjects, settings)
+        with request.open_session(), watch_pictures(pipe, broken):
             yield
     if broken and any(broken[-1]):
         raise BrokenImages([None if bad else True for bad in broken[-1]])
 
 
-def _joined(batches: Sequence[Any]) -> Any:
+def _join(batches: Sequence[Images]) -> Images:
+    """The images of all batches, as the pipeline returns those of one: a list, a tensor or an
+    array."""
     first = batches[0]
     if isinstance(first, Tensor):
         return torch.cat(list(batches))
-    return (
-        np.concatenate(batches)
-        if isinstance(first, np.ndarray)
-        else [image for batch in batches for image in batch]
-    )
+    if isinstance(first, np.ndarray):
+        return np.concatenate(batches)
+    return [image for batch in batches for image in batch]

@@ -18,8 +18,9 @@ from torch.nn import Module
 
 from asyndm.attention import AttentionMaps
 from asyndm.errors import UserError
-from asyndm.levels import TimeRows, time_rows
+from asyndm.levels import TimeRows, make_time_rows
 from asyndm.networks import Family, denoiser, helpers
+from asyndm.protocols import Arguments, Images, Pipeline
 from asyndm.scheduler import AsynchronousScheduler
 
 TEXT_LEVELS = ("mean", "slowest", "fastest")
@@ -44,7 +45,7 @@ class Session:
         text_level: one of `TEXT_LEVELS`.
     """
 
-    pipe: Any
+    pipe: Pipeline
     family: Family
     scheduler: AsynchronousScheduler
     reader: AttentionMaps | None = None
@@ -53,25 +54,27 @@ class Session:
     @contextmanager
     def open(self) -> Iterator[None]:
         """The pipeline is asynchronous inside, and the stock one again afterwards. Its network must
-        be `held`."""
+        be held, by `hold_network`."""
         pipe, network, scheduler = self.pipe, denoiser(self.pipe), self.scheduler
         with ExitStack() as stack:
             if self.reader is not None:
-                stack.enter_context(uncompiled(network, self.reader.layers))
+                stack.enter_context(suspend_compilation(network, self.reader.layers))
                 stack.enter_context(self.reader)
-                scheduler.maps = self._maps
+                scheduler.maps = self._read_maps
             for each in (network, *helpers(pipe)):
-                stack.callback(each.register_forward_pre_hook(self._tell, with_kwargs=True).remove)
-                stack.callback(each.register_forward_hook(self._check, with_kwargs=True).remove)
-            # Beside the pipeline's own __setattr__, which would write our class into its config.
+                before = each.register_forward_pre_hook(self._insert_timesteps, with_kwargs=True)
+                stack.callback(before.remove)
+                after = each.register_forward_hook(self._check_output, with_kwargs=True)
+                stack.callback(after.remove)
+            # Past the pipeline's own __setattr__, which would write our class into its config.
             stack.callback(vars(pipe).__setitem__, "scheduler", pipe.scheduler)
             vars(pipe)["scheduler"] = scheduler
             vars(pipe).pop("_num_timesteps", None)
             yield
 
-    def _tell(
-        self, network: Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], Any]:
+    def _insert_timesteps(
+        self, network: Module, args: tuple[object, ...], kwargs: Arguments
+    ) -> tuple[tuple[()], Arguments]:
         """Put a timestep per token in the place of the one the pipeline hands over."""
         self.scheduler.check_thread()
         if torch.compiler.is_compiling():
@@ -98,18 +101,20 @@ class Session:
         if network is denoiser(self.pipe) and not scheduler.evaluated:
             self._listen(copies, arguments)
         # By name: what the forward takes by position only is the network itself.
-        return (), {name: value for name, value in _named(bound).items() if name != "self"}
+        return (), {name: value for name, value in _name_arguments(bound).items() if name != "self"}
 
-    def _timesteps(self, network: Module, given: Tensor, copies: int, arguments: Any) -> Tensor:
+    def _timesteps(
+        self, network: Module, given: Tensor, copies: int, arguments: Arguments
+    ) -> Tensor:
         scheduler, family = self.scheduler, self.family
         assert scheduler.rungs is not None
         text: Tensor | None = None
         length: int | Sequence[int] = 0
         if family.text_first is not None:
-            text = scheduler.ladder.told(text_rungs(scheduler.rungs, self.text_level))
+            text = scheduler.ladder.network_timestep(text_rungs(scheduler.rungs, self.text_level))
             length = family.text_length(arguments)
-        timesteps = scheduler.ladder.told(scheduler.rungs)
-        return time_rows(
+        timesteps = scheduler.ladder.network_timestep(scheduler.rungs)
+        return make_time_rows(
             timesteps,
             lambda rows: family.convert(network, rows, given),
             network=type(network).__name__,
@@ -121,7 +126,7 @@ class Session:
             padding=family.padding(network, arguments),
         )
 
-    def _listen(self, copies: int, arguments: Any) -> None:
+    def _listen(self, copies: int, arguments: Arguments) -> None:
         """Read the first call of a step, in which the prompt is; a second one is that of the
         negative prompt."""
         if self.reader is None:
@@ -134,31 +139,30 @@ class Session:
         lengths = self.family.text_length(arguments) if joint else None
         self.reader.listen(slice(first, first + count), grid, lengths)
 
-    def _check(self, network: Module, args: Any, kwargs: Any, output: Any) -> None:
-        """The output must be a plain tensor of the batch: levels that went through as a batch are a
-        wrong picture."""
+    def _check_output(self, network: Module, args: object, kwargs: Arguments, output: Any) -> None:
+        """Count the call. Its output must be a plain tensor of the batch: levels that went through
+        as a batch are a wrong picture."""
         made = output[0] if isinstance(output, tuple) else next(iter(output.values()), None)
         while isinstance(made, (list, tuple)) and made:
             made = made[0]
         if isinstance(made, TimeRows):
             raise UserError(
                 f"{type(network).__name__} let the timesteps of its tokens through to its output: "
-                "it uses time in a "
-                "way that is not known"
+                "it uses time in a way that is not known"
             )
         if network is denoiser(self.pipe):
-            self.scheduler.evaluated = True
+            self.scheduler.count(self.family.batch(kwargs))  # all by name since `_insert_timesteps`
             if self.reader is not None:
                 self.reader.ignore()
 
-    def _maps(self) -> Tensor | None:
+    def _read_maps(self) -> Tensor | None:
         return None if self.reader is None else self.reader.maps()
 
 
 COMPILED = (
     "the pipeline's network is compiled by torch.compile, which a timestep per pixel does not "
-    "survive: give the network "
-    "as it was loaded (after pipe.unet = torch.compile(pipe.unet) that is pipe.unet._orig_mod)"
+    "survive: give the network as it was loaded (after pipe.unet = torch.compile(pipe.unet) that "
+    "is pipe.unet._orig_mod)"
 )
 
 
@@ -183,7 +187,7 @@ def _is_compiled(module: Module) -> bool:
 
 
 @contextmanager
-def uncompiled(network: Module, layers: list[Module]) -> Iterator[None]:
+def suspend_compilation(network: Module, layers: list[Module]) -> Iterator[None]:
     """Blocks compiled one by one run as they are where their attention is read: dynamo does not
     notice new hooks."""
     read = set(layers)
@@ -202,7 +206,7 @@ def uncompiled(network: Module, layers: list[Module]) -> Iterator[None]:
 
 
 @contextmanager
-def held(network: Module) -> Iterator[None]:
+def hold_network(network: Module) -> Iterator[None]:
     """The network is this thread's alone; another one waits for its turn.
 
     Raises:
@@ -231,7 +235,7 @@ def text_rungs(rungs: Tensor, text_level: str) -> Tensor:
 
 
 @contextmanager
-def finite_pictures(pipe: Any, broken: list[list[bool]]) -> Iterator[None]:
+def watch_pictures(pipe: Pipeline, broken: list[list[bool]]) -> Iterator[None]:
     """Notes which pictures are no numbers throughout, each time the pipeline turns pixels to its
     output.
 
@@ -242,9 +246,9 @@ def finite_pictures(pipe: Any, broken: list[list[bool]]) -> Iterator[None]:
     if processor is None:
         yield
         return
-    stock: Callable[..., Any] = processor.postprocess
+    stock: Callable[..., Images] = processor.postprocess
 
-    def postprocess(image: Any, *args: Any, **kwargs: Any) -> Any:
+    def postprocess(image: object, *args: object, **kwargs: object) -> Images:
         if isinstance(image, Tensor):
             broken.append((~torch.isfinite(image).flatten(1).all(1)).tolist())
         return stock(image, *args, **kwargs)
@@ -256,7 +260,8 @@ def finite_pictures(pipe: Any, broken: list[list[bool]]) -> Iterator[None]:
         del processor.postprocess
 
 
-def _named(bound: inspect.BoundArguments) -> dict[str, Any]:
+def _name_arguments(bound: inspect.BoundArguments) -> Arguments:
+    """All arguments by name, those of ``**kwargs`` among them."""
     named = dict(bound.arguments)
     for name, parameter in bound.signature.parameters.items():
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:

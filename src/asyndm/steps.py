@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from inspect import signature
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from asyndm.errors import UserError
 from asyndm.ladder import Level
+from asyndm.protocols import StockScheduler
 
 FLOW = "flow_prediction"
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample", FLOW)
@@ -41,15 +41,13 @@ class Prediction:
             )
 
     @classmethod
-    def of(cls, scheduler: Any, flow: bool = False) -> Prediction:
+    def of(cls, scheduler: StockScheduler, flow: bool = False) -> Prediction:
         """As a scheduler says; of what its config merely carries along from another one it takes
         nothing."""
         known = signature(type(scheduler).__init__).parameters
         config = {name: value for name, value in scheduler.config.items() if name in known}
-        ratio, largest = (
-            config.get("dynamic_thresholding_ratio", 0.995),
-            config.get("sample_max_value", 1.0),
-        )
+        ratio = config.get("dynamic_thresholding_ratio", 0.995)
+        largest = config.get("sample_max_value", 1.0)
         return cls(
             FLOW if flow else config.get("prediction_type", "epsilon"),
             config.get("clip_sample_range", 1.0) if config.get("clip_sample") else None,
@@ -65,7 +63,7 @@ class Prediction:
         - sample: ε = (x - α x₀)/σ. At σ = 0 there is no noise, and 0 is taken.
         - flow_prediction: x₀ = x - σ v, ε = x + α v.
         """
-        alpha, sigma = level.alpha, level.sigma
+        alpha, sigma = level
         if self.prediction_type == "epsilon":
             x0, epsilon = torch.where(alpha > 0, (x - sigma * output) / alpha, 0.0), output
         elif self.prediction_type == "v_prediction":
@@ -88,48 +86,55 @@ class Prediction:
 def step(
     x: Tensor,
     output: Tensor,
-    now: Level,
-    then: Level,
+    level_t: Level,
+    level_s: Level,
     *,
     eta: float = 0.0,
     noise: Tensor | None = None,
     prediction: Prediction = Prediction(),
 ) -> tuple[Tensor, Tensor]:
-    """One step of DDIM (arXiv 2010.02502, eq. 12 and 16), or of Euler for a flow, from one level to
-    another per pixel.
+    """One step of DDIM (arXiv 2010.02502, eq. 12 and 16), or of Euler for a flow, in which every
+    pixel goes from its own timestep t to its own s.
 
-    s² = η² (σ'²/σ²)(σ² - σ'² α²/α'²);  x' = α' x₀ + √(σ'² - s²) ε + s z. For a flow with η = 0
-    this is x' = x + (σ' - σ) v, and computed so. Where the level stays nothing changes.
+    v = η² (σₛ²/σₜ²)(σₜ² - σₛ² αₜ²/αₛ²);  xₛ = αₛ x₀ + √(σₛ² - v) ε + √v z. For a flow with η = 0
+    this is xₛ = xₜ + (σₛ - σₜ) output, and computed so. Where the level stays nothing changes.
 
     Args:
-        x: (B, ...) float32, the state at level ``now``.
+        x: xₜ, (B, ...) float32.
         output: of the same shape, the network's output there.
-        now, then: α, σ and α', σ', broadcastable to x.
+        level_t, level_s: (αₜ, σₜ) where each pixel stands and (αₛ, σₛ) where it goes, broadcastable
+            to x.
         eta: η in [0, 1]: 0 deterministic, 1 as noisy as DDPM.
         noise: of the same shape, z, standard normal; may be None if η = 0.
         prediction: what the output means.
 
     Returns:
-        x' and the predicted x₀.
+        xₛ and the predicted x₀.
+
+    Raises:
+        UserError: η > 0 without noise.
     """
-    x0, epsilon = prediction(x, output, now)
+    (alpha_t, sigma_t), (alpha_s, sigma_s) = level_t, level_s
+    x0, epsilon = prediction(x, output, level_t)
     if eta > 0:
         if noise is None:
             raise UserError("noise is needed when eta > 0")
-        variance = _variance(now, then) * eta**2
-        direction = (then.sigma.double() ** 2 - variance).clamp(min=0).sqrt().float()
-        following = then.alpha * x0 + direction * epsilon + variance.sqrt().float() * noise
+        variance = eta**2 * _posterior_variance(level_t, level_s)
+        direction = (sigma_s.double() ** 2 - variance).clamp(min=0).sqrt().float()
+        x_s = alpha_s * x0 + direction * epsilon + variance.sqrt().float() * noise
     elif prediction.prediction_type == FLOW:
-        following = x + (then.sigma - now.sigma) * output
+        # Not by way of x₀ and ε: only so is it the stock Euler step to the last bit.
+        x_s = x + (sigma_s - sigma_t) * output
     else:
-        following = then.alpha * x0 + then.sigma * epsilon
-    return torch.where((then.alpha != now.alpha) | (then.sigma != now.sigma), following, x), x0
+        x_s = alpha_s * x0 + sigma_s * epsilon
+    # Clipping, and rounding alone, would move a pixel that stays.
+    return torch.where((alpha_s != alpha_t) | (sigma_s != sigma_t), x_s, x), x0
 
 
-def _variance(now: Level, then: Level) -> Tensor:
-    """s² of η = 1, that of the posterior of x' given x and x₀; float64, since it is a difference of
-    near equals."""
-    alpha_t, sigma_t = now.alpha.double(), now.sigma.double()
-    alpha_s, sigma_s = then.alpha.double(), then.sigma.double()
+def _posterior_variance(level_t: Level, level_s: Level) -> Tensor:
+    """Of xₛ given xₜ and x₀, the v of η = 1; float64, since it is a difference of near equals."""
+    (alpha_t, sigma_t), (alpha_s, sigma_s) = (
+        (level.alpha.double(), level.sigma.double()) for level in (level_t, level_s)
+    )
     ratio = torch.where(sigma_t > 0, (sigma_s / sigma_t) ** 2, 0.0)
     return (ratio * (sigma_t**2 - (sigma_s * alpha_t / alpha_s) ** 2)).clamp(min=0)

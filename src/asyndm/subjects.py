@@ -10,7 +10,8 @@ from functools import lru_cache
 from typing import Any
 
 from asyndm.errors import UserError, check_fraction, is_whole
-from asyndm.words import Span, occurrences
+from asyndm.protocols import Tokenizer
+from asyndm.words import Span, find_occurrences
 
 
 @dataclass(frozen=True)
@@ -62,16 +63,16 @@ def as_subject(subject: str | Subject) -> Subject:
     return subject if isinstance(subject, Subject) else Subject.parse(subject)
 
 
-def _init_only(subject: Subject, name: str) -> Any:
+def _get_init_only(subject: Subject, name: str) -> Any:
     """What a type checker takes for an argument only, though `replace` needs it kept."""
     return vars(subject)[name]
 
 
 def as_written(prompt: str, subject: Subject) -> Subject:
     """The subject with its "#7" as part of its words, where the prompt has them so."""
-    number = _init_only(subject, "number")
+    number = _get_init_only(subject, "number")
     words = f"{subject.text}{number}"
-    if number and occurrences(prompt, words):
+    if number and find_occurrences(prompt, words):
         return replace(subject, text=words, occurrence=1, number="")
     return subject
 
@@ -80,7 +81,7 @@ def subject_at(prompt: str, start: int, end: int) -> Subject | None:
     """The subject that is these words of the prompt, found by a rule; None where the words cannot
     be told from others."""
     words, place = prompt[start:end], Span(start, end)
-    places = occurrences(prompt, words)
+    places = find_occurrences(prompt, words)
     return (
         Subject(words, occurrence=places.index(place) + 1, required=False)
         if place in places
@@ -100,23 +101,23 @@ def span(prompt: str, subject: Subject) -> tuple[int, int]:
         UserError: it is not there, or not that often.
     """
     subject = as_written(prompt, subject)
-    found = occurrences(prompt, subject.text)
+    found = find_occurrences(prompt, subject.text)
     if not found:
         raise UserError(
-            f"subject {subject.text!r} is not in the prompt {_short(prompt)} (whole words, as "
+            f"subject {subject.text!r} is not in the prompt {_shorten(prompt)} (whole words, as "
             "written there)"
         )
     if subject.occurrence > len(found):
         raise UserError(
-            f"subject {subject.text!r} occurs {len(found)} time(s) in the prompt {_short(prompt)}, "
-            f"but occurrence {subject.occurrence} was asked for"
+            f"subject {subject.text!r} occurs {len(found)} time(s) in the prompt "
+            f"{_shorten(prompt)}, but occurrence {subject.occurrence} was asked for"
         )
     start, end = found[subject.occurrence - 1]
     return start, end
 
 
 def locate(
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     prompt: str,
     subjects: Sequence[str | Subject],
     *,
@@ -139,7 +140,7 @@ def locate(
             subject is in it.
         after: what stands behind it.
         limit: how many tokens the text encoder reads: refuses or leaves out what is beyond, see
-            `within_reach`.
+            `keep_reachable`.
         special: whether the tokenizer adds its own first and last tokens, which a template may have
             already.
 
@@ -169,17 +170,17 @@ def locate(
         "input_ids"
     ]
 
-    def reached(position: int) -> int | None:
+    def map_position(position: int) -> int | None:
         return position if position < len(seen) and seen[position] == complete[position] else None
 
-    return within_reach(prompt, subjects, positions, reached, limit=limit)
+    return keep_reachable(prompt, subjects, positions, map_position, limit=limit)
 
 
-def within_reach(
+def keep_reachable(
     prompt: str,
     subjects: Sequence[str | Subject],
     positions: Sequence[Sequence[int]],
-    reached: Callable[[int], int | None],
+    map_position: Callable[[int], int | None],
     *,
     limit: int | None = None,
 ) -> list[list[int]]:
@@ -193,14 +194,14 @@ def within_reach(
         prompt: the text the subjects are words of, for messages.
         subjects: as given to `locate`.
         positions: what `locate` returned.
-        reached: of a position of the complete sequence that which the network attends to, None for
-            one it does not.
+        map_position: of a position of the complete sequence that which the network attends to,
+            None for one it does not.
         limit: how many tokens the text encoder reads, for messages, where that is known.
 
     Raises:
         UserError: a required subject is out of reach, or no subject remains.
     """
-    mapped = [[reached(token) for token in tokens] for tokens in positions]
+    mapped = [[map_position(token) for token in tokens] for tokens in positions]
     kept = [
         [token for token in tokens if token is not None and None not in tokens] for tokens in mapped
     ]
@@ -211,43 +212,44 @@ def within_reach(
         if old and not new
     ]
     tokens = "the tokens" if limit is None else f"the {limit} tokens"
-    refused = [subject for subject in beyond if _init_only(subject, "required") or not any(kept)]
+    refused = [s for s in beyond if _get_init_only(s, "required") or not any(kept)]
     if refused:
         raise UserError(
             f"subject {refused[0].text!r} lies beyond {tokens} the text encoder reads: "
-            f"shorten the prompt {_short(prompt)}"
+            f"shorten the prompt {_shorten(prompt)}"
         )
     if beyond:
-        words = ", ".join(repr(_numbered(subject)) for subject in beyond)
-        _say_once(
-            prompt, f"left out {words}: beyond {tokens} the text encoder reads of {_short(prompt)}"
-        )
+        words = ", ".join(repr(_spell(subject)) for subject in beyond)
+        text = _shorten(prompt)
+        _say_once(prompt, f"left out {words}: beyond {tokens} the text encoder reads of {text}")
     return kept
 
 
 @lru_cache(maxsize=2**16)
 def _say_once(prompt: str, message: str) -> None:
-    # remembered here, as the memory of `warnings` is lost whenever any library catches some
+    # Remembered here, as the memory of `warnings` is lost whenever any library catches some.
     warnings.warn(message, stacklevel=3)
 
 
-def _numbered(subject: Subject) -> str:
+def _spell(subject: Subject) -> str:
     return subject.text if subject.occurrence == 1 else f"{subject.text}#{subject.occurrence}"
 
 
 def _tokens_at(
-    tokenizer: Any, ids: list[int], offsets: Sequence[tuple[int, int]], start: int, end: int
+    tokenizer: Tokenizer, ids: list[int], offsets: Sequence[tuple[int, int]], start: int, end: int
 ) -> list[int]:
     """Positions of a fast tokenizer's tokens that overlap the characters [start, end) of the
     text."""
     tokens = [i for i, (first, last) in enumerate(offsets) if max(first, start) < min(last, end)]
-    # the space that a tokenizer puts before a text has the offsets of the first letter
+    # The space that a tokenizer puts before a text has the offsets of the first letter.
     while tokens and not tokenizer.convert_ids_to_tokens(ids[tokens[0]]).strip("▁Ġ "):
         del tokens[0]
     return tokens
 
 
-def _tokens_between(tokenizer: Any, text: str, ids: list[int], start: int, end: int) -> list[int]:
+def _tokens_between(
+    tokenizer: Tokenizer, text: str, ids: list[int], start: int, end: int
+) -> list[int]:
     """The same of a slow tokenizer, which does not say where its tokens stand."""
     plain = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     leading = next((i for i in range(len(ids)) if ids[i : i + len(plain)] == plain), 0)
@@ -255,11 +257,11 @@ def _tokens_between(tokenizer: Any, text: str, ids: list[int], start: int, end: 
     through = tokenizer(text[:end], add_special_tokens=False, verbose=False)["input_ids"]
     if plain[: len(through)] != through or through[: len(head)] != head:
         raise UserError(
-            f"the tokenizer does not split {_short(text)} at the word {text[start:end]!r}: use a "
+            f"the tokenizer does not split {_shorten(text)} at the word {text[start:end]!r}: use a "
             "fast tokenizer"
         )
     return list(range(leading + len(head), leading + len(through)))
 
 
-def _short(text: str, length: int = 80) -> str:
+def _shorten(text: str, length: int = 80) -> str:
     return repr(text if len(text) <= length else text[: length - 3] + "...")

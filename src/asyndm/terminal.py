@@ -25,15 +25,15 @@ class _Watched:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        with self._ended():
+        with self._end_quietly():
             return self._stream.write(text)
 
     def flush(self) -> None:
-        with self._ended():
+        with self._end_quietly():
             self._stream.flush()
 
     @contextmanager
-    def _ended(self) -> Iterator[None]:
+    def _end_quietly(self) -> Iterator[None]:
         try:
             yield
         except BrokenPipeError:

@@ -15,9 +15,8 @@ SAME = str.maketrans(
     | {"ı": "i"}
 )
 SPACELESS = re.compile(
-    "(?:CJK|IDEOGRAPHIC|HIRAGANA|KATAKANA|KATAKANA-HIRAGANA|HENTAIGANA|BOPOMOFO|"
-    "THAI|LAO|KHMER|MYANMAR|TAI|NEW TAI"
-    "|TIBETAN|YI|JAVANESE|BALINESE|NUSHU|TANGUT) "
+    "(?:CJK|IDEOGRAPHIC|HIRAGANA|KATAKANA|KATAKANA-HIRAGANA|HENTAIGANA|BOPOMOFO|THAI|LAO|KHMER"
+    "|MYANMAR|TAI|NEW TAI|TIBETAN|YI|JAVANESE|BALINESE|NUSHU|TANGUT) "
 )
 """Scripts without spaces between words, as the names of their characters begin."""
 ZERO_WIDTH_SPACE, JOINER, DOT_ABOVE = "\u200b", "\u200d", "\u0307"
@@ -43,7 +42,7 @@ class Span(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Reading:
+class NormalText:
     """A text in the form in which what reads the same is the same.
 
     Attributes:
@@ -63,7 +62,7 @@ class Reading:
         """Where these words are, in the characters of the reading: whole words, each behind the end
         of the last."""
         found: list[Span] = []
-        pattern, at = _pattern(words), 0
+        pattern, at = _make_pattern(words), 0
         while pattern and (match := pattern.search(self.text, at)):
             start, end = match.span()
             whole = self.cuts[start] and (
@@ -85,20 +84,20 @@ class Reading:
 
 
 @lru_cache(maxsize=4096)
-def read(text: str) -> Reading:
+def normalise(text: str) -> NormalText:
     """The reading of a text."""
     plain = text.translate(SAME)
     if plain.isascii():
         reading, origins = plain.lower(), tuple(range(len(plain)))
     else:
         reading, origins = _decompose(plain)
-    return Reading(reading, origins, _cuts(reading, origins), text)
+    return NormalText(reading, origins, _find_cuts(reading, origins), text)
 
 
 def _decompose(text: str) -> tuple[str, tuple[int, ...]]:
     """The parts of all characters in small letters, and which character each comes from."""
-    pieces = [(part, i) for i, char in enumerate(text) for part in _seen(char)]
-    pieces = [(part, i) for char, i in _ordered(pieces) for part in _decomposed(char.casefold())]
+    pieces = [(part, i) for i, char in enumerate(text) for part in _decompose_visible(char)]
+    pieces = [(part, i) for char, i in _order_marks(pieces) for part in _to_nfkd(char.casefold())]
     # "İ" in small letters is an "i" with a dot
     pieces = [
         p for i, p in enumerate(pieces) if p[0] != DOT_ABOVE or i == 0 or pieces[i - 1][0] != "i"
@@ -106,25 +105,25 @@ def _decompose(text: str) -> tuple[str, tuple[int, ...]]:
     return "".join(char for char, _ in pieces), tuple(i for _, i in pieces)
 
 
-def occurrences(text: str, words: str) -> list[Span]:
+def find_occurrences(text: str, words: str) -> list[Span]:
     """Where a text has these words: whole words, however they are written."""
-    reading = read(text)
+    reading = normalise(text)
     return [reading.original_span(*found) for found in reading.find(words)]
 
 
-def _seen(char: str) -> str:
+def _decompose_visible(char: str) -> str:
     """A character's parts; nothing for one that is not seen (soft hyphen, marks of direction,
     variants of a sign)."""
     variant = "\ufe00" <= char <= "\ufe0f" or "\U000e0100" <= char <= "\U000e01ef"
     hidden = unicodedata.category(char) == "Cf" and char not in (ZERO_WIDTH_SPACE, JOINER)
-    return "" if variant or hidden else _decomposed(char)
+    return "" if variant or hidden else _to_nfkd(char)
 
 
-def _decomposed(text: str) -> str:
+def _to_nfkd(text: str) -> str:
     return unicodedata.normalize("NFKD", text)
 
 
-def _ordered(pieces: list[tuple[str, int]]) -> list[tuple[str, int]]:
+def _order_marks(pieces: list[tuple[str, int]]) -> list[tuple[str, int]]:
     """The marks on each letter in the order that Unicode gives them."""
     ordered: list[tuple[str, int]] = []
     base = 0
@@ -137,7 +136,7 @@ def _ordered(pieces: list[tuple[str, int]]) -> list[tuple[str, int]]:
 
 
 @lru_cache(maxsize=4096)
-def _kind(char: str) -> str:
+def _char_class(char: str) -> str:
     """What a character is for the bounds of words: "mark", "spaceless", "word" or ""."""
     if unicodedata.category(char)[0] == "M" or "\u1160" <= char <= "\u11ff" or char == JOINER:
         return "mark"
@@ -146,12 +145,12 @@ def _kind(char: str) -> str:
     return "spaceless" if SPACELESS.match(unicodedata.name(char, "")) else "word"
 
 
-def _cuts(text: str, origins: tuple[int, ...]) -> tuple[bool, ...]:
+def _find_cuts(text: str, origins: tuple[int, ...]) -> tuple[bool, ...]:
     """Before which characters a word may begin or end: never within one of the original or before
     its marks."""
     cuts, left = [True], ""
     for i, char in enumerate(text):
-        kind = _kind(char)
+        kind = _char_class(char)
         if i > 0:
             apart = not left or not kind or "spaceless" in (left, kind)
             bound = kind == "mark" or text[i - 1] in STACKERS or origins[i - 1] == origins[i]
@@ -161,23 +160,23 @@ def _cuts(text: str, origins: tuple[int, ...]) -> tuple[bool, ...]:
 
 
 @lru_cache(maxsize=2**16)
-def _pattern(words: str) -> re.Pattern[str] | None:
+def _make_pattern(words: str) -> re.Pattern[str] | None:
     """These words in a reading, with any space between them; none is needed in a script without
     spaces."""
-    text = " ".join(read(words).text.replace(ZERO_WIDTH_SPACE, " ").split())
+    text = " ".join(normalise(words).text.replace(ZERO_WIDTH_SPACE, " ").split())
     if not text:
         return None
     pattern = re.escape(text[0])
     for i in range(1, len(text)):
         before, char = text[i - 1], text[i]
         if char == " ":
-            free = _free(before) and _free(text[i + 1])
+            free = _is_spaceless(before) and _is_spaceless(text[i + 1])
             pattern += rf"[\s{ZERO_WIDTH_SPACE}]" + ("*" if free else "+")
         else:
-            pattern += (f"{ZERO_WIDTH_SPACE}?" if _free(char) else "") + re.escape(char)
+            pattern += (f"{ZERO_WIDTH_SPACE}?" if _is_spaceless(char) else "") + re.escape(char)
     return re.compile(pattern)
 
 
-def _free(char: str) -> bool:
+def _is_spaceless(char: str) -> bool:
     """Whether this is of a script without spaces; most of its marks name it as well."""
     return SPACELESS.match(unicodedata.name(char, "")) is not None

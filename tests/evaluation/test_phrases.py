@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from asyndm.shapes.world import KINDS, prompts
-from evaluation.phrases import by_rule, main
+from evaluation.phrases import find_by_rule, main
 from evaluation.runs.prompts import FilePrompts, ShapesPrompts
 
 SENTENCES = {
@@ -79,14 +79,14 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("text", SENTENCES)
 def test_phrases_of_a_sentence(text: str) -> None:
-    assert by_rule(text) == SENTENCES[text]
+    assert find_by_rule(text) == SENTENCES[text]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_phrases_of_the_shapes_world_are_its_own(kind: str) -> None:
     """A scene's own list names its places last, the rule in the order of the text."""
     specs = prompts("test", kind)
-    found, own = [by_rule(spec.text) for spec in specs], [list(spec.phrases) for spec in specs]
+    found, own = [find_by_rule(spec.text) for spec in specs], [list(spec.phrases) for spec in specs]
     assert len(specs) >= 4 and (
         [*map(sorted, found)] == [*map(sorted, own)] if kind == "scene" else found == own
     )
@@ -148,7 +148,11 @@ def test_the_shapes_worlds_prompts_as_a_file_get_their_phrases_back(tmp_path: Pa
     ("arguments", "message"),
     [
         (["{folder}/none.yaml"], "none.yaml: no such prompt file"),
-        (["{folder}/bad.yaml"], "bad.yaml, line 1: unknown key 'txt'"),
+        (
+            ["{folder}/bad.yaml"],
+            "bad.yaml, line 1: unknown key 'txt': did you mean 'text'? Then call it that, else",
+        ),
+        (["{folder}/titles.csv"], "captions, sentence among its columns (title, id); call one so"),
         (["{folder}/twice.yaml"], "twice.yaml, line 2: same id as"),
         (
             ["{folder}/prompts.yaml", "--out", "{folder}/out.txt"],
@@ -164,6 +168,7 @@ def test_bad_input_is_one_line(
     file: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     (file.parent / "bad.yaml").write_text("- {txt: a dog}\n")
+    (file.parent / "titles.csv").write_text("title,id\na dog,1\n")
     (file.parent / "twice.yaml").write_text("- a dog\n- a dog\n")
     (file.parent / "semicolon.yaml").write_text("- {text: a dog; a cat, phrases: [a dog; a cat]}\n")
     assert (

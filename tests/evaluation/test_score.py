@@ -8,23 +8,19 @@ import signal
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from asyndm.errors import UserError
-from evaluation.memory import Room
 from evaluation.metrics import Score
 from evaluation.runs.folder import SCORES_FILE, read_run
 from evaluation.runs.prompts import Prompt
 from evaluation.runs.row_files import read_rows
 from evaluation.runs.rows import ScoreRow
 from evaluation.score import main
-from evaluation.scoring import Picture, add_missing, score, score_table
-from tests.evaluation.metrics.pictures import noise
 from tests.experiments.breaking import obey_permissions
 from tests.experiments.metrics import Brightness
 from tests.lab import Lab
@@ -198,40 +194,6 @@ def test_the_record_of_a_folder_says_what_its_scores_rest_on(folder: Path) -> No
     }
 
 
-class Hungry(Brightness):
-    """Has memory for three pictures at once."""
-
-    def __init__(self) -> None:
-        self.batches: list[int] = []
-
-    def score(self, images: Sequence[Image.Image], prompts: Sequence[Prompt]) -> list[Score]:
-        self.batches.append(len(images))
-        if len(images) > self.most:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return super().score(images, prompts)
-
-    most = 3
-
-
-def test_batches_shrink_to_the_memory_and_scores_are_the_same(tmp_path: Path) -> None:
-    pictures = []
-    for i, image in enumerate(noise(*[(8, 8)] * 11)):
-        image.save(tmp_path / f"{i}.png")
-        pictures.append(Picture(tmp_path / f"{i}.png", Prompt(str(i), "x")))
-    hungry = Hungry()
-    room = Room(10)
-    found = [
-        row for batch in (pictures[:10], pictures[10:]) for row in score(hungry, batch, "r", room)
-    ]
-    assert found == score(Brightness(), pictures, "r", Room(11))
-    assert hungry.batches == [10, 5, 3, 3, 3, 1, 1]
-    hungry.most = 0
-    with pytest.raises(
-        UserError, match="metric brightness: out of memory with one picture; choose dtype"
-    ):
-        score(hungry, pictures, "r", room)
-
-
 class Counting(Brightness):
     """Says how often it was loaded and let go."""
 
@@ -362,32 +324,6 @@ def test_a_pipe_is_no_picture(folder: Path, capsys: pytest.CaptureFixture[str]) 
     assert "1 of 3 pictures, 3 new" in capsys.readouterr().out
     pipe = read_rows(folder / SCORES_FILE, ScoreRow)[1]
     assert pipe.value is None and pipe.reason.endswith("1.png: a pipe, not a file; move it away)")
-
-
-class Asked(dict[Any, Any]):
-    """Counts how often it is asked for a key, and is never gone through."""
-
-    times = 0
-
-    def __contains__(self, key: object) -> bool:
-        self.times += 1
-        return super().__contains__(key)
-
-    def values(self) -> Any:
-        raise AssertionError("all rows are gone through")
-
-
-@pytest.mark.fault(
-    what="a folder of 100,000 pictures, all of which are scored",
-    kind="costs that grow too fast",
-    now="each is looked up once, in constant time",
-)
-def test_finding_nothing_to_do_looks_at_each_picture_once(tmp_path: Path) -> None:
-    pictures = [Picture(tmp_path / f"{i}.png", Prompt(str(i), "x")) for i in range(100)]
-    table = score_table(tmp_path, pictures)
-    rows = Asked({(Brightness.name, *picture.key): None for picture in pictures})
-    table.rows = rows
-    assert add_missing(table, Brightness(), pictures, "r", 4) == 0 and rows.times == len(pictures)
 
 
 def test_rows_of_other_metrics_that_cannot_be_read_are_kept_beside(folder: Path) -> None:

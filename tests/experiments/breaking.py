@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -53,7 +53,9 @@ def overflow(image: int) -> None:
 
 def little_memory(most: int) -> None:
     """More than so many images at once do not fit."""
-    import asyndm.sampler as sampler
+    import asyndm.sampler
+
+    sampler: Any = asyndm.sampler  # whose function is replaced
 
     sample = sampler.sample
 
@@ -76,16 +78,11 @@ def jump(seconds: float) -> None:
     on_network(move)
 
 
-class Usage(NamedTuple):
-    total: int
-    used: int
-    free: int
-
-
 def say_there_is_room() -> None:
     """The check before a run is told that the disk has room."""
     logging.getLogger().setLevel(logging.WARNING)
-    shutil.disk_usage = lambda path: Usage(2**40, 0, 2**40)  # type: ignore[assignment]
+    usage = type(shutil.disk_usage("/"))(2**40, 0, 2**40)
+    shutil.disk_usage = lambda path: usage
 
 
 def obey_permissions() -> None:

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from evaluation.choices import CONF
 from evaluation.runs.folder import find_runs, read_run
 from evaluation.runs.traces import TRACES, read_trace
-from experiments.engine.cost import Cost, cost
-from experiments.engine.schema import CONF
-from experiments.engine.sweep import planned
+from experiments.engine.cost import Cost, estimate_cost
+from experiments.engine.sweep import plan_sweep
 from experiments.report.command import main as report
 from experiments.run import main
 from tests.pipelines.registry import PIPELINES
@@ -94,7 +94,7 @@ def test_an_experiment_costs_what_it_says(name: str, tmp_path: Path) -> None:
     assert said is not None
     given = files(tmp_path, name, {"geneval": GENEVAL, "reference": REFERENCE}.get(name, 0))
     wanted = Cost(*(int(number.replace(",", "")) for number in said.groups()))
-    assert cost(planned([f"experiment={name}", *given])) == wanted
+    assert estimate_cost(plan_sweep([f"experiment={name}", *given])) == wanted
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -114,7 +114,8 @@ def test_an_experiment_runs_and_is_reported(
         words += [*tiny_words(TINY[name], tiny_folder(TINY[name])), *BRIGHTNESS]
     assert main(words) == 0
     runs = [read_run(folder) for folder in find_runs([tmp_path / "runs"])]
-    assert len(runs) == cost(planned(words)).runs and all(run.state == "done" for run in runs)
+    assert len(runs) == estimate_cost(plan_sweep(words)).runs
+    assert all(run.state == "done" for run in runs)
     methods = {run.identity["mask"]["_target_"].rpartition(".")[2] for run in runs}
     assert methods >= {"NoMask"} and (
         name == "metric_study" or methods >= {"GlobalMask", "DynamicMask"}

@@ -232,13 +232,12 @@ def mounted(folder: Path, options: str) -> Iterator[Callable[[str], None]]:
     )
     if made.returncode:
         pytest.skip(f"cannot mount: {made.stderr.decode().strip()}")
+
+    def remount(changed: str) -> None:
+        subprocess.run(["mount", "-o", f"remount,{changed}", str(folder)], check=True)
+
     try:
-        yield (
-            lambda changed: (
-                subprocess.run(["mount", "-o", f"remount,{changed}", str(folder)], check=True)
-                and None
-            )
-        )
+        yield remount
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 

@@ -14,13 +14,13 @@ import pytest
 from PIL import Image
 
 from asyndm.errors import UserError
-from evaluation.labels import labels
+from evaluation.labels import read_labels
 from evaluation.runs import row_files
 from evaluation.runs.folder import PROMPTS_FILE, read_prompts, read_run
 from evaluation.runs.prompts import Prompt
-from experiments.engine.manifest import PLANNED_VARIABLE
+from experiments.engine.manifest import MANIFEST_VARIABLE
 from experiments.engine.plan import Plan, make_plan
-from experiments.engine.preflight import check_negative_prompts, tell_without_effect
+from experiments.engine.preflight import check_negative_prompts, warn_without_effect
 from tests.experiments.engine.test_schema import composed
 from tests.lab import Lab
 from tests.pipelines.registry import PIPELINES
@@ -112,9 +112,9 @@ def test_negative_prompts_without_effect_are_told_once(
         said.count("warning: guidance.negative_prompt: without effect where guidance is off") == 1
     )
     (lab.folder / "planned.json").write_text("[]")
-    monkeypatch.setenv(PLANNED_VARIABLE, str(lab.folder / "planned.json"))
+    monkeypatch.setenv(MANIFEST_VARIABLE, str(lab.folder / "planned.json"))
     row_files.warn_once.cache_clear()
-    tell_without_effect(plan(lab, own, "guidance=none"))
+    warn_without_effect(plan(lab, own, "guidance=none"))
     assert lab.said() == ""
 
 
@@ -136,7 +136,7 @@ def test_runs_with_other_negative_prompts_are_other_rows_of_a_table(lab: Lab) ->
         own = [f"prompt_set.path={lab.folder / 'own.yaml'}", "mask=none", "num_inference_steps=1"]
         assert lab(*own).status == 0
         (run,) = [read_run(f) for f in lab.runs.glob(f"*-{plan(lab, *own).run_id}")]
-        told.append(labels(run)["guidance"])
+        told.append(read_labels(run)["guidance"])
         assert next(iter(run.prompts.values())).negative_prompt == negative
     assert told[0] != told[1] and all("negative_prompts=" in label for label in told)
 
@@ -180,6 +180,13 @@ def test_a_pipeline_that_reads_no_negative_prompt_refuses_those_of_rows(
     pipe: Any = PIPELINES[tiny].build()
     with nullcontext() if message is None else pytest.raises(UserError, match=message):
         check_negative_prompts(made, pipe, made.identity["pipeline_arguments"])
+
+
+def test_a_number_told_to_a_distilled_network_drops_no_negative_prompt(lab: Lab) -> None:
+    words = ["model=flux_schnell", *FLUX, "prompt_set=file", "guidance.negative_prompt=a cat"]
+    made = make_plan(composed(*words, f"prompt_set.path={lab.folder / 'prompts.yaml'}"))
+    assert made.identity["guidance"] == {"guidance_scale": 0.0, "negative_prompt": "a cat"}
+    assert made.without_effect == ""
 
 
 @pytest.mark.fault(

@@ -23,8 +23,8 @@ from evaluation.runs.folder import (
 from evaluation.runs.row_files import read_rows, write_rows
 from evaluation.runs.rows import ImageRow, ScoreRow
 from evaluation.score import main as score
+from experiments.engine.runner import draw_grid
 from experiments.report.command import main as report
-from experiments.run import draw_grid
 from tests.experiments.metrics import Brightness
 from tests.lab import Lab
 
@@ -286,7 +286,7 @@ def test_an_interruption_leaves_no_score_of_another_picture(
             written.append(path)
         write_bytes(path, content, durable)
 
-    monkeypatch.setattr("experiments.engine.sampling.write_bytes", write_one)
+    monkeypatch.setattr("evaluation.runs.folder.write_bytes", write_one)
     assert lab(BRIGHTNESS).status == 1
     assert [row.sha256 for row in read_rows(folder / IMAGES_FILE, ImageRow)] == [
         rows[0].sha256,

@@ -18,14 +18,15 @@ from PIL import Image
 
 from asyndm.errors import UserError
 from evaluation.metrics import Score
+from evaluation.pictures import Picture
 from evaluation.runs.folder import IMAGES_FILE, SCORES_FILE, read_run, read_state
 from evaluation.runs.locks import clear_claims, is_held, share_out
 from evaluation.runs.prompts import Prompt
 from evaluation.runs.row_files import read_rows, write_rows
 from evaluation.runs.rows import ImageRow, ScoreRow
 from evaluation.runs.shared_rows import SharedRows
-from evaluation.scoring import Picture, add_missing, score_table
-from experiments.status import Part, duration, of_run, run_folders
+from evaluation.scoring import add_missing, score_table
+from experiments.engine.progress import Part, find_folders, read_parts
 from experiments.status import main as status
 from tests.experiments.metrics import Brightness
 from tests.experiments.test_faults import results
@@ -49,7 +50,7 @@ sys.exit(sum(os.waitpid(child, 0)[1] != 0 for child in children))
 
 
 def parts(root: Path) -> list[Part]:
-    return [part for folder in run_folders(root) for part in of_run(folder)]
+    return [part for folder in find_folders(root) for part in read_parts(folder)]
 
 
 def row(number: int, value: float = 0.5, metric: str = "m") -> ScoreRow:
@@ -364,18 +365,10 @@ def test_a_sweep_announces_what_it_will_make(lab: Lab) -> None:
     process.kill()
     process.communicate()
     told = sorted(
-        part.state for path in lab.runs.rglob("state.json") for part in of_run(path.parent)
+        part.state for path in lab.runs.rglob("state.json") for part in read_parts(path.parent)
     )
     assert told in (["pending", "pending", "pending"], ["pending", "pending", "stale"])
     assert all(part.total == 120 for part in parts(lab.runs))
-
-
-@pytest.mark.parametrize(
-    ("seconds", "said"),
-    [(0, "0 s"), (59.6, "1 min 00 s"), (61, "1 min 01 s"), (3671, "1 h 01 min")],
-)
-def test_durations(seconds: float, said: str) -> None:
-    assert duration(seconds) == said
 
 
 def test_a_process_without_the_lock_tells_nothing(lab: Lab) -> None:

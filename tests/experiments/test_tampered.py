@@ -12,7 +12,8 @@ from PIL import Image
 
 from asyndm.errors import UserError
 from evaluation.runs.files import read_json, sha256, write_json
-from evaluation.runs.folder import IMAGES_FILE, RUN_FILE, SCORES_FILE, read_run
+from evaluation.runs.folder import IMAGES_FILE, SCORES_FILE, read_run
+from evaluation.runs.records import RUN_FILE
 from evaluation.runs.row_files import read_rows
 from evaluation.runs.rows import ImageRow
 from evaluation.runs.stamps import STAMPS_FILE

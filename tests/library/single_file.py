@@ -67,7 +67,7 @@ def _unet_key(name: str, config: Any) -> str:
     name = re.sub(r"mid_block\.", "mid_block.0.", name)
     name = re.sub(r"(downsamplers|upsamplers)\.0\.conv", r"\1.0", name)
     placed = re.sub(r"(down_blocks|mid_block|up_blocks)\.(\d)\.([a-z]+)\.(\d)", within, name)
-    return _renamed(placed, RESNET) if ".resnets." in name else placed
+    return _rename(placed, RESNET) if ".resnets." in name else placed
 
 
 def _vae_key(name: str, blocks: int) -> str:
@@ -83,10 +83,10 @@ def _vae_key(name: str, blocks: int) -> str:
         (r"up_blocks\.(\d)\.(resnets)(\.\d)", turned),
         (r"up_blocks\.(\d)\.(upsamplers)()\.0", turned),
     ]
-    return _renamed(name, [*up, *VAE])
+    return _rename(name, [*up, *VAE])
 
 
-def _renamed(name: str, rules: Sequence[Rule]) -> str:
+def _rename(name: str, rules: Sequence[Rule]) -> str:
     for old, new in rules:
         name = re.sub(old, new, name)
     return name

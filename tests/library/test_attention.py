@@ -43,11 +43,13 @@ def textbook(unet: UNet2DConditionModel, x: Tensor, text: Tensor, size: tuple[in
     probabilities: list[Tensor] = []
     layers = [m for m in unet.modules() if isinstance(m, Attention) and m.is_cross_attention]
     for layer in layers:
-        original = layer.get_attention_scores
 
         def record(
-            query: Tensor, key: Tensor, mask: Tensor | None = None, original=original
-        ) -> Tensor:  # type: ignore[no-untyped-def]
+            query: Tensor,
+            key: Tensor,
+            mask: Tensor | None = None,
+            original: Any = layer.get_attention_scores,
+        ) -> Any:
             shares = original(query, key, mask)
             if shares.shape[1] == math.prod(size):
                 probabilities.append(
@@ -55,7 +57,7 @@ def textbook(unet: UNet2DConditionModel, x: Tensor, text: Tensor, size: tuple[in
                 )
             return shares
 
-        layer.get_attention_scores = record  # type: ignore[method-assign]
+        layer.get_attention_scores = record
     unet.set_attn_processor(AttnProcessor())
     unet(x, 10, text)
     return means_over_tokens(torch.stack(probabilities).mean(0), size)
@@ -136,7 +138,7 @@ def test_maps_are_differentiable(unet: UNet2DConditionModel) -> None:
     assert query.grad is not None and query.grad.abs().max() > 0
 
 
-TWO_BLOCKS = {
+TWO_BLOCKS: dict[str, Any] = {
     "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
     "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
 }
@@ -152,7 +154,10 @@ def test_every_layer_is_found_at_the_size_it_works_at(unet: UNet2DConditionModel
 def test_wrong_factors_networks_and_tokens_are_refused(unet: UNet2DConditionModel) -> None:
     with pytest.raises(UserError, match="attention_factor=8: .* only at 2, 4 "):
         layers_at(unet, 8)
-    plain = {"down_block_types": ("DownBlock2D",) * 3, "up_block_types": ("UpBlock2D",) * 3}
+    plain: dict[str, Any] = {
+        "down_block_types": ("DownBlock2D",) * 3,
+        "up_block_types": ("UpBlock2D",) * 3,
+    }
     with pytest.raises(UserError, match="no cross-attention"):
         layers_at(make_unet(mid_block_type=None, **plain), None)
     x, text = inputs(batch=2)
@@ -211,7 +216,7 @@ class Layer(nn.Module):
     def probabilities(self, queries: Tensor, keys: Tensor, bias: Tensor | None = None) -> Tensor:
         """(B, heads, queries, keys), written out."""
         query, key, _ = self.projected(queries, keys)
-        scores = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5
+        scores: Tensor = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5
         return (scores if bias is None else scores + bias).softmax(-1)
 
 
@@ -252,7 +257,9 @@ def test_maps_of_a_joint_sequence_are_the_softmax_written_out(
         "queries and keys": torch.randn(1, 1, TEXT + n, TEXT + n),
         "whether": torch.rand(4, 1, 1, TEXT + n) < 0.8,
     }[masked]
-    scores = bias if masked != "whether" else torch.where(bias, 0.0, -math.inf)
+    scores = bias
+    if bias is not None and masked == "whether":
+        scores = torch.where(bias, 0.0, -math.inf)
     maps = read(layers, FusedMaps(layers, TOKENS, text_first, keys), sequence, sequence, bias)
     explicit = []
     for layer in layers:
@@ -269,9 +276,9 @@ def test_maps_of_a_joint_sequence_are_the_softmax_written_out(
 def test_maps_of_cross_attention_are_the_softmax_written_out(masked: bool) -> None:
     """Padding is kept out by a bias, one for each sample, as diffusers makes it of a text mask."""
     image, text, layer = tokens(math.prod(GRID)), tokens(TEXT, seed=1), Layer()
-    bias = torch.zeros(4, 1, 1, TEXT)
-    bias[0, ..., 5:] = bias[2, ..., 7:] = bias[3, ..., 3:] = -10000
-    bias = bias if masked else None
+    padding = torch.zeros(4, 1, 1, TEXT)
+    padding[0, ..., 5:] = padding[2, ..., 7:] = padding[3, ..., 3:] = -10000
+    bias = padding if masked else None
     maps = read([layer], FusedMaps([layer], TOKENS), image, text, bias)
     shares = layer.probabilities(image, text, bias).mean(1)[CONDITIONAL]
     assert torch.allclose(maps, means_over_tokens(shares, GRID), rtol=1e-5, atol=1e-7)

@@ -15,40 +15,22 @@ from typing import Any
 import pytest
 import torch
 from diffusers import ControlNetModel, MultiControlNetModel, StableDiffusionControlNetPipeline
-from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModelWithProjection
 
 from asyndm.checkpoints import INDEX, JSON_BYTES
 from asyndm.errors import UserError
 from asyndm.models import load, read_parts
 from tests.conftest import make_pipeline
+from tests.library.changes import Weights, change_json, change_weights
 from tests.library.single_file import save_single_file
 
 ENCODER, UNET = "text_encoder/model.safetensors", "unet/diffusion_pytorch_model.safetensors"
-Weights = dict[str, torch.Tensor]
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("whole")
-    make_pipeline().save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture
 def folder(whole: Path, tmp_path: Path) -> Path:
     """A copy to spoil."""
     return Path(shutil.copytree(whole, tmp_path / "checkpoint"))
-
-
-def change_json(path: Path, **changes: Any) -> None:
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-
-
-def change_weights(path: Path, change: Callable[[Weights], Any]) -> None:
-    weights = load_file(path)
-    change(weights)
-    save_file(weights, path, metadata={"format": "pt"})
 
 
 @pytest.fixture
@@ -382,37 +364,3 @@ def test_a_single_file_that_lacks_a_weight_is_refused(
     change_weights(file, lambda weights: weights.pop(key))
     with pytest.raises(UserError, match=message):
         load(file, config=whole, device="cpu")
-
-
-@pytest.fixture
-def hub(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The cached copy of someone/model on the hub."""
-    cache = tmp_path / "models--someone--model"
-    copy = Path(shutil.copytree(whole, cache / "snapshots" / "abc"))
-    (cache / "refs").mkdir()
-    (cache / "refs" / "main").write_text("abc")
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    return copy
-
-
-def test_a_copy_of_the_hub_is_read_as_a_folder_is(whole: Path, hub: Path) -> None:
-    made = load("someone/model", device="cpu")
-    assert torch.equal(made.unet.conv_in.bias, load(whole, device="cpu").unet.conv_in.bias)
-    assert read_parts("someone/model").unet.config.sample_size == 16
-
-
-def test_the_configs_of_a_single_file_are_checked_on_the_hub_too(
-    whole: Path, hub: Path, tmp_path: Path
-) -> None:
-    file = tmp_path / "model.safetensors"
-    save_single_file(load(whole, device="cpu"), file)
-    made = load(file, config="someone/model", device="cpu")
-    assert torch.equal(made.unet.conv_in.bias, load(whole, device="cpu").unet.conv_in.bias)
-    change_json(
-        hub / "tokenizer" / "tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.X", None]}
-    )
-    for read in (load, read_parts):
-        with pytest.raises(
-            UserError, match="names code of its own in tokenizer/tokenizer_config.json"
-        ):
-            read(file, config="someone/model")

@@ -21,7 +21,7 @@ from experiments.report.command import main as report
 from experiments.status import main as status
 
 SCRIPT = Path(sys.executable).with_name("asyndm")
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)

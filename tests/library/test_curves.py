@@ -12,7 +12,7 @@ from asyndm.curves import Curve, Exponential, Linear, PiecewiseLinear, Quadratic
 from asyndm.errors import UserError
 from asyndm.ladder import Ladder
 from asyndm.masks import NoMask, Scene
-from asyndm.scheduler import Method
+from asyndm.method import Method
 from tests.trajectory import trajectory
 
 CONCAVE = (Quadratic, PiecewiseLinear, Exponential)
@@ -20,6 +20,19 @@ ROUNDING = 1e-12
 """Of a place in rungs, at most 60 here."""
 fractions = st.floats(0, 1)
 lengths = st.integers(1, 60)
+
+
+class Wobbly(Linear):
+    """A curve made from another, and not it."""
+
+
+def test_a_curve_says_what_it_is() -> None:
+    kinds = (Linear, Quadratic, PiecewiseLinear, Exponential)
+    labels = ["linear", "quadratic", "piecewise_linear", "exponential"]
+    assert [kind.label for kind in kinds] == labels
+    assert [kind().bends(0.5) for kind in kinds] == [False, True, True, True]
+    assert not any(kind().bends(0.0) for kind in kinds)
+    assert Wobbly.label == "wobbly" and Wobbly().bends(0.5)
 
 
 @settings(max_examples=150)

@@ -27,13 +27,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from asyndm.errors import UserError
-from asyndm.ladder import Ladder, is_flow, own_scheduler
+from asyndm.ladder import Ladder, copy_scheduler, is_flow
+from asyndm.shapes.model import SD_SCHEDULER
 from asyndm.steps import Prediction
-from tests.conftest import SD_SCHEDULER
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:__array:DeprecationWarning"
-)  # diffusers with numpy 2
+# diffusers with numpy 2
+pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")
 BETAS = {name: SD_SCHEDULER[name] for name in ("beta_start", "beta_end", "beta_schedule")}
 ROUNDING = 1e-6
 """Of a level, float32."""
@@ -57,24 +56,24 @@ class Case:
         return scheduler
 
 
-def spaced(kind: type[Any], spacing: str, **config: Any) -> Case:
+def make_spaced(kind: type[Any], spacing: str, **config: Any) -> Case:
     return Case(kind, {**BETAS, "timestep_spacing": spacing, **config})
 
 
 WHOLE = {
     "DDIM leading": Case(DDIMScheduler, SD_SCHEDULER),
     "DDIM leading, N not dividing T": Case(DDIMScheduler, SD_SCHEDULER, steps=30),
-    "DDIM trailing": spaced(DDIMScheduler, "trailing"),
+    "DDIM trailing": make_spaced(DDIMScheduler, "trailing"),
     "DDIM trailing, N not dividing T": Case(
         DDIMScheduler, {**BETAS, "timestep_spacing": "trailing"}, steps=30
     ),
-    "DDIM linspace": spaced(DDIMScheduler, "linspace"),
-    "DDIM zero terminal SNR": spaced(DDIMScheduler, "trailing", rescale_betas_zero_snr=True),
+    "DDIM linspace": make_spaced(DDIMScheduler, "linspace"),
+    "DDIM zero terminal SNR": make_spaced(DDIMScheduler, "trailing", rescale_betas_zero_snr=True),
     "DDPM": Case(DDPMScheduler, BETAS),
-    "Euler leading": spaced(EulerDiscreteScheduler, "leading", steps_offset=1),
-    "Euler trailing": spaced(EulerDiscreteScheduler, "trailing"),
+    "Euler leading": make_spaced(EulerDiscreteScheduler, "leading", steps_offset=1),
+    "Euler trailing": make_spaced(EulerDiscreteScheduler, "trailing"),
     "DPM++ default": Case(DPMSolverMultistepScheduler, BETAS),
-    "DPM++ leading": spaced(DPMSolverMultistepScheduler, "leading", steps_offset=1),
+    "DPM++ leading": make_spaced(DPMSolverMultistepScheduler, "leading", steps_offset=1),
     "DPM++ to the least sigma": Case(
         DPMSolverMultistepScheduler, {**BETAS, "final_sigmas_type": "sigma_min"}
     ),
@@ -82,9 +81,11 @@ WHOLE = {
 }
 """Models that know whole timesteps, at levels of their table."""
 BETWEEN = {
-    "Euler linspace": spaced(EulerDiscreteScheduler, "linspace"),
-    "Euler Karras": spaced(EulerDiscreteScheduler, "leading", use_karras_sigmas=True),
-    "Euler exponential": spaced(EulerDiscreteScheduler, "trailing", use_exponential_sigmas=True),
+    "Euler linspace": make_spaced(EulerDiscreteScheduler, "linspace"),
+    "Euler Karras": make_spaced(EulerDiscreteScheduler, "leading", use_karras_sigmas=True),
+    "Euler exponential": make_spaced(
+        EulerDiscreteScheduler, "trailing", use_exponential_sigmas=True
+    ),
     "Euler ancestral": Case(EulerAncestralDiscreteScheduler, BETAS),
     "DPM++ Karras": Case(DPMSolverMultistepScheduler, {**BETAS, "use_karras_sigmas": True}),
     "DPM++ Karras, 50 steps": Case(
@@ -139,7 +140,7 @@ def test_each_rung_is_told_as_the_scheduler_tells_it(name: str) -> None:
     scheduler = ALL[name].build()
     ladder = Ladder(scheduler)
     assert len(ladder) == len(scheduler.timesteps)
-    assert torch.equal(ladder.told(rungs_of(ladder)), scheduler.timesteps.double())
+    assert torch.equal(ladder.network_timestep(rungs_of(ladder)), scheduler.timesteps.double())
     assert torch.equal(ladder.timestep(rungs_of(ladder)), scheduler.timesteps.double())
 
 
@@ -194,7 +195,7 @@ def test_between_its_rungs_the_ladder_rises(name: str, ahead: bool) -> None:
     scheduler = ALL[name].build()
     ladder = Ladder(scheduler, ahead=ahead)
     u = torch.linspace(0, len(ladder), 5001, dtype=torch.float64)
-    level, told = ladder.level(u), ladder.told(u)
+    level, told = ladder.level(u), ladder.network_timestep(u)
     assert (told.diff() >= 0).all() and (ladder.timestep(u).diff() >= 0).all()
     assert (level.sigma.diff() >= -ROUNDING).all() and (level.alpha.diff() <= ROUNDING).all()
     if name in BETWEEN or name in FLOWS:
@@ -208,7 +209,7 @@ def test_a_place_next_to_a_rung_is_the_rung(name: str, rung: int, off: float) ->
     ladder = ladder_of(name)
     rung = min(rung, len(ladder) - 1)
     exact, near = torch.tensor([float(rung)]).double(), torch.tensor([rung + off]).double()
-    assert torch.equal(ladder.told(near), ladder.told(exact))
+    assert torch.equal(ladder.network_timestep(near), ladder.network_timestep(exact))
     assert torch.equal(ladder.level(near).sigma, ladder.level(exact).sigma)
 
 
@@ -217,7 +218,7 @@ def test_whole_timesteps_are_rounded_and_their_levels_looked_up() -> None:
     ladder = Ladder(scheduler)
     u = torch.tensor([0.0, 0.011, 0.009, 3.5, 18.999]).double()
     assert torch.allclose(ladder.timestep(u), 1 + 50 * u, rtol=0, atol=1e-9)
-    assert ladder.told(u).tolist() == [1, 2, 1, 176, 951]
+    assert ladder.network_timestep(u).tolist() == [1, 2, 1, 176, 951]
     assert torch.equal(ladder.level(u).alpha, scheduler.alphas_cumprod[[1, 2, 1, 176, 951]].sqrt())
 
 
@@ -245,7 +246,9 @@ def test_a_flow_is_linear_in_sigma_between_rungs() -> None:
             float(pair[1] + 0.25 * (pair[0] - pair[1])), abs=1e-7
         )
     u = torch.linspace(0, 19, 100, dtype=torch.float64)
-    assert torch.allclose(ladder.told(u) / 1000, ladder.level(u).sigma.double(), rtol=0, atol=1e-7)
+    assert torch.allclose(
+        ladder.network_timestep(u) / 1000, ladder.level(u).sigma.double(), rtol=0, atol=1e-7
+    )
 
 
 @pytest.mark.parametrize(
@@ -258,7 +261,7 @@ def test_above_the_first_rung_the_ladder_goes_on_with_its_first_slope(name: str)
     above = torch.tensor([0.0, 0.25, 0.5, 1.0]).double()
     timestep = ladder.timestep(len(ladder) - 1 + above)
     assert torch.allclose(timestep, first + above * (first - second), rtol=0, atol=1e-9)
-    told = ladder.told(len(ladder) - 1 + above)
+    told = ladder.network_timestep(len(ladder) - 1 + above)
     assert torch.equal(told, timestep.round().clamp(max=999))
     table = scheduler.alphas_cumprod[told.long()]
     assert torch.equal(ladder.level(len(ladder) - 1 + above).alpha, table.sqrt())
@@ -268,7 +271,7 @@ def test_above_the_first_rung_there_is_nothing_on_other_ladders() -> None:
     for name, case in ALL.items():
         ladder = Ladder(case.build())
         top, over = (torch.tensor([len(ladder) - 1 + above]).double() for above in (0.0, 0.7))
-        assert torch.equal(ladder.told(over), ladder.told(top)), name
+        assert torch.equal(ladder.network_timestep(over), ladder.network_timestep(top)), name
         assert torch.equal(ladder.level(over).sigma, ladder.level(top).sigma), name
 
 
@@ -281,19 +284,19 @@ def test_no_network_is_told_a_timestep_beyond_its_training(kind: type[Any]) -> N
     )
     ladder = Ladder(case.build(), ahead=True)
     u = torch.linspace(0, 20, 400, dtype=torch.float64)
-    assert ladder.told(u).min() >= 0 and ladder.told(u).max() <= 999
+    assert ladder.network_timestep(u).min() >= 0 and ladder.network_timestep(u).max() <= 999
 
 
 def test_one_step_is_one_rung() -> None:
-    for name in ALL.keys() - {
-        "flow, own sigmas",
-        "flow, last level shifted",
-    }:  # which is NaN there in itself
+    # A shifted last level is NaN there in itself.
+    for name in ALL.keys() - {"flow, own sigmas", "flow, last level shifted"}:
         scheduler = replace(ALL[name], steps=1).build()
         for ahead in (False, True):
             ladder = Ladder(scheduler, ahead=ahead)
             u = torch.tensor([0.0, 1.0]).double()
-            assert torch.equal(ladder.told(u), scheduler.timesteps.double().expand(2)), name
+            assert torch.equal(
+                ladder.network_timestep(u), scheduler.timesteps.double().expand(2)
+            ), name
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -301,7 +304,7 @@ def test_a_copy_has_the_same_ladder_and_the_given_one_is_left_alone(name: str) -
     case = ALL[name]
     given = case.build()
     config, state = dict(given.config), deepcopy(vars(given))
-    own = own_scheduler(given)
+    own = copy_scheduler(given)
     assert own is not given and type(own) is case.kind
     case.set(own)
     assert torch.equal(own.timesteps, given.timesteps)
@@ -319,7 +322,7 @@ def test_schedulers_that_evaluate_twice_become_ddim_of_the_same_config(kind: typ
     stated = {"prediction_type": "v_prediction", "timestep_spacing": "leading", "steps_offset": 1}
     for config in ({}, {**BETAS, **stated}):
         given = kind(**config)
-        own = own_scheduler(given)
+        own = copy_scheduler(given)
         assert type(own) is DDIMScheduler
         for setting in ("timestep_spacing", "steps_offset", "prediction_type", "set_alpha_to_one"):
             if setting in given.config:
@@ -332,21 +335,21 @@ def test_schedulers_that_evaluate_twice_become_ddim_of_the_same_config(kind: typ
 
 def test_a_checkpoint_that_does_not_speak_of_clipping_is_not_clipped() -> None:
     """As every Stable Diffusion checkpoint's PNDM; one that does means it."""
-    own = own_scheduler(PNDMScheduler(**BETAS, skip_prk_steps=True))
+    own = copy_scheduler(PNDMScheduler(**BETAS, skip_prk_steps=True))
     assert Prediction.of(own).clip_range is None
-    own = own_scheduler(PNDMScheduler.from_config({**BETAS, "clip_sample": True}))
+    own = copy_scheduler(PNDMScheduler.from_config({**BETAS, "clip_sample": True}))
     assert Prediction.of(own).clip_range == 1
 
 
 def test_heun_of_a_flow_becomes_euler_of_the_same_shift() -> None:
-    own = own_scheduler(FlowMatchHeunDiscreteScheduler(shift=3.0))
+    own = copy_scheduler(FlowMatchHeunDiscreteScheduler(shift=3.0))
     assert type(own) is FlowMatchEulerDiscreteScheduler and own.shift == 3
 
 
 def test_a_shift_that_was_set_later_is_kept() -> None:
     given = FlowMatchEulerDiscreteScheduler(shift=3.0)
     given.set_shift(5.0)
-    own = own_scheduler(given)
+    own = copy_scheduler(given)
     for scheduler in (own, given):
         scheduler.set_timesteps(6)
     assert torch.equal(own.sigmas, given.sigmas)
@@ -359,5 +362,5 @@ def test_other_kinds_of_noise_levels_are_refused_in_one_line(kind: type[Any]) ->
     with pytest.raises(
         UserError, match=f"{kind.__name__} has no noise levels of a diffusion model"
     ) as caught:
-        own_scheduler(kind())
+        copy_scheduler(kind())
     assert "\n" not in str(caught.value)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from asyndm.errors import UserError
-from asyndm.levels import TimeRows, time_rows
+from asyndm.levels import TimeRows, make_time_rows
 from asyndm.networks.unet import UNet
 from asyndm.session import check_uncompiled
 from tests.conftest import make_unet
@@ -66,9 +67,9 @@ def random_map(*shape: int, seed: int = 1) -> Tensor:
     return torch.randint(0, 1000, shape, generator=torch.Generator().manual_seed(seed)).double()
 
 
-def told(timesteps: Tensor, copies: int = 1) -> Tensor:
+def make_rows(timesteps: Tensor, copies: int = 1) -> Tensor:
     """The timestep argument of a UNet in which every latent pixel has its own."""
-    return time_rows(
+    return make_time_rows(
         timesteps, lambda rows: rows.float(), network="The network", copies=copies, picture=True
     )
 
@@ -110,7 +111,8 @@ def embedding_of(
         embedding = embedding + unet.add_embedding(
             torch.cat([added["text_embeds"][b], sizes])[None]
         )
-    return embedding if unet.time_embed_act is None else unet.time_embed_act(embedding)
+    active: Tensor = embedding if unet.time_embed_act is None else unet.time_embed_act(embedding)
+    return active
 
 
 def slow(
@@ -139,10 +141,10 @@ def slow(
                     out[b, :, i, j] = block.time_emb_proj(active)[0]
         return out
 
-    def block_forward(block: ResnetBlock2D):  # type: ignore[no-untyped-def]
+    def block_forward(block: ResnetBlock2D) -> Any:
         resize = block.upsample or block.downsample or (lambda hidden: hidden)
 
-        def forward(hidden: Tensor, temb: Tensor) -> Tensor:
+        def forward(hidden: Tensor, temb: Tensor) -> Any:
             h = block.conv1(resize(block.nonlinearity(block.norm1(hidden))))
             time = projected(block, h)
             if block.time_embedding_norm == "scale_shift":
@@ -159,9 +161,10 @@ def slow(
 
     blocks = [module for module in unet.modules() if isinstance(module, ResnetBlock2D)]
     for block in blocks:
-        block.forward = block_forward(block)  # type: ignore[method-assign]
+        block.forward = block_forward(block)
     try:
-        return unet(x, 0, text, **arguments).sample
+        output: Tensor = unet(x, 0, text, **arguments).sample
+        return output
     finally:
         for block in blocks:
             del block.forward
@@ -175,7 +178,7 @@ def test_equal_to_a_computation_pixel_by_pixel(name: str) -> None:
     x, text = (tensor.double() for tensor in inputs(2, 8, 12))
     arguments, timesteps = further_arguments(2, names), random_map(2, 8, 12)
     expected = slow(unet, x, text, timesteps, arguments)
-    ours = unet(x, told(timesteps), text, **arguments).sample
+    ours = unet(x, make_rows(timesteps), text, **arguments).sample
     assert type(ours) is Tensor
     assert (ours - expected).abs().max() < 1e-10
     uniform = unet(x, timesteps[0, 0, 0], text, **arguments).sample
@@ -187,7 +190,7 @@ def test_equal_to_a_computation_pixel_by_pixel(name: str) -> None:
 def test_sizes_that_do_not_halve_evenly_and_pictures_of_one_pixel(size: tuple[int, int]) -> None:
     x, text = inputs(2, *size)
     timesteps = random_map(2, *size)
-    assert_same(SHARED(x, told(timesteps), text).sample, slow(SHARED, x, text, timesteps, {}))
+    assert_same(SHARED(x, make_rows(timesteps), text).sample, slow(SHARED, x, text, timesteps, {}))
 
 
 @settings(max_examples=15)
@@ -197,7 +200,7 @@ def test_a_uniform_map_is_a_scalar_timestep_to_the_bit(t: list[int], copies: int
     x, text = inputs(len(t) * copies)
     expected = SHARED(x, torch.tensor(t * copies), text).sample
     uniform = torch.tensor(t).double()[:, None, None].expand(-1, 16, 16)
-    assert torch.equal(SHARED(x, told(uniform, copies), text).sample, expected)
+    assert torch.equal(SHARED(x, make_rows(uniform, copies), text).sample, expected)
 
 
 @torch.no_grad()
@@ -206,9 +209,11 @@ def test_samples_and_copies_do_not_mix() -> None:
     x, text = inputs(4)
     timesteps = random_map(2, 16, 16)
     timesteps[1] = 300
-    both = SHARED(x, told(timesteps, copies=2), text).sample
+    both = SHARED(x, make_rows(timesteps, copies=2), text).sample
     for b in range(4):
-        alone = SHARED(x[b : b + 1], told(timesteps[b % 2 : b % 2 + 1]), text[b : b + 1]).sample
+        alone = SHARED(
+            x[b : b + 1], make_rows(timesteps[b % 2 : b % 2 + 1]), text[b : b + 1]
+        ).sample
         assert_same(both[b : b + 1], alone)
     assert_same(both[1:4:2], SHARED(x[1:4:2], 300, text[1:4:2]).sample)
 
@@ -216,24 +221,26 @@ def test_samples_and_copies_do_not_mix() -> None:
 @torch.no_grad()
 def test_only_distinct_timesteps_are_computed() -> None:
     timesteps = torch.tensor([[[5.0, 5.0], [7.25, 5.0]], [[5.0, 9.0], [9.0, 9.0]]]).double()
-    rows = told(timesteps, copies=2)
+    rows = make_rows(timesteps, copies=2)
     assert isinstance(rows, TimeRows) and rows.shape == (8,)
     assert sorted(rows.as_subclass(Tensor).tolist()) == [5.0] * 4 + [7.25] * 2 + [9.0] * 2
-    places = rows.places.at((2, 2))
+    places = rows.token_rows.find((2, 2))
     assert torch.equal(rows.as_subclass(Tensor)[places].double(), timesteps.repeat(2, 1, 1))
-    assert torch.equal(rows.places.sample[places], torch.arange(4)[:, None, None].expand(-1, 2, 2))
+    assert torch.equal(
+        rows.token_rows.sample[places], torch.arange(4)[:, None, None].expand(-1, 2, 2)
+    )
 
 
 @torch.no_grad()
 def test_nothing_is_left_behind_not_even_by_an_exception(unet: UNet2DConditionModel) -> None:
     x, text = inputs(1)
     before, expected = traces(unet), unet(x, 7, text).sample
-    assert not torch.equal(unet(x, told(random_map(1, 16, 16)), text).sample, expected)
+    assert not torch.equal(unet(x, make_rows(random_map(1, 16, 16)), text).sample, expected)
     for size in [(6, 6), (12, 16), (32, 16), (16, 24)]:
         with pytest.raises(
             UserError, match=f"known for tokens {size[0]}x{size[1]}.*the network has 16x16"
         ):
-            unet(x, told(random_map(1, *size)), text)
+            unet(x, make_rows(random_map(1, *size)), text)
     assert traces(unet) == before
     assert torch.equal(unet(x, 7, text).sample, expected)
 
@@ -254,10 +261,10 @@ def test_rows_carry_gradients_as_a_scalar_timestep_does(unet: UNet2DConditionMod
     expected = gradients(torch.tensor([40, 700]))
     apart = timesteps.clone()
     apart[1, 0, 0] = 3  # of a sample that the loss does not see: so that there are rows
-    for ours, theirs in zip(gradients(told(apart)), expected, strict=True):
+    for ours, theirs in zip(gradients(make_rows(apart)), expected, strict=True):
         assert theirs.abs().max() > 0
         assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-6 * float(theirs.abs().max()))
-    for ours, theirs in zip(gradients(told(timesteps)), expected, strict=True):
+    for ours, theirs in zip(gradients(make_rows(timesteps)), expected, strict=True):
         assert torch.equal(ours, theirs)
 
 
@@ -271,7 +278,7 @@ def test_gradients_are_those_of_the_computation_pixel_by_pixel() -> None:
     ]
     parameters = [unet.get_parameter(name) for name in names]
     timesteps = random_map(1, 4, 8)
-    outputs = (unet(x, told(timesteps), text).sample, slow(unet, x, text, timesteps, {}))
+    outputs = (unet(x, make_rows(timesteps), text).sample, slow(unet, x, text, timesteps, {}))
     ours, theirs = (torch.autograd.grad(output.square().mean(), parameters) for output in outputs)
     for own, expected in zip(ours, theirs, strict=True):
         assert expected.abs().max() > 0
@@ -279,10 +286,11 @@ def test_gradients_are_those_of_the_computation_pixel_by_pixel() -> None:
 
 
 def test_rows_that_would_be_mixed_are_refused() -> None:
-    rows = told(random_map(2, 4, 4))
-    for mixed in (lambda: rows.mean(), lambda: rows[:3], lambda: rows[None], lambda: rows @ rows):
+    rows = make_rows(random_map(2, 4, 4))
+    mix: Callable[[], Any]
+    for mix in (lambda: rows.mean(), lambda: rows[:3], lambda: rows[None], lambda: rows @ rows):
         with pytest.raises(UserError, match="The network: .* mixes rows of different timesteps"):
-            mixed()
+            mix()
     with pytest.raises(UserError, match=r"timesteps \(\d+, 1, 1, 1\) meet \(3, 4, 4, 4\)"):
         rows[:, None, None, None] + torch.zeros(3, 4, 4, 4)
 
@@ -291,7 +299,7 @@ def test_as_many_text_as_image_tokens_are_refused() -> None:
     with pytest.raises(
         UserError, match="6 text tokens and as many image tokens cannot be told apart"
     ):
-        time_rows(
+        make_time_rows(
             random_map(1, 2, 3), Tensor.float, network="It", text=torch.zeros(1), text_length=6
         )
 
@@ -310,14 +318,39 @@ def test_a_compiled_network_is_an_error_and_never_a_wrong_picture(in_place: bool
     with pytest.raises(
         Exception, match="compiled by torch.compile, which a timestep per pixel does not"
     ):
-        unet(x, told(random_map(1, 16, 16)), text)
+        unet(x, make_rows(random_map(1, 16, 16)), text)
 
 
 @torch.no_grad()
 def test_blocks_that_never_see_time_may_be_compiled(unet: UNet2DConditionModel) -> None:
     x, text = inputs(1)
     timesteps = random_map(1, 16, 16)
-    expected = unet(x, told(timesteps), text).sample
+    expected = unet(x, make_rows(timesteps), text).sample
     unet.compile_repeated_blocks(backend="eager")
     check_uncompiled(unet, UNet())
-    assert_same(unet(x, told(timesteps), text).sample, expected)
+    assert_same(unet(x, make_rows(timesteps), text).sample, expected)
+
+
+@pytest.mark.parametrize("lengths", [3, [3, 1], [1, 3]])
+@pytest.mark.parametrize(("text_first", "padding"), [(True, 0), (False, 0), (False, 2)])
+def test_rows_of_texts_of_their_own_length(lengths: Any, text_first: bool, padding: int) -> None:
+    timesteps = torch.arange(10, dtype=torch.float64).view(2, 1, 5)
+    text = torch.tensor([50.0, 60.0], dtype=torch.float64)
+    made: Any = make_time_rows(
+        timesteps,
+        Tensor.float,
+        network="It",
+        text=text,
+        text_length=lengths,
+        text_first=text_first,
+        padding=padding,
+    )
+    values = made.as_subclass(Tensor)
+    for image, length in enumerate([lengths] * 2 if isinstance(lengths, int) else lengths):
+        row = values[made.token_rows.rows[(8 + padding,)][image]].tolist()
+        begin = length if text_first else 0
+        assert row[begin : begin + 5] == timesteps[image, 0].tolist()
+        assert set(row[:begin] + row[begin + 5 :]) == {text[image].item()}
+        alone = values[made.token_rows.rows[(5 + padding,)][image]].tolist()
+        assert alone == timesteps[image, 0].tolist() + [text[image].item()] * padding
+        assert values[made.token_rows.rows[(3,)][image]].tolist() == [text[image].item()] * 3

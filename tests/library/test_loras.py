@@ -23,14 +23,7 @@ Weights = dict[str, torch.Tensor]
 QUERY, ENCODER = ("to_q",), ("q_proj", "k_proj", "v_proj", "out_proj")
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("checkpoint")
-    make_pipeline().save_pretrained(path)
-    return path
-
-
-def test_lora_weights_are_added(folder: Path, tmp_path: Path) -> None:
+def test_lora_weights_are_added(whole: Path, tmp_path: Path) -> None:
     pipe = make_pipeline()
     torch.manual_seed(1)
     pipe.unet.add_adapter(LoraConfig(r=2, target_modules=["to_q", "to_v"], init_lora_weights=False))
@@ -38,7 +31,7 @@ def test_lora_weights_are_added(folder: Path, tmp_path: Path) -> None:
     (file,) = tmp_path.glob("*.safetensors")
 
     def drawn(**settings: Any) -> Any:
-        made = load(folder, device="cpu", **settings)
+        made = load(whole, device="cpu", **settings)
         images = asyndm.sample(made, "a dog", ["dog"], num_inference_steps=2, output_type="np")
         return images[0]
 
@@ -166,7 +159,7 @@ def test_lora_weights_that_do_not_fit_are_refused(name: str, message: str, tmp_p
     assert "\n" not in str(caught.value)
 
 
-def test_lora_weights_that_cannot_be_added_are_told(folder: Path, tmp_path: Path) -> None:
+def test_lora_weights_that_cannot_be_added_are_told(whole: Path, tmp_path: Path) -> None:
     (tmp_path / "lora.bin").write_bytes(b"code")
     (tmp_path / "two").mkdir()
     for name in ("a", "b", "broken"):
@@ -184,8 +177,9 @@ def test_lora_weights_that_cannot_be_added_are_told(folder: Path, tmp_path: Path
         ("loras/absent.safetensors", "there is no such file; give a .safetensors file"),
         ("/dev/null", "there is no such file"),
     ):
+        pipe: Any = make_pipeline() if lora == "nobody/no-such-lora" else None
         with pytest.raises(UserError, match=message) as caught:
-            add_lora(make_pipeline() if lora == "nobody/no-such-lora" else None, lora)
+            add_lora(pipe, lora)
         assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="only .safetensors files are read"):
-        load(folder, device="cpu", lora=tmp_path / "lora.bin")
+        load(whole, device="cpu", lora=tmp_path / "lora.bin")

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -33,10 +36,59 @@ def scene(rows: list[list[float]], size: tuple[int, int] = (8, 12)) -> Scene:
 TWO = scene([[0.3, 0.9], [0.5, -1.0]])
 
 
+class SteadyMask(DynamicMask):
+    """A mask of one's own that says nothing of itself."""
+
+
+class Sometimes(NoMask):
+    """One that is made from another, and is not it."""
+
+    label = "AsynDM_sometimes"
+
+
+@dataclass(frozen=True, slots=True)
+class SlottedMask(GlobalMask):
+    """One whose class is made twice."""
+
+    uniform = True
+
+
+def test_a_mask_says_what_it_is() -> None:
+    said = [
+        (kind.name, kind.label, kind.bends, kind.uniform, kind.rehearses)
+        for kind in (NoMask, GlobalMask, DynamicMask, StaticMask, ExternalMask)
+    ]
+    assert said == [
+        ("none", "DM", False, True, False),
+        ("global", "DM_concave", True, True, False),
+        ("dynamic", "AsynDM", True, False, False),
+        ("static", "AsynDM_static", True, False, True),
+        ("external", "AsynDM_external", True, False, False),
+    ]
+    assert [DynamicMask().reads_attention, StaticMask().reads_attention] == [True, True]
+    assert not any(mask.reads_attention for mask in (NoMask(), GlobalMask(), ExternalMask("a.png")))
+
+
+def test_a_mask_of_ones_own_has_one_name_and_is_not_what_it_is_made_from() -> None:
+    assert SteadyMask.name == SteadyMask.label == "steady" and SteadyMask.follows_attention
+    assert Sometimes.name == "sometimes" and Sometimes.label == "AsynDM_sometimes"
+    assert Sometimes.bends and not Sometimes.uniform
+    assert SlottedMask.label == "slotted" and SlottedMask.uniform and SlottedMask().bends
+
+
+def test_what_choices_say_of_themselves_is_read_without_torch() -> None:
+    code = (
+        "import sys; from asyndm import curves, guidance, masks; "
+        "masks.StaticMask().rehearses, masks.ExternalMask('a.png').label, curves.Quadratic().label;"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_none_and_global() -> None:
-    w, _ = TWO.owned(NoMask().initial(TWO, never))
+    w, _ = TWO.combine(NoMask().initial(TWO, never))
     assert (w == 0).all() and w.shape == (2, 8, 12)
-    w, omega = TWO.owned(GlobalMask().initial(TWO, never))
+    w, omega = TWO.combine(GlobalMask().initial(TWO, never))
     assert (w == 1).all() and (omega[0] == 0.9).all() and (omega[1] == 0.5).all()
 
 
@@ -74,8 +126,8 @@ def test_overlap_goes_to_the_largest_concavity_ties_to_the_first() -> None:
         1, 3, 1, 4
     )
     expected = [[1, 0, 0, 0], [0, 1, 1, 0], [0, 0, 0, 0]]
-    assert three.exclusive(weights).view(3, 4).tolist() == expected
-    w, omega = three.owned(weights)
+    assert three.remove_overlap(weights).view(3, 4).tolist() == expected
+    w, omega = three.combine(weights)
     assert w.flatten().tolist() == [1, 1, 1, 0] and omega.flatten().tolist() == [0.4, 0.7, 0.7, 0]
 
 
@@ -95,7 +147,7 @@ def test_external_files_of_any_size_are_resized_by_area(tmp_path: Path, suffix: 
     pixels[20:, :30] = 102
     Image.fromarray(pixels).convert("RGB").save(tmp_path / f"mask.{suffix}", quality=100)
     weights = ExternalMask(tmp_path / f"mask.{suffix}").initial(TWO, never)
-    w, omega = TWO.owned(weights)
+    w, omega = TWO.combine(weights)
     assert w.shape == (2, 8, 12) and (omega[0][w[0] > 0] == 0.9).all()
     quadrants = w[0].view(2, 4, 2, 6).mean((1, 3))
     assert torch.allclose(quadrants, torch.tensor([[0, 1], [0.4, 1]]).double(), atol=0.02)

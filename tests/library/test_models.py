@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from asyndm.models import choose_device, choose_dtype, load, read_parts
 from asyndm.networks import denoiser, find_family
 from asyndm.subjects import as_subject
 from tests.conftest import make_pipeline
+from tests.library.changes import change_json
 from tests.library.single_file import save_single_file
 from tests.pipelines.registry import PIPELINES
 from tests.pipelines.shared import PROMPT, Tiny
@@ -122,6 +125,7 @@ def test_an_index_that_is_not_served_or_not_to_be_trusted_is_refused(
 ) -> None:
     index = json.loads((folder / "model_index.json").read_text())
     (tmp_path / "model_index.json").write_text(json.dumps({**index, **change}))
+    read: Callable[[], Any]
     for read in (lambda: load(tmp_path, device="cpu"), lambda: read_parts(tmp_path)):
         with pytest.raises(UserError, match=message):
             read()
@@ -223,6 +227,40 @@ def test_missing_and_wrong_folders_and_an_unreachable_hub(tmp_path: Path) -> Non
     assert "\n" not in str(caught.value)
 
 
+@pytest.fixture
+def hub(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The cached copy of someone/model on the hub."""
+    cache = tmp_path / "models--someone--model"
+    copy = Path(shutil.copytree(whole, cache / "snapshots" / "abc"))
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text("abc")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    return copy
+
+
+def test_a_copy_of_the_hub_is_read_as_a_folder_is(whole: Path, hub: Path) -> None:
+    made = load("someone/model", device="cpu")
+    assert torch.equal(made.unet.conv_in.bias, load(whole, device="cpu").unet.conv_in.bias)
+    assert read_parts("someone/model").unet.config.sample_size == 16
+
+
+def test_the_configs_of_a_single_file_are_checked_on_the_hub_too(
+    whole: Path, hub: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "model.safetensors"
+    save_single_file(load(whole, device="cpu"), file)
+    made = load(file, config="someone/model", device="cpu")
+    assert torch.equal(made.unet.conv_in.bias, load(whole, device="cpu").unet.conv_in.bias)
+    change_json(
+        hub / "tokenizer" / "tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.X", None]}
+    )
+    for read in (load, read_parts):
+        with pytest.raises(
+            UserError, match="names code of its own in tokenizer/tokenizer_config.json"
+        ):
+            read(file, config="someone/model")
+
+
 def test_device_and_dtype_policy() -> None:
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
     assert choose_dtype("auto", cpu) == torch.float32 and choose_dtype("auto", gpu) == torch.float16
@@ -243,8 +281,7 @@ def test_the_library_imports_lightly_and_without_the_laboratory() -> None:
     code = (
         "import sys; laboratory = ('hydra', 'omegaconf', 'wandb', 'pandas'); "
         "sys.modules.update(dict.fromkeys(laboratory)); import asyndm; print('torch' in "
-        "sys.modules); "
-        "[getattr(asyndm, name) for name in asyndm.__all__]"
+        "sys.modules); [getattr(asyndm, name) for name in asyndm.__all__]"
     )
     shown = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True

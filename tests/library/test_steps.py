@@ -12,8 +12,8 @@ from torch import Tensor
 
 from asyndm.errors import UserError
 from asyndm.ladder import Ladder, Level
+from asyndm.shapes.model import SD_SCHEDULER
 from asyndm.steps import FLOW, PREDICTION_TYPES, Prediction, step
-from tests.conftest import SD_SCHEDULER
 
 SHAPE = (2, 4, 6, 5)
 GRID = (2, 6, 5)
@@ -132,12 +132,12 @@ def test_noise_makes_the_step_a_draw_from_the_posterior(kind: str, eta: float) -
     x = (alpha * x0 + sigma * epsilon).float()
     output = (epsilon - x0 if kind == "flow" else epsilon).float()
 
-    def taken(noise: Tensor) -> Tensor:
+    def take(noise: Tensor) -> Tensor:
         return step(x, output, now, then, eta=eta, noise=noise, prediction=prediction)[0].double()
 
     mean, deviation = (
-        taken(torch.zeros(SHAPE)),
-        taken(torch.ones(SHAPE)) - taken(torch.zeros(SHAPE)),
+        take(torch.zeros(SHAPE)),
+        take(torch.ones(SHAPE)) - take(torch.zeros(SHAPE)),
     )
     assert torch.allclose(deviation, eta * variance.sqrt().expand(SHAPE), rtol=1e-5, atol=1e-6)
     kept = (mean - alpha_next * x0) / epsilon

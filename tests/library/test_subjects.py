@@ -13,8 +13,9 @@ from transformers import BertTokenizer, GemmaTokenizer, Qwen2Tokenizer, T5Tokeni
 from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegacy
 
 from asyndm.errors import UserError
-from asyndm.subjects import Subject, locate, span, subject_at, within_reach
+from asyndm.subjects import Subject, keep_reachable, locate, span, subject_at
 from tests.conftest import make_tokenizer
+from tests.pipelines.shared import Merges
 
 WORDS = [
     "[PAD]",
@@ -38,7 +39,7 @@ WORDS = [
 @pytest.fixture(params=["fast", "slow"])
 def wordpiece(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     if request.param == "fast":
-        tokenizer = BertTokenizer(vocab={word: i for i, word in enumerate(WORDS)})
+        tokenizer: Any = BertTokenizer(vocab={word: i for i, word in enumerate(WORDS)})
     else:
         (tmp_path / "vocab.txt").write_text("\n".join(WORDS) + "\n")
         tokenizer = BertTokenizerLegacy(vocab_file=str(tmp_path / "vocab.txt"))
@@ -49,7 +50,7 @@ def wordpiece(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
 
 def pieces(tokenizer: Any, prompt: str, positions: list[int]) -> list[str]:
     ids = tokenizer(prompt)["input_ids"]
-    return tokenizer.convert_ids_to_tokens([ids[i] for i in positions])
+    return list(tokenizer.convert_ids_to_tokens([ids[i] for i in positions]))
 
 
 @pytest.mark.parametrize(
@@ -234,7 +235,7 @@ def make_t5() -> T5Tokenizer:
 
 def make_qwen() -> Qwen2Tokenizer:
     """Byte-level: a letter may be several tokens, and the space before a word belongs to it."""
-    merges = [
+    merges: Merges = [
         ("d", "o"),
         ("do", "g"),
         ("Ġ", "dog"),
@@ -251,7 +252,7 @@ def make_qwen() -> Qwen2Tokenizer:
 
 def make_gemma() -> GemmaTokenizer:
     """Pieces over bytes, the space a sign of its own, and a token before the text."""
-    merges = [("d", "o"), ("do", "g"), ("▁", "dog"), ("r", "e"), ("re", "d")]
+    merges: Merges = [("d", "o"), ("do", "g"), ("▁", "dog"), ("r", "e"), ("re", "d")]
     special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", *(f"<0x{i:02X}>" for i in range(256))]
     pieces = [*special, *"▁abcdegnorst:猫在é", *map("".join, merges)]
     return GemmaTokenizer(
@@ -298,7 +299,7 @@ def test_tokens_of_every_kind_of_tokenizer_also_within_a_chat(
 
 
 def test_positions_in_the_whole_text_fast_and_slow(wordpiece: Any) -> None:
-    given = {"before": "a red dog, [SEP] ", "after": " and a dog"}
+    given: dict[str, Any] = {"before": "a red dog, [SEP] ", "after": " and a dog"}
     assert locate(wordpiece, "a red dog", ["dog", "red dog"], **given) == [[8], [7, 8]]
     given["before"] = "[CLS] " + given["before"]
     assert locate(wordpiece, "a red dog", ["dog"], **given) == [[9]]
@@ -335,15 +336,16 @@ def test_a_prompt_of_which_no_subject_is_in_reach_is_refused_and_so_is_a_wish() 
 
 
 def test_positions_are_mapped_to_those_the_network_attends_to() -> None:
-    prompt, subjects = "a dog, a red dog", ["dog", Subject("red dog", required=False)]
+    prompt = "a dog, a red dog"
+    subjects: list[str | Subject] = ["dog", Subject("red dog", required=False)]
     dropped = {2: 0, 3: 1, 6: 4}.get
     with pytest.warns(
         UserWarning, match="left out 'red dog': beyond the tokens the text encoder reads"
     ):
-        assert within_reach(prompt, subjects, [[2, 3], [6, 7]], dropped) == [[0, 1], []]
-    assert within_reach(prompt, subjects, [[2, 3], []], dropped) == [[0, 1], []]
-    assert within_reach(prompt, subjects, [[2], [3, 6]], dropped) == [[0], [1, 4]]
+        assert keep_reachable(prompt, subjects, [[2, 3], [6, 7]], dropped) == [[0, 1], []]
+    assert keep_reachable(prompt, subjects, [[2, 3], []], dropped) == [[0, 1], []]
+    assert keep_reachable(prompt, subjects, [[2], [3, 6]], dropped) == [[0], [1, 4]]
     with pytest.raises(
         UserError, match="'dog' lies beyond the tokens the text encoder reads: shorten"
     ):
-        within_reach(prompt, subjects, [[7], [6]], dropped)
+        keep_reachable(prompt, subjects, [[7], [6]], dropped)

@@ -137,15 +137,18 @@ class Reference:
         """T."""
         return int(self.about["scheduler"]["num_train_timesteps"])
 
+    @property
+    def last_timestep(self) -> int:
+        """t_end."""
+        return int(self.about["scheduler"]["steps_offset"])
+
     def to_rungs(self, timesteps: Tensor, steps: int) -> Tensor:
         """Timesteps as places on the straight line of N steps: u = (t - t_end)/(T/N), float64."""
-        return (timesteps.double() - self.about["scheduler"]["steps_offset"]) / (
-            self.train_timesteps / steps
-        )
+        return (timesteps.double() - self.last_timestep) / (self.train_timesteps / steps)
 
     def to_timesteps(self, rungs: Tensor, steps: int) -> Tensor:
         """The other way."""
-        return self.about["scheduler"]["steps_offset"] + rungs * (self.train_timesteps / steps)
+        return self.last_timestep + rungs * (self.train_timesteps / steps)
 
 
 def near_half(recorded: Tensor, distance: float = TIMESTEPS) -> Tensor:

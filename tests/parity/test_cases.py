@@ -22,8 +22,10 @@ from torch import Tensor
 
 from asyndm.attention import Reading
 from asyndm.masks import DynamicMask, GlobalMask, Mask, NoMask, Scene, StaticMask
+from asyndm.method import Method
 from asyndm.networks.unet import UNet
-from asyndm.scheduler import AsynchronousScheduler, Method, StepRecord
+from asyndm.records import StepRecord
+from asyndm.scheduler import AsynchronousScheduler
 from asyndm.session import Session
 
 from .reference import DRIFT, TIMESTEPS, Case, Reference, near_half, relative, to_blocks, to_pixels
@@ -59,10 +61,10 @@ class Driven:
             if first
             else self._reference.to_rungs(self._row(N - remaining - 1), N)
         )
-        difference = (self._moved(start, remaining, N, weights) - recorded).abs().max()
+        difference = (self._move(start, remaining, N, weights) - recorded).abs().max()
         self.largest_difference = max(self.largest_difference, float(difference))
         assert self.largest_difference <= TIMESTEPS
-        ours = self._moved(rungs, remaining, N, weights)
+        ours = self._move(rungs, remaining, N, weights)
         assert (ours - recorded).abs().max() <= DRIFT
         different = ours.round() != recorded.round()
         assert bool(near_half(recorded)[different].all()), (
@@ -71,7 +73,7 @@ class Driven:
         self.ties += int(different.sum())
         return self._reference.to_rungs(torch.where(different, recorded, ours), N)
 
-    def _moved(self, rungs: Tensor, remaining: int, steps: int, weights: Tensor) -> Tensor:
+    def _move(self, rungs: Tensor, remaining: int, steps: int, weights: Tensor) -> Tensor:
         """In timesteps."""
         places = self._method.move(rungs, remaining, steps, weights, self._scene)
         return self._reference.to_timesteps(places, steps)
@@ -127,7 +129,7 @@ def method_of(reference: Reference, case: Case, mask: Mask) -> Method:
 
 def scene_of(reference: Reference, method: Method) -> Scene:
     height, width = reference.inputs["init_latents"].shape[-2:]
-    return method.scene((height, width), torch.device("cpu"))
+    return method.make_scene((height, width), torch.device("cpu"))
 
 
 def run(
@@ -171,7 +173,7 @@ def initial_weights(reference: Reference, case: Case, method: Method) -> Tensor:
         last = max(range(len(case.tokens)), key=lambda subject: case.tokens[subject])
         if case.concavities.index(max(case.concavities)) != last:
             return to_pixels(recorded, scene.size)
-        assert torch.equal(to_blocks(scene.exclusive(weights), recorded), recorded)
+        assert torch.equal(to_blocks(scene.remove_overlap(weights), recorded), recorded)
     return weights
 
 
@@ -190,7 +192,7 @@ def static_weights(reference: Reference, source: Case) -> Tensor:
         maps.append(record.maps)
 
     run(reference, source, method, keep, read=True)
-    weights = scene.exclusive(mask.initial(scene, lambda: torch.stack(maps).mean(0)))
+    weights = scene.remove_overlap(mask.initial(scene, lambda: torch.stack(maps).mean(0)))
     assert torch.equal(to_blocks(weights, recorded), recorded)
     return weights
 
@@ -219,10 +221,10 @@ def test_case(reference: Reference, case: Case) -> None:
         row = record.step - 1
         if "masks" in tensors:
             recorded = tensors["masks"].double()
-            steering = to_blocks(scene.exclusive(record.weights), recorded)
+            steering = to_blocks(scene.remove_overlap(record.weights), recorded)
             assert torch.equal(steering, recorded[row]), f"masks differ before step {record.step}"
         if case.mode == "tgt_dynamic":
-            found = scene.exclusive(mask.follow(record.weights, record.maps, scene))
+            found = scene.remove_overlap(mask.follow(record.weights, record.maps, scene))
             assert torch.equal(to_blocks(found, recorded), recorded[record.step]), (
                 f"masks after {record.step}"
             )

@@ -85,7 +85,7 @@ def make_mistral(
         "image_size": 28,
         "patch_size": 14,
     }
-    image = tokenizer.convert_tokens_to_ids("[IMG]")
+    image: Any = tokenizer.convert_tokens_to_ids("[IMG]")
     config = Mistral3Config(text_config=text, vision_config=vision, image_token_index=image)
     return Mistral3ForConditionalGeneration(config)
 

@@ -3,6 +3,8 @@ their own."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from diffusers import (
     FlowMatchEulerDiscreteScheduler,
@@ -48,8 +50,8 @@ def make_llama(tokenizer: PreTrainedTokenizerFast, width: int = 16) -> LlamaForC
         num_hidden_layers=2,
         num_attention_heads=2,
         num_key_value_heads=1,
-        attn_implementation="eager",  # the pipeline asks for its attention
     )
+    config._attn_implementation = "eager"  # the pipeline asks for its attention
     return LlamaForCausalLM(config)
 
 
@@ -77,7 +79,7 @@ def make_hidream(seed: int = 0) -> HiDreamImagePipeline:
         max_resolution=(32, 32),
         llama_layers=(0, 1),
     )
-    pipe = HiDreamImagePipeline(
+    pipe: Any = HiDreamImagePipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
         vae=make_autoencoder(shift_factor=0.1),
         text_encoder=make_clip(first, projection=12),

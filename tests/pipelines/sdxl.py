@@ -16,7 +16,8 @@ from diffusers import (
     UNet2DConditionModel,
 )
 
-from tests.conftest import SD_SCHEDULER, make_tokenizer
+from asyndm.shapes.model import SD_SCHEDULER
+from tests.conftest import make_tokenizer
 from tests.pipelines.shared import (
     Tiny,
     finish,

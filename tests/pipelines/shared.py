@@ -7,11 +7,11 @@ import math
 import string
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, DiffusionPipeline
+from diffusers import AutoencoderKL
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import nn
@@ -25,6 +25,7 @@ from transformers import (
     T5Tokenizer,
 )
 
+from asyndm.protocols import Pipeline
 from tests.conftest import make_tokenizer
 
 HEIGHT, WIDTH = 128, 192  # 16x24 latents of the factor-8 autoencoder
@@ -36,8 +37,10 @@ LOUDER |= {".img_mod": 0.3, ".txt_mod": 0.3, "norm.linear": 0.3, "norm1.linear":
 LOUDER |= {"norm1_context.linear": 0.3, "norm_out.linear": 0.3, "time_embed.linear": 0.3}
 PROMPT = "a red dog and a rabbit on the carpet"
 
-Pipeline = TypeVar("Pipeline")
+Stock = TypeVar("Stock")
 Module = TypeVar("Module", bound=nn.Module)
+Merges: TypeAlias = list[Any]
+"""Pairs of pieces, which transformers declares as texts."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Tiny:
 
     def run(
         self,
-        pipe: DiffusionPipeline,
+        pipe: Pipeline,
         prompt: str | list[str] = PROMPT,
         seed: int = 0,
         **changes: Any,
@@ -80,15 +83,14 @@ def randomise(net: Module, seed: int = 0, louder: Mapping[str, float] = LOUDER) 
         if len(parameter) == parameter.numel():  # a norm's or a bias
             parameter.add_(0.2 * noise)
             continue
-        inputs = (
-            parameter[0].numel() if parameter.ndim != 3 else parameter.shape[-1]
-        )  # 3: learnt positions
+        positions = parameter.ndim == 3  # learnt ones
+        inputs = parameter.shape[-1] if positions else parameter[0].numel()
         gain = 1.5 * math.prod(factor for part, factor in louder.items() if part in name)
         parameter.copy_(noise * gain / inputs**0.5)
     return net.eval().requires_grad_(False)
 
 
-def finish(pipe: Pipeline, seed: int = 0, louder: Mapping[str, float] = LOUDER) -> Pipeline:
+def finish(pipe: Stock, seed: int = 0, louder: Mapping[str, float] = LOUDER) -> Stock:
     """Randomised networks, each with a seed of its own, and no progress bar."""
     whole: Any = pipe
     networks = [part for part in whole.components.values() if isinstance(part, nn.Module)]
@@ -150,7 +152,7 @@ def make_second_tokenizer() -> CLIPTokenizer:
     return tokenizer
 
 
-def merges_of(words: Iterable[str]) -> list[tuple[str, str]]:
+def merges_of(words: Iterable[str]) -> Merges:
     """Rules of a byte-pair tokenizer that spell each word from its left: what no earlier word
     breaks is one token."""
     return list(
@@ -158,9 +160,7 @@ def merges_of(words: Iterable[str]) -> list[tuple[str, str]]:
     )
 
 
-def byte_pairs(
-    words: Iterable[str], special: Iterable[str] = ()
-) -> tuple[dict[str, int], list[tuple[str, str]]]:
+def byte_pairs(words: Iterable[str], special: Iterable[str] = ()) -> tuple[dict[str, int], Merges]:
     """Vocabulary and rules over bytes: each word is one token, with a space before it and
     without."""
     known = dict.fromkeys(words)

@@ -11,8 +11,8 @@ from tests.pipelines.qwen import make_qwen_tokenizer
 from tests.pipelines.shared import Tiny, finish, make_autoencoder
 
 CHAT = (
-    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content "
-    "}}<|im_end|>\n{% endfor %}"
+    "{% for message in messages %}"
+    "<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 

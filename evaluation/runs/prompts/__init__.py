@@ -9,7 +9,7 @@ from evaluation.runs.prompts.sets import (
     PromptSet,
     ReferencePrompts,
     ShapesPrompts,
-    text_id,
+    make_text_id,
 )
 from evaluation.runs.prompts.subjects import SubjectChoice, WordList
 
@@ -23,5 +23,5 @@ __all__ = [
     "ShapesPrompts",
     "SubjectChoice",
     "WordList",
-    "text_id",
+    "make_text_id",
 ]

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import ClassVar
 
 from asyndm.errors import UserError
 from asyndm.subjects import Subject
-from evaluation.runs.prompts.columns import Columns, Row, numbers, read_list, text_of, texts, whole
-from evaluation.runs.prompts.sets import Prompt, PromptSet, text_id
-from evaluation.runs.text_files import existing, shown
+from evaluation.runs.prompts.columns import (
+    PROMPT_SET,
+    Columns,
+    Entry,
+    read_list,
+    read_numbers,
+    read_texts,
+    read_whole,
+    require_text,
+)
+from evaluation.runs.prompts.sets import Prompt, PromptSet, make_text_id
+from evaluation.runs.text_files import find_file, shorten
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,9 @@ class FilePrompts(PromptSet):
     limit: int | None = None
     columns: Mapping[str, str | None] = field(default_factory=dict)
 
+    setting: ClassVar[str | None] = PROMPT_SET
+    """By which a user names columns, for messages; None: by none."""
+
     @property
     def source(self) -> str:
         return self.path
@@ -49,45 +61,45 @@ class FilePrompts(PromptSet):
     def _all(self) -> Iterator[tuple[str, Prompt]]:
         return ((place, prompt) for place, _, prompt in self.rows())
 
-    def rows(self) -> Iterator[tuple[str, Mapping[str, Any], Prompt]]:
+    def rows(self) -> Iterator[tuple[str, Mapping[str, object], Prompt]]:
         """Each prompt, after its place and what the file says of it.
 
         Raises:
             UserError: a file that is missing or malformed, with its line.
         """
-        path = existing(self.path, "prompt file")
+        path = find_file(self.path, "prompt file")
         named = {key: name for key, name in self.columns.items() if name is not None}
-        for row in read_list(path, Columns(named)):
+        for entry in read_list(path, Columns(named, self.setting)):
             try:
-                prompt = _prompt(row)
+                prompt = _make_prompt(entry)
             except UserError as error:
-                raise UserError(f"{row.place}: {error}") from error
-            yield row.place, row.said, prompt
+                raise UserError(f"{entry.place}: {error}") from error
+            yield entry.place, entry.said, prompt
 
 
-def _prompt(row: Row) -> Prompt:
-    text, known = text_of(row), row.known
-    subjects = tuple(Subject.parse(subject) for subject in texts(known, "subjects"))
-    concavities = numbers(known, "concavities")
+def _make_prompt(entry: Entry) -> Prompt:
+    text, known = require_text(entry), entry.known
+    subjects = tuple(Subject.parse(subject) for subject in read_texts(known, "subjects"))
+    concavities = read_numbers(known, "concavities")
     if concavities and len(concavities) != len(subjects):
         raise UserError(f"{len(concavities)} concavities for {len(subjects)} subjects")
     if concavities:
         subjects = tuple(
             replace(s, concavity=c) for s, c in zip(subjects, concavities, strict=True)
         )
-    seed = whole(known, "seed")
-    own_id = text_id(text) + ("" if seed is None else f"-{seed}")
+    seed = read_whole(known, "seed")
+    own_id = make_text_id(text) + ("" if seed is None else f"-{seed}")
     prompt_id = own_id if known.get("id") in (None, "") else str(known["id"])
     negative = known.get("negative_prompt")
     if not isinstance(negative, str | None):
-        raise UserError(f"negative_prompt must be a text, not {shown(negative)}")
+        raise UserError(f"negative_prompt must be a text, not {shorten(negative)}")
     try:
         return Prompt(
             prompt_id,
             text,
             subjects,
             str(known.get("kind") or ""),
-            texts(known, "phrases"),
+            read_texts(known, "phrases"),
             negative if negative and negative.strip() else None,
             seed,
         )

@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 
 from asyndm.errors import UserError
 from asyndm.subjects import subject_at
-from asyndm.words import read
-from evaluation.runs.prompts.plurals import forms, mentions
-from evaluation.runs.prompts.rows import jsonl_rows
-from evaluation.runs.prompts.sets import Prompt, PromptSet, text_id
-from evaluation.runs.text_files import existing, read_text, shown
+from asyndm.words import normalise
+from evaluation.runs.prompts.plurals import find_mentions, list_forms
+from evaluation.runs.prompts.rows import read_jsonl_rows
+from evaluation.runs.prompts.sets import Prompt, PromptSet, make_text_id
+from evaluation.runs.text_files import find_file, read_text, shorten
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,13 @@ class GenEvalPrompts(PromptSet):
         Raises:
             UserError: another one, with its line.
         """
-        path = existing(self.metadata, "metadata file")
-        for line, row in jsonl_rows(path, read_text(path)):
+        path = find_file(self.metadata, "metadata file")
+        for line, row in read_jsonl_rows(path, read_text(path)):
             place = f"{path}, line {line}"
             if not isinstance(row, Mapping):
                 raise UserError(
-                    f"{place}: expected a mapping with tag, include and prompt, found {shown(row)}"
+                    f"{place}: expected a mapping with tag, include and prompt, found "
+                    f"{shorten(row)}"
                 )
             for key in ("prompt", "tag"):
                 if not isinstance(value := row.get(key), str) or not value.strip():
@@ -65,7 +66,7 @@ class GenEvalPrompts(PromptSet):
                 ):
                     raise UserError(
                         f"{place}: include: expected a class and perhaps a color, found "
-                        f"{shown(thing)}"
+                        f"{shorten(thing)}"
                     )
             yield place, row
 
@@ -73,22 +74,24 @@ class GenEvalPrompts(PromptSet):
         for place, row in self.rows():
             text = row["prompt"].strip()
             colours = [
-                re.escape(read(thing["color"]).text) for thing in row["include"] if "color" in thing
+                re.escape(normalise(thing["color"]).text)
+                for thing in row["include"]
+                if "color" in thing
             ]
             before = "".join(
                 rf"(?:(?:{words})\s+)?" for words in (self.BEFORE, "|".join(colours)) if words
             )
             names = [thing["class"].strip() for thing in row["include"]]
-            spellings = set().union(*map(forms, names), map(_plural_of_geneval, names))
+            spellings = set().union(*map(list_forms, names), map(_pluralize_as_geneval, names))
             found = [
                 (subject, text[slice(*phrase)])
-                for phrase, name in mentions(text, spellings, before)
+                for phrase, name in find_mentions(text, spellings, before)
                 if (subject := subject_at(text, *name))
             ]
             subjects, phrases = zip(*found, strict=True) if found else ((), ())
-            yield place, Prompt(text_id(text), text, subjects, row["tag"], phrases)
+            yield place, Prompt(make_text_id(text), text, subjects, row["tag"], phrases)
 
 
-def _plural_of_geneval(name: str) -> str:
+def _pluralize_as_geneval(name: str) -> str:
     """As that file has it: "toothbrushs", "knifes"."""
     return name + ("es" if name.endswith("s") else "s")

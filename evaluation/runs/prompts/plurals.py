@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable
 
-from asyndm.words import SAME, Span, read
+from asyndm.words import SAME, Span, normalise
 
 LINKS = re.compile("of|on|in|at|with|without|by|under|over|near|from|to|for|up|and|or")
 """In "glass of water" the noun that has a plural stands before the link."""
@@ -55,14 +55,11 @@ ALSO = {
 """Plurals beside the regular one."""
 LEARNED = {
     "us i": "cactus fungus octopus hippopotamus nucleus alumnus stimulus radius syllabus focus "
-    "bacillus terminus "
-    "abacus locus papyrus sarcophagus gladiolus stylus colossus incubus magus torus thesaurus "
-    "narcissus eucalyptus "
-    "crocus cumulus calculus modulus",
+    "bacillus terminus abacus locus papyrus sarcophagus gladiolus stylus colossus incubus magus "
+    "torus thesaurus narcissus eucalyptus crocus cumulus calculus modulus",
     "um a": "bacterium datum medium stadium aquarium terrarium planetarium gymnasium auditorium "
-    "symposium emporium "
-    "cranium podium millennium curriculum memorandum addendum stratum erratum ovum spectrum "
-    "candelabrum",
+    "symposium emporium cranium podium millennium curriculum memorandum addendum stratum erratum "
+    "ovum spectrum candelabrum",
     "on a": "phenomenon criterion ganglion automaton polyhedron mitochondrion",
     "a ae": "larva pupa antenna nebula alga formula vertebra nova supernova alumna amoeba medusa",
     "ex ices": "index vertex vortex apex codex cortex",
@@ -84,20 +81,20 @@ VES = re.compile(
 REGULAR_AS_WELL = ("scarf", "hoof", "dwarf", "wharf", "life", "kerchief")
 
 
-def forms(name: str) -> set[str]:
+def list_forms(name: str) -> set[str]:
     """A name and its plurals: "traffic light", "traffic lights". Those that do not change (sheep)
     are the name itself."""
     words = unicodedata.normalize("NFC", name).translate(SAME).lower().split()
-    return {name, *_plurals_within(words, " ", _of_compound)}
+    return {name, *_pluralize_within(words, " ", _pluralize_compound)}
 
 
-def _of_compound(noun: str) -> set[str]:
+def _pluralize_compound(noun: str) -> set[str]:
     """The plurals of a noun that may be made of several: "hot-dogs"; "mothers-in-law" as well as
     "mother-in-laws"."""
-    return _plurals_within(noun.split("-"), "-", _plurals)
+    return _pluralize_within(noun.split("-"), "-", _pluralize_noun)
 
 
-def _plurals_within(words: list[str], joint: str, plurals: Callable[[str], set[str]]) -> set[str]:
+def _pluralize_within(words: list[str], joint: str, plurals: Callable[[str], set[str]]) -> set[str]:
     """Several words as one, with the plural of the last, or of the one before a link or an
     adjective."""
     link = next((i for i in range(1, len(words)) if LINKS.fullmatch(words[i])), len(words))
@@ -105,7 +102,7 @@ def _plurals_within(words: list[str], joint: str, plurals: Callable[[str], set[s
         if AFTER.fullmatch(words[-1]):
             link -= 1
         elif BOTH.fullmatch(words[0]):
-            several = _plurals_within(words[1:], joint, plurals)
+            several = _pluralize_within(words[1:], joint, plurals)
             return {
                 joint.join([first, more]) for first in plurals(words[0]) for more in several
             } | {joint.join([words[0], more]) for more in several}
@@ -116,7 +113,7 @@ def _plurals_within(words: list[str], joint: str, plurals: Callable[[str], set[s
     }
 
 
-def _plurals(noun: str) -> set[str]:
+def _pluralize_noun(noun: str) -> set[str]:
     """The plurals of one noun, in small letters."""
     if len(noun) < 2 or not unicodedata.name(noun[-1], "").startswith("LATIN"):
         return set()
@@ -130,10 +127,10 @@ def _plurals(noun: str) -> set[str]:
         return {ves[1] + "ves"} | ({noun + "s"} if noun.endswith(REGULAR_AS_WELL) else set())
     if ses := SES.fullmatch(noun):
         return {ses[1] + "es"}
-    return _regular(noun) | ({ALSO[noun]} if noun in ALSO else set())
+    return _pluralize_regular(noun) | ({ALSO[noun]} if noun in ALSO else set())
 
 
-def _regular(noun: str) -> set[str]:
+def _pluralize_regular(noun: str) -> set[str]:
     """The plural by rule, or both where it takes knowing the word ("pianos", "potatoes";
     "stomachs", "beaches")."""
     if noun.endswith("z"):
@@ -149,7 +146,7 @@ def _regular(noun: str) -> set[str]:
     return {noun + "s", noun + "x"} if noun.endswith("eau") else {noun + "s"}
 
 
-def mentions(text: str, spellings: Iterable[str], before: str = "") -> list[tuple[Span, Span]]:
+def find_mentions(text: str, spellings: Iterable[str], before: str = "") -> list[tuple[Span, Span]]:
     """Where a text has one of several words, of those that overlap the longest: with what is before
     it, and alone.
 
@@ -159,7 +156,7 @@ def mentions(text: str, spellings: Iterable[str], before: str = "") -> list[tupl
         before: a pattern of what belongs to a mention before the word, in small letters; it must
             match nothing as well.
     """
-    reading, lead = read(text), re.compile(rf"(?<!\w){before}\Z")
+    reading, lead = normalise(text), re.compile(rf"(?<!\w){before}\Z")
     candidates = []
     for start, end in {place for spelling in spellings for place in reading.find(spelling)}:
         led = lead.search(reading.text, 0, start)

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from asyndm.errors import UserError
-from evaluation.runs.prompts.yaml_rows import yaml_rows
-from evaluation.runs.text_files import long_cells, parse_json, read_text
+from evaluation.runs.prompts.yaml_rows import read_yaml_rows
+from evaluation.runs.text_files import allow_long_cells, parse_json, read_text
 
 SUFFIXES = (".yaml", ".yml", ".json", ".jsonl", ".csv", ".tsv", ".txt")
 DELIMITERS = {".csv": ",;\t|", ".tsv": "\t,;|"}
@@ -25,7 +25,7 @@ SEP = re.compile(r"""(["']?)sep=([^\w\s"']|\t)\1[,;\t ]*(?:\n|\Z)""", re.IGNOREC
 PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
 
 
-def rows_of(path: Path, known: Callable[[str], bool]) -> Iterator[tuple[int, Any]]:
+def read_list_rows(path: Path, known: Callable[[str], bool]) -> Iterator[tuple[int, object]]:
     """The rows of a file, by the ending of its name, each with its line: what YAML and JSON say, a
     mapping for a row of a table, a text for a line.
 
@@ -43,17 +43,17 @@ def rows_of(path: Path, known: Callable[[str], bool]) -> Iterator[tuple[int, Any
     text = read_text(path)
     match suffix:
         case ".yaml" | ".yml":
-            return yaml_rows(path, text)
+            return read_yaml_rows(path, text)
         case ".json":
-            return json_rows(path, text)
+            return read_json_rows(path, text)
         case ".jsonl":
-            return jsonl_rows(path, text)
+            return read_jsonl_rows(path, text)
         case ".csv" | ".tsv":
-            return table_rows(path, text, known)
-    return text_rows(path, text)
+            return read_table_rows(path, text, known)
+    return read_text_rows(path, text)
 
 
-def json_rows(path: Path, text: str) -> Iterator[tuple[int, Any]]:
+def read_json_rows(path: Path, text: str) -> Iterator[tuple[int, object]]:
     """The entries of a JSON list, each with the line it begins on."""
     entries = parse_json(path, text)
     if not isinstance(entries, list):
@@ -67,14 +67,14 @@ def json_rows(path: Path, text: str) -> Iterator[tuple[int, Any]]:
         counted, start = start, decoder.raw_decode(text, start)[1]
 
 
-def jsonl_rows(path: Path, text: str) -> Iterator[tuple[int, Any]]:
+def read_jsonl_rows(path: Path, text: str) -> Iterator[tuple[int, object]]:
     """Every line that is not blank."""
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             yield number, parse_json(path, line, number)
 
 
-def text_rows(path: Path, text: str) -> Iterator[tuple[int, str]]:
+def read_text_rows(path: Path, text: str) -> Iterator[tuple[int, str]]:
     """Every line that is not blank, without blanks around it; a line that stands there again is
     left out, with a warning, as nothing in it could tell the two apart."""
     lines = [
@@ -89,7 +89,9 @@ def text_rows(path: Path, text: str) -> Iterator[tuple[int, str]]:
     yield from ((number, plain) for number, plain in lines if first[plain] == number)
 
 
-def table_rows(path: Path, text: str, known: Callable[[str], bool]) -> Iterator[tuple[int, Any]]:
+def read_table_rows(
+    path: Path, text: str, known: Callable[[str], bool]
+) -> Iterator[tuple[int, object]]:
     """The rows of a table with a header, each a mapping with the line it begins on; those without
     content are left out.
 
@@ -102,9 +104,11 @@ def table_rows(path: Path, text: str, known: Callable[[str], bool]) -> Iterator[
     first = next((line for line in text.split("\n", 1000) if line.strip()), "")
     claims = DELIMITERS[path.suffix.lower()]
     delimiter = (
-        told[2] if told else max(claims, key=lambda sign: sum(map(known, _header(first, sign))))
+        told[2]
+        if told
+        else max(claims, key=lambda sign: sum(map(known, _split_header(first, sign))))
     )
-    lines = _cells(path, text, delimiter)
+    lines = _read_cells(path, text, delimiter)
     head_line, header = next(lines, (1, []))
     header = [name.strip() for name in header]
     if twice := next((name for name in header if name and header.count(name) > 1), None):
@@ -112,7 +116,9 @@ def table_rows(path: Path, text: str, known: Callable[[str], bool]) -> Iterator[
     empty = bool(header)
     for line, cells in lines:
         if len(cells) != len(header):
-            raise UserError(f"{path}, line {line}: {_uneven(header, cells, delimiter, known)}")
+            raise UserError(
+                f"{path}, line {line}: {_explain_uneven(header, cells, delimiter, known)}"
+            )
         if any(cells):
             empty = False
             yield line, dict(zip(header, cells, strict=True))
@@ -121,7 +127,7 @@ def table_rows(path: Path, text: str, known: Callable[[str], bool]) -> Iterator[
         raise UserError(f"{path}: no rows below its first line, which is the header{hint}")
 
 
-def _uneven(
+def _explain_uneven(
     header: list[str], cells: list[str], delimiter: str, known: Callable[[str], bool]
 ) -> str:
     """That a row has other cells than the header, and what helps."""
@@ -136,29 +142,29 @@ def _uneven(
     return f"{count} expected{head}, found {len(cells)}; {remedy}"
 
 
-def _header(line: str, delimiter: str) -> list[str]:
-    with long_cells():
+def _split_header(line: str, delimiter: str) -> list[str]:
+    with allow_long_cells():
         return next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
 
 
-def _cells(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+def _read_cells(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """The lines of a table that are not blank. Quotes mean what they mean in CSV; where that cannot
     be, as in many a list with tabs, they are text."""
     try:
-        yield from _parsed(text, delimiter, csv.QUOTE_MINIMAL)
+        yield from _parse_cells(text, delimiter, csv.QUOTE_MINIMAL)
     except _OpenQuote as error:
         if delimiter != "\t":
             raise UserError(
                 f"{path}, line {error.args[0]}: not CSV ({error.__cause__}; a quote left open?)"
             ) from error
-        yield from _parsed(text, delimiter, csv.QUOTE_NONE)
+        yield from _parse_cells(text, delimiter, csv.QUOTE_NONE)
 
 
 class _OpenQuote(ValueError):
     """A row cannot be parsed, which begins on this line."""
 
 
-def _parsed(text: str, delimiter: str, quoting: Any) -> list[tuple[int, list[str]]]:
+def _parse_cells(text: str, delimiter: str, quoting: Any) -> list[tuple[int, list[str]]]:
     reader = csv.reader(
         io.StringIO(text, newline=""),
         delimiter=delimiter,
@@ -168,7 +174,7 @@ def _parsed(text: str, delimiter: str, quoting: Any) -> list[tuple[int, list[str
     )
     line, rows = 1, []
     try:
-        with long_cells():
+        with allow_long_cells():
             for cells in reader:
                 if cells:
                     rows.append((line, cells))

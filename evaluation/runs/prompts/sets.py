@@ -16,8 +16,8 @@ from typing import Any, Self
 
 from asyndm.errors import UserError, is_number, is_whole
 from asyndm.subjects import Subject, as_written, span
-from asyndm.words import occurrences
-from evaluation.runs.text_files import existing, read_json, shown
+from asyndm.words import find_occurrences
+from evaluation.runs.text_files import find_file, parse_json, read_text, shorten
 
 PROMPT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 WORD = re.compile(r"\w+")
@@ -55,7 +55,7 @@ class Prompt:
     def __post_init__(self) -> None:
         if not PROMPT_ID.fullmatch(self.prompt_id):
             raise UserError(
-                f"id {shown(self.prompt_id)}: use 1 to 80 letters, digits, dots, dashes and "
+                f"id {shorten(self.prompt_id)}: use 1 to 80 letters, digits, dots, dashes and "
                 "underscores"
             )
         if not self.text.strip():
@@ -182,7 +182,9 @@ class AnimalActivity(PromptSet):
             text = f"{article} {animal} {activity}"
             phrases = (f"{article} {animal}", activity.partition(" ")[2] or thing)
             prompts.append(
-                Prompt(text_id(text), text, (Subject(animal), Subject(thing)), activity, phrases)
+                Prompt(
+                    make_text_id(text), text, (Subject(animal), Subject(thing)), activity, phrases
+                )
             )
         prompts.sort(key=lambda prompt: hashlib.sha256(prompt.text.encode()).digest())
         return ((f"animals and activities, prompt {prompt.text!r}", prompt) for prompt in prompts)
@@ -215,8 +217,8 @@ class ReferencePrompts(PromptSet):
         return self.prompts_path
 
     def _all(self) -> Iterator[tuple[str, Prompt]]:
-        texts = read_json(existing(self.prompts_path, "prompt file"))
-        items = read_json(existing(self.items_path, "item file"))
+        texts = _read_json(self.prompts_path, "prompt file")
+        items = _read_json(self.items_path, "item file")
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
             raise UserError(f"{self.prompts_path}: expected a JSON list of prompts")
         places = items.get("item_idx") if isinstance(items, dict) else None
@@ -226,47 +228,54 @@ class ReferencePrompts(PromptSet):
         if not isinstance(concavities, dict):
             raise UserError(f'{self.items_path}: expected {{"item_k": {{prompt: [concavities]}}}}')
         for text in dict.fromkeys(texts):
-            place = f"{self.prompts_path}, prompt {shown(text)}"
+            place = f"{self.prompts_path}, prompt {shorten(text)}"
             if not isinstance(places.get(text), list):
                 raise UserError(
-                    f"{self.items_path}: item_idx has no list for the prompt {shown(text)}"
+                    f"{self.items_path}: item_idx has no list for the prompt {shorten(text)}"
                 )
             subjects = [self._subject(text, place) for place in places[text]]
             if self.concavities:
                 subjects = self._with_concavities(subjects, text, concavities.get(text))
             try:
-                prompt = Prompt(text_id(text), text.strip(), tuple(subjects))
+                prompt = Prompt(make_text_id(text), text.strip(), tuple(subjects))
             except UserError as error:
                 raise UserError(f"{place}: {error}") from error
             yield place, prompt
 
-    def _subject(self, text: str, place: Any) -> Subject:
+    def _subject(self, text: str, place: object) -> Subject:
         words = list(WORD.finditer(text))
         if not is_whole(place) or not 0 <= place < len(words):
             raise UserError(
-                f"{self.items_path}: {shown(place)} is not the place of a word in {shown(text)} (0 "
-                f"to {len(words) - 1})"
+                f"{self.items_path}: {shorten(place)} is not the place of a word in "
+                f"{shorten(text)} (0 to {len(words) - 1})"
             )
         start, word = words[place].start(), words[place][0]
-        before = [found for found in occurrences(text, word) if found.start < start]
+        before = [found for found in find_occurrences(text, word) if found.start < start]
         return Subject(word, occurrence=len(before) + 1)
 
-    def _with_concavities(self, subjects: list[Subject], text: str, values: Any) -> list[Subject]:
-        numbers = isinstance(values, list) and all(is_number(value) for value in values)
-        if not numbers or len(values) != len(subjects):
+    def _with_concavities(
+        self, subjects: list[Subject], text: str, values: object
+    ) -> list[Subject]:
+        numbers = values if isinstance(values, list) and all(map(is_number, values)) else None
+        if numbers is None or len(numbers) != len(subjects):
             raise UserError(
                 f"{self.items_path}: item_k needs {len(subjects)} numbers for the prompt {text!r}"
             )
         try:
             return [
                 replace(s, concavity=float(value))
-                for s, value in zip(subjects, values, strict=True)
+                for s, value in zip(subjects, numbers, strict=True)
             ]
         except UserError as error:
-            raise UserError(f"{self.items_path}, prompt {shown(text)}: {error}") from error
+            raise UserError(f"{self.items_path}, prompt {shorten(text)}: {error}") from error
 
 
-def text_id(text: str) -> str:
+def _read_json(path: str, what: str) -> Any:
+    file = find_file(path, what)
+    return parse_json(file, read_text(file))
+
+
+def make_text_id(text: str) -> str:
     """A prompt's id from its text: a readable beginning and a hash, the same wherever the text
     stands."""
     text = text.strip()

@@ -8,9 +8,9 @@ from functools import cached_property
 
 from asyndm.errors import UserError
 from asyndm.subjects import subject_at
-from evaluation.runs.prompts.plurals import forms, mentions
+from evaluation.runs.prompts.plurals import find_mentions, list_forms
 from evaluation.runs.prompts.sets import Prompt
-from evaluation.runs.text_files import existing, read_text
+from evaluation.runs.text_files import find_file, read_text
 
 
 class SubjectChoice:
@@ -41,17 +41,18 @@ class WordList(SubjectChoice):
             UserError: no words at all, or a file that is not there.
         """
         found = (
-            subject_at(prompt.text, *name) for _, name in mentions(prompt.text, self._spellings)
+            subject_at(prompt.text, *name)
+            for _, name in find_mentions(prompt.text, self._spellings)
         )
         return replace(prompt, subjects=tuple(filter(None, found)))
 
     @cached_property
     def _spellings(self) -> set[str]:
-        lines = read_text(existing(self.path, "word list")).splitlines() if self.path else []
+        lines = read_text(find_file(self.path, "word list")).splitlines() if self.path else []
         names = [word.strip() for word in (*self.words, *lines) if word.strip()]
         if not names:
             where = f"{self.path}: " if self.path else ""
             raise UserError(
                 f"{where}the word list is empty: give subjects.words=[...] or subjects.path=FILE"
             )
-        return set().union(*map(forms, names))
+        return set().union(*map(list_forms, names))

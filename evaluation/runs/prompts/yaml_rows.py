@@ -105,7 +105,7 @@ class Loader(Base):  # type: ignore[misc]
         return known
 
 
-def yaml_rows(path: Path, text: str) -> Iterator[tuple[int, Any]]:
+def read_yaml_rows(path: Path, text: str) -> Iterator[tuple[int, Any]]:
     """The entries of a YAML list, each with the line it begins on.
 
     Raises:

@@ -30,8 +30,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from asyndm.terminal import printable
-from evaluation.messages import describe
-from experiments.engine.signals import FailedJob, JobFailed, Terminated
+from experiments.engine.hydra_messages import describe
+from experiments.engine.signals import FailedReturn, JobFailed, Terminated
 
 if TYPE_CHECKING:
     from joblib.externals.loky import ProcessPoolExecutor
@@ -81,10 +81,11 @@ class Processes(Launcher):
         while self.count < min(most, len(job_overrides)):
             self.idle.put(None)
             self.count += 1
-        do = partial(self._do, environment=_environment(most), singletons=Singleton.get_state())
+        environment = _build_environment(most)
+        do = partial(self._do, environment=environment, singletons=Singleton.get_state())
         numbers = range(initial_job_idx, initial_job_idx + len(job_overrides))
-        with ThreadPoolExecutor(self.count) as threads, self._stopped_first():
-            return list(threads.map(do, numbers, job_overrides, job_names(job_overrides)))
+        with ThreadPoolExecutor(self.count) as threads, self._stop_processes_first():
+            return list(threads.map(do, numbers, job_overrides, name_jobs(job_overrides)))
 
     def _do(
         self,
@@ -101,24 +102,25 @@ class Processes(Launcher):
         process = self.idle.get()
         try:
             if self.ending.is_set():
-                return _failed(overrides, "the sweep was told to stop")
+                return _build_failure(overrides, "the sweep was told to stop")
             process = process or ProcessPoolExecutor(1, env=environment)
-            given = (number, overrides, self.context, self.config, self.task, singletons)
-            return process.submit(do_job, *given).result()
+            arguments = (number, overrides, self.context, self.config, self.task, singletons)
+            result: JobReturn = process.submit(do_job, *arguments).result()
+            return result
         except (Exception, Terminated) as error:
             if isinstance(error, (BrokenExecutor, Terminated)):
-                _end(process)
+                _shut_down(process)
                 process = None
-            reason = ending(error)
+            reason = explain_end(error)
             if not self.ending.is_set():
                 print(printable(f"error: {name}: {reason}"), file=sys.stderr, flush=True)
-            return _failed(overrides, reason)
+            return _build_failure(overrides, reason)
         finally:
             self.idle.put(process)
 
     @contextmanager
-    def _stopped_first(self) -> Iterator[None]:
-        """Where the sweep is stopped, its processes hear of it before this one, and none of them
+    def _stop_processes_first(self) -> Iterator[None]:
+        """Where the sweep is stopped, its processes are told before this one is, and none of them
         begins another job."""
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -173,7 +175,7 @@ def do_job(
     )
 
 
-def job_names(job_overrides: Sequence[Sequence[str]]) -> list[str]:
+def name_jobs(job_overrides: Sequence[Sequence[str]]) -> list[str]:
     """What tells each job from the others: the settings that they do not share, else its number."""
     shared = set.intersection(*map(set, job_overrides)) if len(job_overrides) > 1 else set()
     names = (
@@ -182,7 +184,7 @@ def job_names(job_overrides: Sequence[Sequence[str]]) -> list[str]:
     return [name or f"job {number}" for number, name in enumerate(names, 1)]
 
 
-def ending(error: BaseException) -> str:
+def explain_end(error: BaseException) -> str:
     """Why a job ended, in one line, where its process could not say so itself."""
     again = "the same command goes on from there"
     if isinstance(error, Terminated):
@@ -196,7 +198,7 @@ def ending(error: BaseException) -> str:
     return f"its process was killed{cause}; {again}"
 
 
-def _environment(processes: int) -> dict[str, str]:
+def _build_environment(processes: int) -> dict[str, str]:
     """Shares the threads of the CPU out among them; numbers that the user gave stand."""
     from joblib import cpu_count
 
@@ -204,12 +206,12 @@ def _environment(processes: int) -> dict[str, str]:
     return {(name := f"{library}_NUM_THREADS"): os.environ.get(name, share) for library in THREADS}
 
 
-def _failed(overrides: Sequence[str], reason: str) -> JobReturn:
-    job = FailedJob(overrides=list(overrides), status=JobStatus.FAILED)
+def _build_failure(overrides: Sequence[str], reason: str) -> JobReturn:
+    job = FailedReturn(overrides=list(overrides), status=JobStatus.FAILED)
     job.return_value = JobFailed(reason)
     return job
 
 
-def _end(process: ProcessPoolExecutor | None) -> None:
+def _shut_down(process: ProcessPoolExecutor | None) -> None:
     if process is not None:
         process.shutdown(wait=False, kill_workers=True)

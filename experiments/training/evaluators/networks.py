@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from asyndm.protocols import Network
 from asyndm.shapes.model import build_tokenizer
 from asyndm.shapes.world import WORDS
 from evaluation.metrics.blip_vqa import DEVIATION, MEAN
@@ -19,7 +20,7 @@ SIDE, WIDTH = 64, 128
 NORMAL = {"mean": list(MEAN), "std": list(DEVIATION)}
 
 
-def clip_config() -> dict[str, Any]:
+def make_clip_config() -> dict[str, Any]:
     """A CLIP of open_clip, with the prompts' own tokenizer."""
     return {
         "embed_dim": WIDTH,
@@ -41,48 +42,37 @@ def clip_config() -> dict[str, Any]:
     }
 
 
-def build_clip() -> Any:
+def build_clip() -> Network:
     """A new one."""
     import open_clip
 
-    return open_clip.CLIP(**clip_config())
+    return open_clip.CLIP(**make_clip_config())
 
 
-def save_clip(network: Any, folder: Path) -> None:
+def save_clip(network: Network, folder: Path) -> None:
     """As a folder that open_clip loads with local-dir, in half precision."""
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: value.half().contiguous() for name, value in network.state_dict().items()}
     save_file(state, folder / "open_clip_model.safetensors")
-    content = {"model_cfg": clip_config(), "preprocess_cfg": NORMAL}
+    content = {"model_cfg": make_clip_config(), "preprocess_cfg": NORMAL}
     (folder / "open_clip_config.json").write_text(json.dumps(content, indent=2) + "\n")
     build_tokenizer().save_pretrained(folder)
 
 
-def load_clip(folder: Path) -> Any:
+def load_clip(folder: Path) -> Network:
     """A trained one."""
     import open_clip
 
     return open_clip.create_model(f"local-dir:{folder.resolve()}")
 
 
-def build_blip() -> tuple[Any, Any]:
+def build_blip() -> tuple[Network, Any]:
     """A new BLIP for question answering and its word tokenizer; the last two ids are [DEC] and
     [ENC]."""
     from transformers import BertTokenizer, BlipConfig, BlipForQuestionAnswering
 
-    words = [
-        "[PAD]",
-        "[UNK]",
-        "[CLS]",
-        "[SEP]",
-        "[MASK]",
-        "?",
-        *dict.fromkeys(WORDS),
-        "yes",
-        "no",
-        "[DEC]",
-        "[ENC]",
-    ]
+    special = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+    words = [*special, "?", *dict.fromkeys(WORDS), "yes", "no", "[DEC]", "[ENC]"]
     tokenizer = BertTokenizer(vocab={word: i for i, word in enumerate(words)})
     text = {
         "vocab_size": len(words),
@@ -112,14 +102,14 @@ def build_blip() -> tuple[Any, Any]:
     return BlipForQuestionAnswering(BlipConfig(text_config=text, vision_config=vision)), tokenizer
 
 
-def save_blip(network: Any, tokenizer: Any, folder: Path) -> None:
+def save_blip(network: Network, tokenizer: Any, folder: Path) -> None:
     """As transformers keeps one, in half precision."""
     network.half().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
 @torch.no_grad()
-def begin_with(blip: Any, clip: Any, pictures: Tensor) -> None:
+def copy_vision(blip: Network, clip: Network, pictures: Tensor) -> None:
     """Starts BLIP's vision tower with CLIP's, whose blocks are alike.
 
     CLIP normalises tokens before the first block, x -> w (x - mean x) / std x + b, where BLIP has
@@ -129,16 +119,14 @@ def begin_with(blip: Any, clip: Any, pictures: Tensor) -> None:
     ours, theirs = blip.vision_model, clip.visual
     width, scale = theirs.conv1.out_channels, theirs.ln_pre.weight
     centred = torch.eye(width) - 1 / width
-    places, first = (
-        theirs.positional_embedding[1:],
-        theirs.positional_embedding[:1] + theirs.class_embedding,
-    )
-    tokens = theirs.conv1(pictures).flatten(2).transpose(1, 2) + places
+    positions = theirs.positional_embedding[1:]
+    first = theirs.positional_embedding[:1] + theirs.class_embedding
+    tokens = theirs.conv1(pictures).flatten(2).transpose(1, 2) + positions
     fold = scale[:, None] * centred / tokens.std(-1).mean()
     kernels = theirs.conv1.weight
     ours.embeddings.patch_embedding.weight.copy_((fold @ kernels.flatten(1)).view_as(kernels))
     ours.embeddings.patch_embedding.bias.copy_(theirs.ln_pre.bias)
-    ours.embeddings.position_embedding[0, 1:] = places @ fold.T
+    ours.embeddings.position_embedding[0, 1:] = positions @ fold.T
     ours.embeddings.position_embedding[0, :1] = 0
     ours.embeddings.class_embedding[0, 0] = theirs.ln_pre(first)[0]
     names = {

@@ -6,13 +6,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from itertools import product
-from typing import Any, TypeVar
+from itertools import cycle, islice, product
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from asyndm.protocols import Network
+from asyndm.shapes.model import load_pipeline
 from asyndm.shapes.render import Picture, render
 from asyndm.shapes.world import (
     COLOURS,
@@ -26,13 +28,20 @@ from asyndm.shapes.world import (
     Thing,
     prompts,
 )
-from experiments.studies.checker_accuracy import near_miss, round_trip
-from experiments.training.shapes.dataset import draw_specs
+from experiments.training.evaluators.near_misses import near_miss
+from experiments.training.shapes.autoencoder import round_trip
+from experiments.training.shapes.dataset import draw_specs, pick
 
 SHARES = {
-    "one": 0.06, "two": 0.16, "three": 0.2, "count": 0.18, "relation": 0.16, "background": 0.06,
-    "texture": 0.1, "scene": 0.08,
-}  # fmt: skip
+    "one": 0.06,
+    "two": 0.16,
+    "three": 0.2,
+    "count": 0.18,
+    "relation": 0.16,
+    "background": 0.06,
+    "texture": 0.1,
+    "scene": 0.08,
+}
 """How often each kind of prompt is drawn."""
 PATCH = 8
 CONTENTS = (
@@ -42,7 +51,6 @@ CONTENTS = (
     "scene",
 )
 """What a patch of a picture may show."""
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -56,12 +64,7 @@ class Pool:
     drawn: list[Spec]
 
 
-def pick(choices: Sequence[T], generator: torch.Generator) -> T:
-    """One of the choices, all alike."""
-    return choices[int(torch.randint(len(choices), (), generator=generator))]
-
-
-def make_pool(asked: list[Spec], vae: Any, generator: torch.Generator) -> Pool:
+def make_pool(asked: list[Spec], vae: Network, generator: torch.Generator) -> Pool:
     """Draws every spec; every second picture goes once through the autoencoder, as sampled pictures
     do."""
     drawn = [
@@ -74,27 +77,38 @@ def make_pool(asked: list[Spec], vae: Any, generator: torch.Generator) -> Pool:
         picture = render(specs, generator)
         picture.images[::2] = round_trip(vae, picture.images[::2])
         pictures.append((picture.images * 255).round().to(torch.uint8))
-        contents.append(_contents(specs, picture))
+        contents.append(_name_patches(specs, picture))
     return Pool(torch.cat(pictures), torch.cat(contents), asked, drawn)
 
 
-def _contents(specs: Sequence[Spec], picture: Picture) -> Tensor:
+def _name_patches(specs: Sequence[Spec], picture: Picture) -> Tensor:
     """(B, 64): the object that covers most of a patch and at least a quarter of it, else the
     background."""
     share, most = F.avg_pool2d(picture.regions, PATCH).flatten(2).max(1)
     found = torch.empty(share.shape, dtype=torch.long)
     for i, spec in enumerate(specs):
         owners = [spec.things[owner] for owner in picture.owners[i]]
-        named = torch.tensor(
-            [CONTENTS.index(f"{thing.colour} {thing.shape}") for thing in owners] + [0, 0]
-        )
-        found[i] = named[most[i]].where(
-            share[i] >= 0.25, torch.tensor(CONTENTS.index(spec.background))
-        )
+        objects = [CONTENTS.index(f"{thing.colour} {thing.shape}") for thing in owners]
+        named = torch.tensor([*objects, 0, 0])  # regions have room for three objects
+        around = torch.tensor(CONTENTS.index(spec.background))
+        found[i] = named[most[i]].where(share[i] >= 0.25, around)
     return found
 
 
-def training_pool(count: int, vae: Any, generator: torch.Generator) -> Pool:
+def draw_test_pool(pictures: int, seed: int) -> Pool:
+    """Pictures of the test prompts of every kind, in turn, every second one once through the
+    autoencoder."""
+    generator = torch.Generator().manual_seed(seed)
+    asked = [spec for kind in KINDS for spec in islice(cycle(prompts("test", kind)), pictures)]
+    return make_pool(asked, load_pipeline("shapes").vae.float(), generator)
+
+
+def to_images(pool: Pool) -> list[Image.Image]:
+    """The pool's pictures as Pillow has them."""
+    return [Image.fromarray(picture.permute(1, 2, 0).numpy()) for picture in pool.pictures]
+
+
+def draw_training_pool(count: int, vae: Network, generator: torch.Generator) -> Pool:
     """Training prompts in pairs: row 2 i + 1 differs from row 2 i in one thing, where that is in no
     other split.
 
@@ -106,13 +120,14 @@ def training_pool(count: int, vae: Any, generator: torch.Generator) -> Pool:
     for drawn in draw_specs(count // 2, generator, SHARES):
         spec = pick(counts, generator) if drawn.kind == "count" else drawn
         other = near_miss(spec, generator)
-        lawful = len(set(other.things)) == len(other.things) and other.combination not in held_out()
-        asked += [spec, other if lawful else spec]
+        is_twice = len(set(other.things)) < len(other.things)
+        is_lawful = not is_twice and other.combination not in list_held_out()
+        asked += [spec, other if is_lawful else spec]
     return make_pool(asked, vae, generator)
 
 
 @cache
-def held_out() -> frozenset[str]:
+def list_held_out() -> frozenset[str]:
     """The combinations that no training may show."""
     kinds = [kind for kind in KINDS if kind != "count"]
     return frozenset(
@@ -123,7 +138,7 @@ def held_out() -> frozenset[str]:
     )
 
 
-def true_phrases(drawn: Spec) -> list[str]:
+def list_true_phrases(drawn: Spec) -> list[str]:
     """Every noun phrase that holds of the picture; "a red circle" holds of two of them as well."""
     several = [Thing(thing.colour, thing.shape).phrase for thing in drawn.things if thing.count > 1]
     places = (
@@ -134,7 +149,7 @@ def true_phrases(drawn: Spec) -> list[str]:
     return [*(thing.phrase for thing in drawn.things), *several, *places]
 
 
-def false_phrases(drawn: Spec) -> list[list[str]]:
+def list_false_phrases(drawn: Spec) -> list[list[str]]:
     """Noun phrases that do not hold, in groups: objects made of colours and shapes that are there
     but not together, objects of which one half is there, other counts, other surroundings. No group
     is empty.

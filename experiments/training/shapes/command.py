@@ -18,16 +18,13 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from asyndm.errors import UserError
+from evaluation.choices import CONF
 from experiments.engine.preflight import check_writable
-from experiments.engine.schema import CONF
 from experiments.training.shapes.settings import Settings, register
-
-register()
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train_shapes")
-def main(config: DictConfig) -> None:
-    """Hydra's entry point."""
+def _train(config: DictConfig) -> None:
     settings = OmegaConf.to_object(config)
     assert isinstance(settings, Settings)
     out = Path(settings.out).resolve()
@@ -43,3 +40,13 @@ def main(config: DictConfig) -> None:
         f"done: copy {out}/shapes and {out}/shapes_mixed over src/asyndm/shapes/weights/ to ship "
         "them"
     )
+
+
+def main() -> None:
+    """The command line.
+
+    Raises:
+        SystemExit: with a message where a setting is wrong.
+    """
+    register()
+    _train()

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import torch
-from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import CLIPTokenizer
 
+from asyndm.protocols import Network, Tokenizer
 from asyndm.shapes.model import LENGTH
 from asyndm.shapes.render import MOST, render
 from asyndm.shapes.world import Spec, prompts
 
 SHARES: dict[str, float] = {
-    "one": 0.07, "two": 0.16, "three": 0.19, "count": 0.13, "relation": 0.25, "background": 0.05,
-    "texture": 0.09, "scene": 0.06,
-}  # fmt: skip
+    "one": 0.07,
+    "two": 0.16,
+    "three": 0.19,
+    "count": 0.13,
+    "relation": 0.25,
+    "background": 0.05,
+    "texture": 0.09,
+    "scene": 0.06,
+}
 """How often each kind of prompt is drawn in training."""
+T = TypeVar("T")
+
+
+def pick(choices: Sequence[T], generator: torch.Generator) -> T:
+    """One of the choices, all alike."""
+    return choices[int(torch.randint(len(choices), (), generator=generator))]
 
 
 def draw_specs(
@@ -36,11 +48,11 @@ def draw_specs(
     for kind, at, turned in zip(picked.tolist(), where.tolist(), flip.tolist(), strict=True):
         choices = prompts("train", kinds[kind])
         spec = choices[int(at * len(choices))]
-        specs.append(spec.reordered() if turned < 0.5 and len(spec.things) > 1 else spec)
+        specs.append(spec.reorder() if turned < 0.5 and len(spec.things) > 1 else spec)
     return specs
 
 
-def words_of(spec: Spec) -> list[tuple[int, int]]:
+def locate_words(spec: Spec) -> list[tuple[int, int]]:
     """Token position and thing index of every colour and shape word: each word is one token, after
     the start."""
     words = spec.text.replace(",", " ,").split()
@@ -54,7 +66,7 @@ def words_of(spec: Spec) -> list[tuple[int, int]]:
 
 @torch.no_grad()
 def make_dataset(
-    vae: AutoencoderKL, tokenizer: CLIPTokenizer, count: int, generator: torch.Generator
+    vae: Network, tokenizer: Tokenizer, count: int, generator: torch.Generator
 ) -> dict[str, Tensor]:
     """Render and encode `count` pictures.
 
@@ -67,21 +79,20 @@ def make_dataset(
     for first in range(0, count, 512):
         specs = draw_specs(min(512, count - first), generator)
         picture = render(specs, generator)
-        encoded = torch.cat(
-            [vae.encode(batch * 2 - 1).latent_dist.mean for batch in picture.images.split(64)]
-        )
+        encoded = [
+            vae.encode(batch * 2 - 1).latent_dist.mean for batch in torch.split(picture.images, 64)
+        ]
         things = torch.zeros(len(specs), MOST, 64, 64)
         words = torch.zeros(len(specs), LENGTH, dtype=torch.uint8)
         for i, spec in enumerate(specs):
             for j, owner in enumerate(picture.owners[i]):
                 things[i, owner] += picture.regions[i, j]
-            for position, owner in words_of(spec):
+            for position, owner in locate_words(spec):
                 words[i, position] = owner + 1
-        ids = tokenizer(
-            [s.text for s in specs], padding="max_length", return_tensors="pt"
-        ).input_ids
-        parts["latents"].append(encoded.half())
-        parts["tokens"].append(ids)
+        texts = [spec.text for spec in specs]
+        tokens = tokenizer(texts, padding="max_length", return_tensors="pt")
+        parts["latents"].append(torch.cat(encoded).half())
+        parts["tokens"].append(tokens.input_ids)
         parts["regions"].append((F.avg_pool2d(things.clamp(0, 1), 4) * 255).round().to(torch.uint8))
         parts["words"].append(words)
     return {name: torch.cat(tensors) for name, tensors in parts.items()}

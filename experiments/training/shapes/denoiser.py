@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from diffusers import StableDiffusionPipeline
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from asyndm.attention import Reading
 from asyndm.levels import pixel_timesteps
 from asyndm.networks.unet import UNet
+from asyndm.protocols import Pipeline
 from asyndm.shapes.render import MOST
 from experiments.training.shapes.settings import Recipe
 
@@ -30,12 +30,12 @@ COUNTS = ("step", "samples", "seconds", "losses")
 class Denoiser(nn.Module):
     """The two trained networks as one module."""
 
-    def __init__(self, pipe: StableDiffusionPipeline) -> None:
+    def __init__(self, pipe: Pipeline) -> None:
         super().__init__()
         self.unet, self.text_encoder = pipe.unet, pipe.text_encoder
 
 
-def noise_levels(
+def draw_timesteps(
     count: int, mixed: float, regions: Tensor, timesteps: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Timesteps for a batch: K = 2·count rows (backgrounds, then objects) and the row of each
@@ -49,9 +49,8 @@ def noise_levels(
     Returns:
         timesteps (2·count,) long and index (count, 16, 16) long.
     """
-    level = (
-        (torch.arange(count) + torch.rand(count, generator=generator)) / count
-    ) ** 0.75 * timesteps
+    share = (torch.arange(count) + torch.rand(count, generator=generator)) / count
+    level = share**0.75 * timesteps
     gap = torch.rand(count, generator=generator) * 450 - 350
     gap = torch.where(torch.rand(count, generator=generator) < mixed, gap, torch.zeros(()))
     both = torch.cat([level + gap, level]).long().clamp(0, timesteps - 1)
@@ -59,17 +58,22 @@ def noise_levels(
     return both, on_object * count + torch.arange(count)[:, None, None]
 
 
-def batch_loss(
-    net: Denoiser, batch: dict[str, Any], alphas: Tensor, recipe: Recipe, generator: torch.Generator
+def compute_losses(
+    net: Denoiser,
+    batch: dict[str, Any],
+    alphas_bar: Tensor,
+    recipe: Recipe,
+    generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
     """v-prediction MSE and the grounding loss mean (1 - share of attention inside the object)², of
     one batch."""
     x0, regions = batch["latents"], batch["regions"]
     count = len(x0)
-    rows, index = noise_levels(count, recipe.mixed_share, regions, len(alphas), generator)
-    a = alphas[rows[index]][:, None]
+    rows, index = draw_timesteps(count, recipe.mixed_share, regions, len(alphas_bar), generator)
+    alpha_bar = alphas_bar[rows[index]][:, None]
+    alpha_t, sigma_t = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
     noise = torch.randn(x0.shape, generator=generator)
-    x, target = a.sqrt() * x0 + (1 - a).sqrt() * noise, a.sqrt() * noise - (1 - a).sqrt() * x0
+    x, target = alpha_t * x0 + sigma_t * noise, alpha_t * noise - sigma_t * x0
     text = net.text_encoder(batch["tokens"]).last_hidden_state
     timesteps = pixel_timesteps(rows[index]) if recipe.mixed_share else rows[:count]
     with UNet().attention(net.unet, batch["positions"], Reading(factor=1)) as attention:
@@ -83,7 +87,7 @@ def batch_loss(
     return F.mse_loss(output, target), grounding
 
 
-def batches(
+def draw_batches(
     data: dict[str, Tensor], empty: Tensor, recipe: Recipe, generator: torch.Generator
 ) -> Iterator[dict[str, Any]]:
     """Endless shuffled batches; dropped prompts become empty and name nothing."""
@@ -92,7 +96,8 @@ def batches(
     nothing: list[list[int]] = [[] for _ in range(MOST)]
     while True:
         order = torch.randperm(len(words), generator=generator)
-        for rows in order.split(recipe.batch_size)[: len(order) // recipe.batch_size]:
+        # the last rows, too few for a batch, are left out of this round
+        for rows in torch.split(order, recipe.batch_size)[: len(order) // recipe.batch_size]:
             drop = torch.rand(len(rows), generator=generator) < recipe.dropout
             yield {
                 "latents": data["latents"][rows].float(),
@@ -111,7 +116,8 @@ def _average_gradients(parameters: list[nn.Parameter]) -> None:
     flat = torch.cat([g.view(-1) for g in grads])
     dist.all_reduce(flat)
     flat /= dist.get_world_size()
-    for grad, part in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
+    parts = torch.split(flat, [g.numel() for g in grads])
+    for grad, part in zip(grads, parts, strict=True):
         grad.copy_(part.view_as(grad))
 
 
@@ -128,7 +134,7 @@ class Training:
 
     def __init__(
         self,
-        pipe: StableDiffusionPipeline,
+        pipe: Pipeline,
         recipe: Recipe,
         path: Path | None = None,
         start: Path | None = None,
@@ -141,12 +147,12 @@ class Training:
         )
         self.average = copy.deepcopy(self.net).eval().requires_grad_(False)
         self.step, self.samples, self.seconds, self.losses = 0, 0, 0.0, torch.ones(2)
-        own = path is not None and path.exists()
-        if found := path if own else start:
+        is_resumed = path is not None and path.exists()
+        if found := path if is_resumed else start:
             saved = torch.load(found, weights_only=True)
             for name, part in self._parts().items():
                 part.load_state_dict(saved[name])
-            if own:
+            if is_resumed:
                 for name in COUNTS:
                     setattr(self, name, saved[name])
 
@@ -167,18 +173,20 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = rate * min(1.0, (self.step + 1) / self.recipe.warmup)
         self.optimizer.zero_grad()
-        total.backward()
-        if _workers() > 1:
+        torch.autograd.backward(total)
+        if _count_workers() > 1:
             _average_gradients(self.parameters)
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.optimizer.step()
-        self.step, self.samples = self.step + 1, self.samples + self.recipe.batch_size * _workers()
+        self.step += 1
+        self.samples += self.recipe.batch_size * _count_workers()
         decay = min(self.recipe.ema, (1 + self.step) / (10 + self.step))
-        torch._foreach_lerp_(list(self.average.parameters()), self.parameters, 1 - decay)
+        averages: list[Tensor] = list(self.average.parameters())
+        torch._foreach_lerp_(averages, list[Tensor](self.parameters), 1 - decay)
 
 
 def train_denoiser(
-    pipe: StableDiffusionPipeline,
+    pipe: Pipeline,
     data: dict[str, Tensor],
     recipe: Recipe,
     *,
@@ -199,14 +207,14 @@ def train_denoiser(
     """
     torch.manual_seed(seed)
     training = Training(pipe, recipe, state, start)
-    rank = dist.get_rank() if _workers() > 1 else 0
+    rank = dist.get_rank() if _count_workers() > 1 else 0
     generator = torch.Generator().manual_seed(seed + 1000 * rank + 10_000 * training.step)
     empty = pipe.tokenizer("", padding="max_length", return_tensors="pt").input_ids
-    source = batches(data, empty, recipe, generator)
+    source = draw_batches(data, empty, recipe, generator)
     began, running = time.perf_counter() - training.seconds, training.losses
-    while (progress := _progress(began, recipe.seconds)) < 1:
+    while (progress := _measure_progress(began, recipe.seconds)) < 1:
         rate = recipe.learning_rate + progress * (recipe.final_learning_rate - recipe.learning_rate)
-        losses = batch_loss(
+        losses = compute_losses(
             training.net, next(source), pipe.scheduler.alphas_cumprod, recipe, generator
         )
         training.update(losses[0] + recipe.grounding * losses[1], rate)
@@ -231,11 +239,11 @@ def train_denoiser(
     }
 
 
-def _workers() -> int:
+def _count_workers() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def _progress(began: float, seconds: float) -> float:
+def _measure_progress(began: float, seconds: float) -> float:
     """Share of the time used, the same for all workers (the slowest clock counts)."""
     share = torch.tensor((time.perf_counter() - began) / max(seconds, 1e-9), dtype=torch.float64)
     if dist.is_initialized():

@@ -89,41 +89,33 @@ class Settings:
                 raise UserError(
                     f"branches.{name}: a name of another stage's files, or none for a file"
                 )
-        _at_least(1, "", self, "workers", "pictures")
-        _at_least(0, "", self, "seed")
+        _check_least(1, "", self, "workers", "pictures")
+        _check_least(0, "", self, "seed")
         for name, autoencoder in {"autoencoder": self.autoencoder, "polish": self.polish}.items():
-            _at_least(1, f"{name}.", autoencoder, "steps", "batch_size", "pool", "seconds")
-            _at_least(0, f"{name}.", autoencoder, "learning_rate", "kl_weight")
+            _check_least(1, f"{name}.", autoencoder, "steps", "batch_size", "pool", "seconds")
+            _check_least(0, f"{name}.", autoencoder, "learning_rate", "kl_weight")
             _check_shares(f"{name}.shares", autoencoder.shares)
-        for name, recipe in {
-            "trunk": self.trunk,
-            **{f"branches.{n}": r for n, r in self.branches.items()},
-        }.items():
-            _at_least(1, f"{name}.", recipe, "batch_size", "warmup")
-            _at_least(
-                0,
-                f"{name}.",
-                recipe,
-                "seconds",
-                "learning_rate",
-                "final_learning_rate",
-                "grounding",
+        self._check_recipe("trunk", self.trunk)
+        for name, recipe in self.branches.items():
+            self._check_recipe(f"branches.{name}", recipe)
+        start = self.start_from
+        if start is not None and not (Path(start) / "model_index.json").is_file():
+            raise UserError(f"start_from={start}: not a checkpoint (no model_index.json)")
+
+    def _check_recipe(self, name: str, recipe: Recipe) -> None:
+        _check_least(1, f"{name}.", recipe, "batch_size", "warmup")
+        rates = ("learning_rate", "final_learning_rate")
+        _check_least(0, f"{name}.", recipe, "seconds", *rates, "grounding")
+        if recipe.batch_size > self.pictures:
+            raise UserError(
+                f"pictures={self.pictures}: fewer than {name}.batch_size={recipe.batch_size}"
             )
-            if recipe.batch_size > self.pictures:
-                raise UserError(
-                    f"pictures={self.pictures}: fewer than {name}.batch_size={recipe.batch_size}"
-                )
-            for key in ("mixed_share", "dropout", "ema"):
-                if not 0 <= getattr(recipe, key) <= 1:
-                    raise UserError(f"{name}.{key}={getattr(recipe, key)}: must be between 0 and 1")
-        if (
-            self.start_from is not None
-            and not (Path(self.start_from) / "model_index.json").is_file()
-        ):
-            raise UserError(f"start_from={self.start_from}: not a checkpoint (no model_index.json)")
+        for key in ("mixed_share", "dropout", "ema"):
+            if not 0 <= getattr(recipe, key) <= 1:
+                raise UserError(f"{name}.{key}={getattr(recipe, key)}: must be between 0 and 1")
 
 
-def _at_least(least: float, prefix: str, settings: object, *keys: str) -> None:
+def _check_least(least: float, prefix: str, settings: object, *keys: str) -> None:
     for key in keys:
         value = getattr(settings, key)
         if not value >= least:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from diffusers import AutoencoderKL
+from torch.multiprocessing.spawn import spawn
 
 from asyndm.errors import UserError
 from asyndm.models import load
+from asyndm.protocols import Network
 from asyndm.shapes.model import build_autoencoder, build_pipeline
 from evaluation.runs.files import write_json
 from experiments.training.shapes.autoencoder import standardise, train_autoencoder
@@ -22,15 +24,21 @@ from experiments.training.shapes.dataset import make_dataset
 from experiments.training.shapes.denoiser import train_denoiser
 from experiments.training.shapes.settings import Settings
 
+_spawn: Callable[..., object] = spawn  # which torch leaves without types
 
-def _record(out: Path, name: str, values: dict[str, Any]) -> None:
+
+def _load_autoencoder(folder: Path | str, **options: str) -> Network:
+    return AutoencoderKL.from_pretrained(folder, **options)
+
+
+def _write_record(out: Path, name: str, values: dict[str, Any]) -> None:
     write_json(
         out / f"{name}.json", {**values, "machine": platform.processor() or platform.machine()}
     )
     print(f"{name}: {values}", flush=True)
 
 
-def autoencoder(out: Path, settings: Settings) -> None:
+def make_autoencoder(out: Path, settings: Settings) -> None:
     """`out`/vae, whose latents have mean 0 and deviation 1 in every channel."""
     torch.set_num_threads(settings.workers)
     torch.manual_seed(settings.seed)
@@ -38,40 +46,41 @@ def autoencoder(out: Path, settings: Settings) -> None:
     record = train_autoencoder(vae, settings.autoencoder, settings.seed)
     standardise(vae, settings.seed)
     vae.save_pretrained(out / "vae")
-    _record(out, "autoencoder", record)
+    _write_record(out, "autoencoder", record)
 
 
-def polish(out: Path, settings: Settings) -> None:
+def polish_decoder(out: Path, settings: Settings) -> None:
     """`out`/vae_polished: the decoder alone trained on, so that the latents stay what the denoisers
     know."""
     torch.set_num_threads(settings.workers)
-    vae = AutoencoderKL.from_pretrained(out / "vae")
+    vae = _load_autoencoder(out / "vae")
     vae.encoder.requires_grad_(False)
     vae.quant_conv.requires_grad_(False)
     record = train_autoencoder(vae, settings.polish, settings.seed + 3)
     vae.save_pretrained(out / "vae_polished")
-    _record(out, "polish", record)
+    _write_record(out, "polish", record)
 
 
-def dataset(rank: int, out: Path, settings: Settings) -> None:
+def make_pictures(rank: int, out: Path, settings: Settings) -> None:
     """`out`/data_RANK.pt: each worker renders and encodes its own pictures."""
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(settings.seed + 100 + rank)
-    vae = AutoencoderKL.from_pretrained(out / "vae").eval()
+    vae = _load_autoencoder(out / "vae").eval()
     tokenizer = build_pipeline(vae).tokenizer
     data = make_dataset(vae, tokenizer, settings.pictures, generator)
     torch.save(data, out / f"data_{rank}.part")
     (out / f"data_{rank}.part").rename(out / f"data_{rank}.pt")
 
 
-def adopt(out: Path, settings: Settings) -> None:
+def adopt_autoencoder(out: Path, settings: Settings) -> None:
     """The autoencoder of `start_from` as `out`/vae: latents must stay what its denoiser knows."""
-    vae = AutoencoderKL.from_pretrained(settings.start_from, subfolder="vae").float()
+    assert settings.start_from is not None
+    vae = _load_autoencoder(settings.start_from, subfolder="vae").float()
     vae.save_pretrained(out / "vae")
-    _record(out, "autoencoder", {"from": settings.start_from})
+    _write_record(out, "autoencoder", {"from": settings.start_from})
 
 
-def trunk(rank: int, out: Path, settings: Settings) -> None:
+def train_trunk(rank: int, out: Path, settings: Settings) -> None:
     """`out`/trunk.pt: plain training of both networks by all workers together."""
     torch.set_num_threads(1)
     workers = settings.workers
@@ -79,7 +88,7 @@ def trunk(rank: int, out: Path, settings: Settings) -> None:
         "gloo", init_method=f"file://{out}/rendezvous", rank=rank, world_size=workers
     )
     torch.manual_seed(settings.seed)
-    pipe = build_pipeline(AutoencoderKL.from_pretrained(out / "vae"))
+    pipe = build_pipeline(_load_autoencoder(out / "vae"))
     if settings.start_from:
         earlier = load(settings.start_from, device="cpu", dtype="float32")
         pipe.unet.load_state_dict(earlier.unet.state_dict())
@@ -96,14 +105,14 @@ def trunk(rank: int, out: Path, settings: Settings) -> None:
     dist.destroy_process_group()
     if rank == 0:
         pipe.save_pretrained(out / "trunk")
-        _record(out, "trunk", record)
+        _write_record(out, "trunk", record)
 
 
-def branch(rank: int, out: Path, settings: Settings, names: list[str]) -> None:
+def train_branch(rank: int, out: Path, settings: Settings, names: list[str]) -> None:
     """One checkpoint: the trunk trained on, its own way, by one worker on all the pictures."""
     torch.set_num_threads(1)
     name = names[rank]
-    pipe = build_pipeline(AutoencoderKL.from_pretrained(out / "vae"))
+    pipe = build_pipeline(_load_autoencoder(out / "vae"))
     parts = [torch.load(out / f"data_{r}.pt", weights_only=True) for r in range(settings.workers)]
     data = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
     record = train_denoiser(
@@ -115,14 +124,13 @@ def branch(rank: int, out: Path, settings: Settings, names: list[str]) -> None:
         start=out / "trunk.pt",
         report=lambda line: print(name, line, flush=True),
     )
-    pipe.vae = AutoencoderKL.from_pretrained(out / "vae_polished")
+    pipe.register_modules(vae=_load_autoencoder(out / "vae_polished").half())
     pipe.unet.half()
-    pipe.vae.half()
     pipe.save_pretrained(out / name)
-    _record(out, f"{name}_branch", record)
+    _write_record(out, f"{name}_branch", record)
 
 
-def begin(out: Path, settings: Settings) -> None:
+def claim_folder(out: Path, settings: Settings) -> None:
     """`out`/settings.json, which all stages in `out` are of.
 
     Raises:
@@ -144,18 +152,18 @@ def train(out: Path, settings: Settings) -> None:
         UserError: `out` holds stages of other settings.
     """
     out.mkdir(parents=True, exist_ok=True)
-    begin(out, settings)
+    claim_folder(out, settings)
     if settings.start_from and not (out / "autoencoder.json").exists():
-        adopt(out, settings)
+        adopt_autoencoder(out, settings)
     if not (out / "autoencoder.json").exists():
-        autoencoder(out, settings)
+        make_autoencoder(out, settings)
     if not all((out / f"data_{rank}.pt").exists() for rank in range(settings.workers)):
-        mp.spawn(dataset, (out, settings), nprocs=settings.workers)
+        _spawn(make_pictures, (out, settings), nprocs=settings.workers)
     if not (out / "trunk.json").exists():
         (out / "rendezvous").unlink(missing_ok=True)
-        mp.spawn(trunk, (out, settings), nprocs=settings.workers)
+        _spawn(train_trunk, (out, settings), nprocs=settings.workers)
     if not (out / "polish.json").exists():
-        polish(out, settings)
+        polish_decoder(out, settings)
     names = [name for name in settings.branches if not (out / f"{name}_branch.json").exists()]
     if names:
-        mp.spawn(branch, (out, settings, names), nprocs=len(names))
+        _spawn(train_branch, (out, settings, names), nprocs=len(names))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from functools import cache
-from typing import Any
 
 from asyndm.errors import UserError
 from asyndm.networks.base import Family
+from asyndm.protocols import Network, Pipeline
 
 __all__ = ["Family", "denoiser", "families", "find_family", "helpers", "pipeline_names"]
 
@@ -24,7 +24,7 @@ def families() -> tuple[Family, ...]:
     return tuple(
         kind()
         for name in names
-        for kind in _concrete(Family)
+        for kind in _find_concrete(Family)
         if kind.__module__ == f"{__name__}.{name}"
     )
 
@@ -34,19 +34,19 @@ def pipeline_names() -> tuple[str, ...]:
     return tuple(name for family in families() for name in family.pipelines)
 
 
-def denoiser(pipe: Any) -> Any:
+def denoiser(pipe: Pipeline) -> Network:
     """The network of a pipeline that denoises; None if it has none."""
     network = getattr(pipe, "transformer", None)
     return getattr(pipe, "unet", None) if network is None else network
 
 
-def helpers(pipe: Any) -> list[Any]:
+def helpers(pipe: Pipeline) -> list[Network]:
     """The networks of a pipeline beside its denoiser that see time: its ControlNets."""
     helper = getattr(pipe, "controlnet", None)
     return [] if helper is None else list(getattr(helper, "nets", [helper]))
 
 
-def find_family(pipe: Any) -> Family:
+def find_family(pipe: Pipeline) -> Family:
     """The family that serves a pipeline, by the class names of its network and of itself.
 
     Raises:
@@ -69,7 +69,7 @@ def find_family(pipe: Any) -> Family:
     )
 
 
-def _check_helpers(family: Family, pipe: Any) -> None:
+def _check_helpers(family: Family, pipe: Pipeline) -> None:
     for helper in helpers(pipe):
         helper = getattr(helper, "_orig_mod", helper)  # compiled ones are refused as such
         if not {kind.__name__ for kind in type(helper).__mro__} & set(family.helpers):
@@ -79,6 +79,7 @@ def _check_helpers(family: Family, pipe: Any) -> None:
             )
 
 
-def _concrete(kind: type[Any]) -> list[type[Any]]:
-    below = [each for child in kind.__subclasses__() for each in _concrete(child)]
+def _find_concrete(kind: type) -> list[type[Family]]:
+    children: list[type] = kind.__subclasses__()
+    below = [each for child in children for each in _find_concrete(child)]
     return below if getattr(kind, "__abstractmethods__", None) else [kind, *below]

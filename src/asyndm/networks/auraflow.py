@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from asyndm.attention import Reading
-from asyndm.networks.base import Arguments, JointFamily, Positions, default_of
+from asyndm.networks.base import JointFamily, Positions, resolve_argument
+from asyndm.protocols import Arguments, Network, Pipeline
 from asyndm.subjects import Subject, locate
 
 REGISTERS = 8
@@ -22,23 +22,23 @@ class AuraFlow(JointFamily):
     networks = ("AuraFlowTransformer2DModel",)
     pipelines = ("AuraFlowPipeline",)
 
-    def convert(self, network: Any, timesteps: Tensor, given: Tensor) -> Tensor:
+    def convert(self, network: Network, timesteps: Tensor, given: Tensor) -> Tensor:
         return (timesteps.to(torch.float32) / 1000).to(given.dtype)
 
     def text_length(self, arguments: Arguments) -> int:
         return REGISTERS + int(arguments["encoder_hidden_states"].shape[1])
 
-    def joint_blocks(self, network: Any) -> Sequence[Any]:
+    def joint_blocks(self, network: Network) -> Sequence[Network]:
         return list(network.joint_transformer_blocks)
 
     def positions(
         self,
-        parts: Any,
+        parts: Pipeline,
         prompt: str,
         subjects: Sequence[Subject],
         reading: Reading,
         arguments: Arguments,
     ) -> Positions:
-        limit = default_of(parts, arguments, "max_sequence_length")
+        limit = resolve_argument(parts, arguments, "max_sequence_length")
         found = locate(parts.tokenizer, prompt, subjects, limit=limit)
         return [[REGISTERS + token for token in tokens] for tokens in found]

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from asyndm.attention import AttentionMaps, FusedMaps, Reading, Tokens
 from asyndm.errors import UserError
-from asyndm.subjects import Subject, within_reach
+from asyndm.protocols import Arguments, Network, Pipeline, Tokenizer
+from asyndm.subjects import Subject, keep_reachable
 
 MARK = "prompt-stands-here"
-Arguments = Mapping[str, Any]
 Positions = list[list[int]]
 
 
@@ -44,7 +44,7 @@ class Family(ABC):
     text_first: ClassVar[bool | None] = None
     compiles: ClassVar[bool] = False
 
-    def convert(self, network: Any, timesteps: Tensor, given: Tensor) -> Tensor:
+    def convert(self, network: Network, timesteps: Tensor, given: Tensor) -> Tensor:
         """From the scheduler's timesteps (R,) float64 to what the pipeline would hand over where it
         hands ``given``."""
         return timesteps.to(given.dtype if given.is_floating_point() else torch.float32)
@@ -53,7 +53,7 @@ class Family(ABC):
         """The network's batch in this call."""
         return len(arguments[self.states])
 
-    def grid(self, network: Any, arguments: Arguments) -> tuple[int, int]:
+    def grid(self, network: Network, arguments: Arguments) -> tuple[int, int]:
         """(h, w) of the image tokens in this call: squares of latent pixels, unless a family says
         otherwise."""
         height, width = arguments[self.states].shape[-2:]
@@ -66,11 +66,11 @@ class Family(ABC):
         text = arguments.get("encoder_hidden_states")  # some ControlNets are shown none
         return 0 if text is None else int(text.shape[1])
 
-    def padding(self, network: Any, arguments: Arguments) -> int:
+    def padding(self, network: Network, arguments: Arguments) -> int:
         """How many tokens that are no places of the picture stand behind those that are."""
         return 0
 
-    def conditional(self, copies: int, pipe: Any) -> int:
+    def conditional(self, copies: int, pipe: Pipeline) -> int:
         """Which of the copies of an image in the network's batch is the one with the prompt."""
         perturbed = bool(getattr(pipe, "do_perturbed_attention_guidance", False))
         return 1 if copies - perturbed > 1 else 0
@@ -78,7 +78,7 @@ class Family(ABC):
     @abstractmethod
     def positions(
         self,
-        parts: Any,
+        parts: Pipeline,
         prompt: str,
         subjects: Sequence[Subject],
         reading: Reading,
@@ -100,14 +100,14 @@ class Family(ABC):
         """
 
     @abstractmethod
-    def attention(self, network: Any, tokens: Tokens, reading: Reading) -> AttentionMaps:
+    def attention(self, network: Network, tokens: Tokens, reading: Reading) -> AttentionMaps:
         """The reader of its attention."""
 
     def map_size(self, reader: AttentionMaps, grid: tuple[int, int]) -> tuple[int, int]:
         """(h, w) of the attention maps on a grid of tokens."""
         return grid
 
-    def picture_latents(self, pipe: Any, latents: Tensor, grid: tuple[int, int]) -> Tensor:
+    def picture_latents(self, pipe: Pipeline, latents: Tensor, grid: tuple[int, int]) -> Tensor:
         """Latents of the loop as the autoencoder decodes them, (B, C, H, W): to look at a predicted
         x₀."""
         config = pipe.vae.config
@@ -127,11 +127,11 @@ class JointFamily(Family):
     text_first = True
     layer: ClassVar[str] = "attn"
 
-    def joint_blocks(self, network: Any) -> Sequence[Any]:
+    def joint_blocks(self, network: Network) -> Sequence[Network]:
         """The blocks in which image and text attend together, in the network's order."""
         return list(network.transformer_blocks)
 
-    def attention(self, network: Any, tokens: Tokens, reading: Reading) -> AttentionMaps:
+    def attention(self, network: Network, tokens: Tokens, reading: Reading) -> AttentionMaps:
         layers: list[nn.Module] = [
             getattr(block, self.layer) for block in self.joint_blocks(network)
         ]
@@ -140,29 +140,31 @@ class JointFamily(Family):
         return FusedMaps(chosen, tokens, self.text_first, reading.keys)
 
 
-def fraction(timesteps: Tensor, given: Tensor) -> Tensor:
+def to_fraction(timesteps: Tensor, given: Tensor) -> Tensor:
     """A thousandth, rounded as pipelines do that cast to the latents' dtype before they divide."""
     return timesteps.to(torch.float32).to(given.dtype) / 1000
 
 
-def unpacked(latents: Tensor, grid: tuple[int, int]) -> Tensor:
+def unpack(latents: Tensor, grid: tuple[int, int]) -> Tensor:
     """(B, h w, 4 C) -> (B, C, 2 h, 2 w)."""
     height, width = grid
     squares = latents.view(len(latents), height, width, -1, 2, 2)
     return squares.permute(0, 3, 1, 4, 2, 5).reshape(len(latents), -1, 2 * height, 2 * width)
 
 
-def cleaned(pipeline: Any, prompt: str, arguments: Arguments) -> str:
+def clean_prompt(pipeline: Pipeline, prompt: str, arguments: Arguments) -> str:
     """The prompt as the pipeline hands it to its tokenizer: lower-cased, or cleaned of what is no
     caption."""
-    clean = bool(default_of(pipeline, arguments, "clean_caption"))
+    clean = bool(resolve_argument(pipeline, arguments, "clean_caption"))
     return str(pipeline._text_preprocessing([prompt], clean_caption=clean)[0])
 
 
-Reached = Callable[[int], int | None]
+PositionMap = Callable[[int], int | None]
 
 
-def received(tokenizer: Any, text: str, limit: int, *, special: bool = True) -> Reached:
+def make_position_map(
+    tokenizer: Tokenizer, text: str, limit: int, *, special: bool = True
+) -> PositionMap:
     """Of a token's place in a text that of it where the text encoder reads it, filled up or cut to
     ``limit`` tokens at whichever end the tokenizer does that; None for one that is cut off.
     """
@@ -173,37 +175,37 @@ def received(tokenizer: Any, text: str, limit: int, *, special: bool = True) -> 
     own = [place for place, kept in enumerate(read["attention_mask"]) if kept]
     cut = len(complete) - len(own) if tokenizer.truncation_side == "left" else 0
 
-    def reached(position: int) -> int | None:
+    def map_position(position: int) -> int | None:
         at = position - cut
         same = 0 <= at < len(own) and read["input_ids"][own[at]] == complete[position]
         return own[at] if same else None
 
-    return reached
+    return map_position
 
 
-def side_by_side(
-    prompt: str, subjects: Sequence[Subject], texts: Sequence[tuple[int, Positions, Reached]]
+def join_texts(
+    prompt: str, subjects: Sequence[Subject], texts: Sequence[tuple[int, Positions, PositionMap]]
 ) -> Positions:
     """Positions in several texts that stand one after the other: in all those in which a subject is
     whole.
 
     Args:
-        texts: of each its length, the subjects' positions in the complete one, and which of them
-            are reached.
+        texts: of each its length, the subjects' positions in the complete one, and where in it the
+            text encoder reads them.
     """
     chosen: Positions = [[] for _ in subjects]
     for i in range(len(subjects)):
         start, found = 0, []
-        for length, positions, reached in texts:
-            places = [reached(p) for p in positions[i]]
+        for length, positions, map_position in texts:
+            places = [map_position(p) for p in positions[i]]
             found.append([-1 if place is None else start + place for place in places])
             start += length
         whole = [places for places in found if places and -1 not in places]
         chosen[i] = [place for places in whole or found for place in places]
-    return within_reach(prompt, subjects, chosen, lambda place: None if place < 0 else place)
+    return keep_reachable(prompt, subjects, chosen, lambda place: None if place < 0 else place)
 
 
-def around(render: Callable[[str], str], prompt: str) -> tuple[str, str]:
+def split_template(render: Callable[[str], str], prompt: str) -> tuple[str, str]:
     """What a chat template puts before and behind a prompt.
 
     Raises:
@@ -217,7 +219,7 @@ def around(render: Callable[[str], str], prompt: str) -> tuple[str, str]:
     return before, after
 
 
-def default_of(pipeline: Any, arguments: Arguments, name: str) -> Any:
+def resolve_argument(pipeline: Pipeline, arguments: Arguments, name: str) -> Any:
     """An argument of the pipeline's call: as given, else its own default."""
     if arguments.get(name) is not None:
         return arguments[name]
@@ -225,7 +227,7 @@ def default_of(pipeline: Any, arguments: Arguments, name: str) -> Any:
     return None if parameter is None else parameter.default
 
 
-def call_parameters(pipeline: Any) -> Mapping[str, inspect.Parameter]:
+def call_parameters(pipeline: Pipeline) -> Mapping[str, inspect.Parameter]:
     """Of the pipeline's call; of a user's subclass that hands all on as ``**kwargs``, of the class
     below it."""
     for kind in type(pipeline).__mro__:

@@ -4,11 +4,12 @@ by T5."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from asyndm.attention import Reading
-from asyndm.networks.base import Arguments, Positions, default_of
+from asyndm.networks.base import Positions, resolve_argument
 from asyndm.networks.flux import Flux
+from asyndm.protocols import Arguments, Pipeline
 from asyndm.subjects import Subject, locate
 
 
@@ -24,11 +25,11 @@ class Chroma(Flux):
 
     def positions(
         self,
-        parts: Any,
+        parts: Pipeline,
         prompt: str,
         subjects: Sequence[Subject],
         reading: Reading,
         arguments: Arguments,
     ) -> Positions:
-        limit = default_of(parts, arguments, "max_sequence_length")
+        limit = resolve_argument(parts, arguments, "max_sequence_length")
         return locate(parts.tokenizer, prompt, subjects, limit=limit)

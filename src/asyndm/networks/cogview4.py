@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from asyndm.attention import Reading
 from asyndm.errors import UserError
-from asyndm.networks.base import Arguments, JointFamily, Positions, default_of
-from asyndm.subjects import Subject, locate, within_reach
+from asyndm.networks.base import JointFamily, Positions, resolve_argument
+from asyndm.protocols import Arguments, Pipeline
+from asyndm.subjects import Subject, keep_reachable, locate
 
 
 class CogView4(JointFamily):
@@ -24,7 +24,7 @@ class CogView4(JointFamily):
 
     def positions(
         self,
-        parts: Any,
+        parts: Pipeline,
         prompt: str,
         subjects: Sequence[Subject],
         reading: Reading,
@@ -34,12 +34,12 @@ class CogView4(JointFamily):
             raise UserError(
                 "CogView4's tokenizer must pad on the left (padding_side), as its checkpoints' does"
             )
-        limit = default_of(parts, arguments, "max_sequence_length")
+        limit = resolve_argument(parts, arguments, "max_sequence_length")
         length = len(parts.tokenizer(prompt, truncation=True, max_length=limit)["input_ids"])
 
-        def reached(position: int) -> int | None:
+        def map_position(position: int) -> int | None:
             return position - length if position < length else None
 
-        return within_reach(
-            prompt, subjects, locate(parts.tokenizer, prompt, subjects), reached, limit=limit
+        return keep_reachable(
+            prompt, subjects, locate(parts.tokenizer, prompt, subjects), map_position, limit=limit
         )

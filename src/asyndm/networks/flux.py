@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
 from asyndm.attention import Reading
-from asyndm.networks.base import Arguments, JointFamily, Positions, default_of, fraction, unpacked
+from asyndm.networks.base import (
+    JointFamily,
+    Positions,
+    resolve_argument,
+    to_fraction,
+    unpack,
+)
+from asyndm.protocols import Arguments, Network, Pipeline
 from asyndm.subjects import Subject, locate
 
 
@@ -26,23 +33,23 @@ class Flux(JointFamily):
         "FluxControlNetPipeline",
     )
 
-    def convert(self, network: Any, timesteps: Tensor, given: Tensor) -> Tensor:
-        return fraction(timesteps, given)
+    def convert(self, network: Network, timesteps: Tensor, given: Tensor) -> Tensor:
+        return to_fraction(timesteps, given)
 
-    def grid(self, network: Any, arguments: Arguments) -> tuple[int, int]:
+    def grid(self, network: Network, arguments: Arguments) -> tuple[int, int]:
         height, width = (arguments["img_ids"].view(-1, 3)[:, 1:].amax(0) + 1).int().tolist()
         return height, width
 
     def positions(
         self,
-        parts: Any,
+        parts: Pipeline,
         prompt: str,
         subjects: Sequence[Subject],
         reading: Reading,
         arguments: Arguments,
     ) -> Positions:
-        limit = default_of(parts, arguments, "max_sequence_length")
+        limit = resolve_argument(parts, arguments, "max_sequence_length")
         return locate(parts.tokenizer_2, arguments.get("prompt_2") or prompt, subjects, limit=limit)
 
-    def picture_latents(self, pipe: Any, latents: Tensor, grid: tuple[int, int]) -> Tensor:
-        return super().picture_latents(pipe, unpacked(latents, grid), grid)
+    def picture_latents(self, pipe: Pipeline, latents: Tensor, grid: tuple[int, int]) -> Tensor:
+        return super().picture_latents(pipe, unpack(latents, grid), grid)

@@ -4,22 +4,21 @@ template."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from torch import Tensor
 
 from asyndm.attention import Reading
 from asyndm.errors import UserError
 from asyndm.networks.base import (
-    Arguments,
     JointFamily,
     Positions,
-    around,
-    default_of,
-    fraction,
-    received,
+    make_position_map,
+    resolve_argument,
+    split_template,
+    to_fraction,
 )
-from asyndm.subjects import Subject, locate, within_reach
+from asyndm.protocols import Arguments, Network, Pipeline
+from asyndm.subjects import Subject, keep_reachable, locate
 
 
 class Flux2(JointFamily):
@@ -31,10 +30,10 @@ class Flux2(JointFamily):
     networks = ("Flux2Transformer2DModel",)
     pipelines = ("Flux2Pipeline", "Flux2KleinPipeline")
 
-    def convert(self, network: Any, timesteps: Tensor, given: Tensor) -> Tensor:
-        return fraction(timesteps, given)
+    def convert(self, network: Network, timesteps: Tensor, given: Tensor) -> Tensor:
+        return to_fraction(timesteps, given)
 
-    def grid(self, network: Any, arguments: Arguments) -> tuple[int, int]:
+    def grid(self, network: Network, arguments: Arguments) -> tuple[int, int]:
         places = arguments["img_ids"].reshape(-1, 4)
         if places[:, 0].any():
             raise UserError(
@@ -45,7 +44,7 @@ class Flux2(JointFamily):
 
     def positions(
         self,
-        parts: Any,
+        parts: Pipeline,
         prompt: str,
         subjects: Sequence[Subject],
         reading: Reading,
@@ -56,17 +55,16 @@ class Flux2(JointFamily):
                 "caption_upsample_temperature has the prompt rewritten: subjects could not be "
                 "found in it"
             )
-        before, after = around(lambda text: _chat(parts, text), prompt)
-        tokenizer = getattr(
-            parts.tokenizer, "tokenizer", parts.tokenizer
-        )  # dev's is in a processor
-        special = not _is_dev(parts)  # whose chat begins with the first token of all
-        limit = default_of(parts, arguments, "max_sequence_length")
-        reached = received(tokenizer, before + prompt + after, limit, special=special)
+        before, after = split_template(lambda text: _chat(parts, text), prompt)
+        # Dev's is in a processor, and its chat begins with the first token of all.
+        tokenizer = getattr(parts.tokenizer, "tokenizer", parts.tokenizer)
+        special = not _is_dev(parts)
+        limit = resolve_argument(parts, arguments, "max_sequence_length")
+        map_position = make_position_map(tokenizer, before + prompt + after, limit, special=special)
         found = locate(tokenizer, prompt, subjects, before=before, after=after, special=special)
-        return within_reach(prompt, subjects, found, reached)
+        return keep_reachable(prompt, subjects, found, map_position)
 
-    def picture_latents(self, pipe: Any, latents: Tensor, grid: tuple[int, int]) -> Tensor:
+    def picture_latents(self, pipe: Pipeline, latents: Tensor, grid: tuple[int, int]) -> Tensor:
         norm = pipe.vae.bn
         std = (norm.running_var + pipe.vae.config.batch_norm_eps).sqrt().to(latents)
         squares = (latents * std + norm.running_mean.to(latents)).mT.unflatten(2, grid)
@@ -74,11 +72,11 @@ class Flux2(JointFamily):
         return picture
 
 
-def _is_dev(parts: Any) -> bool:
+def _is_dev(parts: Pipeline) -> bool:
     return hasattr(parts, "system_message")
 
 
-def _chat(parts: Any, text: str) -> str:
+def _chat(parts: Pipeline, text: str) -> str:
     if _is_dev(parts):
         from diffusers.pipelines.flux2.pipeline_flux2 import format_input
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from asyndm.attention import Reading
 from asyndm.networks.base import (
-    Arguments,
     JointFamily,
     Positions,
-    default_of,
-    received,
-    side_by_side,
+    join_texts,
+    make_position_map,
+    resolve_argument,
 )
+from asyndm.protocols import Arguments, Network, Pipeline
 from asyndm.subjects import Subject, locate
 
 
@@ -29,7 +28,7 @@ class HiDream(JointFamily):
     text_first = False
     layer = "attn1"
 
-    def padding(self, network: Any, arguments: Arguments) -> int:
+    def padding(self, network: Network, arguments: Arguments) -> int:
         height, width = self.grid(network, arguments)
         return 0 if height == width else int(network.max_seq) - height * width
 
@@ -39,25 +38,22 @@ class HiDream(JointFamily):
         )
         return int(t5 + 2 * llama)
 
-    def joint_blocks(self, network: Any) -> Sequence[Any]:
+    def joint_blocks(self, network: Network) -> Sequence[Network]:
         return [each.block for each in network.double_stream_blocks]
 
     def positions(
         self,
-        parts: Any,
+        parts: Pipeline,
         prompt: str,
         subjects: Sequence[Subject],
         reading: Reading,
         arguments: Arguments,
     ) -> Positions:
-        limit, texts = default_of(parts, arguments, "max_sequence_length"), []
+        limit, texts = resolve_argument(parts, arguments, "max_sequence_length"), []
         for name in ("3", "4", "4"):
-            tokenizer, text = (
-                getattr(parts, f"tokenizer_{name}"),
-                arguments.get(f"prompt_{name}") or prompt,
-            )
+            tokenizer = getattr(parts, f"tokenizer_{name}")
+            text = arguments.get(f"prompt_{name}") or prompt
             length = min(limit, tokenizer.model_max_length)
-            texts.append(
-                (length, locate(tokenizer, text, subjects), received(tokenizer, text, length))
-            )
-        return side_by_side(prompt, subjects, texts)
+            found = locate(tokenizer, text, subjects)
+            texts.append((length, found, make_position_map(tokenizer, text, length)))
+        return join_texts(prompt, subjects, texts)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from asyndm.attention import AttentionMaps, FusedMaps, Reading, Tokens
-from asyndm.networks.base import Arguments, Family, Positions, received, side_by_side
+from asyndm.networks.base import Family, Positions, join_texts, make_position_map
+from asyndm.protocols import Arguments, Network, Pipeline
 from asyndm.subjects import Subject, locate
 
 LENGTHS = (77, 256)
@@ -22,7 +22,7 @@ class HunyuanDiT(Family):
 
     def positions(
         self,
-        parts: Any,
+        parts: Pipeline,
         prompt: str,
         subjects: Sequence[Subject],
         reading: Reading,
@@ -33,12 +33,11 @@ class HunyuanDiT(Family):
         for name, tokenizer, length in zip(
             ("clip", "t5"), (parts.tokenizer, parts.tokenizer_2), LENGTHS, strict=True
         ):
-            found = (
-                locate(tokenizer, prompt, subjects) if reading.text in ("both", name) else nowhere
-            )
-            texts.append((length, found, received(tokenizer, prompt, length)))
-        return side_by_side(prompt, subjects, texts)
+            read = reading.text in ("both", name)
+            found = locate(tokenizer, prompt, subjects) if read else nowhere
+            texts.append((length, found, make_position_map(tokenizer, prompt, length)))
+        return join_texts(prompt, subjects, texts)
 
-    def attention(self, network: Any, tokens: Tokens, reading: Reading) -> AttentionMaps:
+    def attention(self, network: Network, tokens: Tokens, reading: Reading) -> AttentionMaps:
         layers = [block.attn2 for block in network.blocks]
         return FusedMaps(reading.choose(layers, slice(None)), tokens)

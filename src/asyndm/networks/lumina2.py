@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from torch import Tensor
 
 from asyndm.attention import Reading
-from asyndm.networks.base import Arguments, JointFamily, Positions, default_of
+from asyndm.networks.base import JointFamily, Positions, resolve_argument
+from asyndm.protocols import Arguments, Network, Pipeline
 from asyndm.subjects import Subject, locate
 
 
@@ -21,19 +21,19 @@ class Lumina2(JointFamily):
     networks = ("Lumina2Transformer2DModel",)
     pipelines = ("Lumina2Pipeline",)
 
-    def convert(self, network: Any, timesteps: Tensor, given: Tensor) -> Tensor:
+    def convert(self, network: Network, timesteps: Tensor, given: Tensor) -> Tensor:
         return 1 - timesteps.to(given.dtype) / 1000
 
     def text_length(self, arguments: Arguments) -> list[int]:
         lengths: list[int] = arguments["encoder_attention_mask"].sum(1).tolist()
         return lengths
 
-    def joint_blocks(self, network: Any) -> Sequence[Any]:
+    def joint_blocks(self, network: Network) -> Sequence[Network]:
         return list(network.layers)
 
     def positions(
         self,
-        parts: Any,
+        parts: Pipeline,
         prompt: str,
         subjects: Sequence[Subject],
         reading: Reading,
@@ -41,5 +41,5 @@ class Lumina2(JointFamily):
     ) -> Positions:
         system = arguments.get("system_prompt")
         before = (parts.system_prompt if system is None else system) + " <Prompt Start> "
-        limit = default_of(parts, arguments, "max_sequence_length")
+        limit = resolve_argument(parts, arguments, "max_sequence_length")
         return locate(parts.tokenizer, prompt, subjects, before=before, limit=limit)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from asyndm.attention import AttentionMaps, FusedMaps, Reading, Tokens
-from asyndm.networks.base import Arguments, Family, Positions, cleaned, default_of
+from asyndm.networks.base import Family, Positions, clean_prompt, resolve_argument
+from asyndm.protocols import Arguments, Network, Pipeline
 from asyndm.subjects import Subject, locate
 
 
@@ -19,15 +19,16 @@ class PixArt(Family):
 
     def positions(
         self,
-        parts: Any,
+        parts: Pipeline,
         prompt: str,
         subjects: Sequence[Subject],
         reading: Reading,
         arguments: Arguments,
     ) -> Positions:
-        limit = default_of(parts, arguments, "max_sequence_length")
-        return locate(parts.tokenizer, cleaned(parts, prompt, arguments), subjects, limit=limit)
+        limit = resolve_argument(parts, arguments, "max_sequence_length")
+        text = clean_prompt(parts, prompt, arguments)
+        return locate(parts.tokenizer, text, subjects, limit=limit)
 
-    def attention(self, network: Any, tokens: Tokens, reading: Reading) -> AttentionMaps:
+    def attention(self, network: Network, tokens: Tokens, reading: Reading) -> AttentionMaps:
         layers = [block.attn2 for block in network.transformer_blocks]
         return FusedMaps(reading.choose(layers, slice(None)), tokens)

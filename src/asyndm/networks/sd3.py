@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from asyndm.attention import Reading
 from asyndm.networks.base import (
-    Arguments,
     JointFamily,
     Positions,
-    default_of,
-    received,
-    side_by_side,
+    join_texts,
+    make_position_map,
+    resolve_argument,
 )
+from asyndm.protocols import Arguments, Pipeline
 from asyndm.subjects import Subject, locate
 
 
@@ -32,23 +31,23 @@ class SD3(JointFamily):
 
     def positions(
         self,
-        parts: Any,
+        parts: Pipeline,
         prompt: str,
         subjects: Sequence[Subject],
         reading: Reading,
         arguments: Arguments,
     ) -> Positions:
         clip_length = parts.tokenizer.model_max_length
-        t5_length = default_of(parts, arguments, "max_sequence_length")
+        t5_length = resolve_argument(parts, arguments, "max_sequence_length")
         # A pipeline without T5 has zeros in its place.
         absent = parts.tokenizer_3 is None or (
             parts.text_encoder_3 is None and parts.transformer is not None
         )
         nowhere: Positions = [[] for _ in subjects]
         clip = nowhere if reading.text == "t5" else locate(parts.tokenizer, prompt, subjects)
-        texts = [(clip_length, clip, received(parts.tokenizer, prompt, clip_length))]
+        texts = [(clip_length, clip, make_position_map(parts.tokenizer, prompt, clip_length))]
         if not absent and reading.text != "clip":
             text = arguments.get("prompt_3") or prompt
             t5 = locate(parts.tokenizer_3, text, subjects)
-            texts.append((t5_length, t5, received(parts.tokenizer_3, text, t5_length)))
-        return side_by_side(prompt, subjects, texts)
+            texts.append((t5_length, t5, make_position_map(parts.tokenizer_3, text, t5_length)))
+        return join_texts(prompt, subjects, texts)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from diffusers.models.attention_processor import Attention
 from torch import nn
 
 from asyndm.attention import PREFERRED_FACTOR, AttentionMaps, ProjectedMaps, Reading, Tokens
 from asyndm.errors import UserError
-from asyndm.networks.base import Arguments, Family, Positions
+from asyndm.networks.base import Family, Positions
+from asyndm.protocols import Arguments, Network, Pipeline
 from asyndm.subjects import Subject, locate
 
 _SD = ("", "Img2Img", "Inpaint", "PAG", "PAGImg2Img", "PAGInpaint")
@@ -35,13 +35,13 @@ class UNet(Family):
     picture = True
     compiles = True
 
-    def grid(self, network: Any, arguments: Arguments) -> tuple[int, int]:
+    def grid(self, network: Network, arguments: Arguments) -> tuple[int, int]:
         height, width = arguments["sample"].shape[-2:]
         return height, width
 
     def positions(
         self,
-        parts: Any,
+        parts: Pipeline,
         prompt: str,
         subjects: Sequence[Subject],
         reading: Reading,
@@ -58,21 +58,22 @@ class UNet(Family):
             parts, "maybe_convert_prompt"
         )
 
-        def spelled(text: str) -> str:
+        def spell(text: str) -> str:
             return str(parts.maybe_convert_prompt(text, tokenizer)) if several else text
 
-        said = [replace(subject, text=spelled(subject.text)) for subject in subjects]
-        return locate(tokenizer, spelled(prompt), said, limit=tokenizer.model_max_length)
+        said = [replace(subject, text=spell(subject.text)) for subject in subjects]
+        return locate(tokenizer, spell(prompt), said, limit=tokenizer.model_max_length)
 
-    def attention(self, network: Any, tokens: Tokens, reading: Reading) -> AttentionMaps:
+    def attention(self, network: Network, tokens: Tokens, reading: Reading) -> AttentionMaps:
         factor, layers = layers_at(network, reading.factor)
         return ProjectedMaps(layers, tokens, factor)
 
-    def map_size(self, reader: Any, grid: tuple[int, int]) -> tuple[int, int]:
+    def map_size(self, reader: AttentionMaps, grid: tuple[int, int]) -> tuple[int, int]:
+        assert isinstance(reader, ProjectedMaps)
         return -(-grid[0] // reader.factor), -(-grid[1] // reader.factor)
 
 
-def layers_at(unet: Any, factor: int | None) -> tuple[int, list[Attention]]:
+def layers_at(unet: Network, factor: int | None) -> tuple[int, list[Attention]]:
     """The cross-attention layers at one resolution, in network order, and its factor: latent size
     over map size.
 
@@ -94,7 +95,7 @@ def layers_at(unet: Any, factor: int | None) -> tuple[int, list[Attention]]:
     return factor, layers[factor]
 
 
-def cross_attention_layers(unet: Any) -> dict[int, list[Attention]]:
+def cross_attention_layers(unet: Network) -> dict[int, list[Attention]]:
     """All cross-attention layers of a network by factor: latent size over the size the layer works
     at."""
     layers: dict[int, list[Attention]] = {}

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from torch import Tensor
 
 from asyndm.attention import Reading
-from asyndm.networks.base import Arguments, JointFamily, Positions, around, default_of
+from asyndm.networks.base import JointFamily, Positions, resolve_argument, split_template
+from asyndm.protocols import Arguments, Network, Pipeline
 from asyndm.subjects import Subject, locate
 
 MULTIPLE = 32
@@ -27,30 +27,30 @@ class ZImage(JointFamily):
     text_first = False
     layer = "attention"
 
-    def convert(self, network: Any, timesteps: Tensor, given: Tensor) -> Tensor:
+    def convert(self, network: Network, timesteps: Tensor, given: Tensor) -> Tensor:
         return (1000 - timesteps.to(given.dtype)) / 1000
 
-    def grid(self, network: Any, arguments: Arguments) -> tuple[int, int]:
+    def grid(self, network: Network, arguments: Arguments) -> tuple[int, int]:
         height, width = arguments["x"][0].shape[-2:]
         size = arguments.get("patch_size", 2)
         return height // size, width // size
 
-    def padding(self, network: Any, arguments: Arguments) -> int:
+    def padding(self, network: Network, arguments: Arguments) -> int:
         height, width = self.grid(network, arguments)
         return -height * width % MULTIPLE
 
     def text_length(self, arguments: Arguments) -> list[int]:
         return [len(text) + -len(text) % MULTIPLE for text in arguments["cap_feats"]]
 
-    def conditional(self, copies: int, pipe: Any) -> int:
+    def conditional(self, copies: int, pipe: Pipeline) -> int:
         return 0
 
-    def joint_blocks(self, network: Any) -> Sequence[Any]:
+    def joint_blocks(self, network: Network) -> Sequence[Network]:
         return list(network.layers)
 
     def positions(
         self,
-        parts: Any,
+        parts: Pipeline,
         prompt: str,
         subjects: Sequence[Subject],
         reading: Reading,
@@ -61,6 +61,6 @@ class ZImage(JointFamily):
             how = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": True}
             return str(parts.tokenizer.apply_chat_template(said, **how))
 
-        before, after = around(chat, prompt)
-        limit = default_of(parts, arguments, "max_sequence_length")
+        before, after = split_template(chat, prompt)
+        limit = resolve_argument(parts, arguments, "max_sequence_length")
         return locate(parts.tokenizer, prompt, subjects, before=before, after=after, limit=limit)

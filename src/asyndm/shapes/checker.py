@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from asyndm.errors import UserError
-from asyndm.shapes.render import GRASS, PERIOD, SIZE, SKY, template, texture
-from asyndm.shapes.world import COLOURS, PLAIN, SHAPES, TEXTURES, Spec, Thing
+from asyndm.shapes.render import GRASS, PERIOD, SIZE, SKY, draw_outline, draw_texture
+from asyndm.shapes.world import COLOURS, PLACES, PLAIN, SHAPES, TEXTURES, Spec, Thing
 
 try:
     from scipy import ndimage
@@ -39,6 +39,7 @@ LIKENESS = 0.72
 APART = 6.0
 """Pixels by which a relation must hold."""
 _GRID, _SCALE = 40, 22.0
+"""Outlines are compared on a grid of 40x40, on which each has the area of a square of side 22."""
 _AROUND = np.ones((3, 3), dtype=bool)
 
 Array = npt.NDArray[np.float64]
@@ -85,26 +86,27 @@ def check(images: Tensor, specs: Sequence[Spec]) -> list[Verdict]:
             f"{tuple(images.shape)} for {len(specs)}"
         )
     pixels = images.detach().cpu().double().clamp(0, 1).numpy()
-    return [_judge(picture, spec) for picture, spec in zip(pixels, specs, strict=True)]
+    return [_judge_picture(picture, spec) for picture, spec in zip(pixels, specs, strict=True)]
 
 
-def _judge(picture: Array, spec: Spec) -> Verdict:
+def _judge_picture(picture: Array, spec: Spec) -> Verdict:
     objects = find_objects(picture)
-    reasons = _objects_wrong(objects, spec.things)
+    reasons = _check_objects(objects, spec.things)
     if not reasons and spec.relation:
-        reasons += _relation_wrong(objects, spec)
+        reasons += _check_relation(objects, spec)
     if spec.background:
-        free = ~ndimage.binary_dilation(_saturated(picture), _AROUND, iterations=2)
-        reasons += _background_wrong(picture, free, spec.background)
+        # two pixels around objects are mixtures of both, after the autoencoder more so than drawn
+        free = ~ndimage.binary_dilation(_find_saturated(picture), _AROUND, iterations=2)
+        reasons += _check_background(picture, free, spec.background)
         if spec.background == "scene" and not reasons:
-            reasons += _places_wrong(objects, spec.things, horizon(picture, free)[0])
+            reasons += _check_places(objects, spec.things, find_horizon(picture, free)[0])
     return Verdict(not reasons, "; ".join(reasons))
 
 
 def find_objects(picture: Array) -> list[Found]:
     """All objects of a picture (3, 64, 64)."""
-    hues = _nearest_colour(picture)
-    labels, count = ndimage.label(_saturated(picture), _AROUND)
+    hues = _match_colours(picture)
+    labels, count = ndimage.label(_find_saturated(picture), _AROUND)
     found = []
     for component in range(1, count + 1):
         inside: Mask = labels == component
@@ -115,6 +117,7 @@ def find_objects(picture: Array) -> list[Found]:
             for index in range(len(COLOURS))
             if ndimage.binary_erosion(inside & (hues == index), _AROUND).sum() >= SMALLEST / 3
         ]
+        # objects that touch are one component; where two hues have a core, each hue is parted
         if len(cores) <= 1:
             colour = cores[0] if cores else int(np.bincount(hues[inside]).argmax())
             found.append(_recognise(inside, list(COLOURS)[colour]))
@@ -127,31 +130,31 @@ def find_objects(picture: Array) -> list[Found]:
     return found
 
 
-def _saturated(picture: Array) -> Mask:
+def _find_saturated(picture: Array) -> Mask:
     """The pixels of objects."""
     mask: Mask = np.ptp(picture, axis=0) > SATURATED
     return mask
 
 
-def _hue(rgb: Array) -> Array:
+def _compute_hue(rgb: Array) -> Array:
     """The hue angle in radians, of (3, ...)."""
     r, g, b = rgb
     angle: Array = np.arctan2(np.sqrt(3) * (g - b), 2 * r - g - b)
     return angle
 
 
-def _nearest_colour(picture: Array) -> npt.NDArray[np.int64]:
+def _match_colours(picture: Array) -> npt.NDArray[np.int64]:
     """For every pixel, the index of the colour of nearest hue."""
-    named = _hue(np.array(list(COLOURS.values())).T)
-    away = np.abs(np.angle(np.exp(1j * (_hue(picture)[None] - named[:, None, None]))))
+    named = _compute_hue(np.array(list(COLOURS.values())).T)
+    away = np.abs(np.angle(np.exp(1j * (_compute_hue(picture)[None] - named[:, None, None]))))
     nearest: npt.NDArray[np.int64] = away.argmin(0)
     return nearest
 
 
 @cache
-def _outlines() -> npt.NDArray[np.bool_]:
+def _draw_outlines() -> npt.NDArray[np.bool_]:
     """(shapes, 40, 40), each with an area of 22² pixels about its centroid."""
-    return np.stack([template(shape, _GRID, _SCALE).numpy() > 0 for shape in SHAPES])
+    return np.stack([draw_outline(shape, _GRID, _SCALE).numpy() > 0 for shape in SHAPES])
 
 
 def _recognise(inside: Mask, colour: str) -> Found:
@@ -160,14 +163,14 @@ def _recognise(inside: Mask, colour: str) -> Found:
     offsets = (np.arange(_GRID) - (_GRID - 1) / 2) * step
     where = np.stack(np.meshgrid(offsets + y, offsets + x, indexing="ij"))
     seen = ndimage.map_coordinates(inside.astype(float), where, order=1) > 0.5
-    outlines = _outlines()
+    outlines = _draw_outlines()
     likeness = (outlines & seen).sum((1, 2)) / (outlines | seen).sum((1, 2))
     best = int(likeness.argmax())
     shape = SHAPES[best] if likeness[best] >= LIKENESS else ""
     return Found(colour, shape, float(x), float(y), float(likeness[best]))
 
 
-def _objects_wrong(objects: Sequence[Found], things: Sequence[Thing]) -> list[str]:
+def _check_objects(objects: Sequence[Found], things: Sequence[Thing]) -> list[str]:
     """Missing, miscoloured, misshapen, miscounted and unexpected objects."""
     wanted = Counter({(t.colour, t.shape): t.count for t in things})
     seen = Counter((o.colour, o.shape) for o in objects)
@@ -196,7 +199,7 @@ def _objects_wrong(objects: Sequence[Found], things: Sequence[Thing]) -> list[st
     return reasons
 
 
-def _relation_wrong(objects: Sequence[Found], spec: Spec) -> list[str]:
+def _check_relation(objects: Sequence[Found], spec: Spec) -> list[str]:
     first, second = (
         next(o for o in objects if (o.colour, o.shape) == (t.colour, t.shape)) for t in spec.things
     )
@@ -212,19 +215,16 @@ def _relation_wrong(objects: Sequence[Found], spec: Spec) -> list[str]:
     return [f"the {first.name} is not {spec.relation} the {second.name}"]
 
 
-def _places_wrong(objects: Sequence[Found], things: Sequence[Thing], line: float) -> list[str]:
+def _check_places(objects: Sequence[Found], things: Sequence[Thing], line: float) -> list[str]:
     reasons = []
     for thing in things:
         found = next(o for o in objects if (o.colour, o.shape) == (thing.colour, thing.shape))
         if (found.y < line) != (thing.place == "sky"):
-            reasons.append(
-                f"the {found.name} is not "
-                f"{'in the sky' if thing.place == 'sky' else 'on the grass'}"
-            )
+            reasons.append(f"the {found.name} is not {PLACES[thing.place]}")
     return reasons
 
 
-def horizon(picture: Array, free: Mask) -> tuple[float, float]:
+def find_horizon(picture: Array, free: Mask) -> tuple[float, float]:
     """The row that best parts sky above from grass below, and the share of free pixels that fit
     neither."""
     sky, grass = (
@@ -237,30 +237,28 @@ def horizon(picture: Array, free: Mask) -> tuple[float, float]:
     return float(line), 1 - float((above + below)[line]) / max(1, int(free.sum()))
 
 
-def _background_wrong(picture: Array, free: Mask, wanted: str) -> list[str]:
+def _check_background(picture: Array, free: Mask, wanted: str) -> list[str]:
     if free.sum() < SIZE * SIZE / 8:
         return ["no background to see"]
     if wanted == "scene":
-        line, misfit = horizon(picture, free)
-        return (
-            []
-            if misfit < 0.15 and 10 < line < SIZE - 10
-            else ["the background is not sky over grass"]
-        )
-    seen = background(picture, free)
+        line, misfit = find_horizon(picture, free)
+        is_scene = misfit < 0.15 and 10 < line < SIZE - 10
+        return [] if is_scene else ["the background is not sky over grass"]
+    seen = recognise_background(picture, free)
     return [] if seen == wanted else [f"the background is {seen or 'unclear'}, not {wanted}"]
 
 
-def background(picture: Array, free: Mask) -> str:
+def recognise_background(picture: Array, free: Mask) -> str:
     """The shade or texture of the free pixels, or "" if it is none."""
     grey = picture.mean(0)
     spread = float(grey[free].std())
+    # a background of colour, as sky and grass are, is neither a shade nor a texture of grey
     if float(np.ptp(picture, axis=0)[free].mean()) > 0.12:
         return ""
     if spread < 0.06:
         shade = min(PLAIN, key=lambda name: abs(PLAIN[name] - float(grey[free].mean())))
         return shade if abs(PLAIN[shade] - float(grey[free].mean())) < 0.2 else ""
-    names, patterns, squares = _textures()
+    names, patterns, squares = _draw_textures()
     weight = free.ravel().astype(float)
     total = weight.sum()
     centred = (grey.ravel() - grey[free].mean()) * weight
@@ -272,16 +270,17 @@ def background(picture: Array, free: Mask) -> str:
 
 
 @cache
-def _textures() -> tuple[list[str], Array, Array]:
+def _draw_textures() -> tuple[list[str], Array, Array]:
     """Every texture at every phase (names; patterns (K, 4096); their squares)."""
     names: list[str] = []
     patterns: list[Tensor] = []
     for name in TEXTURES:
+        # every second pixel will do: half a pixel more or less costs little of a correlation
         reach = PERIOD * 3 // 2 if name == "checkered" else PERIOD
         phases = torch.cartesian_prod(torch.arange(0, reach, 2), torch.arange(0, reach, 2)).float()
         for turned in (False, True) if name == "striped" else (False,):
             patterns.append(
-                texture(name, phases[:, 0], phases[:, 1], torch.full((len(phases),), turned))
+                draw_texture(name, phases[:, 0], phases[:, 1], torch.full((len(phases),), turned))
             )
             names += [name] * len(phases)
     stacked = torch.cat(patterns).flatten(1).double().numpy()

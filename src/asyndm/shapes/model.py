@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from asyndm.shapes.world import WORDS
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL, StableDiffusionPipeline
     from transformers import CLIPTokenizer
+
+    from asyndm.protocols import Network, Pipeline
 
 WEIGHTS = Path(__file__).parent / "weights"
 """Home of the trained checkpoints, one diffusers folder each."""
@@ -48,16 +49,20 @@ UNET_CONFIG: dict[str, Any] = {
     "norm_num_groups": 8,
     "use_linear_projection": True,
 }
-SCHEDULER_CONFIG: dict[str, Any] = {
-    "num_train_timesteps": 1000,
+SD_SCHEDULER: dict[str, Any] = {
     "beta_start": 0.00085,
     "beta_end": 0.012,
     "beta_schedule": "scaled_linear",
-    "prediction_type": "v_prediction",
-    "rescale_betas_zero_snr": True,
     "clip_sample": False,
     "set_alpha_to_one": False,
     "steps_offset": 1,
+}
+"""What the scheduler of Stable Diffusion's checkpoints says beside its prediction type."""
+SCHEDULER_CONFIG: dict[str, Any] = {
+    **SD_SCHEDULER,
+    "num_train_timesteps": 1000,
+    "prediction_type": "v_prediction",
+    "rescale_betas_zero_snr": True,
     "timestep_spacing": "leading",
 }
 
@@ -69,22 +74,21 @@ def build_tokenizer() -> CLIPTokenizer:
 
     letters = list(bytes_to_unicode().values())
     vocabulary = [*letters, *(f"{letter}</w>" for letter in letters)]
-    merges: list[Any] = []
+    merges: list[tuple[str, str]] = []
     for word in WORDS:
-        pieces = _apply([*word[:-1], f"{word[-1]}</w>"], merges)
+        # words share beginnings: what earlier merges make of this one is where its own begin
+        pieces = _apply_merges([*word[:-1], f"{word[-1]}</w>"], merges)
         while len(pieces) > 1:
             merges.append((pieces[0], pieces[1]))
             pieces[:2] = [pieces[0] + pieces[1]]
     vocabulary += dict.fromkeys(a + b for a, b in merges)
     vocabulary += ["<|startoftext|>", "<|endoftext|>"]
-    return CLIPTokenizer(
-        vocab={token: i for i, token in enumerate(vocabulary)},
-        merges=merges,
-        model_max_length=LENGTH,
-    )
+    ids = {token: i for i, token in enumerate(vocabulary)}
+    ranks: Any = merges  # transformers' stub wants texts, its tokenizer pairs
+    return CLIPTokenizer(vocab=ids, merges=ranks, model_max_length=LENGTH)
 
 
-def _apply(pieces: list[str], merges: list[tuple[str, str]]) -> list[str]:
+def _apply_merges(pieces: list[str], merges: list[tuple[str, str]]) -> list[str]:
     """Byte-pair encoding: apply the merges in order of rank."""
     for a, b in merges:
         i = 0
@@ -95,14 +99,14 @@ def _apply(pieces: list[str], merges: list[tuple[str, str]]) -> list[str]:
     return pieces
 
 
-def build_autoencoder() -> AutoencoderKL:
-    """The autoencoder with random weights: f = 4, eight latent channels."""
+def build_autoencoder() -> Network:
+    """The `AutoencoderKL` with random weights: f = 4, eight latent channels."""
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(**VAE_CONFIG)
 
 
-def build_pipeline(autoencoder: AutoencoderKL | None = None) -> StableDiffusionPipeline:
+def build_pipeline(autoencoder: Network | None = None) -> Pipeline:
     """The whole pipeline with random weights (and, if given, a trained autoencoder)."""
     from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
@@ -119,7 +123,7 @@ def build_pipeline(autoencoder: AutoencoderKL | None = None) -> StableDiffusionP
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    return StableDiffusionPipeline(
+    pipe: Any = StableDiffusionPipeline(
         vae=autoencoder or build_autoencoder(),
         text_encoder=CLIPTextModel(text),
         tokenizer=tokenizer,
@@ -129,9 +133,11 @@ def build_pipeline(autoencoder: AutoencoderKL | None = None) -> StableDiffusionP
         feature_extractor=None,
         requires_safety_checker=False,
     )
+    built: Pipeline = pipe
+    return built
 
 
-def load_pipeline(name: str = "shapes") -> StableDiffusionPipeline:
+def load_pipeline(name: str = "shapes") -> Pipeline:
     """Load an embedded checkpoint, on the CPU in float32.
 
     Args:
@@ -145,5 +151,5 @@ def load_pipeline(name: str = "shapes") -> StableDiffusionPipeline:
 
     if name not in CHECKPOINTS:
         raise UserError(f"model={name!r}: choose from {', '.join(CHECKPOINTS)}")
-    pipe: StableDiffusionPipeline = load(WEIGHTS / name, device="cpu", dtype="float32")
+    pipe: Pipeline = load(WEIGHTS / name, device="cpu", dtype="float32")
     return pipe

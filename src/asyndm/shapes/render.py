@@ -26,8 +26,11 @@ SKY, GRASS = (0.74, 0.87, 0.98), (0.60, 0.76, 0.52)
 MOST = 3
 """Largest number of objects in a picture."""
 _CANDIDATES = 256
+"""Layouts that are drawn for each picture at a time."""
 _GAP = 3.0
+"""Pixels between two objects."""
 _RADIUS = {1: (9.0, 13.0), 2: (9.0, 12.0), 3: (7.8, 9.4)}
+"""Smallest and largest radius in pixels, by the number of objects."""
 _EXTENT = {"circle": 1.0, "square": 1.12, "triangle": 1.32, "star": 1.3}
 
 
@@ -70,7 +73,7 @@ def _star(x: Tensor, y: Tensor, outer: Tensor, inner: float = 0.4) -> Tensor:
     return ((px - outer) * -ey + py * ex) / -norm
 
 
-def template(shape: str, size: int, scale: float) -> Tensor:
+def draw_outline(shape: str, size: int, scale: float) -> Tensor:
     """The outline of a shape, centred on its centroid with area `scale`² pixels, on a (size, size)
     grid in {0, 1}."""
     grid = torch.arange(192, dtype=torch.float64) - 95.5
@@ -84,7 +87,7 @@ def template(shape: str, size: int, scale: float) -> Tensor:
     return (signed_distance(shape, ox, oy, torch.tensor(40.0, dtype=torch.float64)) < 0).float()
 
 
-def texture(name: str, phase_x: Tensor, phase_y: Tensor, turned: Tensor) -> Tensor:
+def draw_texture(name: str, phase_x: Tensor, phase_y: Tensor, turned: Tensor) -> Tensor:
     """Grey levels (B, 64, 64) of a texture; phases (B,) in pixels, `turned` (B,) makes stripes
     horizontal."""
     grid = torch.arange(SIZE, dtype=torch.float32)
@@ -93,7 +96,7 @@ def texture(name: str, phase_x: Tensor, phase_y: Tensor, turned: Tensor) -> Tens
         half *= 1.5
     u = torch.remainder(grid + phase_x[:, None], 2 * half)[:, None, :]
     v = torch.remainder(grid + phase_y[:, None], 2 * half)[:, :, None]
-    tone_u, tone_v = (_wave(t, half) for t in (u, v))
+    tone_u, tone_v = (_draw_wave(t, half) for t in (u, v))
     if name == "striped":
         tone = torch.where(
             turned[:, None, None], tone_v.expand(-1, -1, SIZE), tone_u.expand(-1, SIZE, -1)
@@ -108,18 +111,18 @@ def texture(name: str, phase_x: Tensor, phase_y: Tensor, turned: Tensor) -> Tens
     return (LIGHT + DARK) / 2 + (LIGHT - DARK) / 2 * tone
 
 
-def _wave(position: Tensor, half: float) -> Tensor:
+def _draw_wave(position: Tensor, half: float) -> Tensor:
     """A square wave in [-1, 1] with edges one pixel wide."""
     return ((half / 2 - (position - half).abs()) * 2).clamp(-1, 1)
 
 
-def _coordinates() -> tuple[Tensor, Tensor]:
+def _make_grid() -> tuple[Tensor, Tensor]:
     grid = torch.arange(SIZE, dtype=torch.float32) + 0.5
     y, x = torch.meshgrid(grid, grid, indexing="ij")
     return x, y
 
 
-def _backgrounds(specs: Sequence[Spec], horizon: Tensor, generator: torch.Generator) -> Tensor:
+def _draw_backgrounds(specs: Sequence[Spec], horizon: Tensor, generator: torch.Generator) -> Tensor:
     count = len(specs)
     phase = torch.randint(0, 3 * PERIOD, (2, count), generator=generator).float()
     turned = torch.rand(count, generator=generator) < 0.5
@@ -128,11 +131,11 @@ def _backgrounds(specs: Sequence[Spec], horizon: Tensor, generator: torch.Genera
     out = torch.empty(count, 3, SIZE, SIZE)
     for i, spec in enumerate(specs):
         if spec.background == "scene":
-            below = (_coordinates()[1] - horizon[i] + 0.5).clamp(0, 1)
+            below = (_make_grid()[1] - horizon[i] + 0.5).clamp(0, 1)
             sky, grass = (torch.tensor(c)[:, None, None] for c in (SKY, GRASS))
             out[i] = sky + (grass - sky) * below
         elif spec.background in TEXTURES:
-            out[i] = texture(
+            out[i] = draw_texture(
                 spec.background, phase[0, i : i + 1], phase[1, i : i + 1], turned[i : i + 1]
             )
         else:
@@ -140,7 +143,7 @@ def _backgrounds(specs: Sequence[Spec], horizon: Tensor, generator: torch.Genera
     return out
 
 
-def _fits(
+def _check_layouts(
     specs: Sequence[Spec],
     things: list[list[Thing]],
     centre: Tensor,
@@ -173,23 +176,21 @@ def _fits(
     return ok
 
 
-def _layout(
+def _draw_layouts(
     specs: Sequence[Spec], things: list[list[Thing]], generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Centres (B, 3, 2) as (x, y), radii (B, 3) and horizons (B,), all in pixels."""
     count = len(specs)
     few = torch.tensor([_RADIUS[len(t)] for t in things])
+    # an object of a scene has to fit between the horizon and the edge of the picture
     small = torch.tensor([8.5 if spec.background == "scene" else 99.0 for spec in specs])
     low, high = torch.minimum(few[:, 0], small), torch.minimum(few[:, 1], small + 1.5)
     stretch = torch.ones(count, MOST)
     for i, objects in enumerate(things):
         for j, thing in enumerate(objects):
             stretch[i, j] = _EXTENT[thing.shape]
-    centre, radius, horizon = (
-        torch.empty(count, MOST, 2),
-        torch.empty(count, MOST),
-        torch.empty(count),
-    )
+    centre, radius = torch.empty(count, MOST, 2), torch.empty(count, MOST)
+    horizon = torch.empty(count)
     todo = torch.arange(count)
     for _ in range(2000):
         shape = (len(todo), _CANDIDATES)
@@ -198,7 +199,7 @@ def _layout(
         lo, hi = low[todo, None, None], high[todo, None, None]
         r = lo + (hi - lo) * torch.rand(*shape, MOST, generator=generator)
         index = todo.tolist()
-        ok = _fits(
+        ok = _check_layouts(
             [specs[i] for i in index], [things[i] for i in index], c, r * stretch[todo, None], line
         )
         first, found = ok.float().argmax(1), ok.any(1)
@@ -225,23 +226,22 @@ def render(specs: Sequence[Spec], generator: torch.Generator) -> Picture:
     owners = [
         [k for k, thing in enumerate(spec.things) for _ in range(thing.count)] for spec in specs
     ]
-    centre, radius, horizon = _layout(specs, things, generator)
-    images = _backgrounds(specs, horizon, generator)
+    centre, radius, horizon = _draw_layouts(specs, things, generator)
+    images = _draw_backgrounds(specs, horizon, generator)
     regions = torch.zeros(len(specs), MOST, SIZE, SIZE)
-    gx, gy = _coordinates()
+    gx, gy = _make_grid()
     for name in SHAPES:
         where = [
             (i, j)
             for i, objects in enumerate(things)
-            for j, t in enumerate(objects)
-            if t.shape == name
+            for j, thing in enumerate(objects)
+            if thing.shape == name
         ]
         if where:
             i, j = torch.tensor(where).T
             x, y = (g - centre[i, j, axis, None, None] for axis, g in enumerate((gx, gy)))
-            regions[i, j] = (0.5 - signed_distance(name, x, y, radius[i, j, None, None])).clamp(
-                0, 1
-            )
+            distance = signed_distance(name, x, y, radius[i, j, None, None])
+            regions[i, j] = (0.5 - distance).clamp(0, 1)  # an edge one pixel wide
     for j in range(MOST):
         paint = torch.zeros(len(specs), 3, 1, 1)
         for i, objects in enumerate(things):

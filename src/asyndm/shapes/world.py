@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import combinations, permutations, product
 
-COLOURS: dict[str, tuple[float, float, float]] = {
+COLOURS: dict[str, tuple[float, float, float]] = {  # red, green and blue in [0, 1]
     "red": (0.88, 0.10, 0.12),
     "orange": (1.00, 0.45, 0.04),
     "yellow": (0.98, 0.92, 0.08),
@@ -33,6 +33,7 @@ OPPOSITE: dict[str, str] = {
     "right of": "left of",
 }
 PLAIN: dict[str, float] = {"white": 0.94, "gray": 0.55, "black": 0.08}
+"""Backgrounds of one grey level in [0, 1]."""
 TEXTURES: tuple[str, ...] = ("striped", "checkered", "dotted")
 PLACES: dict[str, str] = {"sky": "in the sky", "grass": "on the grass"}
 SPLITS: tuple[str, ...] = ("train", "val", "test")
@@ -47,14 +48,20 @@ KINDS: tuple[str, ...] = (
     "scene",
 )
 WORDS: tuple[str, ...] = (
-    *COLOURS, *SHAPES, *(f"{shape}s" for shape in SHAPES), *COUNTS,
-    "above", "below", "left", "right", "of", *PLAIN, *TEXTURES, *PLACES,
-    "a", "an", "and", "in", "on", "the", "background", ",",
-)  # fmt: skip
+    *COLOURS,
+    *SHAPES,
+    *(f"{shape}s" for shape in SHAPES),
+    *COUNTS,
+    *("above", "below", "left", "right", "of"),
+    *PLAIN,
+    *TEXTURES,
+    *PLACES,
+    *("a", "an", "and", "in", "on", "the", "background", ","),
+)
+"""Every word of every prompt; their order gives the tokens of the shipped checkpoints their ids."""
 
 HELD_OUT = 0.15
-"""Share of each kind's combinations that goes to the test split, and as much again to validation.
-"""
+"""Share of each kind's combinations that goes to the test split, and as much to validation."""
 
 
 @dataclass(frozen=True, order=True)
@@ -94,6 +101,7 @@ class Spec:
 
     @cached_property
     def text(self) -> str:
+        """The prompt."""
         named = [f"{t.phrase} {PLACES[t.place]}" if t.place else t.phrase for t in self.things]
         if self.relation:
             words = f" {self.relation} ".join(named)
@@ -101,11 +109,9 @@ class Spec:
             words = f"{', '.join(named[:-1])} and {named[-1]}"
         else:
             words = named[0]
-        return (
-            words
-            if self.background in ("", "scene")
-            else f"{words} on a {self.background} background"
-        )
+        if self.background in ("", "scene"):
+            return words
+        return f"{words} on a {self.background} background"
 
     @property
     def subjects(self) -> tuple[str, ...]:
@@ -115,11 +121,11 @@ class Spec:
     @property
     def phrases(self) -> tuple[str, ...]:
         """Noun phrases, for metrics that ask about each."""
-        surroundings = (
-            (f"a {self.background} background",) if self.background not in ("", "scene") else ()
-        )
-        places = tuple(f"the {t.place}" for t in self.things if t.place)
-        return (*(thing.phrase for thing in self.things), *places, *surroundings)
+        phrases = [thing.phrase for thing in self.things]
+        phrases += [f"the {thing.place}" for thing in self.things if thing.place]
+        if self.background not in ("", "scene"):
+            phrases.append(f"a {self.background} background")
+        return tuple(phrases)
 
     @cached_property
     def combination(self) -> str:
@@ -129,26 +135,20 @@ class Spec:
             things, relation = things[::-1], OPPOSITE[relation]
         elif not relation:
             things = tuple(sorted(things))
-        return repr(
-            (
-                self.kind,
-                tuple((t.colour, t.shape, t.count, t.place) for t in things),
-                relation,
-                self.background,
-            )
-        )
+        named = tuple((t.colour, t.shape, t.count, t.place) for t in things)
+        return repr((self.kind, named, relation, self.background))
 
     @cached_property
     def digest(self) -> str:
         """A stable hexadecimal hash of the combination: decides its split and names the prompt."""
         return hashlib.sha256(self.combination.encode()).hexdigest()
 
-    def reordered(self) -> Spec:
+    def reorder(self) -> Spec:
         """The same combination in the other word order (relations turn into their opposite)."""
         return Spec(self.kind, self.things[::-1], OPPOSITE.get(self.relation, ""), self.background)
 
 
-def _all_of(kind: str) -> Iterator[Spec]:
+def _list_combinations(kind: str) -> Iterator[Spec]:
     """Every combination of a kind, once."""
     objects = [Thing(colour, shape) for colour, shape in product(COLOURS, SHAPES)]
     pairs = list(combinations(objects, 2))
@@ -163,11 +163,9 @@ def _all_of(kind: str) -> Iterator[Spec]:
         yield from (
             Spec(kind, (Thing(o.colour, o.shape, n),)) for o, n in product(objects, COUNTS.values())
         )
-    elif kind == "relation":
-        yield from (
-            Spec(kind, pair, rel)
-            for pair, rel in product(permutations(objects, 2), ("above", "left of"))
-        )
+    elif kind == "relation":  # the other two relations are these in the other word order
+        relations = ("above", "left of")
+        yield from (Spec(kind, *case) for case in product(permutations(objects, 2), relations))
     elif kind in ("background", "texture"):
         surroundings: Iterable[str] = PLAIN if kind == "background" else TEXTURES
         yield from (Spec(kind, things, "", shade) for things, shade in product(few, surroundings))
@@ -196,14 +194,14 @@ def prompts(split: str, kind: str) -> tuple[Spec, ...]:
     if split not in SPLITS:
         raise ValueError(f"split={split!r}: choose from {', '.join(SPLITS)}")
     groups: dict[int, list[Spec]] = {}
-    for spec in _all_of(kind):
+    for spec in _list_combinations(kind):
         groups.setdefault(len(spec.things), []).append(spec)
     chosen: list[Spec] = []
     for group in groups.values():
         group.sort(key=lambda spec: spec.digest)
         cut = round(HELD_OUT * len(group))
-        chosen += {"test": group[:cut], "val": group[cut : 2 * cut], "train": group[2 * cut :]}[
-            split
-        ]
+        parts = {"test": group[:cut], "val": group[cut : 2 * cut], "train": group[2 * cut :]}
+        chosen += parts[split]
+    # other digits than those that rank: else the first prompts of each split would be of one group
     chosen.sort(key=lambda spec: spec.digest[8:])
-    return tuple(spec.reordered() if int(spec.digest[-1], 16) % 2 else spec for spec in chosen)
+    return tuple(spec.reorder() if int(spec.digest[-1], 16) % 2 else spec for spec in chosen)

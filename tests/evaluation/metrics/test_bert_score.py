@@ -16,7 +16,7 @@ from asyndm.errors import UserError
 from evaluation.metrics.bert_score import BERTScore
 from evaluation.runs.prompts import Prompt
 from tests.evaluation.metrics.pictures import noise
-from tests.evaluation.metrics.small_qwen import Alone, make, pieces
+from tests.evaluation.metrics.small_qwen import Alone, pieces
 from tests.lab import Lab
 
 CLOSE = 1e-6
@@ -26,11 +26,6 @@ LAYERS, LENGTH = 2, 36
 TEXTS = ["a red dog", "a rabbit and a cat on a very long bench", "x", "a dog", "dog cat " * 20]
 PROMPTS = [Prompt(f"p{i}", text) for i, text in enumerate(TEXTS)]
 INSTRUCTION = "Say what you see."
-
-
-@pytest.fixture(scope="module")
-def captioner(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make(tmp_path_factory.mktemp("qwen"))
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +58,9 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def metric(captioner: Path, reader: Path, most: int = 12) -> BERTScore:
+def metric(qwen: Path, reader: Path, most: int = 12) -> BERTScore:
     return BERTScore(
-        str(captioner),
+        str(qwen),
         instruction=INSTRUCTION,
         max_new_tokens=most,
         text_model=str(reader),
@@ -103,11 +98,9 @@ def matched(reader: Path, caption: str, text: str) -> float:
     return 2 * precision * recall / (precision + recall)
 
 
-def test_the_score_is_a_greedy_matching_of_caption_and_prompt(
-    captioner: Path, reader: Path
-) -> None:
-    scores = metric(captioner, reader).score(pictures(), PROMPTS)
-    alone = Alone(captioner)
+def test_the_score_is_a_greedy_matching_of_caption_and_prompt(qwen: Path, reader: Path) -> None:
+    scores = metric(qwen, reader).score(pictures(), PROMPTS)
+    alone = Alone(qwen)
     for score, image, text in zip(scores, pictures(), TEXTS, strict=True):
         ids = alone.tokens(image, INSTRUCTION, 12, {alone.network.config.text_config.eos_token_id})
         assert score.reason == " ".join(
@@ -118,8 +111,8 @@ def test_the_score_is_a_greedy_matching_of_caption_and_prompt(
     assert max(values) - min(values) > 0.05
 
 
-def test_texts_are_compared_alike_up_to_the_models_length(captioner: Path, reader: Path) -> None:
-    one = metric(captioner, reader)
+def test_texts_are_compared_alike_up_to_the_models_length(qwen: Path, reader: Path) -> None:
+    one = metric(qwen, reader)
     for caption in ("a red dog", "a cat", "a blue rabbit, and no dog " * 8):
         for text in TEXTS:
             assert one.similarity(caption, text) == pytest.approx(
@@ -128,27 +121,27 @@ def test_texts_are_compared_alike_up_to_the_models_length(captioner: Path, reade
         assert one.similarity(caption, caption) == pytest.approx(1, abs=CLOSE)
 
 
-def test_a_score_does_not_depend_on_its_company(captioner: Path, reader: Path) -> None:
-    one = metric(captioner, reader)
+def test_a_score_does_not_depend_on_its_company(qwen: Path, reader: Path) -> None:
+    one = metric(qwen, reader)
     together = one.score(pictures(), PROMPTS)
     for score, image, prompt in zip(together, pictures(), PROMPTS, strict=True):
         assert one.score([image], [prompt]) == [score]
 
 
-def test_the_layers_that_count_are_a_setting(captioner: Path, reader: Path) -> None:
+def test_the_layers_that_count_are_a_setting(qwen: Path, reader: Path) -> None:
     values = set()
     for layers in (1, 2, 3, None):
-        one = metric(captioner, reader)
+        one = metric(qwen, reader)
         one.num_layers = layers
         one.check(PROMPTS, (32, 32))
         values.add(one.similarity("a dog", "a red cat"))
     assert len(values) == 3
 
 
-def test_what_cannot_be_compared_has_no_value(captioner: Path, reader: Path) -> None:
+def test_what_cannot_be_compared_has_no_value(qwen: Path, reader: Path) -> None:
     """The captioner's rows for its first token and for the end of an answer change places: it says
     nothing."""
-    alone, one = Alone(captioner), metric(captioner, reader, most=1)
+    alone, one = Alone(qwen), metric(qwen, reader, most=1)
     firsts = [alone.tokens(image, INSTRUCTION, 1, set())[0] for image in pictures()]
     end = alone.tokenizer.convert_tokens_to_ids("<|im_end|>")
     captioning, network, _ = one.loaded
@@ -175,31 +168,29 @@ def test_what_cannot_be_compared_has_no_value(captioner: Path, reader: Path) -> 
 
 
 def test_models_that_are_not_there_are_refused_before_loading(
-    captioner: Path, reader: Path, tmp_path: Path
+    qwen: Path, reader: Path, tmp_path: Path
 ) -> None:
     def check(model: str, text_model: str, layers: int | None = LAYERS) -> None:
         BERTScore(model, text_model=text_model, num_layers=layers).check(PROMPTS, (32, 32))
 
-    check(str(captioner), str(reader))
+    check(str(qwen), str(reader))
     with pytest.raises(UserError, match="^metric bert_score: model=nobody/no-such-model: [^\n]+$"):
         check("nobody/no-such-model", str(reader))
     with pytest.raises(
         UserError, match="^metric bert_score: text_model=nobody/no-such-model: [^\n]+$"
     ):
-        check(str(captioner), "nobody/no-such-model")
+        check(str(qwen), "nobody/no-such-model")
     BertConfig().save_pretrained(tmp_path)
     with pytest.raises(UserError, match="^metric bert_score: text_model=.*: no weights there"):
-        check(str(captioner), str(tmp_path))
+        check(str(qwen), str(tmp_path))
     for layers in (0, 4):
         with pytest.raises(
             UserError, match=f"metric bert_score: num_layers={layers}: .* has 3 layers"
         ):
-            check(str(captioner), str(reader), layers)
+            check(str(qwen), str(reader), layers)
 
 
-def test_text_models_that_do_not_fit_are_refused(
-    captioner: Path, reader: Path, tmp_path: Path
-) -> None:
+def test_text_models_that_do_not_fit_are_refused(qwen: Path, reader: Path, tmp_path: Path) -> None:
     network: Any = RobertaModel.from_pretrained(reader, add_pooling_layer=False)
     RobertaTokenizer.from_pretrained(reader).save_pretrained(tmp_path)
     state = {
@@ -207,21 +198,26 @@ def test_text_models_that_do_not_fit_are_refused(
     }
     network.save_pretrained(tmp_path, state_dict=state)
     with pytest.raises(UserError, match="text_model=.*: no weights for encoder.layer.1.output"):
-        metric(captioner, tmp_path).load()
+        metric(qwen, tmp_path).load()
     network.save_pretrained(tmp_path)
-    Alone(captioner).tokenizer.save_pretrained(tmp_path)
+    Alone(qwen).tokenizer.save_pretrained(tmp_path)
     with pytest.raises(UserError, match="text_model=.*: its tokenizer marks no beginning and end"):
-        metric(captioner, tmp_path).load()
+        metric(qwen, tmp_path).load()
 
 
-def test_scores_rest_on_both_models(captioner: Path, reader: Path) -> None:
-    basis = metric(captioner, reader).basis
-    assert str(captioner) not in basis.values() and str(reader) not in basis.values()
-    assert metric(captioner, captioner).basis["text_model"] == basis["model"] != basis["text_model"]
+def test_scores_rest_on_both_models(qwen: Path, reader: Path) -> None:
+    basis = metric(qwen, reader).basis
+    assert str(qwen) not in basis.values() and str(reader) not in basis.values()
+    assert metric(qwen, qwen).basis["text_model"] == basis["model"] != basis["text_model"]
 
 
-def test_runs_are_scored(lab: Lab, captioner: Path, reader: Path) -> None:
-    settings = {"model": captioner, "text_model": reader, "num_layers": LAYERS, "max_new_tokens": 4}
+def test_runs_are_scored(lab: Lab, qwen: Path, reader: Path) -> None:
+    settings = {
+        "model": qwen,
+        "text_model": reader,
+        "num_layers": LAYERS,
+        "max_new_tokens": 4,
+    }
     result = lab(
         "metric=bert_score",
         *(f"metric.bert_score.{name}={value}" for name, value in settings.items()),

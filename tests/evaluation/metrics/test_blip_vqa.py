@@ -16,8 +16,8 @@ from torch import Tensor
 from transformers import BertTokenizer, BlipConfig, BlipForQuestionAnswering
 
 from asyndm.errors import UserError
-from evaluation.metrics.blip_vqa import BLIPVQA, prepared, questions
-from evaluation.networks.blip import load
+from evaluation.metrics.blip_vqa import BLIPVQA, list_questions, prepare_image
+from evaluation.networks.blip import load_vqa
 from evaluation.runs.prompts import Prompt
 from tests.evaluation.metrics.blip_reference import yes_share
 from tests.evaluation.metrics.pictures import noise
@@ -118,7 +118,7 @@ def test_answers_are_those_of_the_slow_computation(model: Model, original: bool)
     own = [*PROMPTS[1].phrases, *PROMPTS[3].phrases]
     images = pictures(2)
     pairs = [
-        (place, questions(Prompt("p", "x", phrases=(phrase,)))[0])
+        (place, list_questions(Prompt("p", "x", phrases=(phrase,)))[0])
         for place in (0, 1)
         for phrase in own
     ]
@@ -154,11 +154,11 @@ def test_each_picture_is_encoded_once(model: Model, monkeypatch: pytest.MonkeyPa
         lambda module, args, out: encoded.append(len(args[0]))
     )
     one.score(pictures(), PROMPTS)
-    assert encoded == [4] and sum(len(questions(prompt)) for prompt in PROMPTS) > 4
+    assert encoded == [4] and sum(len(list_questions(prompt)) for prompt in PROMPTS) > 4
 
 
 def test_pictures_of_another_size_have_interpolated_places(model: Model) -> None:
-    larger = load(str(model.folder), None, None, 64).network
+    larger = load_vqa(str(model.folder), None, None, 64).network
     table = larger.vision_model.embeddings.position_embedding
     small = model.weights["visual_encoder.pos_embed"]
     assert table.shape == (1, 17, WIDTH) and torch.equal(table[:, 0], small[:, 0])
@@ -169,14 +169,16 @@ def test_pictures_of_another_size_have_interpolated_places(model: Model) -> None
         .reshape(16, WIDTH)
     )
     assert torch.allclose(table[0, 1:], wanted, atol=1e-6)
-    assert prepared(pictures()[0], 64).shape == (3, 64, 64)
+    assert prepare_image(pictures()[0], 64).shape == (3, 64, 64)
 
 
 def test_questions_are_cleaned_and_limited() -> None:
-    assert questions(Prompt("p", "x", phrases=('A "Big" dog!', "top", "the side"))) == [
+    assert list_questions(Prompt("p", "x", phrases=('A "Big" dog!', "top", "the side"))) == [
         "a big dog?"
     ]
-    assert len(questions(Prompt("p", "x", phrases=tuple(f"thing {i}" for i in range(12))))) == 8
+    assert (
+        len(list_questions(Prompt("p", "x", phrases=tuple(f"thing {i}" for i in range(12))))) == 8
+    )
 
 
 def test_what_cannot_be_asked_is_refused(model: Model, tmp_path: Path) -> None:

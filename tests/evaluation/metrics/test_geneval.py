@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,121 +14,36 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import (
-    RTDetrConfig,
     RTDetrForObjectDetection,
     RTDetrImageProcessor,
-    RTDetrResNetConfig,
-    YolosConfig,
     YolosForObjectDetection,
     YolosImageProcessor,
 )
 
 from asyndm.errors import UserError
 from evaluation.metrics import Score
-from evaluation.metrics.geneval import GenEval, cropped
+from evaluation.metrics.geneval import GenEval, crop
 from evaluation.metrics.geneval_rules import (
     COLOURS,
     Box,
-    relations,
+    find_relations,
 )
 from evaluation.runs.prompts import Prompt
 from tests.evaluation.metrics.pictures import noise
+from tests.evaluation.metrics.small_detectors import make
 from tests.evaluation.metrics.test_geneval_rules import ROW, written
 from tests.lab import Lab
 
 CLOSE = 5e-6
 """Largest difference from the second computations (1e-6 measured for scores, 4e-7 for boxes as a
 share of the picture, 8e-8 for cosines)."""
-LABELS = {0: "person", 1: "Motorbike", 2: "mouse", 3: "TV monitor"}
 NAMES = ["person", "motorcycle", "mouse", "tv"]
-CLIP = {
-    "embed_dim": 8,
-    "vision_cfg": {"image_size": 32, "layers": 2, "width": 16, "patch_size": 16, "head_width": 8},
-    "text_cfg": {"context_length": 20, "vocab_size": 49408, "width": 8, "heads": 2, "layers": 2},
-}
-
-
-def network(kind: str) -> Any:
-    """A detector of random weights, of boxes all over the picture."""
-    labels: dict[str, Any] = {
-        "id2label": LABELS,
-        "label2id": {name: n for n, name in LABELS.items()},
-    }
-    if kind == "yolos":
-        shared: dict[str, Any] = {
-            "hidden_size": 16,
-            "intermediate_size": 32,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-        }
-        model: Any = YolosForObjectDetection(
-            YolosConfig(
-                **shared, **labels, image_size=[32, 48], patch_size=16, num_detection_tokens=12
-            )
-        )
-        changed = model.named_parameters()
-    else:
-        sizes: dict[str, Any] = {
-            "embedding_size": 8,
-            "hidden_sizes": [8, 8, 16, 16],
-            "depths": [1, 1, 1, 1],
-        }
-        stages: dict[str, Any] = {
-            "layer_type": "basic",
-            "out_features": ["stage2", "stage3", "stage4"],
-        }
-        backbone = RTDetrResNetConfig(**sizes, **stages)
-        wide: dict[str, Any] = {
-            "encoder_hidden_dim": 16,
-            "encoder_ffn_dim": 16,
-            "decoder_ffn_dim": 16,
-            "d_model": 16,
-        }
-        heads: dict[str, Any] = {
-            "encoder_attention_heads": 2,
-            "decoder_attention_heads": 2,
-            "decoder_layers": 2,
-        }
-        channels: dict[str, Any] = {
-            "encoder_in_channels": [8, 16, 16],
-            "decoder_in_channels": [16, 16, 16],
-        }
-        model = RTDetrForObjectDetection(
-            RTDetrConfig(
-                backbone_config=backbone, num_queries=12, **wide, **heads, **channels, **labels
-            )
-        )
-        changed = ((n, p) for n, p in model.named_parameters() if "_embed" in n and "decoder" in n)
-    spread(changed)
-    return model
-
-
-def spread(parameters: Iterable[tuple[str, torch.nn.Parameter]]) -> None:
-    """Weights so wide that outputs differ from picture to picture."""
-    for name, tensor in parameters:
-        scale = ("norm" in name or "ln_" in name) and "weight" in name
-        torch.nn.init.normal_(tensor, 1.0 if scale else 0.0, 0.4)
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Two detectors as transformers keep them, and a CLIP as open_clip does."""
-    torch.manual_seed(0)
-    root = tmp_path_factory.mktemp("geneval")
-    for kind in ("yolos", "rtdetr"):
-        network(kind).save_pretrained(root / kind)
-    YolosImageProcessor(size={"shortest_edge": 32, "longest_edge": 48}).save_pretrained(
-        root / "yolos"
-    )
-    RTDetrImageProcessor(size={"height": 64, "width": 64}).save_pretrained(root / "rtdetr")
-    (root / "clip").mkdir()
-    clip = open_clip.CLIP(**CLIP)
-    spread(clip.named_parameters())
-    save_file(clip.state_dict(), root / "clip" / "open_clip_model.safetensors")
-    normal = {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}
-    content = {"model_cfg": CLIP, "preprocess_cfg": normal}
-    (root / "clip" / "open_clip_config.json").write_text(json.dumps(content))
-    return {path.name: path for path in root.iterdir()}
+    return make(tmp_path_factory.mktemp("geneval"))
 
 
 def metric(folders: dict[str, Path], kind: str = "yolos", **settings: Any) -> GenEval:
@@ -228,7 +142,7 @@ def test_a_crop_is_within_the_picture_and_never_empty() -> None:
         (25.0, 12.0, 30.0, 14.0): pixels[9:, 19:],
         (-9.0, -9.0, -3.0, -3.0): pixels[:1, :1],
     }.items():
-        assert np.array_equal(np.asarray(cropped(image, box)), part)
+        assert np.array_equal(np.asarray(crop(image, box)), part)
 
 
 def asked(folder: Path, tag: str, include: list[dict[str, Any]], **more: Any) -> tuple[str, Prompt]:
@@ -273,8 +187,8 @@ def test_pictures_are_judged_by_colour_and_place(folders: dict[str, Path], tmp_p
     for name, _, box in alone(folders["yolos"], "yolos", image):
         surest.setdefault(name, box)
     (one, box), (other, target) = list(surest.items())[:2]
-    [colour] = metric(folders).colours.of([(one, cropped(image, box))])
-    [place] = relations(box, target, 0.0)
+    [colour] = metric(folders).colours.of([(one, crop(image, box))])
+    [place] = find_relations(box, target, 0.0)
     wrong, elsewhere = (
         COLOURS[COLOURS.index(colour) - 1],
         "left of" if place != "left of" else "right of",
@@ -314,7 +228,7 @@ def test_a_model_that_gives_no_numbers_gives_no_value(
     for spoilt in ("detector", "clip"):
         own = metric(folders, metadata=path, threshold=0.0)
         assert own.score([image], [prompt])[0].value is not None
-        network = own.loaded[0] if spoilt == "detector" else own.colours.network
+        network: Any = own.loaded[0] if spoilt == "detector" else own.colours.clip.network
         for tensor in network.parameters():
             tensor.fill_(torch.nan)
         own.colours.texts.clear()

@@ -16,11 +16,11 @@ from evaluation.metrics.geneval_rules import (
     Detection,
     Meaning,
     Wanted,
-    faults,
-    kept,
-    read,
-    relations,
-    to_colour,
+    find_faults,
+    find_relations,
+    keep_surest,
+    list_to_colour,
+    read_meanings,
 )
 
 HERE, FAR_LEFT, FAR_UP = (
@@ -36,8 +36,10 @@ def seen(*found: tuple[str, float] | tuple[str, float, Box]) -> list[Detection]:
 
 def judged(meaning: Meaning, found: list[Detection], *colours: str) -> list[str]:
     """What is wrong, with these colours of the objects that are asked for theirs."""
-    objects = kept(found, 0.3, 16)
-    return faults(meaning, objects, dict(zip(to_colour(meaning, objects), colours, strict=True)))
+    objects = keep_surest(found, 0.3, 16)
+    return find_faults(
+        meaning, objects, dict(zip(list_to_colour(meaning, objects), colours, strict=True))
+    )
 
 
 def test_a_single_object() -> None:
@@ -64,9 +66,9 @@ def test_counting() -> None:
 
 def test_the_surest_count_strictly_above_the_threshold() -> None:
     found = seen(("a", 0.5), ("b", 0.9), ("a", 0.7), ("a", 0.9), ("a", 0.6))
-    assert [one.score for one in kept(found, 0.5, 2)["a"]] == [0.9, 0.7]
-    assert [one.score for one in kept(found, 0.5, 9)["a"]] == [0.9, 0.7, 0.6]
-    assert kept(found, 0.9, 9) == {}
+    assert [one.score for one in keep_surest(found, 0.5, 2)["a"]] == [0.9, 0.7]
+    assert [one.score for one in keep_surest(found, 0.5, 9)["a"]] == [0.9, 0.7, 0.6]
+    assert keep_surest(found, 0.9, 9) == {}
 
 
 def test_colours() -> None:
@@ -75,7 +77,7 @@ def test_colours() -> None:
     assert judged(red, seen(("bench", 0.9)), "blue") == [
         "expected red bench>=1, found 0 red; and 1 blue"
     ]
-    asked = to_colour(red, kept(seen(("bench", 0.5), ("bench", 0.9)), 0.3, 16))
+    asked = list_to_colour(red, keep_surest(seen(("bench", 0.5), ("bench", 0.9)), 0.3, 16))
     assert [(name, one.score) for name, one in asked] == [("bench", 0.9)]
     two = Meaning("colors", (Wanted("bench", 2, "red"),))
     assert judged(two, seen(("bench", 0.9), ("bench", 0.8)), "white", "red") == [
@@ -133,14 +135,14 @@ def test_relations_at_their_borders(centre: tuple[float, float], wanted: tuple[s
     """Sizes 48 and 32 and a margin of 0.1: |o| - 8 must exceed half of the norm of o, which it does
     beyond 16."""
     x, y = centre
-    assert relations((x - 24, y - 24, x + 24, y + 24), (-16, -16, 16, 16)) == wanted
+    assert find_relations((x - 24, y - 24, x + 24, y + 24), (-16, -16, 16, 16)) == wanted
 
 
 def test_a_margin_of_nothing() -> None:
     one = (0.0, 0.0, 1.0, 1.0)
-    assert relations((0.01, 0.0, 1.01, 1.0), one, 0.0) == ("right of",)
-    assert relations((0.0005, 0.0, 1.0005, 1.0), one, 0.0) == ()
-    assert relations(one, one, 0.0) == ()
+    assert find_relations((0.01, 0.0, 1.01, 1.0), one, 0.0) == ("right of",)
+    assert find_relations((0.0005, 0.0, 1.0005, 1.0), one, 0.0) == ()
+    assert find_relations(one, one, 0.0) == ()
 
 
 coordinates = st.floats(-100, 100)
@@ -152,7 +154,7 @@ boxes = st.tuples(coordinates, coordinates, st.floats(0, 50), st.floats(0, 50)).
 @given(boxes, boxes, st.floats(0, 1))
 def test_relations_are_antisymmetric(one: Box, other: Box, margin: float) -> None:
     opposite = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
-    there, back = relations(one, other, margin), relations(other, one, margin)
+    there, back = find_relations(one, other, margin), find_relations(other, one, margin)
     assert {opposite[relation] for relation in there} == set(back)
     assert all(opposite[relation] not in there for relation in there)
 
@@ -170,7 +172,9 @@ def test_metadata_is_read(tmp_path: Path) -> None:
     position = {"class": "dog", "count": 2, "color": "red", "position": ["left of", 0]}
     row = {**ROW, "include": [*ROW["include"], position], "exclude": [{"class": "owl", "count": 3}]}
     wanted = (Wanted("cat", 1), Wanted("dog", 2, "red", "left of", 0))
-    assert read(written(tmp_path, row, row)) == {"a cat": Meaning("t", wanted, (Wanted("owl", 3),))}
+    assert read_meanings(written(tmp_path, row, row)) == {
+        "a cat": Meaning("t", wanted, (Wanted("owl", 3),))
+    }
 
 
 @pytest.mark.parametrize(
@@ -203,4 +207,4 @@ def test_bad_metadata_is_told_with_its_line(
     tmp_path: Path, row: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UserError, match=f"metadata.jsonl, line 2: .*{message}"):
-        read(written(tmp_path, ROW, {**ROW, **row}))
+        read_meanings(written(tmp_path, ROW, {**ROW, **row}))

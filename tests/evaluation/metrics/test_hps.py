@@ -17,10 +17,10 @@ from torch import Tensor
 
 from asyndm.errors import UserError
 from evaluation.metrics.hps import HPS
-from evaluation.networks.weights import digest
+from evaluation.networks.weights import hash_files
 from evaluation.runs.prompts import Prompt
 from tests.evaluation.metrics.pictures import noise
-from tests.evaluation.metrics.test_clip_score import CONFIG, NORMAL, twin
+from tests.evaluation.metrics.small_clip import CONFIG, NORMAL, make_twin
 from tests.lab import Lab
 
 CLOSE = 2e-6
@@ -93,7 +93,7 @@ def padded(image: Image.Image) -> Tensor:
 
 def expected(model: Model) -> Tensor:
     """The cosines, one pair at a time."""
-    network, found = twin(model.folder), []
+    network, found = make_twin(model.folder), []
     encode = open_clip.SimpleTokenizer().encode
     for image, text in zip(pictures(), TEXTS, strict=True):
         ids = [BEGIN, *encode(text)[: LENGTH - 2], END]
@@ -181,7 +181,7 @@ def test_scores_rest_on_the_weights(model: Model, tmp_path: Path) -> None:
     assert HPS("ViT-H-14").basis == {**asked, "model": "ViT-H-14", "pretrained": "xswu/HPSv2"}
     assert HPS("ViT-H-14", "r").basis != HPS("ViT-H-14").basis
     own = metric(model).basis
-    assert own == {**asked, "model": NAME, "pretrained": digest(model.file)}
+    assert own == {**asked, "model": NAME, "pretrained": hash_files(model.file)}
     torch.save({"state_dict": {}}, tmp_path / "HPS_v2.1_compressed.pt")
     assert HPS(NAME, pretrained=str(tmp_path / "HPS_v2.1_compressed.pt")).basis != own
 

@@ -16,7 +16,7 @@ from transformers import BertTokenizer
 
 from asyndm.errors import UserError
 from evaluation.metrics.image_reward import ImageReward
-from evaluation.networks.weights import digest
+from evaluation.networks.weights import hash_files
 from evaluation.runs.prompts import Prompt
 from tests.evaluation.metrics.blip_reference import linear, text, vision
 from tests.evaluation.metrics.pictures import noise
@@ -250,7 +250,11 @@ def test_scores_rest_on_weights_and_tokenizer(model: Model, tmp_path: Path) -> N
         "tokenizer": "o/t",
     }
     own = metric(model).basis
-    assert own == {**asked, "model": digest(model.file), "tokenizer": digest(model.tokenizer)}
+    assert own == {
+        **asked,
+        "model": hash_files(model.file),
+        "tokenizer": hash_files(model.tokenizer),
+    }
     torch.save({**model.weights, "mlp.layers.7.bias": torch.ones(1)}, tmp_path / "ImageReward.pt")
     assert (
         ImageReward(str(tmp_path / "ImageReward.pt"), tokenizer=str(model.tokenizer)).basis != own

@@ -15,12 +15,12 @@ from transformers import Qwen2Config, Qwen2Tokenizer
 
 from asyndm.errors import UserError
 from evaluation.metrics.bert_score import BERTScore
-from evaluation.metrics.qwen_score import QwenScore, rating
+from evaluation.metrics.qwen_score import QwenScore, read_rating
 from evaluation.metrics.vqa_score import VQAScore
-from evaluation.networks.vision_language import load_processor, rendered
+from evaluation.networks.vision_language import load_processor, render_question
 from evaluation.runs.prompts import Prompt
 from tests.evaluation.metrics.pictures import noise
-from tests.evaluation.metrics.small_qwen import Alone, make, pieces
+from tests.evaluation.metrics.small_qwen import Alone, pieces
 from tests.lab import Lab
 
 CLOSE = 5e-6
@@ -32,18 +32,13 @@ QUESTION, INSTRUCTION = VQAScore("m").question, QwenScore("m").instruction
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make(tmp_path_factory.mktemp("qwen"))
-
-
-@pytest.fixture(scope="module")
-def alone(folder: Path) -> Alone:
-    return Alone(folder)
+def alone(qwen: Path) -> Alone:
+    return Alone(qwen)
 
 
 @pytest.fixture
-def copy(folder: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(folder, tmp_path / "copy"))
+def copy(qwen: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(qwen, tmp_path / "copy"))
 
 
 def pictures() -> list[Image.Image]:
@@ -56,11 +51,9 @@ def share(logits: torch.Tensor, token: int) -> float:
 
 @pytest.mark.parametrize("answer", ["Yes", "no"])
 def test_vqa_score_is_the_answers_share_of_one_pair_at_a_time(
-    folder: Path, alone: Alone, answer: str
+    qwen: Path, alone: Alone, answer: str
 ) -> None:
-    found = [
-        score.value for score in VQAScore(str(folder), answer=answer).score(pictures(), PROMPTS)
-    ]
+    found = [score.value for score in VQAScore(str(qwen), answer=answer).score(pictures(), PROMPTS)]
     token = alone.tokenizer(answer)["input_ids"][0]
     for value, image, text in zip(found, pictures(), TEXTS, strict=True):
         wanted = share(
@@ -70,17 +63,17 @@ def test_vqa_score_is_the_answers_share_of_one_pair_at_a_time(
     assert max(value or 0 for value in found) > 2 * min(value or 0 for value in found)
 
 
-def test_the_question_is_a_setting(folder: Path, alone: Alone) -> None:
-    asked = VQAScore(str(folder), question="a {}?", answer="no")
+def test_the_question_is_a_setting(qwen: Path, alone: Alone) -> None:
+    asked = VQAScore(str(qwen), question="a {}?", answer="no")
     wanted = share(
         alone.asked(pictures()[0], "a a red dog?"), alone.tokenizer("no")["input_ids"][0]
     )
     assert asked.score(pictures()[:1], PROMPTS[:1])[0].value == pytest.approx(wanted, rel=CLOSE)
-    assert asked.basis != VQAScore(str(folder)).basis
+    assert asked.basis != VQAScore(str(qwen)).basis
 
 
-def test_logits_are_computed_for_the_last_position_only(folder: Path) -> None:
-    metric, lengths = VQAScore(str(folder)), list[int]()
+def test_logits_are_computed_for_the_last_position_only(qwen: Path) -> None:
+    metric, lengths = VQAScore(str(qwen)), list[int]()
     metric.loaded.network.lm_head.register_forward_hook(
         lambda head, args, out: lengths.append(out.shape[1])
     )
@@ -105,7 +98,7 @@ def test_what_cannot_be_asked_is_refused_in_one_line(copy: Path) -> None:
     processor = load_processor("vqa_score", str(copy), None)
     del processor.image_token
     with pytest.raises(ValueError, match="has none, and no image token either"):
-        rendered(processor, "a dog?")
+        render_question(processor, "a dog?")
     (copy / "chat_template.jinja").write_text("{{ raise_exception('no\npictures') }}")
     with pytest.raises(
         UserError, match=r"^metric qwen_score: model=\S+: its chat template: no pictures$"
@@ -149,8 +142,8 @@ def test_settings_that_ask_nothing_are_refused() -> None:
             kind("m", max_new_tokens=0)
 
 
-def answers(folder: Path, most: int) -> list[str | None]:
-    return QwenScore(str(folder)).loaded.answers(
+def answers(qwen: Path, most: int) -> list[str | None]:
+    return QwenScore(str(qwen)).loaded.answers(
         pictures(), [INSTRUCTION.replace("{}", text) for text in TEXTS], most
     )
 
@@ -246,7 +239,7 @@ def test_a_rating_is_read_from_the_answer(copy: Path, alone: Alone) -> None:
     ],
 )
 def test_only_a_digit_that_stands_alone_is_a_rating(answer: str, value: int | None) -> None:
-    score = rating(answer)
+    score = read_rating(answer)
     assert score.value == value and answer in score.reason
     assert score.value is not None or score.reason == f"no rating from 0 to 9: {answer!r}"
 
@@ -272,17 +265,17 @@ def test_a_checkpoint_that_lacks_weights_is_refused(copy: Path) -> None:
         VQAScore(str(copy)).load()
 
 
-def test_half_precision_is_near(folder: Path) -> None:
+def test_half_precision_is_near(qwen: Path) -> None:
     full, half = (
-        VQAScore(str(folder), dtype=dtype).score(pictures()[:1], PROMPTS[:1])[0].value
+        VQAScore(str(qwen), dtype=dtype).score(pictures()[:1], PROMPTS[:1])[0].value
         for dtype in ("auto", "bfloat16")
     )
     assert full is not None and half is not None and 0 < abs(full - half) < 0.3 * full
 
 
-def test_runs_are_scored_and_invalid_answers_are_told(lab: Lab, folder: Path) -> None:
+def test_runs_are_scored_and_invalid_answers_are_told(lab: Lab, qwen: Path) -> None:
     names = ("vqa_score", "qwen_score")
-    settings = [f"metric.{name}.model={folder}" for name in names]
+    settings = [f"metric.{name}.model={qwen}" for name in names]
     result = lab(f"metric=[{','.join(names)}]", *settings)
     assert result.status == 0 and "vqa_score 0.0" in result.out
     rows = [

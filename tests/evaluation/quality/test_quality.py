@@ -3,7 +3,6 @@ leaves."""
 
 from __future__ import annotations
 
-import json
 from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
@@ -14,19 +13,17 @@ import open_clip
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
 from scipy.linalg import sqrtm
 from torch import Tensor
 
 from asyndm.errors import UserError
 from asyndm.shapes.world import prompts as shapes_prompts
-from evaluation.quality.command import Comparison, PictureSet, main, renders
-from evaluation.quality.features import SUBSETS, Features, _pixels, fid, kid
+from evaluation.quality.command import Comparison, PictureSet, draw_renders, main
+from evaluation.quality.features import SUBSETS, Features, _to_tensor, fid, kid
 from evaluation.runs.folder import QUALITY_FILE, SCORES_FILE
 from evaluation.runs.row_files import read_rows
 from evaluation.runs.rows import QualityRow
 from tests.evaluation.metrics.pictures import noise
-from tests.evaluation.metrics.test_clip_score import CONFIG, NORMAL
 from tests.lab import Lab
 
 CLOSE_FID, CLOSE_KID, CLOSE_FEATURES = 1e-10, 1e-12, 1e-6
@@ -37,20 +34,8 @@ CLOSE_SINGULAR = 1e-5
 Array = npt.NDArray[np.float64]
 
 
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CLIP of random weights with features of 8 dimensions, as open_clip keeps one."""
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("clip")
-    save_file(open_clip.CLIP(**CONFIG).state_dict(), path / "open_clip_model.safetensors")
-    (path / "open_clip_config.json").write_text(
-        json.dumps({"model_cfg": CONFIG, "preprocess_cfg": NORMAL})
-    )
-    return path
-
-
 def true_pictures(count: int, seed: int = 0) -> list[Image.Image]:
-    return renders([spec.text for spec in shapes_prompts("test", "two")[:count]], seed)
+    return draw_renders([spec.text for spec in shapes_prompts("test", "two")[:count]], seed)
 
 
 def spoiled(images: list[Image.Image], share: float) -> list[Image.Image]:
@@ -173,7 +158,7 @@ def test_features_are_clips_own_before_they_are_scaled(clip: Path) -> None:
 
 def test_pictures_of_several_sizes_keep_their_order_where_the_network_takes_any() -> None:
     images, network = noise((8, 8), (8, 8), (4, 6), (8, 8)), Features("shapes")
-    network.__dict__["loaded"] = (_pixels, lambda batch: batch.double().mean((2, 3)))
+    network.__dict__["loaded"] = (_to_tensor, lambda batch: batch.double().mean((2, 3)))
     assert torch.allclose(
         network.of(images),
         torch.tensor(np.array([np.asarray(i, float).mean((0, 1)) for i in images])),
@@ -182,7 +167,7 @@ def test_pictures_of_several_sizes_keep_their_order_where_the_network_takes_any(
 
 def test_a_network_without_numbers_is_refused(clip: Path) -> None:
     network = Features(str(clip))
-    network.__dict__["loaded"] = (_pixels, lambda batch: batch.double().mean((2, 3)) / 0 * 0)
+    network.__dict__["loaded"] = (_to_tensor, lambda batch: batch.double().mean((2, 3)) / 0 * 0)
     with pytest.raises(UserError, match="gives no numbers"):
         network.of(noise((8, 8)))
 
@@ -233,7 +218,7 @@ def test_rows_are_added_and_skipped(
     assert (worse / QUALITY_FILE).read_text().startswith(tampered) and rows(worse)[
         2
     ].subset_size == 10
-    assert rows(worse)[2].value == pytest.approx(kid(*pair, 10, 3)[0], rel=1e-4)
+    assert rows(worse)[2].value == pytest.approx(kid(pair[0], pair[1], 10, 3)[0], rel=1e-4)
     assert (worse / SCORES_FILE).read_text() == "untouched"
 
 
@@ -250,7 +235,10 @@ def test_other_pictures_of_the_same_number_are_measured_anew(
 
 
 def test_a_broken_picture_is_named_and_not_counted(
-    clip: Path, folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    clip: Path,
+    folders: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     mine, true = kept(tmp_path / "mine", true_pictures(10, 1)), folders[1]
     (mine / "004.png").write_bytes((mine / "004.png").read_bytes()[:40])
@@ -265,7 +253,10 @@ def test_a_broken_picture_is_named_and_not_counted(
 
 
 def test_few_pictures_for_the_dimensions_are_told(
-    clip: Path, folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    clip: Path,
+    folders: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     mine = kept(tmp_path / "mine", true_pictures(7, 1))
     assert main([str(mine), "--reference", str(folders[1]), "--features", str(clip)]) == 0
@@ -293,7 +284,7 @@ def test_runs_are_compared_with_true_renders_of_their_own_prompts(
         assert run.texts is not None and len(set(run.texts)) == 8
         assert path.parent.name.endswith(first.run_id)
         network = Features(str(clip))
-        known = network.of(renders(run.texts, 4))
+        known = network.of(draw_renders(run.texts, 4))
         assert second.value == pytest.approx(
             kid(known, network.of([*map(Image.open, run.files)]), 4, 4)[0], rel=1e-4
         )
@@ -383,6 +374,6 @@ def test_inception_needs_torch_fidelity() -> None:
 
 def test_the_renders_depend_on_the_seed_only(clip: Path) -> None:
     texts = [spec.text for spec in shapes_prompts("test", "one")[:3]]
-    first, again, other = renders(texts, 0), renders(texts, 0), renders(texts, 1)
+    first, again, other = draw_renders(texts, 0), draw_renders(texts, 0), draw_renders(texts, 1)
     assert first == again and first[0] != other[0] and first[0].size == (64, 64)
     assert Comparison(Features(str(clip)), None).seed == 0

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from evaluation.pictures import open_or_explain
 from evaluation.runs.images import open_image
-from evaluation.scoring import opened
 
 GREY = np.where(np.indices((8, 8)).sum(0) < 8, 79, 255)
 """A picture in 8 bits."""
@@ -58,7 +58,9 @@ def test_floats_that_are_no_brightness_are_refused(
     tmp_path: Path, values: tuple[float, float]
 ) -> None:
     Image.fromarray(np.array([values] * 2, np.float32)).save(tmp_path / "a.tiff")
-    assert "not a readable picture (values" in getattr(opened(tmp_path / "a.tiff"), "reason", "")
+    assert "not a readable picture (values" in getattr(
+        open_or_explain(tmp_path / "a.tiff"), "reason", ""
+    )
 
 
 def test_pictures_of_every_mode_are_as_shown(tmp_path: Path) -> None:
@@ -103,4 +105,4 @@ def test_what_is_no_picture_has_a_reason(tmp_path: Path) -> None:
     }
     for content, why in {**contents, (tmp_path / "drawing.eps").read_bytes(): "a drawing"}.items():
         (tmp_path / "a.png").write_bytes(content)
-        assert why in getattr(opened(tmp_path / "a.png"), "reason", "")
+        assert why in getattr(open_or_explain(tmp_path / "a.png"), "reason", "")

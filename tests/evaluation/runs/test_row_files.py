@@ -67,14 +67,26 @@ EDITED: dict[str, Callable[[Path], None]] = {
     "another order": lambda path: saved(path, COLUMNS[::-1], lambda row: row[::-1]),
     "more columns": lambda path: saved(path, [*COLUMNS, "note"], lambda row: [*row, "mine"]),
     "empty cells left out": lambda path: saved(path, rows=lambda row: row if row[-1] else row[:-1]),
-    "empty rows": lambda path: path.write_text(f"\n{HEADER}\n,,,,,\n\n") and saved_at_end(path),
-    "two files joined": lambda path: (saved(path), path.write_bytes(2 * path.read_bytes()))[0],
+    "empty rows": lambda path: between_empty_rows(path),
+    "two files joined": lambda path: twice(path),
     "a line a cell, as Excel": lambda path: saved_in_cells(path),
-    "no end, as Google Sheets": lambda path: (
-        saved(path),
-        path.write_bytes(path.read_bytes()[:-2]),
-    )[0],
+    "no end, as Google Sheets": lambda path: without_end(path),
 }
+
+
+def between_empty_rows(path: Path) -> None:
+    path.write_text(f"\n{HEADER}\n,,,,,\n\n")
+    saved_at_end(path)
+
+
+def twice(path: Path) -> None:
+    saved(path)
+    path.write_bytes(2 * path.read_bytes())
+
+
+def without_end(path: Path) -> None:
+    saved(path)
+    path.write_bytes(path.read_bytes()[:-2])
 
 
 def after(first: str, path: Path, header: Sequence[str] | None = COLUMNS, **form: Any) -> None:

@@ -16,7 +16,7 @@ from evaluation.runs.files import sha256, write_json
 from evaluation.runs.folder import IMAGES_FILE
 from evaluation.runs.row_files import write_rows
 from evaluation.runs.rows import ImageRow
-from evaluation.runs.stamps import STAMPS_FILE, Stamps, changed_pictures
+from evaluation.runs.stamps import STAMPS_FILE, Stamps, find_changed_pictures
 from experiments.status import main as status
 from tests.evaluation.runs.test_folder import RECORD
 
@@ -71,7 +71,7 @@ def read_files(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 )
 def test_what_changed_is_named_whatever_its_time_says(run: Path) -> None:
     rows = images(run)
-    assert changed_pictures(run, rows) == []
+    assert find_changed_pictures(run, rows) == []
     first, second, third = (run / row.file for row in rows[:3])
     before = first.stat()
     first.write_bytes(second.read_bytes().ljust(before.st_size, b"\0")[: before.st_size])
@@ -80,22 +80,22 @@ def test_what_changed_is_named_whatever_its_time_says(run: Path) -> None:
     (run / rows[3].file).unlink()
     (run / rows[4].file).unlink()
     os.mkfifo(run / rows[4].file)
-    assert changed_pictures(run, rows) == [rows[0], rows[2], rows[4]]
+    assert find_changed_pictures(run, rows) == [rows[0], rows[2], rows[4]]
 
 
 def test_a_picture_is_read_once_for_as_long_as_nothing_touches_it(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows, read = images(run), read_files(monkeypatch)
-    assert changed_pictures(run, rows) == [] and len(read) == 6
-    assert changed_pictures(run, rows) == [] and len(read) == 6
+    assert find_changed_pictures(run, rows) == [] and len(read) == 6
+    assert find_changed_pictures(run, rows) == [] and len(read) == 6
     os.utime(run / rows[1].file)
-    assert changed_pictures(run, rows) == [] and read[6:] == ["1.png"]
+    assert find_changed_pictures(run, rows) == [] and read[6:] == ["1.png"]
     assert all(map(Stamps(run, trusted=False).is_listed, rows)) and len(read) == 13
     assert shutil.copytree(run, run.parent / "copy")
     read.clear()
     for expected in (6, 0):
-        assert changed_pictures(run.parent / "copy", rows) == [] and len(read) == expected
+        assert find_changed_pictures(run.parent / "copy", rows) == [] and len(read) == expected
         read.clear()
 
 
@@ -109,7 +109,7 @@ def test_stamps_that_cannot_be_read_or_kept_are_done_without(
         (run / STAMPS_FILE).write_bytes(content)
     rows = images(run)
     (run / rows[0].file).write_bytes(b"other")
-    assert [changed_pictures(run, rows) for _ in range(2)] == [rows[:1]] * 2
+    assert [find_changed_pictures(run, rows) for _ in range(2)] == [rows[:1]] * 2
     assert sorted(path.name for path in run.iterdir() if path.name.startswith(".")) in (
         [".lock", STAMPS_FILE],
     )
@@ -117,12 +117,12 @@ def test_stamps_that_cannot_be_read_or_kept_are_done_without(
 
 def test_a_damaged_stamp_condemns_no_picture(run: Path) -> None:
     rows = images(run)
-    assert changed_pictures(run, rows) == []
+    assert find_changed_pictures(run, rows) == []
     table = (run / STAMPS_FILE).read_text()
     (run / STAMPS_FILE).write_text(
         table.replace(rows[0].sha256, "0" * 64).replace(rows[5].sha256, "0")
     )
-    assert changed_pictures(run, rows) == [] and (run / STAMPS_FILE).read_text() == table
+    assert find_changed_pictures(run, rows) == [] and (run / STAMPS_FILE).read_text() == table
 
 
 def test_processes_add_to_the_same_stamps(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +132,7 @@ def test_processes_add_to_the_same_stamps(run: Path, monkeypatch: pytest.MonkeyP
     one.save()
     other.save()
     read = read_files(monkeypatch)
-    assert changed_pictures(run, images(run)) == [] and read == []
+    assert find_changed_pictures(run, images(run)) == [] and read == []
 
 
 @pytest.mark.fault(

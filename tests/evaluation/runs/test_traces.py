@@ -15,20 +15,20 @@ from evaluation.runs.folder import find_runs, read_run
 from evaluation.runs.traces import (
     SUBJECTS,
     WHOLE,
+    choose_steps,
     encode,
     encode_previews,
     read_previews,
     read_trace,
-    shown_steps,
     trace,
 )
 from tests.lab import Lab
 
 
 def test_the_first_and_the_last_step_are_shown() -> None:
-    assert shown_steps(1) == [1]
-    assert shown_steps(5) == [1, 2, 3, 4, 5]
-    assert shown_steps(50) == [1, 8, 15, 22, 29, 36, 43, 50]
+    assert choose_steps(1) == [1]
+    assert choose_steps(5) == [1, 2, 3, 4, 5]
+    assert choose_steps(50) == [1, 8, 15, 22, 29, 36, 43, 50]
 
 
 def test_a_trace_comes_back_as_it_was_written(tmp_path: Path) -> None:

@@ -13,9 +13,10 @@ from omegaconf import DictConfig
 
 from asyndm.inputs import check_call
 from asyndm.models import load
+from evaluation.choices import CONF
 from experiments.engine import schema as schema
-from experiments.engine.plan import ADVICE, make_plan
-from experiments.engine.schema import CONF
+from experiments.engine.identity import ADVICE
+from experiments.engine.plan import make_plan
 from tests.lab import Lab
 from tests.library.single_file import save_single_file
 from tests.pipelines.registry import PIPELINES

@@ -16,10 +16,13 @@ from PIL import Image
 
 import asyndm
 from asyndm.errors import UserError
-from evaluation.choices import build_metrics
-from experiments.engine.guidance import sampler_arguments
-from experiments.engine.plan import Plan, chosen_device, make_plan
+from asyndm.masks import DynamicMask, NoMask
+from evaluation.choices import CONF, build_metrics, find_object
+from experiments.engine.cost import forecast_per_image
+from experiments.engine.guidance import build_guidance, name_guidance, read_sampler_arguments
+from experiments.engine.plan import Plan, make_plan
 from experiments.engine.sampling import sample_arguments
+from experiments.engine.settings import find_device
 from tests.experiments.engine.test_schema import composed
 from tests.lab import Lab
 
@@ -71,6 +74,23 @@ class Broken:
 
     def __init__(self, **settings: Any) -> None:
         raise OSError("boom")
+
+
+class SteadyMask(DynamicMask):
+    """A mask that says nothing of itself."""
+
+
+class Sometimes(NoMask):
+    """A mask that is not the one that it is made from."""
+
+
+class Dear:
+    """Guidance that says what it costs."""
+
+    guidance_scale, label = 3.0, "dear"
+
+    def evaluations(self, guided: bool, arguments: dict[str, Any]) -> int:
+        return 5
 
 
 def load(path: str, **settings: Any) -> Any:
@@ -145,7 +165,7 @@ def test_what_can_matter_makes_another_run(lab: Lab, override: str) -> None:
     ],
 )
 def test_a_model_runs_on_its_own_device_unless_told_otherwise(overrides: str, device: str) -> None:
-    assert chosen_device(composed(*overrides.split())) == device
+    assert find_device(composed(*overrides.split())) == device
 
 
 @pytest.mark.parametrize(("gpu", "dtype"), [("cuda", "float16"), ("cpu", "float32")])
@@ -191,7 +211,7 @@ def test_the_sampler_is_told_what_the_built_guidance_says(lab: Lab) -> None:
 def test_guidance_says_its_scale_in_any_way(
     name: str, given: dict[str, Any], told: dict[str, Any]
 ) -> None:
-    assert sampler_arguments({"_target_": f"{__name__}.{name}", **given}) == told
+    assert read_sampler_arguments({"_target_": f"{__name__}.{name}", **given}) == told
 
 
 @pytest.mark.parametrize(
@@ -217,7 +237,7 @@ def test_guidance_without_a_number_is_refused(
 ) -> None:
     target = f"{__name__}.{name}"
     with pytest.raises(UserError, match=re.escape(f"guidance._target_={target}: {message}")):
-        sampler_arguments({"_target_": target, **given})
+        read_sampler_arguments({"_target_": target, **given})
 
 
 @pytest.mark.fault(
@@ -319,6 +339,62 @@ def test_labels_name_the_method(lab: Lab) -> None:
         == "folder-DM_concave-piecewise_linear-0.5-2"
     )
     assert plan(lab).folder.parent == lab.runs
+
+
+def test_a_plan_says_what_its_choices_are(lab: Lab) -> None:
+    assert plan(lab, "mask=static", "guidance.negative_prompt=blur").choices == {
+        "mask": {
+            "label": "AsynDM_static",
+            "bends": True,
+            "uniform": False,
+            "follows_attention": False,
+            "rehearses": True,
+        },
+        "curve": {"label": "quadratic"},
+        "guidance": {"label": "5 not 'blur'"},
+    }
+    assert plan(lab, "mask=dynamic", "curve=linear").choices == {
+        "mask": {
+            "label": "DM",
+            "bends": False,
+            "uniform": True,
+            "follows_attention": False,
+            "rehearses": False,
+        },
+        "curve": {"label": "linear"},
+        "guidance": {"label": "5"},
+    }
+
+
+@pytest.mark.parametrize("group", ["mask", "curve"])
+def test_a_choice_is_called_as_it_is_chosen(group: str) -> None:
+    for path in (CONF / group).glob("*.yaml"):
+        target = re.search(r"^_target_: (\S+)$", path.read_text(), re.MULTILINE)
+        assert target is not None
+        chosen = find_object(target[1])
+        assert path.stem == (chosen.name if group == "mask" else chosen.label)
+
+
+def test_a_mask_of_ones_own_is_called_by_its_own_name(lab: Lab) -> None:
+    steady = plan(lab, f"mask._target_={__name__}.SteadyMask", "mask.name=steady")
+    assert steady.label == "folder-steady-quadratic-0.5-2"
+    assert steady.choices["mask"]["label"] == steady.mask.name == "steady"
+    sometimes = plan(lab, "mask=none", f"mask._target_={__name__}.Sometimes")
+    assert sometimes.label == "folder-sometimes-quadratic-0.5-2"
+    assert sometimes.run_id != plan(lab, "mask=none").run_id
+
+
+def test_guidance_of_ones_own_says_its_label_and_cost_or_has_the_usual_ones(lab: Lab) -> None:
+    said = {"_target_": f"{__name__}.Dear"}
+    assert name_guidance(build_guidance(said), said) == "dear"
+    assert read_sampler_arguments(said) == {"guidance_scale": 3.0}
+    half = plan(lab, f"guidance._target_={__name__}.Half", "guidance.guidance_scale=2")
+    assert half.choices["guidance"]["label"] == "Half 2"
+    assert forecast_per_image(half) == lab.steps  # half of 2 guides no more
+    half = plan(lab, f"guidance._target_={__name__}.Half", "guidance.guidance_scale=4")
+    assert forecast_per_image(half) == 2 * lab.steps
+    object.__setattr__(half, "guidance", Dear())
+    assert forecast_per_image(half) == 5 * lab.steps
 
 
 def test_a_missing_setting_is_named(lab: Lab) -> None:

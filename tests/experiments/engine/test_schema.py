@@ -4,6 +4,8 @@ settings."""
 from __future__ import annotations
 
 import inspect
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,10 +13,9 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from evaluation.choices import build, settings
+from evaluation.choices import CONF, build, settings
 from experiments.engine import schema as schema
-from experiments.engine.plan import ADVICE
-from experiments.engine.schema import CONF
+from experiments.engine.identity import ADVICE
 from experiments.run import main
 from experiments.training.shapes.settings import register
 
@@ -88,3 +89,12 @@ def test_help_and_config_are_shown(
     assert main(arguments) == 0
     shown = capsys.readouterr().out
     assert "num_inference_steps" in shown and ("--help" not in arguments or "--dry-run" in shown)
+
+
+def test_nothing_is_registered_by_being_imported() -> None:
+    code = (
+        "from omegaconf import OmegaConf; from experiments.engine import schema, sweep; "
+        "assert not OmegaConf.has_resolver('embedded'); schema.register(); "
+        "assert OmegaConf.create({'path': '${embedded:shapes}'}).path.endswith('weights/shapes')"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=CONF.parent)

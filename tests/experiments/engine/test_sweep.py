@@ -17,11 +17,12 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from asyndm.errors import UserError
-from evaluation.messages import describe
+from evaluation.choices import CONF
 from experiments.engine.compose import Composer
+from experiments.engine.hydra_messages import describe
 from experiments.engine.plan import Plan
-from experiments.engine.schema import CONF, register
-from experiments.engine.sweep import _shown, jobs, planned
+from experiments.engine.schema import register
+from experiments.engine.sweep import _show_progress, plan_jobs, plan_sweep
 from experiments.engine.trackers import Tracker
 from experiments.run import main
 from tests.lab import Lab
@@ -88,7 +89,7 @@ def test_jobs_are_composed_as_hydra_composes_them(hydra: None) -> None:
 )
 def test_planning_costs_little_a_job() -> None:
     began = time.process_time()
-    plans = planned(
+    plans = plan_sweep(
         ["seed=range(0,20)", "curve.concavity=0.1,0.2,0.3", "num_inference_steps=4,5,6,7,8"]
     )
     assert len(plans) == 300 and time.process_time() - began < 300 * 0.06
@@ -239,18 +240,19 @@ def test_a_sweep_over_nothing_is_refused(lab: Lab, given: str, why: str) -> None
 
 def test_an_experiment_that_sweeps_over_nothing_is_refused(hydra: None) -> None:
     with pytest.raises(UserError, match=re.escape("curve=glob(z*): matches none of exponential")):
-        list(jobs({"curve": "glob(z*)"}, [], Composer()))
+        list(plan_jobs({"curve": "glob(z*)"}, [], Composer()))
 
 
 def test_progress_is_measured_without_the_first_job(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("experiments.engine.sweep.PATIENCE", 0)
     said = io.StringIO()
     monkeypatch.setattr("sys.stderr", said)
-    for number in _shown(range(30), "checking"):
+    for number in _show_progress(range(30), "checking"):
         time.sleep(0.02 if number else 0.6)
     rates = [float(rate) for rate in re.findall(r"([0-9.]+)job/s", said.getvalue())]
     assert rates and all(rate > 15 for rate in rates) and "s/job" not in said.getvalue()
-    assert list(_shown([], "checking")) == [] and list(_shown([1], "checking")) == [1]
+    for jobs in ([], [1]):
+        assert list(_show_progress(jobs, "checking")) == jobs
 
 
 @pytest.mark.fault(

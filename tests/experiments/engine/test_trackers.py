@@ -160,7 +160,7 @@ def test_a_missing_package_is_a_warning(lab: Lab, monkeypatch: pytest.MonkeyPatc
 def test_a_tracker_that_dies_leaves_nothing_open_and_is_told_again(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    finish, failed = WandbTracker.finish, []
+    finish, failed = WandbTracker.finish, list[Any]()
 
     def fails_once(self: WandbTracker, *arguments: Any) -> None:
         if not failed:

@@ -5,44 +5,34 @@ from __future__ import annotations
 
 import os
 import re
-import select
 import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
 
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from PIL.Image import Image
 
+from evaluation.choices import CONF
 from evaluation.metrics import Score
 from evaluation.runs.folder import IMAGES_FILE, SCORES_FILE, read_state
 from evaluation.runs.prompts import Prompt
-from experiments.engine import schema as schema
-from experiments.engine.workers import lost_job, register
-from hydra_plugins.asyndm_processes import job_names
+from experiments.engine import schema
+from experiments.engine.workers import explain_lost_job, register_resolvers
+from hydra_plugins.asyndm_processes import name_jobs
+from tests.experiments.engine.processes import children, lives, python, read, until
 from tests.experiments.metrics import Brightness
-from tests.lab import ROOT, Lab
+from tests.lab import Lab
 
 BRIGHTNESS = "+metric.brightness._target_=tests.experiments.metrics.Brightness"
 SETTINGS = ("images_per_prompt=2", "batch_size=2", "mask=dynamic", BRIGHTNESS)
 LONGEST = 120
 """Seconds that no sweep here needs."""
 Runs = dict[str, dict[str, bytes]]
-HOLD = """
-import sys
-from pathlib import Path
-from experiments.engine.gpu_lease import slot
-with slot(["a", "b"], int(sys.argv[2]), Path(sys.argv[1])) as gpu:
-    print(gpu, flush=True)
-    input()
-"""
 SLEEPERS = """
 import os
 from joblib import Parallel, delayed
@@ -51,8 +41,8 @@ from experiments.engine.workers import DRIVER
 
 def job(number):
     import os, sys, time
-    from experiments.engine.workers import enter
-    enter(OmegaConf.create({"hydra": {"launcher": {"_target_": "Processes"}}}))
+    from experiments.engine.workers import enter_job
+    enter_job(OmegaConf.create({"hydra": {"launcher": {"_target_": "Processes"}}}))
     os.write(1, b"%d\\n" % os.getpid())
     time.sleep(60)
 
@@ -128,37 +118,6 @@ def one_run(line: str) -> re.Pattern[str]:
     return re.compile(rf"^{line}[^\x1b\n]*$", re.MULTILINE)
 
 
-def children(pid: int) -> list[int]:
-    """The processes that a process started."""
-    return [
-        int(c)
-        for task in Path(f"/proc/{pid}/task").glob("*/children")
-        for c in task.read_text().split()
-    ]
-
-
-def lives(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def until(reached: Callable[[], bool], seconds: float = 60) -> None:
-    """Waits for something to be so."""
-    deadline = time.monotonic() + seconds
-    while not reached():
-        assert time.monotonic() < deadline, "it never came that far"
-        time.sleep(0.1)
-
-
-def read(stream: IO[bytes] | None) -> str:
-    """A line that a process says, which it does soon or never."""
-    assert stream is not None
-    assert select.select([stream], [], [], 30)[0], "it says nothing"
-    return stream.readline().decode()
-
-
 @pytest.mark.fault(
     what="a process of joblib's that is killed, as for want of memory",
     kind="one worker ends the others",
@@ -192,8 +151,8 @@ def test_joblib_shares_out_shards_and_a_failing_or_killed_job_leaves_the_others(
 
 def test_jobs_are_named_by_what_they_do_not_share() -> None:
     jobs = [["model=a", "eta=0", "hydra.verbose=true"], ["model=a", "eta=1"]]
-    assert job_names(jobs) == ["eta=0", "eta=1"] and job_names(jobs[:1]) == ["model=a eta=0"]
-    assert job_names([["model=a"]] * 2) == ["job 1", "job 2"]
+    assert name_jobs(jobs) == ["eta=0", "eta=1"] and name_jobs(jobs[:1]) == ["model=a eta=0"]
+    assert name_jobs([["model=a"]] * 2) == ["job 1", "job 2"]
 
 
 def test_a_job_of_submitit_that_is_gone_names_its_logs() -> None:
@@ -201,11 +160,11 @@ def test_a_job_of_submitit_that_is_gone_names_its_logs() -> None:
     gone = errors.UncompletedJobError(
         "Job 7 (task: 0) with path /runs/7/7_0_result.pkl\nhas not produced any output"
     )
-    told = (
+    assert explain_lost_job(gone) == (
         "a job was killed (out of memory?); its logs are in /runs/7; the others go on, and the "
-        "same command"
+        "same command makes the rest"
     )
-    assert lost_job(gone) == f"{told} makes the rest" and lost_job(ValueError("other")) is None
+    assert explain_lost_job(ValueError("other")) is None
 
 
 def test_submitits_local_executor_makes_the_same_and_says_it_here(lab: Lab) -> None:
@@ -273,10 +232,10 @@ def test_a_launcher_asks_for_what_the_runs_use() -> None:
     for plugin in ("submitit", "ray"):
         pytest.importorskip(f"hydra_plugins.hydra_{plugin}_launcher")
     schema.register()
-    register()
+    register_resolvers()
 
     def composed(*overrides: str) -> DictConfig:
-        with initialize_config_dir(str(schema.CONF), version_base="1.3"):
+        with initialize_config_dir(str(CONF), version_base="1.3"):
             return compose("config", list(overrides), return_hydra_config=True)
 
     assert composed("launcher=joblib", "device=cpu").hydra.launcher.n_jobs == -1
@@ -293,44 +252,3 @@ def test_a_launcher_that_is_not_installed_says_what_to_install(lab: Lab) -> None
     _, error = process.communicate(timeout=60)
     assert process.returncode == 1
     assert error == "error: launcher=ray: needs pip install --group ray, in the checkout\n"
-
-
-@contextmanager
-def python(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A Python program that is killed in the end."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", *arguments],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")])},
-        bufsize=0,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def holder(folder: Path, each: int) -> AbstractContextManager[subprocess.Popen[bytes]]:
-    """A program that holds a slot of one of two GPUs until it reads a line."""
-    return python(HOLD, str(folder), str(each))
-
-
-def test_a_gpu_has_one_job_unless_asked_for_more(tmp_path: Path) -> None:
-    with holder(tmp_path, 1) as first, holder(tmp_path, 1) as second:
-        assert {read(first.stdout), read(second.stdout)} == {"0\n", "1\n"}
-        with holder(tmp_path, 1) as third:
-            said = read(third.stderr)
-            assert said == "all 2 GPUs are taken; waiting (jobs_per_gpu=2 shares them)\n"
-            second.kill()
-            second.wait()
-            assert read(third.stdout) in ("0\n", "1\n")
-
-
-def test_shared_gpus_are_filled_evenly(tmp_path: Path) -> None:
-    with holder(tmp_path, 2) as first, holder(tmp_path, 2) as second:
-        assert {read(first.stdout), read(second.stdout)} == {"0\n", "1\n"}
-        with holder(tmp_path, 2) as third, holder(tmp_path, 2) as fourth:
-            assert {read(third.stdout), read(fourth.stdout)} == {"0\n", "1\n"}

@@ -4,9 +4,7 @@ widths."""
 from __future__ import annotations
 
 import io
-import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,55 +13,18 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from asyndm.errors import UserError
+from evaluation.runs.colours import BLACK
 from experiments.figures import style
 from experiments.report import opening
-from experiments.report.opening import browser, load, programs, resize
+from experiments.report.opening import find_programs, load, open_browser, resize
 from experiments.report.page import Section, write_page
-from tests.experiments.report.test_page import ASYNDM, CONCAVE, DM, HOSTILE, Made, make_run
+from tests.experiments.report.cards import CARDS, METHODS, A, B, C, Card
+from tests.experiments.report.pages import HOSTILE
+from tests.written_runs import Made, write_pictures
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
     from selenium.webdriver.remote.webelement import WebElement
-
-METHODS = {"DM": DM, "DM_concave quadratic ω 0.5": CONCAVE, "AsynDM quadratic ω 0.5": ASYNDM}
-B, C, A = METHODS
-
-
-@dataclass(frozen=True)
-class Card:
-    """What should be on the page: the scores of each method, by metric."""
-
-    prompt: str
-    kind: str
-    steps: str
-    scores: dict[str, dict[str, float | None]]
-
-    def exact(self, method: str) -> float | None:
-        return self.scores.get(method, {}).get("exact")
-
-    def difference(self, metric: str, first: str = A, second: str = B) -> float | None:
-        a, b = (self.scores.get(method, {}).get(metric) for method in (first, second))
-        return None if a is None or b is None else a - b
-
-
-def make_cards() -> list[Card]:
-    """24 prompts at 10 steps under three methods and at 20 under two; some scores are missing."""
-    draw = random.Random(7)
-    cards = []
-    for i in range(24):
-        prompt = HOSTILE if i == 0 else f"a {['red', 'Blue', 'green'][i % 3]} dog number {i}"
-        for steps, methods in (("10", [B, C, A]), ("20", [B, A])):
-            scores: dict[str, dict[str, float | None]] = {
-                m: {"exact": float(draw.random() < 0.6), "clip": round(draw.random(), 2)}
-                for m in methods
-            }
-            if i % 7 == 3:
-                scores[A] = {"exact": None, "clip": None}
-            cards.append(Card(prompt, ["one", "two"][i % 2], steps, scores))
-    return cards
-
-
-CARDS = make_cards()
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +38,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
             if of:
                 pictures = [Made(card.prompt, card.kind, scores=card.scores[name]) for card in of]
                 folder = root / f"{name.split()[0]}-{steps}"
-                runs.append(make_run(folder, method, pictures, num_inference_steps=int(steps)))
+                runs.append(
+                    write_pictures(folder, method, pictures, num_inference_steps=int(steps))
+                )
     (runs[0].folder / runs[0].images[1].file).unlink()
     wide = Section("Scores", [f"a long head {i}" for i in range(20)], [["0.5 [0.4, 0.6]"] * 20] * 3)
     return write_page(root / "page", "Report", [wide], [], runs)
@@ -86,10 +49,10 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def driver() -> Iterator[Chrome]:
     try:
-        programs()
+        find_programs()
     except UserError as error:
         pytest.skip(str(error))
-    with browser() as started:
+    with open_browser() as started:
         yield started
 
 
@@ -388,11 +351,11 @@ def test_fits_a_phone(opened: Chrome) -> None:
     now="the SVGs bring colours of their own for it, markers filled or not as in the light",
 )
 def test_figures_adapt_to_dark_pages(driver: Chrome, tmp_path: Path) -> None:
-    with style.styled():
+    with style.apply_style():
         figure = Figure(figsize=(2, 1))
         axes = figure.add_axes((0, 0, 1, 1))
-        for x, face in ((0.25, style.BLACK), (0.75, "#ffffff")):
-            axes.plot(x, 0.5, "o", color=style.BLACK, markerfacecolor=face, markersize=20)
+        for x, face in ((0.25, BLACK), (0.75, "#ffffff")):
+            axes.plot(x, 0.5, "o", color=BLACK, markerfacecolor=face, markersize=20)
         axes.set(xlim=(0, 1), ylim=(0, 1), xticks=[], yticks=[])
     _, svg = style.save(figure, tmp_path / "f")
 

@@ -1,17 +1,14 @@
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 import torch
 
-from experiments.studies import benchmark
+from experiments.studies.benchmark import cases, command
 
 CPU = torch.device("cpu")
 TINY = {
     "unet": (
-        benchmark.UNETS,
+        cases.UNETS,
         {
             "block_out_channels": (32,) * 4,
             "attention_head_dim": (1,) * 4,
@@ -19,7 +16,7 @@ TINY = {
         },
     ),
     "sd35": (
-        benchmark.SD35,
+        cases.SD35,
         {
             "num_layers": 2,
             "num_attention_heads": 1,
@@ -28,7 +25,7 @@ TINY = {
         },
     ),
     "flux": (
-        benchmark.FLUX,
+        cases.FLUX,
         {
             "num_layers": 1,
             "num_single_layers": 1,
@@ -46,28 +43,34 @@ def test_both_kinds_of_step_are_timed_on_the_same_weights(
 ) -> None:
     sizes, settings = TINY[name]
     monkeypatch.setitem(sizes, "tiny", settings)
-    monkeypatch.setattr(benchmark, "LATENT", 16)
-    subject = benchmark.NETWORKS[name]("tiny", CPU, torch.float32)
-    subject.pipe.set_progress_bar_config(disable=True)
+    monkeypatch.setattr(command, "LATENT", 16)
+    case = cases.NETWORKS[name]("tiny", CPU, torch.float32)
+    case.pipe.set_progress_bar_config(disable=True)
     levels: list[int] = []
 
     def count(record: object) -> None:
         levels.append(len(record.timesteps.unique()))  # type: ignore[attr-defined]
 
-    session = benchmark.asynchronous(subject.pipe)
+    session = command.build_session(case.pipe)
     session.scheduler.callback = count
     with torch.no_grad(), session.open():
-        benchmark.timed_call(subject, 4, CPU, benchmark.Timing())
-    assert max(levels) == benchmark.LEVELS
-    stock, ours = benchmark.compare(subject, CPU, 1, 3)
+        command.time_call(case, 4, CPU, command.Timing())
+    assert max(levels) == command.LEVELS
+    stock, ours = command.compare(case, CPU, 1, 3)
     assert len(stock.seconds) == len(ours.seconds) == 2 and min(stock.seconds + ours.seconds) > 0
 
 
-def test_bad_arguments_end_with_one_line() -> None:
-    command = [sys.executable, "-m", "experiments.studies.benchmark"]
-    for arguments, message in (
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
         (["--device", "cuda:99"], "device=cuda:99: this machine has"),
         (["--network", "unet,vit"], "--network vit: choose from unet, sd35, flux"),
-    ):
-        ended = subprocess.run([*command, *arguments], check=False, capture_output=True, text=True)
-        assert ended.returncode == 2 and message in ended.stderr.splitlines()[-1]
+    ],
+)
+def test_bad_arguments_end_with_one_line(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        command.main(arguments)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line

@@ -9,7 +9,8 @@ import pytest
 from asyndm.errors import UserError
 from evaluation.score import main as score
 from experiments.report.command import main as report
-from experiments.studies.scale import Cost, main, make_runs, measure
+from experiments.studies.scale.command import Cost, main, measure_command
+from experiments.studies.scale.folders import make_runs
 
 
 def test_the_folders_are_those_of_finished_runs(
@@ -33,10 +34,10 @@ def test_the_command_measures_in_processes_of_their_own(capsys: pytest.CaptureFi
         and lines[2].startswith("| status | ")
         and lines[2].endswith(" MB |")
     )
-    assert measure(["experiments.status", "nowhere"], limit=0) == Cost(None, None)
+    assert measure_command(["experiments.status", "nowhere"], limit=0) == Cost(None, None)
     with pytest.raises(
         UserError, match=r"experiments\.status nowhere: error: nowhere: no such folder"
     ):
-        measure(["experiments.status", "nowhere"], limit=100)
+        measure_command(["experiments.status", "nowhere"], limit=100)
     assert main(["--images", "1"]) == 1
     assert "--images 1: must be at least 2" in capsys.readouterr().err

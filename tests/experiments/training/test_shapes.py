@@ -12,21 +12,22 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from asyndm.errors import UserError
+from asyndm.protocols import Pipeline
 from asyndm.shapes.model import WEIGHTS, build_autoencoder, load_pipeline
 from asyndm.shapes.render import render
 from experiments.training.shapes.autoencoder import standardise
 from experiments.training.shapes.command import main
-from experiments.training.shapes.dataset import SHARES, draw_specs, make_dataset, words_of
+from experiments.training.shapes.dataset import SHARES, draw_specs, locate_words, make_dataset
 from experiments.training.shapes.denoiser import (
     Training,
-    batch_loss,
-    batches,
-    noise_levels,
+    compute_losses,
+    draw_batches,
+    draw_timesteps,
     train_denoiser,
 )
 from experiments.training.shapes.settings import Recipe, Settings
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def test_every_kind_is_drawn_from_its_training_prompts() -> None:
@@ -39,7 +40,7 @@ def test_words_of_names_every_colour_and_shape_by_its_thing() -> None:
     specs = draw_specs(50, torch.Generator().manual_seed(1))
     for spec in specs:
         words = spec.text.replace(",", " ,").split()
-        named = [(words[position - 1], owner) for position, owner in words_of(spec)]
+        named = [(words[position - 1], owner) for position, owner in locate_words(spec)]
         assert named == [(w, i) for i, thing in enumerate(spec.things) for w in thing.name.split()]
 
 
@@ -47,7 +48,7 @@ def test_words_of_names_every_colour_and_shape_by_its_thing() -> None:
 def test_noise_levels_differ_between_objects_and_background_only_when_mixed(mixed: float) -> None:
     regions = torch.zeros(64, 3, 16, 16)
     regions[:, 1, 4:8, 4:8] = 1
-    rows, index = noise_levels(64, mixed, regions, 1000, torch.Generator().manual_seed(0))
+    rows, index = draw_timesteps(64, mixed, regions, 1000, torch.Generator().manual_seed(0))
     levels = rows[index]
     on, off = levels[:, 6, 6], levels[:, 15, 15]
     assert (levels[:, 4:8, 4:8] == on[:, None, None]).all()
@@ -66,14 +67,15 @@ def test_training_learns_and_goes_on_where_it_was(
 ) -> None:
     recipe, path = Recipe(seconds=0, batch_size=32, warmup=1), tmp_path / "state.pt"
 
-    def losses(training: Training, pipe: StableDiffusionPipeline, steps: int) -> list[float]:
+    def losses(training: Training, pipe: Pipeline, steps: int) -> list[float]:
         generator = torch.Generator().manual_seed(5)
         empty = pipe.tokenizer("", padding="max_length", return_tensors="pt").input_ids
-        batch = next(batches(data, empty, recipe, generator))
+        batch = next(draw_batches(data, empty, recipe, generator))
         values = []
         for step in range(steps):
             noise = torch.Generator().manual_seed(step % 2)
-            loss, _ = batch_loss(training.net, batch, pipe.scheduler.alphas_cumprod, recipe, noise)
+            alphas_bar = pipe.scheduler.alphas_cumprod
+            loss, _ = compute_losses(training.net, batch, alphas_bar, recipe, noise)
             training.update(loss, 1e-3)
             values.append(float(loss.detach()))
         return values

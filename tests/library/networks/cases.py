@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from functools import cache
 from typing import Any
@@ -11,8 +12,9 @@ from torch import Tensor
 
 import asyndm
 from asyndm.attention import AttentionMaps
+from asyndm.method import Method
 from asyndm.networks import denoiser, find_family
-from asyndm.scheduler import AsynchronousScheduler, Method
+from asyndm.scheduler import AsynchronousScheduler
 from asyndm.session import Session
 from tests.pipelines.registry import PIPELINES
 
@@ -21,6 +23,42 @@ SUBJECTS = [["dog"], ["dog", "cat"]]
 SEEDS = [3, 8]
 PICTURES = ("image", "mask_image", "control_image")
 RUNGS = 20
+PLAIN = {
+    "sd": 0.0,
+    "sdxl": 0.0,
+    "sd3": 0.0,
+    "sd35": 0.0,
+    "sd3_clips": 0.0,
+    "flux": 0.0,
+    "flux_schnell": 0.0,
+    "sana": 0.0,
+    "qwen": 0.0,
+    "pixart": 1e-6,
+    "pixart_alpha": 1e-6,
+    "flux2": 0.0,
+    "flux2_klein": 0.0,
+    "chroma": 0.0,
+    "auraflow": 0.0,
+    "cogview4": 0.0,
+    "lumina2": 0.0,
+    "zimage": 0.0,
+    "hidream": 0.0,
+    "hunyuandit": 0.0,
+}
+"""Pipelines from text alone -> how far DM may be from the stock one, over its largest latent:
+PixArt's DDIM is written with other roots."""
+VARIANTS = {
+    name: 0.0
+    for kind, variants in {
+        "sd": ("img2img", "inpaint", "inpaint_nine", "controlnet", "pag"),
+        "sdxl": ("img2img", "inpaint", "inpaint_nine", "controlnet", "pag", "refiner"),
+        "sd3": ("img2img", "controlnet"),
+        "flux": ("img2img", "inpaint", "fill", "controlnet"),
+        "qwen": ("img2img",),
+    }.items()
+    for name in (f"{kind}_{variant}" for variant in variants)
+}
+"""The same of those that take more than a text."""
 
 
 @cache
@@ -146,15 +184,44 @@ def output_of(
         scheduler.set_timesteps(RUNGS, **({"mu": 0.5} if dynamic else {}))
         scheduler.begin((rungs.shape[1], rungs.shape[2]), None)
         scheduler.rungs = rungs.double()
-        (output, *_) = network(**{**arguments, "return_dict": False})
-    return output if isinstance(output, Tensor) else torch.stack(list(output))[:, :, 0]
+        output: Tensor | list[Tensor] = network(**{**arguments, "return_dict": False})[0]
+    return output if isinstance(output, Tensor) else torch.stack(output)[:, :, 0]
 
 
 def on_grid(values: Tensor, grid: tuple[int, int]) -> Tensor:
     """(B, h, w): the size of each token's part of an output, packed (B, h w, C) or a picture (B, C,
     H, W)."""
     if values.ndim == 3:
-        return values.norm(dim=-1).view(-1, *grid)
+        sizes: Tensor = values.norm(dim=-1)
+        return sizes.view(-1, *grid)
     cells = values.square().sum(1, keepdim=True)
     pooled: Tensor = torch.nn.functional.avg_pool2d(cells, values.shape[-1] // grid[1])
     return pooled[:, 0].sqrt()
+
+
+def largest_displacement(name: str) -> int:
+    """How far from a token whose level is another the output changes most, in tokens along either
+    side: the largest of five such tokens."""
+    pipe = copy.copy(built(name))
+    if hasattr(pipe, "unet"):
+        # The convolutions of the shared one are loud enough to carry a change anywhere. As it is,
+        # the first pixel of a coarse cell, which is that of all the cell, moves the whole cell.
+        torch.manual_seed(0)
+        pipe.register_modules(unet=type(pipe.unet).from_config(pipe.unet.config).eval())
+    family, arguments = find_family(pipe), evaluations(name, pipe, num_inference_steps=2)[0]
+    h, w = family.grid(denoiser(pipe), arguments)
+    base = torch.full((family.batch(arguments), h, w), 16.0)
+    expected = output_of(pipe, arguments, base)
+    found = []
+    for row, column in ((0, 0), (h - 1, w - 1), (0, w - 1), (h // 2, 3), (3, w // 2)):
+        moved = base.clone()
+        moved[:, row, column] = 8
+        change = on_grid(output_of(pipe, arguments, moved) - expected, (h, w)).norm(dim=0)
+        peak_row, peak_column = divmod(int(change.argmax()), w)
+        found.append(max(abs(peak_row - row), abs(peak_column - column)))
+    return max(found)
+
+
+def is_local(name: str) -> bool:
+    """Whether the output changes most at the very token, of a UNet within two latent pixels."""
+    return largest_displacement(name) <= (2 if find_family(built(name)).picture else 0)

@@ -14,7 +14,7 @@ from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWi
 import asyndm
 from asyndm.errors import UserError
 from asyndm.networks import denoiser
-from asyndm.scheduler import StepRecord
+from asyndm.records import StepRecord
 from tests.library.networks.cases import distance, dm, ours, stock
 from tests.pipelines.registry import PIPELINES
 from tests.pipelines.shared import picture
@@ -38,7 +38,7 @@ def assert_served(name: str, pipe: Any, limit: float = 0.0, **call: Any) -> torc
     return expected
 
 
-def image_encoder() -> CLIPVisionModelWithProjection:
+def image_encoder() -> Any:
     config = CLIPVisionConfig(
         hidden_size=16,
         intermediate_size=16,
@@ -78,7 +78,10 @@ def adapter_of(unet: Any, tokens: int = 4) -> dict[str, dict[str, torch.Tensor]]
 def adapted() -> Any:
     torch.manual_seed(0)
     pipe = fresh("sd")
-    sides = {"size": {"shortest_edge": 28}, "crop_size": {"height": 28, "width": 28}}
+    sides: dict[str, Any] = {
+        "size": {"shortest_edge": 28},
+        "crop_size": {"height": 28, "width": 28},
+    }
     pipe.register_modules(
         image_encoder=image_encoder(), feature_extractor=CLIPImageProcessor(**sides)
     )
@@ -89,7 +92,7 @@ def adapted() -> Any:
 
 
 def test_an_ip_adapter_with_its_picture(adapted: Any) -> None:
-    call = {"ip_adapter_image": picture(28, 28)}
+    call: dict[str, Any] = {"ip_adapter_image": picture(28, 28)}
     expected = assert_served("sd", adapted, **call)
     assert distance(stock("sd", adapted, ip_adapter_image=picture(28, 28, seed=5)), expected) > 1e-3
     kept: list[StepRecord] = []
@@ -232,7 +235,7 @@ def in_place(network: Any) -> Any:
     return network
 
 
-def wrapped(network: Any) -> Any:
+def wrap(network: Any) -> Any:
     return torch.compile(network, backend="eager")
 
 
@@ -242,7 +245,7 @@ def repeated_blocks(network: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", ["sd", "sd3", "flux", "qwen"])
-@pytest.mark.parametrize("compiled", [in_place, wrapped])
+@pytest.mark.parametrize("compiled", [in_place, wrap])
 def test_compiled_networks_are_refused(name: str, compiled: Any) -> None:
     pipe = fresh(name)
     setattr(pipe, "unet" if hasattr(pipe, "unet") else "transformer", compiled(denoiser(pipe)))

@@ -17,8 +17,8 @@ from PIL import Image
 import asyndm
 from asyndm.errors import UserError
 from asyndm.networks import denoiser
+from asyndm.records import StepRecord
 from asyndm.sampler import BrokenImages
-from asyndm.scheduler import StepRecord
 from tests.library.networks.cases import (
     PROMPTS,
     SEEDS,
@@ -172,7 +172,11 @@ def test_pictures_that_are_no_numbers_are_named_and_the_others_kept(
     if (name, value) == ("qwen", float("inf")):
         return
     pipe = built(name)
-    call = {"output_type": "pil", "batch_invariant": one_by_one, "num_inference_steps": 2}
+    call: dict[str, Any] = {
+        "output_type": "pil",
+        "batch_invariant": one_by_one,
+        "num_inference_steps": 2,
+    }
     whole = ours(name, **call)
     with (
         decoder_that_breaks(pipe, value, broken=1),

@@ -16,7 +16,7 @@ from torch import Tensor
 from asyndm.attention import Reading
 from asyndm.networks import denoiser, find_family
 from asyndm.networks.unet import layers_at
-from asyndm.scheduler import StepRecord
+from asyndm.records import StepRecord
 from asyndm.subjects import as_subject
 from tests.library.networks.cases import PROMPTS, SUBJECTS, built, call_of, distance, ours
 
@@ -27,15 +27,16 @@ ROUNDING = 1e-5
 def project(x: Tensor, linear: Any, heads: int, norm: Any = None) -> Tensor:
     """(B, heads, N, d) float64: a projection written out, with its RMS norm."""
     bias = None if linear.bias is None else linear.bias.double()
-    split = (
+    split: Tensor = (
         F.linear(x.double(), linear.weight.double(), bias)
         .unflatten(-1, (heads, -1))
         .transpose(1, 2)
     )
     if norm is None:
         return split
-    root = (split.square().mean(-1, keepdim=True) + norm.eps).rsqrt()
-    return split * root * norm.weight.double()
+    root: Tensor = (split.square().mean(-1, keepdim=True) + norm.eps).rsqrt()
+    weight: Tensor = norm.weight.double()
+    return split * root * weight
 
 
 def shares(
@@ -44,14 +45,14 @@ def shares(
     """(B, heads, n, L): how much image tokens attend to each text token, of all keys; hidden (B, L)
     text is not seen."""
     keys = text if image is None else torch.cat([text, image], 2)
-    scores = query @ keys.transpose(-1, -2) / query.shape[-1] ** 0.5
+    scores: Tensor = query @ keys.transpose(-1, -2) / query.shape[-1] ** 0.5
     if hidden is not None:
         blind = F.pad(hidden, (0, scores.shape[-1] - hidden.shape[1]))
         scores = scores.masked_fill(blind[:, None, None], -torch.inf)
     return scores.softmax(-1)[..., : text.shape[2]]
 
 
-def turned(x: Tensor, angles: Tensor) -> Tensor:
+def turn(x: Tensor, angles: Tensor) -> Tensor:
     """Neighbouring channels as complex numbers, turned by (N, d/2) angles."""
     pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)).contiguous())
     return torch.view_as_real(pairs * torch.polar(torch.ones_like(angles), angles)).flatten(-2)
@@ -88,9 +89,9 @@ def flux(layer: Any, given: Arguments, network: Arguments) -> Tensor:
     image, text = given["hidden_states"], given["encoder_hidden_states"]
     places, words = (angles_of(network[ids], (4, 6, 6)) for ids in ("img_ids", "txt_ids"))
     return shares(
-        turned(project(image, layer.to_q, layer.heads, layer.norm_q), places),
-        turned(project(text, layer.add_k_proj, layer.heads, layer.norm_added_k), words),
-        turned(project(image, layer.to_k, layer.heads, layer.norm_k), places),
+        turn(project(image, layer.to_q, layer.heads, layer.norm_q), places),
+        turn(project(text, layer.add_k_proj, layer.heads, layer.norm_added_k), words),
+        turn(project(image, layer.to_k, layer.heads, layer.norm_k), places),
     )
 
 
@@ -105,9 +106,9 @@ def qwen(layer: Any, given: Arguments, network: Arguments) -> Tensor:
     )
     mask = network.get("encoder_hidden_states_mask")
     return shares(
-        turned(project(image, layer.to_q, layer.heads, layer.norm_q), places),
-        turned(project(text, layer.add_k_proj, layer.heads, layer.norm_added_k), words),
-        turned(project(image, layer.to_k, layer.heads, layer.norm_k), places),
+        turn(project(image, layer.to_q, layer.heads, layer.norm_q), places),
+        turn(project(text, layer.add_k_proj, layer.heads, layer.norm_added_k), words),
+        turn(project(image, layer.to_k, layer.heads, layer.norm_k), places),
         None if mask is None else ~mask.bool(),
     )
 

@@ -177,7 +177,8 @@ def test_a_broken_picture_is_counted_once_beside_a_safety_checker() -> None:
 
 @pytest.mark.parametrize(("name", "further"), [("flux", "prompt_2"), ("sd3", "prompt_3")])
 def test_further_prompts_as_lists_are_each_prompts_own(name: str, further: str) -> None:
-    assert torch.equal(ours(name, **{further: list(PROMPTS)}), ours(name))
+    call: dict[str, Any] = {further: list(PROMPTS)}
+    assert torch.equal(ours(name, **call), ours(name))
 
 
 def test_a_compiled_controlnet_is_refused_as_such() -> None:
@@ -195,8 +196,8 @@ def test_a_static_mask_is_rehearsed_without_the_users_callbacks(name: str) -> No
         steps.append(step)
         return values
 
-    told = {} if name == "pixart" else {"callback_on_step_end": count}
-    made = ours(name, mask=asyndm.StaticMask(), **told)
+    call: dict[str, Any] = {} if name == "pixart" else {"callback_on_step_end": count}
+    made = ours(name, mask=asyndm.StaticMask(), **call)
     assert distance(made, stock(name)) > 1e-3
     assert steps == ([] if name == "pixart" else [0, 1, 2, 3, 4])
 

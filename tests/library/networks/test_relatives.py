@@ -2,72 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
-from typing import Any
-
-import diffusers
 import pytest
 import torch
 
 from asyndm.networks import families
-from tests.library.networks.cases import built, distance, dm, ours, stock
-from tests.library.networks.test_families import LIMITS as PLAIN
-from tests.library.networks.test_variants import LIMITS as VARIANTS
-from tests.pipelines.registry import PIPELINES
-from tests.pipelines.shared import picture, right_half
+from tests.library.networks.cases import PLAIN, VARIANTS, built, distance, dm, ours, stock
+from tests.library.networks.relatives import RELATIVES, relative
 
-SMALL, LARGE = picture(32, 48), picture()
-PAG = {"pag_scale": 3.0}
-RELATIVES: dict[str, tuple[str, dict[str, Any]]] = {
-    "StableDiffusionPAGImg2ImgPipeline": ("sd_img2img", PAG),
-    "StableDiffusionPAGInpaintPipeline": ("sd_inpaint", PAG),
-    "StableDiffusionControlNetImg2ImgPipeline": ("sd_img2img", {"control_image": SMALL}),
-    "StableDiffusionControlNetInpaintPipeline": ("sd_inpaint", {"control_image": SMALL}),
-    "StableDiffusionControlNetPAGPipeline": ("sd_controlnet", PAG),
-    "StableDiffusionControlNetPAGInpaintPipeline": ("sd_inpaint", {"control_image": SMALL, **PAG}),
-    "StableDiffusionXLPAGImg2ImgPipeline": ("sdxl_img2img", PAG),
-    "StableDiffusionXLPAGInpaintPipeline": ("sdxl_inpaint", PAG),
-    "StableDiffusionXLControlNetImg2ImgPipeline": ("sdxl_img2img", {"control_image": LARGE}),
-    "StableDiffusionXLControlNetInpaintPipeline": ("sdxl_inpaint", {"control_image": LARGE}),
-    "StableDiffusionXLControlNetPAGPipeline": ("sdxl_controlnet", PAG),
-    "StableDiffusionXLControlNetPAGImg2ImgPipeline": (
-        "sdxl_img2img",
-        {"control_image": LARGE, **PAG},
-    ),
-    "StableDiffusion3PAGPipeline": ("sd3", PAG),
-    "PixArtSigmaPAGPipeline": ("pixart", PAG),
-    "SanaPAGPipeline": ("sana", PAG),
-    "ChromaImg2ImgPipeline": ("chroma", {"image": LARGE, "strength": 0.8}),
-    "ZImageImg2ImgPipeline": ("zimage", {"image": LARGE, "strength": 0.8}),
-    "ZImageInpaintPipeline": (
-        "zimage",
-        {"image": LARGE, "mask_image": right_half(), "strength": 0.8},
-    ),
-}
-"""Class -> a pipeline whose parts and arguments it takes, and what its call wants beside."""
-PERTURBED = {
-    "StableDiffusion3PAGPipeline": "blocks.1",
-    "PixArtSigmaPAGPipeline": "blocks.0",
-    "SanaPAGPipeline": "transformer_blocks.0",
-}
 LIMIT = 1e-6
-
-
-def relative(name: str) -> Any:
-    """A pipeline of that class around the parts of another."""
-    kind = getattr(diffusers, name)
-    base = RELATIVES[name][0]
-    wanted = inspect.signature(kind.__init__).parameters
-    parts = dict(
-        PIPELINES[base].build().components
-    )  # its own: inpainting with PAG leaves its processors behind
-    if "controlnet" in wanted:
-        parts = {**built(f"{base.partition('_')[0]}_controlnet").components, **parts}
-    own = {"requires_safety_checker": False, "add_watermarker": False}
-    own["pag_applied_layers"] = PERTURBED.get(name, "mid")
-    pipe = kind(**{key: value for key, value in {**parts, **own}.items() if key in wanted})
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
 
 
 @pytest.mark.parametrize("name", RELATIVES)

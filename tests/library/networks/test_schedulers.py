@@ -19,7 +19,7 @@ from diffusers import (
 )
 
 import asyndm
-from tests.conftest import SD_SCHEDULER
+from asyndm.shapes.model import SD_SCHEDULER
 from tests.library.networks.cases import built, distance, dm, ours, stock
 
 ROUNDING = 2e-5
@@ -53,7 +53,7 @@ SD_EULER = {
     for key, value in SD_SCHEDULER.items()
     if key not in ("clip_sample", "set_alpha_to_one")
 } | {"timestep_spacing": "leading"}
-CALL = {"guidance_scale": 1.0}
+CALL: dict[str, Any] = {"guidance_scale": 1.0}
 TABLE = [(name, eta) for name, (_, _, etas) in DISCRETE.items() for eta in etas]
 
 
@@ -73,7 +73,7 @@ def discrete(name: str) -> Any:
 def test_stable_diffusion_under_each_scheduler(case: tuple[str, float], steps: int) -> None:
     name, eta = case
     pipe = discrete(name)
-    call = {**CALL, "num_inference_steps": steps, "eta": eta}
+    call: dict[str, Any] = {**CALL, "num_inference_steps": steps, "eta": eta}
     expected = stock("sd", pipe, **call)
     assert torch.isfinite(expected).all()
     assert distance(dm("sd", pipe, **call), expected) <= ROUNDING
@@ -113,7 +113,7 @@ FLOWS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", ["sd3", "flux"])
 def test_flow_matching_under_each_shift(name: str, flow: str) -> None:
     pipe = with_scheduler(name, FlowMatchEulerDiscreteScheduler(**FLOWS[flow]))
-    call = {"num_inference_steps": 5}
+    call: dict[str, Any] = {"num_inference_steps": 5}
     expected = stock(name, pipe, **call)
     assert torch.equal(dm(name, pipe, **call), expected)
     assert distance(ours(name, pipe, **call), expected) > 0.01
@@ -144,7 +144,7 @@ def test_timesteps_of_ones_own(name: str, own: dict[str, Any]) -> None:
 def test_a_last_sigma_that_is_not_zero_ends_in_the_stock_schedulers_own_scale() -> None:
     """Euler's latents there are x₀ + σ ε, not α x₀ + σ ε."""
     pipe = with_scheduler("sd", EulerDiscreteScheduler(**SD_EULER))
-    own = {"sigmas": [12.0, 4.0, 1.2, 0.5]}
+    own: dict[str, Any] = {"sigmas": [12.0, 4.0, 1.2, 0.5]}
     assert distance(dm("sd", pipe, **own), stock("sd", pipe, **own)) <= ROUNDING
 
 
@@ -153,7 +153,7 @@ def test_solvers_of_second_order_are_those_of_first_order(name: str) -> None:
     pipe = built(name)
     config = {key: value for key, value in pipe.scheduler.config.items() if key[0] != "_"}
     first = type(pipe.scheduler)(**{**config, "solver_order": 1})
-    call = {"num_inference_steps": 5}
+    call: dict[str, Any] = {"num_inference_steps": 5}
     expected = stock(name, with_scheduler(name, first), **call)
     assert distance(dm(name, pipe, **call), expected) <= ROUNDING
     assert distance(ours(name, pipe, **call), expected) > 0.01

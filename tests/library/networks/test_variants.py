@@ -15,11 +15,12 @@ from diffusers import (
 )
 
 import asyndm
-from asyndm.scheduler import StepRecord
+from asyndm.records import StepRecord
 from tests.library.networks.cases import (
     PROMPTS,
     SEEDS,
     SUBJECTS,
+    VARIANTS,
     built,
     call_of,
     distance,
@@ -32,34 +33,22 @@ from tests.library.networks.test_schedulers import ROUNDING, SD_EULER, with_sche
 from tests.pipelines.registry import PIPELINES
 from tests.pipelines.shared import picture
 
-LIMITS = {
-    name: 0.0
-    for kind, variants in {
-        "sd": ("img2img", "inpaint", "inpaint_nine", "controlnet", "pag"),
-        "sdxl": ("img2img", "inpaint", "inpaint_nine", "controlnet", "pag", "refiner"),
-        "sd3": ("img2img", "controlnet"),
-        "flux": ("img2img", "inpaint", "fill", "controlnet"),
-        "qwen": ("img2img",),
-    }.items()
-    for name in (f"{kind}_{variant}" for variant in variants)
-}
-"""How far DM may be from the stock pipeline, over its largest."""
 EULER = ("sd_img2img", "sd_inpaint", "sdxl_img2img", "sdxl_controlnet")
 
-by_name = pytest.mark.parametrize("name", LIMITS)
+by_name = pytest.mark.parametrize("name", VARIANTS)
 
 
 @by_name
 def test_dm_is_the_stock_pipeline(name: str) -> None:
     expected = stock(name, num_inference_steps=5)
     assert torch.isfinite(expected).all()
-    assert distance(dm(name, num_inference_steps=5), expected) <= LIMITS[name]
+    assert distance(dm(name, num_inference_steps=5), expected) <= VARIANTS[name]
     assert torch.equal(stock(name, num_inference_steps=5), expected)
 
 
 @by_name
 def test_asynchronous_pictures_are_others_and_the_same_one_by_one(name: str) -> None:
-    call = {"num_inference_steps": 4}
+    call: dict[str, Any] = {"num_inference_steps": 4}
     made = ours(name, **call)
     assert distance(made, stock(name, **call)) > 0.01
     one_by_one = ours(name, batch_invariant=True, **call)
@@ -72,12 +61,12 @@ def test_asynchronous_pictures_are_others_and_the_same_one_by_one(name: str) -> 
 @pytest.mark.parametrize("name", EULER)
 def test_eulers_own_scale_of_a_noised_picture(name: str) -> None:
     pipe = with_scheduler(name, EulerDiscreteScheduler(**SD_EULER))
-    call = {"num_inference_steps": 5}
+    call: dict[str, Any] = {"num_inference_steps": 5}
     assert distance(dm(name, pipe, **call), stock(name, pipe, **call)) <= ROUNDING
 
 
 def test_a_single_picture_is_for_each_prompt() -> None:
-    call = {
+    call: dict[str, Any] = {
         **call_of("sd_img2img", built("sd_img2img"), PROMPTS),
         "image": PIPELINES["sd_img2img"].arguments["image"],
     }
@@ -104,7 +93,7 @@ def test_a_picture_for_each_prompt() -> None:
 @pytest.mark.parametrize("strength", [0.2, 0.5, 1.0])
 def test_every_strength_begins_on_its_own_rung(strength: float) -> None:
     for name in ("sd_img2img", "flux_img2img"):
-        call = {"strength": strength, "num_inference_steps": 5}
+        call: dict[str, Any] = {"strength": strength, "num_inference_steps": 5}
         assert torch.equal(dm(name, **call), stock(name, **call))
         kept: list[StepRecord] = []
         ours(name, callback=kept.append, **call)
@@ -121,7 +110,7 @@ def several_nets() -> tuple[Any, dict[str, Any]]:
     parts = {**single.components, "controlnet": nets, "requires_safety_checker": False}
     pipe = StableDiffusionControlNetPipeline(**parts)
     pipe.set_progress_bar_config(disable=True)
-    call = {
+    call: dict[str, Any] = {
         "image": [picture(32, 48), picture(32, 48, seed=1)],
         "controlnet_conditioning_scale": [0.5, 0.9],
     }
@@ -164,7 +153,7 @@ def base(made: Any, **changes: Any) -> Any:
     return made("sdxl", denoising_end=HANDED, num_inference_steps=10, **changes)
 
 
-def refined(made: Any, latents: Any, **changes: Any) -> Any:
+def refine(made: Any, latents: Any, **changes: Any) -> Any:
     return made(
         "sdxl_refiner", image=latents, denoising_start=HANDED, num_inference_steps=10, **changes
     )
@@ -173,15 +162,15 @@ def refined(made: Any, latents: Any, **changes: Any) -> Any:
 def test_a_refiner_goes_on_from_the_base() -> None:
     handed = base(stock)
     assert torch.equal(base(dm), handed)
-    expected = refined(stock, handed)
-    assert torch.equal(refined(dm, handed), expected)
-    assert distance(refined(ours, base(ours)), expected) > 0.01
+    expected = refine(stock, handed)
+    assert torch.equal(refine(dm, handed), expected)
+    assert distance(refine(ours, base(ours)), expected) > 0.01
 
 
 def test_all_pixels_are_handed_over_at_one_level_and_taken_up_there() -> None:
     before, after = list[StepRecord](), list[StepRecord]()
     handed = base(ours, callback=before.append)
-    refined(ours, handed, callback=after.append)
+    refine(ours, handed, callback=after.append)
     levels = [record.next_timesteps for record in before]
     assert len(levels) == 6 and len(after) == 4
     assert any(float(each.max() - each.min()) > 1 for each in levels[:-1])
@@ -199,7 +188,7 @@ def test_eulers_own_scale_at_the_hand_over() -> None:
 def test_eulers_own_scale_is_taken_up_from_a_stock_base() -> None:
     handed = base(stock, pipe=with_scheduler("sdxl", EulerDiscreteScheduler(**SD_EULER)))
     pipe = with_scheduler("sdxl_refiner", EulerDiscreteScheduler(**SD_EULER))
-    assert distance(refined(dm, handed, pipe=pipe), refined(stock, handed, pipe=pipe)) <= ROUNDING
+    assert distance(refine(dm, handed, pipe=pipe), refine(stock, handed, pipe=pipe)) <= ROUNDING
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.5, 1.0])
@@ -212,14 +201,18 @@ def test_no_guidance_is_the_pipelines(name: str, scale: float) -> None:
         assert distance(ours(name, guidance_scale=scale), expected) > 0.005
 
 
-def halved(pipe: Any, step: int, timestep: Any, given: dict[str, Any]) -> dict[str, Any]:
+def halve(pipe: Any, step: int, timestep: Any, given: dict[str, Any]) -> dict[str, Any]:
     """Changes the latents halfway, as users do."""
     return {"latents": given["latents"] * 0.9} if step == 1 else {}
 
 
 @pytest.mark.parametrize("name", ["sd", "sdxl"])
 def test_rescaled_guidance_and_a_callback_that_changes_latents(name: str) -> None:
-    call = {"guidance_rescale": 0.7, "callback_on_step_end": halved, "num_inference_steps": 4}
+    call: dict[str, Any] = {
+        "guidance_rescale": 0.7,
+        "callback_on_step_end": halve,
+        "num_inference_steps": 4,
+    }
     expected = stock(name, **call)
     assert distance(expected, stock(name, guidance_rescale=0.7, num_inference_steps=4)) > 1e-3
     assert torch.equal(dm(name, **call), expected)
@@ -228,15 +221,14 @@ def test_rescaled_guidance_and_a_callback_that_changes_latents(name: str) -> Non
 
 @pytest.mark.parametrize("name", ["flux", "sd3", "qwen"])
 def test_a_callback_that_changes_latents_of_a_flow(name: str) -> None:
-    call = {"callback_on_step_end": halved, "num_inference_steps": 4}
+    call: dict[str, Any] = {"callback_on_step_end": halve, "num_inference_steps": 4}
     expected = stock(name, **call)
     assert distance(dm(name, **call), expected) == 0
     assert distance(ours(name, **call), expected) > 0.01
 
 
-@pytest.mark.parametrize(
-    "name", ["sdxl", "sd3"]
-)  # the stock pipeline of SD itself fails with transformers 5
+# the stock pipeline of SD itself fails with transformers 5
+@pytest.mark.parametrize("name", ["sdxl", "sd3"])
 def test_skipped_layers_of_clip(name: str) -> None:
     expected = stock(name, clip_skip=1)
     assert distance(expected, stock(name)) > 1e-3
@@ -247,9 +239,13 @@ def test_skipped_layers_of_clip(name: str) -> None:
 @pytest.mark.parametrize("name", ["flux", "qwen"])
 def test_two_calls_a_step_read_the_prompts(name: str) -> None:
     """FLUX and Qwen-Image guide by a second call, whose text is the negative prompt."""
-    call = {"true_cfg_scale": 3.0, "negative_prompt": "a blue house", "num_inference_steps": 3}
+    call: dict[str, Any] = {
+        "true_cfg_scale": 3.0,
+        "negative_prompt": "a blue house",
+        "num_inference_steps": 3,
+    }
     assert torch.equal(dm(name, **call), stock(name, **call))
-    other = {**call, "negative_prompt": "a red cat"}
+    other: dict[str, Any] = {**call, "negative_prompt": "a red cat"}
     maps = []
     for each in (call, other):
         kept: list[StepRecord] = []

@@ -129,7 +129,7 @@ def positions(name: str, prompt: str, subjects: list[str], **arguments: Any) -> 
     return find_family(pipe).positions(pipe, prompt, said, Reading(), call)
 
 
-def spelled(seen: Seen, places: list[int]) -> str:
+def spell(seen: Seen, places: list[int]) -> str:
     pieces = [
         tokenizer.convert_ids_to_tokens(number) for tokenizer, number in (seen[p] for p in places)
     ]
@@ -142,7 +142,7 @@ def test_the_encoder_reads_the_subject_where_it_is_said_to_be(name: str) -> None
     found = positions(name, PROMPT, SUBJECTS)
     times = TIMES.get(name, 1)
     for word, places in zip(("dog", "rabbit", "arabbit", "dog"), found, strict=True):
-        assert spelled(seen, places) == word * times
+        assert spell(seen, places) == word * times
         assert len(set(places)) == len(places)
     assert len(found[1]) > times
     assert found[3][-1] > found[0][-1]
@@ -175,7 +175,7 @@ def test_the_text_of_sd3_may_be_cut_off_for_clip_and_read_by_t5() -> None:
     assert len(place) == 1 and place[0] >= 77
     pipe = built("sd3")
     assert (
-        spelled(tokens_of(pipe, "tokenizer_3", pipe.tokenizer_3(prompt).input_ids), [place[0] - 77])
+        spell(tokens_of(pipe, "tokenizer_3", pipe.tokenizer_3(prompt).input_ids), [place[0] - 77])
         == "dog"
     )
 
@@ -193,4 +193,4 @@ def test_without_an_instruction_sana_reads_the_prompt_alone() -> None:
     ids = first_rows("sana", **changes)["text_encoder"]
     (place,) = positions("sana", PROMPT, ["dog#2"], **changes)
     assert inspect.signature(built("sana").__call__).parameters["complex_human_instruction"].default
-    assert spelled(tokens_of(built("sana"), "tokenizer", ids), place) == "dog"
+    assert spell(tokens_of(built("sana"), "tokenizer", ids), place) == "dog"

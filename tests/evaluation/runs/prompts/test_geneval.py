@@ -11,7 +11,7 @@ import pytest
 from asyndm.errors import UserError
 from asyndm.subjects import Subject, locate, span
 from evaluation.runs.prompts.geneval import GenEvalPrompts
-from evaluation.runs.prompts.sets import Prompt, text_id
+from evaluation.runs.prompts.sets import Prompt, make_text_id
 from tests.conftest import make_tokenizer
 
 
@@ -47,9 +47,9 @@ def test_a_file_becomes_prompts(tmp_path: Path) -> None:
     path = written(tmp_path, rows[0], "", rows[1], "")
     first, second = GenEvalPrompts(path).load()
     text = "a photo of a red kite"
-    assert first == Prompt(text_id(text), text, (Subject("kite"),), "colors", ("a red kite",))
+    assert first == Prompt(make_text_id(text), text, (Subject("kite"),), "colors", ("a red kite",))
     assert second.subjects == (Subject("buses"),) and second.phrases == ("three buses",)
-    assert second.kind == "counting" and second.prompt_id == text_id("a photo of three buses")
+    assert second.kind == "counting" and second.prompt_id == make_text_id("a photo of three buses")
     assert GenEvalPrompts(path, limit=1).load() == [first]
     assert GenEvalPrompts(written(tmp_path, *reversed(rows))).load() == [second, first]
 

@@ -1,0 +1,15 @@
+"""The colours of sheets, figures and pages: told apart by the colour-blind (Okabe and Ito)."""
+
+from __future__ import annotations
+
+BLACK, BLUE, VERMILLION, GREEN = "#000000", "#0072b2", "#d55e00", "#009e73"
+PURPLE, SKY, ORANGE, YELLOW = "#cc79a7", "#56b4e9", "#e69f00", "#f0e442"
+GREY = "#aaaaaa"
+RIGHT, WRONG, UNKNOWN = BLUE, VERMILLION, GREY
+"""What a picture is said to be, in its frame."""
+
+
+def to_rgb(colour: str) -> tuple[int, int, int]:
+    """ "#0072b2" -> (0, 114, 178)."""
+    red, green, blue = bytes.fromhex(colour.removeprefix("#"))
+    return red, green, blue

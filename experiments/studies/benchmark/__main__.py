@@ -1,0 +1,7 @@
+"""``python -m experiments.studies.benchmark``."""
+
+import sys
+
+from experiments.studies.benchmark.command import main
+
+sys.exit(main())

@@ -1,0 +1,10 @@
+"""What curves, masks and guidances are called."""
+
+from __future__ import annotations
+
+import re
+
+
+def in_words(name: str) -> str:
+    """A class's name as choices and tables have it: "PiecewiseLinear" -> "piecewise_linear"."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()

@@ -1,0 +1,147 @@
+"""What is asked of a pipeline, checked, and the asynchronous calls of it that answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from asyndm import inputs
+from asyndm.attention import Reading
+from asyndm.curves import Curve
+from asyndm.masks import Mask, NoMask
+from asyndm.method import Method, Rehearsal
+from asyndm.networks import Family, denoiser
+from asyndm.protocols import Images, Pipeline
+from asyndm.records import StepRecord
+from asyndm.scheduler import AsynchronousScheduler
+from asyndm.session import Session
+from asyndm.subjects import Subject
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to sample, whatever the prompts; see `sample`."""
+
+    curve: Curve
+    mask: Mask
+    eta: float | None
+    reading: Reading
+    text_level: str
+    callback: Callable[[StepRecord], None] | None
+
+    def __post_init__(self) -> None:
+        inputs.check_method(self.curve, self.mask, self.callback, self.eta, self.text_level)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of a pipeline for some images.
+
+    Args:
+        subjects: of each image.
+        tokens: for each image, for each subject, its token positions; None where no mask is made of
+            attention.
+        images: which of all images asked for these are.
+        rehearsal: the run before the run, of a mask that is found beforehand.
+    """
+
+    pipe: Pipeline
+    family: Family
+    settings: Settings
+    subjects: Sequence[Sequence[Subject]]
+    tokens: Sequence[Sequence[Sequence[int]]] | None
+    images: range
+    rehearsal: Rehearsal | None = None
+
+    def select(self, images: range) -> Request:
+        """The request for some of the images."""
+        part = slice(images.start, images.stop)
+        tokens = None if self.tokens is None else self.tokens[part]
+        settings = replace(self.settings, mask=self.settings.mask.select(images, len(self.images)))
+        return replace(
+            self, images=images, subjects=self.subjects[part], tokens=tokens, settings=settings
+        )
+
+    def open_session(
+        self, generators: Sequence[torch.Generator] | None = None, read: bool | None = None
+    ) -> AbstractContextManager[None]:
+        """The pipeline is asynchronous inside.
+
+        Args:
+            generators: of the images' noise, where the pipeline hands over none.
+            read: whether its attention is read; None: where the mask follows it.
+        """
+        settings = self.settings
+        concavities = inputs.make_concavities(self.subjects, settings.curve)
+        method = Method(settings.curve, settings.mask, concavities, self.rehearsal)
+        scheduler = AsynchronousScheduler(
+            self.pipe.scheduler,
+            method,
+            eta=settings.eta,
+            callback=settings.callback,
+            images=self.images,
+            generators=generators,
+        )
+        reader = None
+        if self.tokens is not None and (settings.mask.follows_attention if read is None else read):
+            reader = self.family.attention(denoiser(self.pipe), self.tokens, settings.reading)
+        return Session(self.pipe, self.family, scheduler, reader, settings.text_level).open()
+
+    def rehearse(
+        self, call: Callable[[], Images], generators: Sequence[torch.Generator]
+    ) -> Request:
+        """The request with what a synchronous call from the same noise leaves for its mask."""
+        maps: list[Tensor] = []
+        evaluations = 0
+
+        def keep(record: StepRecord) -> None:
+            nonlocal evaluations
+            evaluations = record.evaluations
+            if record.maps is not None:
+                maps.append(record.maps)
+
+        synchronous = replace(self.settings, mask=NoMask(), callback=keep)
+        with replace(self, settings=synchronous).open_session(generators, read=True):
+            call()
+        return replace(self, rehearsal=Rehearsal(torch.stack(maps).mean(0), evaluations))
+
+
+def make_request(
+    pipe: Pipeline,
+    family: Family,
+    call: inputs.CallArguments,
+    subjects: inputs.Subjects | Sequence[inputs.Subjects] | None,
+    settings: Settings,
+) -> Request:
+    """Checks what is asked before any network runs.
+
+    Raises:
+        UserError: any bad input.
+    """
+    words = inputs.list_subjects(subjects, len(call.prompts))
+    tokens: list[list[list[int]]] | None = None
+    if settings.mask.needs_subjects:
+        inputs.check_subjects(words, settings.mask)
+        tokens = []
+        for i, (prompt, named) in enumerate(zip(call.prompts, words, strict=True)):
+            own = {name: _select_entry(name, value, i) for name, value in call.others.items()}
+            found = family.positions(pipe, prompt, named, settings.reading, own)
+            # One left out for lying beyond reach must own no pixel: without tokens its map is
+            # nought everywhere.
+            words[i] = [subject for subject, places in zip(named, found, strict=True) if places]
+            tokens += [[places for places in found if places]] * call.copies
+        # Made for nothing but its refusal of layers that are not there.
+        family.attention(denoiser(pipe), tokens, settings.reading)
+    each = [named for named in words for _ in range(call.copies)]
+    return Request(pipe, family, settings, each, tokens, call.images).select(call.images)
+
+
+def _select_entry(name: str, value: Any, prompt: int) -> Any:
+    """Of a list of further prompts that which goes with this one; any other argument as it is."""
+    listed = inputs.TEXT.fullmatch(name) and isinstance(value, (list, tuple))
+    return value[prompt] if listed else value

@@ -1,0 +1,31 @@
+"""Every line of code that ``docs/algorithm.md`` quotes stands in the file it names."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.docs.pages import DOCS, ROOT, blocks
+
+PAGE = DOCS / "algorithm.md"
+FILE = re.compile(r"# (src/\S+\.py)\n")
+QUOTES = [text for language, text in blocks(PAGE) if language == "py"]
+
+
+def test_code_is_quoted_from_all_that_the_algorithm_is_made_of() -> None:
+    files = {match[1] for text in QUOTES if (match := FILE.match(text))}
+    names = ("attention", "curves", "ladder", "method", "scheduler", "steps")
+    assert files == {f"src/asyndm/{name}.py" for name in names}
+
+
+@pytest.mark.parametrize("quote", QUOTES, ids=lambda quote: quote.splitlines()[0])
+def test_a_quoted_line_stands_in_its_file(quote: str) -> None:
+    """With its indentation, and in the order of the file."""
+    match = FILE.match(quote)
+    assert match
+    lines = iter((ROOT / match[1]).read_text().splitlines())
+    quoted = quote.splitlines()[1:]
+    assert quoted
+    for line in quoted:
+        assert line in lines, line

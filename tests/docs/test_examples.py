@@ -1,0 +1,120 @@
+"""The examples run as a newcomer runs them, and come to what they say."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import runpy
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.docs.pages import ROOT
+
+EXAMPLES = ROOT / "examples"
+NOTEBOOK = EXAMPLES / "quickstart.ipynb"
+CHECK = """
+assert len(records) == 20 and [len(images) for images in pictures.values()] == [2, 2, 2]
+assert own.tobytes() == pictures["AsynDM"][0].tobytes() != pictures["DM"][0].tobytes()
+lag = records[8].timesteps[0][records[8].weights[0].sum(0) > 0].mean() - records[8].timesteps.min()
+assert lag > 50, lag
+sheet.save("sheet.png")
+figure.savefig("figure.png")
+"""
+"""What must hold after the notebook's last cell; run where its cells are."""
+
+
+@pytest.fixture
+def run_example(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Any]:
+    monkeypatch.chdir(tmp_path)
+
+    def run(name: str, *arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", [name, *arguments])
+        runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+        return capsys.readouterr().out
+
+    yield run
+
+
+def pixels(path: Path) -> Any:
+    return np.asarray(Image.open(path).convert("RGB")).astype(int)
+
+
+def test_the_quickstart_shows_three_methods_of_one_seed(run_example: Any, tmp_path: Path) -> None:
+    said = run_example("quickstart.py", "--steps", "4", "--seed", "1")
+    assert "DM, DM_concave, AsynDM: quickstart.png" in said
+    sheet = pixels(tmp_path / "quickstart.png")
+    assert sheet.shape == (64, 3 * 64, 3)
+    stock, concave, asynchronous = np.split(sheet, 3, axis=1)
+    assert stock.std() > 10
+    assert (stock != concave).any() and (stock != asynchronous).any()
+    assert (concave != asynchronous).any()
+
+
+def test_the_quickstart_takes_a_pipeline_of_ones_own(
+    run_example: Any, tmp_path: Path, pipeline_folder: Path
+) -> None:
+    words = ("--prompt", "a red dog", "--subjects", "dog", "--steps", "1", "--out", "own.png")
+    run_example("quickstart.py", str(pipeline_folder), *words)
+    height, width, _ = pixels(tmp_path / "own.png").shape
+    assert width == 3 * height
+
+
+def test_the_toy_samples_its_data_with_clearer_context(run_example: Any, tmp_path: Path) -> None:
+    said = run_example("toy.py")
+    regions = re.findall(r"^(\w+) +(disc|rest): mean (\S+), deviation (\S+)$", said, re.MULTILINE)
+    assert [name for name, *_ in regions[::2]] == ["DM", "DM_concave", "AsynDM"]
+    for _, region, mean, deviation in regions:
+        assert abs(float(mean) - (1 if region == "disc" else -1)) <= 0.05
+        assert 0.95 <= float(deviation) <= 1
+    left_open = dict(re.findall(r"^(\w+) +open at timestep 500: (\S+)$", said, re.MULTILINE))
+    assert left_open == {"DM": "0.54", "DM_concave": "0.54", "AsynDM": "0.47"}
+    promised = (EXAMPLES / "toy.py").read_text().partition('"""\n\n')[0]
+    assert all(number in promised for number in left_open.values())
+    drawn = pixels(tmp_path / "toy.png")
+    assert drawn.shape == (504, 1080, 3)
+
+
+def test_the_notebook_is_one_without_outputs() -> None:
+    notebook = json.loads(NOTEBOOK.read_text())
+    assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5)
+    assert notebook["metadata"]["kernelspec"]["name"] == "python3"
+    cells = notebook["cells"]
+    assert len({cell["id"] for cell in cells}) == len(cells)
+    for cell in cells:
+        code = {"execution_count", "outputs"} if cell["cell_type"] == "code" else set()
+        assert cell.keys() == {"cell_type", "id", "metadata", "source"} | code
+        assert not cell.get("outputs") and cell.get("execution_count") is None
+
+
+def test_the_cells_of_the_notebook_run(tmp_path: Path) -> None:
+    cells = json.loads(NOTEBOOK.read_text())["cells"]
+    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    environment = {
+        **os.environ,
+        "HF_HUB_OFFLINE": "1",
+        "MPLBACKEND": "Agg",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")]),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join([*sources, CHECK])],
+        cwd=tmp_path,
+        env=environment,
+        text=True,
+        capture_output=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "the same picture: True" in done.stdout
+    assert pixels(tmp_path / "sheet.png").shape == (128, 192, 3)
+    assert pixels(tmp_path / "figure.png").std() > 10

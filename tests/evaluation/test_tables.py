@@ -1,0 +1,278 @@
+"""The table: what is compared with what, and its numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evaluation.labels import METHODS
+from evaluation.runs.folder import find_runs, read_run
+from evaluation.statistics import cluster_interval, wilson
+from evaluation.table_text import to_csv, to_latex, to_markdown, write_notes
+from evaluation.tables import TableRow, make_table
+from tests.written_runs import ASYNDM, DM, change_kinds, change_record, make_method, write_run
+
+
+def tabulate(folder: Path) -> list[TableRow]:
+    """The table of all runs there."""
+    return make_table(map(read_run, find_runs([folder])))
+
+
+def row_of(rows: list[TableRow], **wanted: Any) -> TableRow:
+    """The only one that has these values."""
+    (found,) = [row for row in rows if all(row[key] == value for key, value in wanted.items())]
+    return found
+
+
+def test_methods_are_compared_with_dm_on_the_images_both_have(tmp_path: Path) -> None:
+    write_run(tmp_path, "dm", [1, 0, 1, 0, 1, 1], DM)
+    method = make_method("DynamicMask", "PiecewiseLinear", threshold=1.0)
+    write_run(tmp_path, "asyn", [1, 1, 0, 1, 0], method, first=1)
+    rows = tabulate(tmp_path)
+    dm, asyn = row_of(rows, method="DM"), row_of(rows, method="AsynDM")
+    expected = wilson(4, 6)
+    assert (dm["n"], dm["score"], dm["score_low"], dm["score_high"]) == (
+        6,
+        4 / 6,
+        expected.low,
+        expected.high,
+    )
+    assert dm["difference"] is None and dm["curve"] == ""
+    differences = cluster_interval([1, 0, 0, 0, -1], list("12345"))
+    assert (asyn["curve"], asyn["concavity"], asyn["n"], asyn["pairs"]) == (
+        "piecewise_linear",
+        0.5,
+        5,
+        5,
+    )
+    assert (asyn["difference"], asyn["wins"], asyn["losses"]) == (0, 1, 1)
+    assert (asyn["difference_low"], asyn["difference_high"]) == (differences.low, differences.high)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"num_inference_steps": 20},
+        {"eta": 0.0},
+        {"seed": 1},
+        {"model": {"weights": "v", "dtype": "float32"}},
+        {"guidance": {"guidance_scale": 3.0, "negative_prompt": None}},
+        {"height": 32},
+        {"recipe": 2},
+    ],
+)
+def test_other_conditions_are_not_compared(tmp_path: Path, changes: dict[str, Any]) -> None:
+    write_run(tmp_path, "dm", [1, 0, 1], DM)
+    write_run(tmp_path, "asyn", [1, 1, 1], ASYNDM, **changes)
+    assert row_of(tabulate(tmp_path), method="AsynDM")["difference"] is None
+
+
+def test_runs_of_one_method_are_pooled_and_no_image_counts_twice(tmp_path: Path) -> None:
+    write_run(tmp_path, "a", [1, 0], DM)
+    write_run(tmp_path, "b", [0, 1, 1], DM, first=1)
+    write_run(tmp_path, "c", [0, 0], DM, seed=1)
+    (row,) = tabulate(tmp_path)
+    assert row["n"] == 6 and row["score"] == 3 / 6
+
+
+def test_runs_that_differ_in_concavities_only_have_rows_of_their_own(tmp_path: Path) -> None:
+    write_run(tmp_path, "dm", [1, 0, 1], DM)
+    write_run(tmp_path, "curve's own", [1, 1, 1], ASYNDM)
+    write_run(tmp_path, "other", [0, 0, 0], ASYNDM, own_concavity=0.3)
+    write_run(tmp_path, "other again", [0, 0], ASYNDM, own_concavity=0.3, first=2)
+    dm, *asyn = tabulate(tmp_path)
+    assert dm["settings"] == "" and dm["n"] == 3
+    assert sorted((row["n"], row["score"], row["difference"]) for row in asyn) == [
+        (3, 1.0, pytest.approx(1 / 3)),
+        (4, 0.0, pytest.approx(-2 / 3)),
+    ]
+    assert asyn[0]["settings"] != asyn[1]["settings"]
+    assert all(row["settings"].startswith("subjects=") for row in asyn)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"name": "shapes", "split": "test"}, {"name": "shapes", "split": "val"}),
+        ({"name": "file", "path": "a/mine.yaml"}, {"name": "file", "path": "a/other.yaml"}),
+        (
+            {"name": "reference", "prompts_path": "a.json", "items_path": "i.json"},
+            {"name": "reference", "prompts_path": "b.json", "items_path": "i.json"},
+        ),
+    ],
+)
+def test_prompts_of_other_splits_and_files_never_pool(
+    tmp_path: Path, first: dict[str, Any], second: dict[str, Any]
+) -> None:
+    write_run(tmp_path, "a", [1, 0], DM, prompt_set=first)
+    write_run(tmp_path, "b", [1], DM, prompt_set=second, first=2)
+    rows = tabulate(tmp_path)
+    assert sorted(row["n"] for row in rows) == [1, 2]
+    assert len({row["prompt_set"] for row in rows}) == 2
+
+
+def test_the_dm_of_a_prompt_is_found_whatever_file_it_came_from(tmp_path: Path) -> None:
+    write_run(tmp_path, "dm", [1, 0], DM, prompt_set={"name": "file", "path": "plain.yaml"})
+    write_run(
+        tmp_path,
+        "asyn",
+        [1, 1],
+        ASYNDM,
+        prompt_set={"name": "file", "path": "own.yaml"},
+        own_concavity=0.3,
+    )
+    assert row_of(tabulate(tmp_path), method="AsynDM")["difference"] == 0.5
+
+
+def test_kinds_have_rows_of_their_own(tmp_path: Path) -> None:
+    write_run(tmp_path, "dm", [1, 0, 1, 0], DM)
+    write_run(tmp_path, "asyn", [1, 1, 1, 0], ASYNDM)
+    rows = make_table(map(read_run, find_runs([tmp_path])), by_kind=True)
+    assert [row["kind"] for row in rows] == ["all", "mean of kinds", "one", "two"] * 2
+    two = row_of(rows, method="AsynDM", kind="two")
+    assert (two["n"], two["score"], two["difference"], two["wins"]) == (2, 0.5, 0.5, 1)
+
+
+@pytest.mark.fault(
+    what="prompt kinds called `all` or `mean of kinds`",
+    kind="names in data that mean something to the program",
+    now="are rows of their own, in quotes, beside the totals",
+)
+def test_a_kind_called_as_a_total_is_none(tmp_path: Path) -> None:
+    kinds = ["all", "all", "mean of kinds", "x"]
+    for name, method in (("dm", DM), ("asyn", ASYNDM)):
+        write_run(tmp_path, name, [1, 0, 1, 1], method)
+        change_kinds(tmp_path / name, kinds)
+    rows = [
+        row
+        for row in make_table(map(read_run, find_runs([tmp_path])), by_kind=True)
+        if row["method"] == "DM"
+    ]
+    assert [(row["kind"], row["n"], row["score"]) for row in rows] == [
+        ("all", 4, 0.75),
+        ("mean of kinds", 4, pytest.approx(2.5 / 3)),
+        ("'all'", 2, 0.5),
+        ("'mean of kinds'", 1, 1.0),
+        ("x", 1, 1.0),
+    ]
+
+
+def test_what_differs_gets_a_column(tmp_path: Path) -> None:
+    write_run(tmp_path, "a", [1], DM)
+    assert not {"eta", "guidance", "weights"} & set(tabulate(tmp_path)[0])
+    write_run(tmp_path, "b", [1], DM, eta=0.0)
+    assert {row["eta"] for row in tabulate(tmp_path)} == {0.0, 1.0}
+
+
+def test_p_values_are_corrected_over_the_table(tmp_path: Path) -> None:
+    write_run(tmp_path, "dm", [1.0] * 8, DM)
+    write_run(tmp_path, "asyn", [0.0] * 8, ASYNDM)
+    write_run(
+        tmp_path,
+        "asyn20",
+        [0.0] * 7 + [1.0],
+        ASYNDM | {"curve": {"_target_": "asyndm.curves.Linear"}},
+    )
+    tested = [row for row in tabulate(tmp_path) if row["p"] is not None]
+    assert sorted(row["p"] for row in tested) == [2 / 256, 2 / 128]
+    assert sorted(row["p_holm"] for row in tested) == [4 / 256, 4 / 256]
+
+
+def test_a_lead_that_may_be_luck_is_not_bold(tmp_path: Path) -> None:
+    write_run(tmp_path, "dm", [0.0, 1.0] * 20, DM)
+    write_run(tmp_path, "asyn", [0.0, 1.0] * 19 + [1.0, 1.0], ASYNDM)
+    rows = tabulate(tmp_path)
+    assert not any(row["best"] for row in rows) and "**" not in to_markdown(rows)
+
+
+def test_where_less_is_better_wins_arrows_and_bold_turn_around(tmp_path: Path) -> None:
+    write_run(tmp_path, "dm", [0.9] * 30, DM)
+    write_run(tmp_path, "asyn", [0.2 + i / 100 for i in range(29)] + [0.95], ASYNDM)
+    basis = {"version": 3, "higher_is_better": False, "convention": "odd"}
+    for name in ("dm", "asyn"):
+        change_record(tmp_path / name, metrics={"exact": basis})
+    runs = [read_run(f) for f in find_runs([tmp_path])]
+    dm, asyn = make_table(runs)
+    assert (asyn["wins"], asyn["ties"], asyn["losses"]) == (29, 0, 1)
+    assert asyn["difference"] < 0 and asyn["best"] and not dm["best"]
+    assert "exact ↓" in to_markdown([dm, asyn]) and r"exact $\downarrow$" in to_latex([dm, asyn])
+    assert "exact: (lower is better, version 3, convention odd)" in write_notes([dm, asyn], runs)
+
+
+def test_thresholds_get_a_column_where_they_differ(tmp_path: Path) -> None:
+    write_run(tmp_path, "dm", [1, 0], DM)
+    write_run(tmp_path, "asyn", [1, 1], ASYNDM)
+    runs = [read_run(f) for f in find_runs([tmp_path])]
+    assert "threshold" not in make_table(runs)[0]
+    write_run(tmp_path, "strict", [1, 1], {**ASYNDM, "mask": {**ASYNDM["mask"], "threshold": 2.0}})
+    rows = tabulate(tmp_path)
+    assert [row["threshold"] for row in rows] == ["", 1.0, 2.0]
+
+
+def test_rows_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    for scale in (10.0, 2.0, 7.5):
+        write_run(
+            tmp_path,
+            f"g{scale}",
+            [1, 0],
+            DM,
+            guidance={"guidance_scale": scale, "negative_prompt": None},
+        )
+    assert [row["guidance"] for row in tabulate(tmp_path)] == [
+        "2",
+        "7.5",
+        "10",
+    ]
+
+
+def test_evaluations_stand_behind_the_steps_where_a_run_tells_them(tmp_path: Path) -> None:
+    write_run(tmp_path, "dm", [1, 0], DM)
+    write_run(tmp_path, "asyn", [1, 1], ASYNDM)
+    assert "evaluations" not in tabulate(tmp_path)[0]
+    change_record(tmp_path / "asyn", evaluations={"rows": 40, "images": 2})
+    rows = tabulate(tmp_path)
+    assert [row["evaluations"] for row in rows] == [None, 20]
+    names = list(rows[0])
+    assert names.index("evaluations") == names.index("steps") + 1
+    assert "| evaluations |" in to_markdown(rows) and ",20," in to_csv(rows).splitlines()[2]
+
+
+def test_runs_of_one_row_that_differ_in_evaluations_have_their_mean(tmp_path: Path) -> None:
+    for seed, rows in enumerate((40, 60)):
+        told = {"evaluations": {"rows": rows, "images": 2}}
+        write_run(tmp_path, f"{seed}", [1, 0], DM, seed=seed, record=told)
+    write_run(tmp_path, "2", [1, 0], DM, seed=2)
+    assert [(row["n"], row["evaluations"]) for row in tabulate(tmp_path)] == [(6, 25)]
+
+
+def test_what_a_record_says_of_its_choices_is_what_a_table_says(tmp_path: Path) -> None:
+    mine = {"mask": {"_target_": "mine.SteadyMask"}, "curve": {"_target_": "mine.SineWave"}}
+    still = {"mask": {"_target_": "mine.StillMask"}, "curve": {"_target_": "mine.SineWave"}}
+    write_run(tmp_path, "steady", [1, 1, 1], mine)
+    write_run(tmp_path, "still", [0, 0, 1], still)
+    assert [(row["method"], row["curve"], row["difference"]) for row in tabulate(tmp_path)] == [
+        ("SteadyMask", "sine_wave", None),
+        ("StillMask", "sine_wave", None),
+    ], "an older record has the names of its classes"
+    for name, bends in (("steady", True), ("still", False)):
+        choices = {
+            "mask": {"label": name, "bends": bends, "rehearses": False},
+            "curve": {"label": "sine"},
+            "guidance": {"label": "5"},
+        }
+        change_record(tmp_path / name, choices=choices)
+    assert [(row["method"], row["curve"], row["difference"]) for row in tabulate(tmp_path)] == [
+        ("still", "", None),
+        ("steady", "sine", pytest.approx(2 / 3)),
+    ], "what does not bend comes first, and differences are from it"
+
+
+def test_the_librarys_methods_have_an_order(tmp_path: Path) -> None:
+    masks = ["NoMask", "GlobalMask", "DynamicMask", "StaticMask", "ExternalMask"]
+    for mask in reversed(masks):
+        write_run(tmp_path, mask, [1], make_method(mask, "Quadratic"))
+    write_run(tmp_path, "mine", [1], {**ASYNDM, "mask": {"_target_": "mine.Aardvark"}})
+    assert [row["method"] for row in tabulate(tmp_path)] == [*METHODS, "Aardvark"]
+    assert METHODS == ("DM", "DM_concave", "AsynDM", "AsynDM_static", "AsynDM_external")

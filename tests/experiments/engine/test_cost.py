@@ -1,0 +1,40 @@
+"""A run is forecast to cost what the network is called for."""
+
+from __future__ import annotations
+
+import pytest
+
+import asyndm
+from experiments.engine.cost import forecast_evaluations
+from experiments.engine.plan import Plan, build_mask, make_plan
+from experiments.engine.sampling import load_model, sample_arguments
+from tests.experiments.engine.test_schema import composed
+from tests.lab import Lab
+
+
+def count_evaluations(plan: Plan) -> int:
+    """Rows that the network is called with for all pictures of a run."""
+    counted: dict[range, int] = {}
+
+    def keep(record: asyndm.StepRecord) -> None:
+        counted[record.images] = record.evaluations
+
+    asyndm.sample(
+        load_model(plan),
+        [item.prompt.text for item in plan.items],
+        [list(item.prompt.subjects) for item in plan.items],
+        mask=build_mask(plan),
+        seed=[item.seed for item in plan.items],
+        callback=keep,
+        **sample_arguments(plan),
+    )
+    return sum(counted.values())
+
+
+@pytest.mark.parametrize("scale", [5, 1, "null"])
+@pytest.mark.parametrize("mask", ["none", "dynamic", "static"])
+def test_a_run_costs_what_was_forecast(lab: Lab, mask: str, scale: object) -> None:
+    words = lab.arguments(f"mask={mask}", f"guidance.guidance_scale={scale}", "limit=2")
+    plan = make_plan(composed(*words))
+    steps = 2 * lab.steps * (1 + (mask == "static")) * (1 if scale == 1 else 2)
+    assert forecast_evaluations(plan) == steps == count_evaluations(plan)
