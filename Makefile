@@ -2,32 +2,38 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 export HF_HUB_OFFLINE ?= 1
 
 .DEFAULT_GOAL := help
 
 .PHONY: help
 help:  ## what can be made
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | \
+		awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 .PHONY: setup
 setup: $(STAMP)  ## create .venv and install everything, pinned (about 3 minutes, 6 GB)
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "error: $(PYTHON) is older than 3.11: name a newer one, as in make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+		{ echo "error: $(PYTHON) is older than 3.11: name a newer one," \
+			"as in make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV) || \
-		{ rm -rf $(VENV); echo "error: no virtual environment: on Debian, apt install python3-venv, then repeat"; exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt pip  # one that knows --group
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[checker,lora]' --group all
+		{ rm -rf $(VENV); echo "error: no virtual environment:" \
+			"on Debian, apt install python3-venv, then repeat"; exit 1; }
+	$(PIP) pip  # one that knows --group
+	$(PIP) -e '.[checker,lora]' --group all
 	@touch $(STAMP)
 
 .PHONY: demo
-demo: $(STAMP)  ## sample the embedded model under DM, DM_concave and AsynDM; print exact alignment, CLIPScore, BLIP-VQA (2 minutes)
+demo: $(STAMP)  ## sample the embedded model by DM, DM_concave, AsynDM; print scores (2 minutes)
 	@$(BIN)/python -m experiments.run experiment=demo
 	@$(BIN)/python -m experiments.report runs/demo
-	@echo "Expect DM right on most of the 32 prompts, and differences whose intervals contain 0: 32 prompts are few."
-	@echo "Pictures: runs/demo/*/grid.png; timestep maps and masks: runs/demo/*/strip.png; all numbers: scores.csv beside them."
+	@echo "Expect DM right on most of the 32 prompts, and differences whose intervals contain 0:" \
+		"32 prompts are few."
+	@echo "Pictures: runs/demo/*/grid.png; timestep maps and masks: runs/demo/*/strip.png;" \
+		"all numbers: scores.csv beside them."
 
 .PHONY: lint
 lint: $(STAMP)  ## ruff and mypy
@@ -39,21 +45,25 @@ lint: $(STAMP)  ## ruff and mypy
 test: lint  ## lint and all tests, on all cores (12 minutes on two)
 	$(BIN)/python -m pytest
 
-PYTHONS = $(foreach v,3.11 3.12 3.13,$(shell python$(v) -c 'import sys; print(sys.executable)' 2>/dev/null))
+PYTHONS = $(foreach v,3.11 3.12 3.13,\
+	$(shell python$(v) -c 'import sys; print(sys.executable)' 2>/dev/null))
 OLD_PYTHON ?= $(firstword $(PYTHONS) $(PYTHON))
 OLDEST = .venv-oldest-$(notdir $(OLD_PYTHON))
-CORE := $(addprefix tests/,$(addprefix library/test_,checkpoints.py models.py loras.py masks.py curves.py subjects.py inputs.py) \
+CORE_FILES := checkpoints.py models.py loras.py masks.py curves.py subjects.py inputs.py
+CORE := $(addprefix tests/,$(addprefix library/test_,$(CORE_FILES)) \
 	parity pipelines library/shapes/test_model.py)
 .PHONY: oldest
 oldest: $(OLDEST)/installed
 $(OLDEST)/installed: pyproject.toml $(STAMP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv  # which can choose the lowest
+	$(PIP) uv  # which can choose the lowest
 	$(BIN)/uv venv --quiet --clear --no-python-downloads --python $(OLD_PYTHON) $(OLDEST)
-	$(BIN)/uv pip install --quiet --python $(OLDEST) --resolution lowest-direct --only-binary :all: -e '.[checker,lora]' --group test
+	$(BIN)/uv pip install --quiet --python $(OLDEST) --resolution lowest-direct \
+		--only-binary :all: -e '.[checker,lora]' --group test
 	@touch $@
 
 .PHONY: test-oldest
-test-oldest: $(OLDEST)/installed  ## the library's core tests with the oldest versions it allows (2 minutes, 6 GB); OLD_PYTHON=python3.13 with another Python
+# with another Python: make test-oldest OLD_PYTHON=python3.13
+test-oldest: $(OLDEST)/installed  ## core tests with the oldest versions allowed (2 minutes, 6 GB)
 	@$(OLDEST)/bin/python -m tests.versions
 	@echo "other interpreters here: $(or $(filter-out $(OLD_PYTHON),$(PYTHONS)),none)"
 	$(OLDEST)/bin/python -m pytest -p no:cacheprovider $(CORE)
@@ -64,16 +74,22 @@ benchmark: $(STAMP)  ## what a step costs against the stock network's
 
 RESULTS := comparison models curves steps masks threshold guidance eta subjects
 .PHONY: results
-results: $(STAMP)  ## make experiments/results anew: runs, tables, figures (about 3 hours on 2 cores)
+results: $(STAMP)  ## experiments/results anew: runs, tables, figures (3 hours on 2 cores)
 	@set -e; for name in $(RESULTS); do \
 		out=experiments/results/$$name; \
 		$(BIN)/python -m experiments.run experiment=$$name; \
-		$(BIN)/python -m experiments.report experiment=$$name --csv $$out/table.csv --markdown $$out/table.md; \
-		case $$name in masks) against=method=AsynDM;; subjects) against=settings=;; models) against=model=shapes;; guidance) against=guidance=2;; \
-			*) against=;; esac; \
-		[ -z "$$against" ] || $(BIN)/python -m experiments.report experiment=$$name --against $$against --markdown $$out/against.md; \
-		case $$name in comparison) only=seeds,strip;; curves) only=curves,lines;; masks) only=cost;; steps) only=lines,cost;; \
-			guidance|threshold|eta) only=lines;; *) continue;; esac; \
+		$(BIN)/python -m experiments.report experiment=$$name \
+			--csv $$out/table.csv --markdown $$out/table.md; \
+		case $$name in \
+			masks) against=method=AsynDM;; subjects) against=settings=;; \
+			models) against=model=shapes;; guidance) against=guidance=2;; *) against=;; \
+		esac; \
+		[ -z "$$against" ] || $(BIN)/python -m experiments.report experiment=$$name \
+			--against $$against --markdown $$out/against.md; \
+		case $$name in \
+			comparison) only=seeds,strip;; curves) only=curves,lines;; masks) only=cost;; \
+			steps) only=lines,cost;; guidance|threshold|eta) only=lines;; *) continue;; \
+		esac; \
 		$(BIN)/python -m experiments.figures experiment=$$name --out $$out --only $$only; \
 	done
 

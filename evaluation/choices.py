@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import import_module
@@ -11,14 +12,14 @@ from typing import Any
 
 import yaml
 
-from asyndm.errors import UserError, first_line, one_line
+from asyndm.errors import UserError, join_lines, read_first_line
 from evaluation.metrics import Metric
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 NOT_BUILT_WITH = ("_target_", "name")
 
 
-def settings(choice: Mapping[str, Any]) -> dict[str, Any]:
+def read_arguments(choice: Mapping[str, Any]) -> dict[str, Any]:
     """What a choice's class is built with."""
     return {key: value for key, value in choice.items() if key not in NOT_BUILT_WITH}
 
@@ -36,13 +37,13 @@ def build(choice: Mapping[str, Any], setting: str | None = None) -> Any:
     target = choice["_target_"]
     where = f"_target_={target}" if setting is None else f"{setting}._target_={target}"
     try:
-        return find_object(target)(**settings(choice))
+        return find_object(target)(**read_arguments(choice))
     except UserError:
         raise
     except (ImportError, TypeError) as error:
-        raise UserError(f"{where}: {one_line(error)}") from error
+        raise UserError(f"{where}: {join_lines(error)}") from error
     except Exception as error:  # whatever a class of one's own raises
-        raise UserError(f"{where}: {type(error).__name__}: {one_line(error)}") from error
+        raise UserError(f"{where}: {type(error).__name__}: {join_lines(error)}") from error
 
 
 def find_object(path: str) -> Any:
@@ -77,8 +78,8 @@ def _find_part(path: str, owner: Any, within: str, part: str) -> Any:
     except AttributeError as error:
         if not isinstance(owner, ModuleType):
             raise ImportError(
-                f"Error loading '{path}': {error!r} Are you sure that '{part}' is an attribute of "
-                f"'{within}'?"
+                f"Error loading '{path}': "
+                f"{error!r} Are you sure that '{part}' is an attribute of '{within}'?"
             ) from error
     try:
         return import_module(f"{within}.{part}")
@@ -117,7 +118,7 @@ def build_metrics(choices: Mapping[str, Any]) -> dict[str, Metric]:
 
 
 def summarize_class(target: str, config_dirs: Iterable[Path] = ()) -> str:
-    """The first sentence of the docstring of a metric's class; nothing where no choice offers it.
+    """The first paragraph of the docstring of a metric's class; nothing where no choice offers it.
 
     The name may come from a file that someone sent, and to import is to run: so it is looked up
     among the classes that ``conf/metric`` and these folders name, and no other is imported.
@@ -132,7 +133,8 @@ def summarize_class(target: str, config_dirs: Iterable[Path] = ()) -> str:
     if not isinstance(target, str) or target not in list_targets((CONF, *config_dirs)):
         return ""
     try:
-        return (find_object(target).__doc__ or "").strip().partition("\n")[0]
+        text = inspect.cleandoc(find_object(target).__doc__ or "").partition("\n\n")[0]
+        return " ".join(text.split())
     except Exception:  # whatever its module raises when imported: a report needs no metric to run
         return ""
 
@@ -152,7 +154,9 @@ def list_targets(config_dirs: tuple[Path, ...]) -> frozenset[str]:
             try:
                 content = yaml.safe_load(path.read_text(encoding="utf-8"))
             except (OSError, ValueError, yaml.YAMLError) as error:
-                raise UserError(f"{path}: not a choice ({first_line(error, 'no YAML')})") from error
+                raise UserError(
+                    f"{path}: not a choice ({read_first_line(error, 'no YAML')})"
+                ) from error
             choices = content.values() if isinstance(content, dict) else ()
             targets |= {
                 str(choice.get("_target_")) for choice in choices if isinstance(choice, dict)

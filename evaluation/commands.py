@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import NoReturn, ParamSpec
 
-from asyndm.command import as_typed
+from asyndm.command import spell_commands
 from asyndm.errors import UserError
 from asyndm.terminal import ends_quietly, printable
 from evaluation.messages import describe, did_you_mean
@@ -34,7 +34,7 @@ def command_line(
 
     def frame(main: Callable[Arguments, int]) -> Callable[Arguments, int]:
         @wraps(main)
-        def framed(*args: Arguments.args, **kwargs: Arguments.kwargs) -> int:
+        def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> int:
             with ends_quietly():
                 try:
                     return main(*args, **kwargs)
@@ -47,7 +47,7 @@ def command_line(
                     tell_error(error)
                     return status
 
-        return framed
+        return run
 
     return frame
 
@@ -67,8 +67,8 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, module: str, description: str | None) -> None:
         super().__init__(
-            prog=as_typed(f"python -m {module}"),
-            description=as_typed(description or ""),
+            prog=spell_commands(f"python -m {module}"),
+            description=spell_commands(description or ""),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
 

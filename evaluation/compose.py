@@ -21,7 +21,7 @@ from omegaconf.errors import GrammarParseError, InterpolationResolutionError, Om
 from omegaconf.grammar_parser import parse
 from omegaconf.grammar_visitor import GrammarVisitor
 
-from asyndm.errors import UserError, first_line
+from asyndm.errors import UserError, read_first_line
 from evaluation.choices import CONF
 from evaluation.messages import did_you_mean
 
@@ -56,7 +56,7 @@ def compose(given: Sequence[str], config_dirs: Sequence[Path] = ()) -> dict[str,
     chosen: object = config.metric
     for setting in settings:
         if setting.key == "metric" and not isinstance(setting.value, Mapping):
-            chosen = setting.value
+            chosen = [] if setting.sign == "~" else setting.value
     config.metric = {}
     for name in chosen if isinstance(chosen, list) else [chosen]:
         config.metric.merge_with(_load_choice(name, (CONF, *config_dirs)))
@@ -67,7 +67,7 @@ def compose(given: Sequence[str], config_dirs: Sequence[Path] = ()) -> dict[str,
         plain = OmegaConf.to_container(config, resolve=True)
     except InterpolationResolutionError as error:
         raise UserError(
-            f"{error.full_key}: {first_line(error)}; if a text with ${{ is meant, write \\${{"
+            f"{error.full_key}: {read_first_line(error)}; if a text with ${{ is meant, write \\${{"
         ) from error
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
@@ -90,7 +90,7 @@ def read_setting(text: str) -> Setting:
     except GrammarParseError as error:
         if key == "metric" and re.fullmatch(r"[\w,]+", value):
             raise UserError(f"{text}: several metrics are a list: metric=[{value}]") from error
-        raise UserError(explain_unreadable(text, first_line(error))) from error
+        raise UserError(explain_unreadable(text, read_first_line(error))) from error
 
 
 def _read_value(text: str) -> object:
@@ -116,8 +116,8 @@ def explain_unreadable(setting: str, reason: str) -> str:
         return f"{setting}: no setting; give NAME=VALUE"
     quoted = value.strip("'\"").replace('"', '\\"').replace("${", "\\${")
     return (
-        f"{setting}: cannot be read ({reason.splitlines()[0]}); if it is a text, quote it: "
-        f"'{key}=\"{quoted}\"'"
+        f"{setting}: cannot be read ({reason.splitlines()[0]}); "
+        f"if it is a text, quote it: '{key}=\"{quoted}\"'"
     )
 
 
@@ -139,7 +139,9 @@ def _load_choice(choice: object, folders: Sequence[Path]) -> DictConfig:
     try:
         content = OmegaConf.load(files[name])
     except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
-        raise UserError(f"{files[name]}: not a choice ({first_line(error, 'no YAML')})") from error
+        raise UserError(
+            f"{files[name]}: not a choice ({read_first_line(error, 'no YAML')})"
+        ) from error
     if not isinstance(content, DictConfig) or "defaults" in content:
         raise UserError(f"{files[name]}: not a choice (a mapping of metrics, without defaults)")
     return content
@@ -166,7 +168,7 @@ def _apply(config: DictConfig, setting: Setting) -> None:
     try:
         OmegaConf.update(config, setting.key, setting.value, merge=True)
     except OmegaConfBaseException as error:
-        raise UserError(f"{setting.text}: {first_line(error)}") from error
+        raise UserError(f"{setting.text}: {read_first_line(error)}") from error
 
 
 def list_settings(config: DictConfig, before: str = "") -> Iterator[tuple[str, Node]]:

@@ -13,9 +13,9 @@ from types import ModuleType
 from typing import Any, Self, TypeVar
 
 from asyndm import curves, masks
-from asyndm.choices import in_words
+from asyndm.choices import to_snake_case
 from asyndm.curves import Curve
-from asyndm.errors import UserError, first_line
+from asyndm.errors import UserError, read_first_line
 from asyndm.guidance import ClassifierFree
 from asyndm.masks import Mask
 from asyndm.subjects import Subject
@@ -39,33 +39,50 @@ MASKS = _collect_classes(masks, Mask)  # type: ignore[type-abstract]
 CURVES = _collect_classes(curves, Curve)  # type: ignore[type-abstract]
 METHODS = tuple(mask.label for mask in MASKS.values())
 """The library's methods, in the order in which tables have them."""
+REFERENCE = masks.NoMask.label
+"""What methods are compared with unless something else is asked for. A mask that does not bend is
+known as this one, whatever its class."""
+GUIDANCE = f"{ClassifierFree.__module__}.{ClassifierFree.__qualname__}"
+"""The library's guidance, whose name no identity needs."""
+GIVEN = "given"
+"""The choice of subjects that are the prompts' own, which goes without saying."""
 
 
 class MethodLabel(str):
-    """What a method is called, and what else its mask says of itself.
+    """What a run's method is called, what else its mask says of itself, and what it costs.
 
     Attributes:
         bends: whether it puts a pixel on the curve at all.
         uniform: whether all pixels are always at the same noise level.
         follows_attention: whether it finds the subjects at every step.
         rehearses: whether a whole synchronous run comes first.
+        evaluations_per_step: of the network for each image, by what is set of the guidance; None
+            where that does not tell, as of a class that is not the library's.
     """
 
     bends: bool
     uniform: bool
     follows_attention: bool
     rehearses: bool
+    evaluations_per_step: int | None
 
-    def __new__(cls, text: str, facts: Mapping[str, Any] | None = None) -> Self:
+    def __new__(
+        cls,
+        text: str,
+        facts: Mapping[str, Any] | None = None,
+        evaluations_per_step: int | None = None,
+    ) -> Self:
         label = super().__new__(cls, text)
         for name in MASK_FACTS:
             setattr(label, name, (facts or {}).get(name, getattr(Mask, name)))
+        label.evaluations_per_step = evaluations_per_step
         return label
 
     @property
     def rank(self) -> tuple[bool, int]:
         """Where it stands among others: what does not bend first, then as the library has them,
         others last."""
+        # By label: an order of the library's own methods, of which no fact of a mask tells.
         return self.bends, METHODS.index(self) if self in METHODS else len(METHODS)
 
 
@@ -73,27 +90,28 @@ class GuidanceLabel(str):
     """What a guidance is called, and what of it figures are drawn by.
 
     Attributes:
-        scale: 1 where none is set.
+        scale: None where it is the pipeline's own.
         rest: all else that is set of it, as text: "not 'blurry'".
     """
 
-    scale: float
+    scale: float | None
     rest: str
 
-    def __new__(cls, text: str, scale: float = 1.0, rest: str = "") -> Self:
+    def __new__(cls, text: str, scale: float | None = None, rest: str = "") -> Self:
         label = super().__new__(cls, text)
         label.scale, label.rest = scale, rest
         return label
 
 
-READING: dict[str, Any] = {
+USUAL_READING: dict[str, Any] = {
     "attention_factor": None,
     "attention_layers": None,
     "attention_keys": "joint",
     "attention_text": "both",
     "text_level": "mean",
 }
-"""What masks are made of, and what is not worth telling."""
+"""What masks are made of unless something else is asked for, which goes without saying: the
+defaults of `asyndm.sample`, whose module imports torch."""
 
 
 def read_labels(run: Run) -> dict[str, Any]:
@@ -110,7 +128,7 @@ def read_labels(run: Run) -> dict[str, Any]:
         why = (
             f"no {error}"
             if isinstance(error, KeyError)
-            else first_line(error, type(error).__name__)
+            else read_first_line(error, type(error).__name__)
         )
         raise UserError(
             f"{run.folder / RUN_FILE}: not the record of a run ({why}); {REMEDY}"
@@ -138,10 +156,10 @@ def _collect_labels(run: Run) -> dict[str, Any]:
     mask, curve, model = identity["mask"], identity["curve"], identity["model"]
     method = _read_method(run)
     rest = {key: value for key, value in mask.items() if key not in ("_target_", "threshold")}
-    chosen = (config.get("subjects") or {}).get("name", "given")
-    if chosen != "given" and method.bends:
+    chosen = (config.get("subjects") or {}).get("name", GIVEN)
+    if chosen != GIVEN and method.bends:
         rest["subjects"] = chosen
-    for name, default in READING.items():
+    for name, default in USUAL_READING.items():
         if identity.get(name, default) != default:
             rest[name] = identity[name]
     rest |= identity.get("pipeline_arguments", {})
@@ -195,7 +213,7 @@ def read_prompt_ids(run: Run) -> list[str]:
         return [entry["prompt_id"] for entry in read_json(path)]
     except (OSError, KeyError, TypeError) as error:
         raise UserError(
-            f"{path}: not the prompts of a run ({first_line(error)}); {REMEDY}"
+            f"{path}: not the prompts of a run ({read_first_line(error)}); {REMEDY}"
         ) from error
 
 
@@ -212,7 +230,7 @@ def _parse_subjects(path: Path, *written: int) -> Mapping[tuple[str, str], str]:
         }
     except (KeyError, TypeError, UserError) as error:
         raise UserError(
-            f"{path}: not the prompts of a run ({first_line(error)}); {REMEDY}"
+            f"{path}: not the prompts of a run ({read_first_line(error)}); {REMEDY}"
         ) from error
 
 
@@ -238,14 +256,20 @@ def _find_own(
     return classes.get(name) if module == home.__name__ else None
 
 
+def _name_class(target: str) -> str:
+    """A class's own name, by which one that says nothing of itself is called."""
+    return target.rpartition(".")[2]
+
+
 def _read_method(run: Run) -> MethodLabel:
+    cost = _forecast_step(run)
     if told := _find_told(run, "mask"):
-        return MethodLabel(told["label"], told)
+        return MethodLabel(told["label"], told, cost)
     target = run.identity["mask"]["_target_"]
     mask = _find_own(target, masks, MASKS)
     if mask is None:
-        return MethodLabel(target.rpartition(".")[2])
-    return MethodLabel(mask.label, {name: getattr(mask, name) for name in MASK_FACTS})
+        return MethodLabel(_name_class(target), None, cost)
+    return MethodLabel(mask.label, {name: getattr(mask, name) for name in MASK_FACTS}, cost)
 
 
 def _name_curve(run: Run) -> str:
@@ -253,13 +277,13 @@ def _name_curve(run: Run) -> str:
         return str(told["label"])
     target = run.identity["curve"]["_target_"]
     curve = _find_own(target, curves, CURVES)
-    return in_words(target.rpartition(".")[2]) if curve is None else curve.label
+    return to_snake_case(_name_class(target)) if curve is None else curve.label
 
 
 def _read_guidance(run: Run) -> GuidanceLabel:
     guidance, told = run.identity["guidance"], _find_told(run, "guidance")
     scale, negative = guidance.get("guidance_scale"), guidance.get("negative_prompt")
-    name = guidance.get("_target_", "").rpartition(".")[2]
+    name = _name_class(guidance.get("_target_", ""))
     label = told["label"] if told else f"{name} {ClassifierFree(scale, negative).label}".strip()
     rest = [name, ClassifierFree(None, negative).label]
     rest += [
@@ -271,6 +295,23 @@ def _read_guidance(run: Run) -> GuidanceLabel:
     digest = f"negative_prompts={own}" if own else ""
     return GuidanceLabel(
         " ".join(filter(None, (label, digest))),
-        1.0 if scale is None else float(scale),
+        None if scale is None else float(scale),
         " ".join(filter(None, (*rest, digest))),
     )
+
+
+def _forecast_step(run: Run) -> int | None:
+    """Evaluations of the network for each image; None where the guidance is not the library's, or
+    where prompts can differ in them."""
+    identity = run.identity
+    choice: Mapping[str, Any] = identity["guidance"]
+    if choice.get("_target_", GUIDANCE) != GUIDANCE:
+        return None
+    guidance = ClassifierFree(choice.get("guidance_scale"), choice.get("negative_prompt"))
+    guided = bool(run.record["config"]["model"].get("guided", True))
+    arguments: Mapping[str, Any] = identity.get("pipeline_arguments", {})
+    given = [arguments]
+    if identity.get("negative_prompts"):  # which some prompts have of their own, and others may not
+        given.append({**arguments, "negative_prompt": ""})
+    counts = {guidance.evaluations(guided, each) for each in given}
+    return counts.pop() if len(counts) == 1 else None

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import SequenceMatcher
 
-from asyndm.command import as_typed
-from asyndm.errors import first_line
+from asyndm.command import spell_commands
+from asyndm.errors import read_first_line
 from asyndm.terminal import printable
 
 QUIET = "ASYNDM_QUIET"
@@ -59,8 +59,8 @@ def describe(error: BaseException) -> str:
     """An error in one line: its first. Commands are named as their user types them, and what steers
     a terminal is spelled out."""
     if isinstance(error, OSError) and error.filename:
-        return printable(as_typed(f"{error.filename}: {error.strerror}"))
-    return printable(as_typed(first_line(error)))
+        return printable(spell_commands(f"{error.filename}: {error.strerror}"))
+    return printable(spell_commands(read_first_line(error)))
 
 
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:

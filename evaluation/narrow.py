@@ -16,7 +16,7 @@ LEAST = 40
 """Columns that no table is squeezed below."""
 
 
-def terminal_width() -> int | None:
+def measure_terminal() -> int | None:
     """The columns of the terminal that is printed to; None for a file or a pipe."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from PIL import Image
 
-from asyndm.errors import UserError, first_line
+from asyndm.errors import UserError, read_first_line
 from evaluation.metrics import Score
-from evaluation.runs.files import sha256
+from evaluation.runs.files import hash_file
 from evaluation.runs.folder import IMAGES_FILE, PROMPTS_FILE, read_prompts
 from evaluation.runs.images import open_image
 from evaluation.runs.prompts import Prompt, make_text_id
 from evaluation.runs.prompts.columns import Columns, Entry, read_list, read_texts, require_text
-from evaluation.runs.records import RUN_FILE, read_record
+from evaluation.runs.records import read_record
 from evaluation.runs.row_files import read_rows
 from evaluation.runs.rows import ImageRow
 from evaluation.runs.stamps import find_changed_pictures
@@ -80,7 +80,7 @@ def _make_picture(folder: Path, row: Entry) -> Picture:
     except UserError as error:
         raise UserError(f"needs file and text; {error}") from error
     file, phrases = folder / name, read_texts(row.known, "phrases")
-    content = sha256(file) if file.is_file() else ""
+    content = hash_file(file) if file.is_file() else ""
     said = hashlib.sha256("\n".join((content, text, *phrases)).encode()).hexdigest()[:8]
     kind = str(row.known.get("kind") or "")
     return Picture(file, Prompt(f"{make_text_id(name)}-{said}", text, (), kind, phrases))
@@ -103,15 +103,9 @@ def read_run_pictures(folder: Path) -> tuple[list[Picture], list[Path]]:
     return pictures, list(changed.values())
 
 
-def read_run_id(folder: Path) -> str:
-    """The run's id, or the name of a folder that is no run."""
-    name = folder.resolve().name
-    return str(read_record(folder).get("run_id", name)) if (folder / RUN_FILE).exists() else name
-
-
 def open_or_explain(path: Path) -> Image.Image | Score:
     """A picture in memory; where it cannot be read, a score without value that says why."""
     try:
         return open_image(path)
     except Exception as error:  # Pillow has some six kinds for a broken file
-        return Score(None, f"not a readable picture ({first_line(error)})")
+        return Score(None, f"not a readable picture ({read_first_line(error)})")

@@ -2,7 +2,7 @@
 sampled.
 
     python -m evaluation.score runs/NAME metric=clip_original
-    python -m evaluation.score runs metric=[clip_original,blip_vqa]          # all runs below
+    python -m evaluation.score runs metric=[clip_original,blip_vqa]  # all runs below
     python -m evaluation.score PICTURES --prompts prompts.csv metric=clip_original
 
 ``prompts.csv`` (or TSV, JSON lines, JSON, YAML) has the columns ``file`` (relative to the folder)
@@ -27,23 +27,17 @@ from asyndm.terminal import printable
 from evaluation.choices import build_metrics
 from evaluation.commands import Parser, command_line, tell_error
 from evaluation.compose import compose
-from evaluation.messages import hush_hub, name_first
+from evaluation.messages import did_you_mean, hush_hub, name_first
 from evaluation.metrics import Metric
-from evaluation.pictures import READ, Picture, read_pictures, read_run_id, read_run_pictures
-from evaluation.runs.folder import SCORES_FILE, runs_below
+from evaluation.pictures import READ, Picture, read_pictures, read_run_pictures
+from evaluation.runs.folder import BASES_FILE, SCORES_FILE, RunFolder, find_runs_below
 from evaluation.runs.images import open_image
 from evaluation.runs.locks import LOCK_FILE, clear_claims
-from evaluation.runs.records import RUN_FILE
-from evaluation.runs.rows import ScoreRow
-from evaluation.runs.shared_rows import SharedRows
 from evaluation.runs.stamps import CHANGED
 from evaluation.scoring import (
     add_missing,
+    average_scores,
     find_unscored,
-    means,
-    read_bases,
-    score_table,
-    write_basis,
 )
 
 
@@ -58,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "settings",
         nargs="*",
+        default=[],  # or argparse says that settings are required where the folder is missing
         help="metric=NAME, metric=[A,B], metric.NAME.SETTING=VALUE, columns.text=NAME",
     )
     parser.add_argument(
@@ -66,7 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="CSV",
         help="for a folder that is no run; also TSV, JSON lines, JSON or YAML",
     )
-    parser.add_argument("--batch-size", type=int, default=16, metavar="N")
+    parser.add_argument(
+        "--batch-size", type=int, default=16, metavar="N", help="pictures a metric sees at once"
+    )
     parser.add_argument(
         "--config-dir",
         type=Path,
@@ -86,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise UserError(
             f"columns.{name}: is of a list; give --prompts CSV as well, or leave it out"
         )
-    if not (runs := runs_below(chosen.folder)):
+    if not (runs := find_runs_below(chosen.folder)):
         raise UserError(
             f"{chosen.folder}: no runs there; for a folder of pictures give --prompts CSV"
         )
@@ -117,30 +114,32 @@ def score_all(
     """
     status, ready = 0, []
     shut: dict[Path, None] = {}
-    tables: dict[Path, SharedRows[ScoreRow]] = {}
+    folders: dict[Path, RunFolder] = {}
     for folder, pictures in work.items():
         try:
-            tables[folder] = score_table(folder, pictures)
+            folders[folder] = RunFolder(folder, [picture.key for picture in pictures])
+            folders[folder].scores.refresh()
+            rows = folders[folder].scores.rows
         except Exception as error:
             status = _tell(error)
             continue
         writable = _is_writable(folder)
         for metric in metrics.values():
-            if not writable and find_unscored(pictures, tables[folder].rows, metric):
+            if not writable and find_unscored(pictures, rows, metric):
                 shut[folder] = None
                 continue
             try:
-                check_folder(tables[folder], pictures, metric)
+                check_folder(folders[folder], pictures, metric)
                 ready.append((metric, folder))
             except Exception as error:
                 status = _tell(error)
     if shut:
-        status = _tell(_read_only_error(list(shut)))
+        status = _tell(_explain_read_only(list(shut)))
     for metric in metrics.values():
         try:
             for folder in (folder for one, folder in ready if one is metric):
                 try:
-                    add_scores(tables[folder], work[folder], metric, batch_size)
+                    add_scores(folders[folder], work[folder], metric, batch_size)
                 except Exception as error:
                     status = _tell(error)
         finally:
@@ -154,7 +153,7 @@ def _is_writable(folder: Path) -> bool:
     return os.access(folder, os.W_OK) and (not lock.exists() or os.access(lock, os.W_OK))
 
 
-def _read_only_error(folders: Sequence[Path]) -> UserError:
+def _explain_read_only(folders: Sequence[Path]) -> UserError:
     """That nothing can be written to these."""
     return UserError(
         f"{name_first(folders)}: read-only, and scores are kept beside the pictures; "
@@ -170,14 +169,8 @@ def choose(
     Raises:
         UserError: no metric, one that cannot be built, or a name that is none.
     """
-    for given in filter(
-        None, (re.match(r"\+{0,2}columns(?:\.([^=]*))?=", setting) for setting in settings)
-    ):
-        if given[1] not in READ:
-            raise UserError(
-                f"{given[0]}: no such column; choose from "
-                f"{', '.join(f'columns.{key}' for key in READ)}"
-            )
+    for setting in settings:
+        _check_column(setting)
     config = compose(settings, config_dirs)
     choices, columns = config["metric"], config["columns"]
     assert isinstance(columns, dict)
@@ -185,52 +178,62 @@ def choose(
         raise UserError(f"metric={choices}: not a choice of metrics")
     metrics = build_metrics(choices)
     if not metrics:
-        raise UserError("metric=none: nothing to do; choose a metric")
+        emptied = " ".join(text for text in settings if re.match(r"[~+]*metric\b", text))
+        raise UserError(f"{emptied}: nothing to do; choose a metric")
     for key, name in columns.items():
         if isinstance(name, Mapping | list):
             raise UserError(f"columns.{key}={name}: give the name of a column")
     return metrics, {key: str(name) for key, name in columns.items() if name is not None}
 
 
-def check_folder(table: SharedRows[ScoreRow], pictures: Sequence[Picture], metric: Metric) -> None:
+def _check_column(setting: str) -> None:
+    """Refuses a setting of columns that names none of those that are read."""
+    given = re.match(r"[~+]*(columns(?:\.([^=]*))?)(?:=|$)", setting)
+    if given is not None and given[2] not in READ:
+        known = [f"columns.{key}" for key in READ]
+        raise UserError(
+            f"{setting}: no such column{did_you_mean(given[1], known)}; "
+            f"choose from {', '.join(known)}"
+        )
+
+
+def check_folder(folder: RunFolder, pictures: Sequence[Picture], metric: Metric) -> None:
     """Refuses what could not be scored.
 
     Raises:
         UserError: no pictures, scores of the same name that rest on something else, or what the
             metric refuses.
     """
-    folder = table.path.parent
     if not pictures:
-        raise UserError(f"{folder}: no pictures yet")
-    todo = find_unscored(pictures, table.rows, metric)
-    if len(todo) < len(pictures) and (basis := read_bases(folder).get(metric.name)) != metric.basis:
+        raise UserError(f"{folder.path}: no pictures yet")
+    todo = find_unscored(pictures, folder.scores.rows, metric)
+    if len(todo) < len(pictures) and (basis := folder.bases.get(metric.name)) != metric.basis:
         remedy = (
             "experiments.run replaces them, this command never does"
-            if (folder / RUN_FILE).exists()
-            else f"move {SCORES_FILE} and metrics.json away"
+            if folder.is_run
+            else f"move {SCORES_FILE} and {BASES_FILE} away"
         )
         raise UserError(
-            f"{table.path}: has {metric.name} scores that rest on something else ({basis}); "
-            f"{remedy}"
+            f"{folder.scores.path}: has {metric.name} scores that rest on something else "
+            f"({basis}); {remedy}"
         )
     if todo:
         metric.check([picture.prompt for picture in todo], _read_size(pictures))
 
 
 def add_scores(
-    table: SharedRows[ScoreRow], pictures: Sequence[Picture], metric: Metric, batch_size: int
+    folder: RunFolder, pictures: Sequence[Picture], metric: Metric, batch_size: int
 ) -> None:
     """Adds the missing rows to a folder's ``scores.csv``, and says what all come to."""
-    folder, name = table.path.parent, metric.name
-    if find_unscored(pictures, table.rows, metric):
-        write_basis(folder, metric)
-    new = add_missing(table, metric, pictures, read_run_id(folder), batch_size)
-    clear_claims(folder)
-    found = [
-        row for p in pictures if (row := table.rows.get((name, *p.key))) and row.value is not None
-    ]
-    mean = f"{means(found)[name]:.4f}" if found else "no scores"
-    said = f"{folder}  {name} {mean}  {len(found)} of {len(pictures)} pictures, {new} new"
+    name, rows = metric.name, folder.scores.rows
+    if find_unscored(pictures, rows, metric):
+        folder.note_basis(name, metric.basis)
+    new = add_missing(folder.scores, metric, pictures, folder.run_id, batch_size)
+    clear_claims(folder.path)
+    rows = folder.scores.rows
+    found = [row for p in pictures if (row := rows.get((name, *p.key))) and row.value is not None]
+    mean = f"{average_scores(found)[name]:.4f}" if found else "no scores"
+    said = f"{folder.path}  {name} {mean}  {len(found)} of {len(pictures)} pictures, {new} new"
     print(printable(said), flush=True)
 
 

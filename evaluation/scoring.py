@@ -4,26 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Sequence
 from contextlib import closing
-from pathlib import Path
-from typing import Any
 
 from PIL import Image
 from tqdm import tqdm
 
-from asyndm.errors import UserError
 from evaluation.memory import Room, process_in_parts
 from evaluation.messages import is_quiet
 from evaluation.metrics import Metric, Score
 from evaluation.pictures import Picture, open_or_explain
-from evaluation.runs.files import read_json, write_json
-from evaluation.runs.folder import SCORES_FILE
-from evaluation.runs.locks import hold_tables, share_out
-from evaluation.runs.records import RUN_FILE, read_record
+from evaluation.runs.locks import share_out
 from evaluation.runs.rows import ScoreRow
 from evaluation.runs.shared_rows import SharedRows
-
-BASES_FILE = "metrics.json"
-"""In a folder that is no run: what the scores of each metric rest on."""
 
 
 def score(metric: Metric, batch: Sequence[Picture], run_id: str, room: Room) -> list[ScoreRow]:
@@ -55,19 +46,6 @@ def _score_readable(metric: Metric, batch: Sequence[Picture], run_id: str) -> li
         ScoreRow(run_id, *picture.key, metric.name, score.value, score.reason)
         for picture, score in zip(batch, scores, strict=True)
     ]
-
-
-def score_table(folder: Path, pictures: Sequence[Picture]) -> SharedRows[ScoreRow]:
-    """The folder's ``scores.csv``: metric by metric, each in the order of the pictures, after those
-    of others."""
-    rank = {picture.key: i for i, picture in enumerate(pictures)}
-
-    def order(rows: Iterable[ScoreRow]) -> list[ScoreRow]:
-        listed = list(rows)
-        metrics = {name: i for i, name in enumerate(dict.fromkeys(row.metric for row in listed))}
-        return sorted(listed, key=lambda row: (metrics[row.metric], rank.get(row.key, -1)))
-
-    return SharedRows(folder / SCORES_FILE, ScoreRow, order)
 
 
 def add_missing(
@@ -132,35 +110,10 @@ def find_unscored(
     return [picture for picture in pictures if (metric.name, *picture.key) not in rows]
 
 
-def means(rows: Iterable[ScoreRow]) -> dict[str, float]:
+def average_scores(rows: Iterable[ScoreRow]) -> dict[str, float]:
     """The mean of each metric over the images that have a value."""
     values: dict[str, list[float]] = {}
     for row in rows:
         if row.value is not None:
             values.setdefault(row.metric, []).append(row.value)
     return {name: sum(of) / len(of) for name, of in values.items()}
-
-
-def read_bases(folder: Path) -> dict[str, Any]:
-    """What the scores of each metric in the folder, a run's or another, rest on.
-
-    Raises:
-        UserError: the file that says so cannot be read.
-    """
-    if (folder / RUN_FILE).exists():
-        return dict(read_record(folder).get("metrics", {}))
-    path, remedy = folder / BASES_FILE, f"move it and {SCORES_FILE} away"
-    bases = read_json(path, remedy) if path.exists() else {}
-    if not isinstance(bases, dict):
-        raise UserError(f"{path}: does not say what scores rest on; {remedy}")
-    return bases
-
-
-def write_basis(folder: Path, metric: Metric) -> None:
-    """Notes what all scores of this metric in the folder rest on."""
-    with hold_tables(folder):  # read in there: other processes note their metrics in the same file
-        bases = {**read_bases(folder), metric.name: metric.basis}
-        if (folder / RUN_FILE).exists():
-            write_json(folder / RUN_FILE, {**read_record(folder), "metrics": bases})
-        else:
-            write_json(folder / BASES_FILE, bases)

@@ -237,9 +237,9 @@ def stands_out(
     others: Sequence[Mapping[Item, float]],
     strata: Mapping[Item, Hashable] | None = None,
 ) -> bool:
-    """Whether the first is surely the largest: the interval of its paired difference from each of
-    the others is above 0, by Bonferroni at 1 - 0.05/k for k others, so that all of them hold
-    together with 95 %. `strata` as in `compare_pairs`."""
+    """Whether the first is significantly the largest: the interval of its paired difference from
+    each of the others is above 0, by Bonferroni at 1 - 0.05/k for k others, so that all of them
+    hold together with 95 %. `strata` as in `compare_pairs`."""
     for other in others:
         differences, binary = _subtract(best, other)
         if not differences:

@@ -14,20 +14,20 @@ from typing import Any
 
 from asyndm.terminal import printable
 from evaluation.choices import summarize_class
+from evaluation.labels import REFERENCE
 from evaluation.messages import count_things
 from evaluation.runs.folder import Run
 from evaluation.statistics import MANY
-from evaluation.tables import MEAN, TableRow
+from evaluation.tables import TableRow, Total, name_part
 
+MEAN = name_part(Total.MEAN)
 STATISTICS = (
-    "95 % intervals: of right-or-wrong scores with one image a prompt, or all alike, Wilson's over "
-    "prompts; "
-    "otherwise, and of all differences, a bootstrap over prompts, or Student's t below 20 of them. "
-    "Differences are of the same prompts and seeds, all else equal; p of a permutation test that "
-    "swaps the methods "
-    "in whole prompts, by Holm's correction over the table. Bold: better than every other row of "
-    "the same conditions, "
-    "by paired intervals that hold together for these rows; not corrected over the table."
+    "95 % intervals: of right-or-wrong scores with one image a prompt, or all alike, Wilson's "
+    "over prompts; otherwise, and of all differences, a bootstrap over prompts, or Student's t "
+    "below 20 of them. Differences are of the same prompts and seeds, all else equal; p of a "
+    "permutation test that swaps the methods in whole prompts, by Holm's correction over the "
+    "table. Bold: better than every other row of the same conditions, by paired intervals that "
+    "hold together for these rows; not corrected over the table."
 )
 LARGE = (
     f"Of {MANY:,} prompts and more, Student's t stands for the bootstrap, and the permuted sums "
@@ -35,16 +35,14 @@ LARGE = (
 )
 KINDS = (
     f"The {MEAN} is unweighted, as GenEval's overall score is. Its intervals are made of the "
-    "kinds' own (MOVER: an end "
-    "is as far away as the root of their squared distances' sum, divided by the number of kinds); "
-    "in its permutation "
-    "test a prompt counts by its share of its kind."
+    "kinds' own (MOVER: an end is as far away as the root of their squared distances' sum, "
+    "divided by the number of kinds); "
+    "in its permutation test a prompt counts by its share of its kind."
 )
 INTERVALS = ("score", "difference")
 SHARED = (
     "Prompts share their seeds here, so all were drawn from the same few noises: the intervals "
-    "speak of other prompts, "
-    "not of other noises. With noise=own each prompt has its own."
+    "speak of other prompts, not of other noises. With noise=own each prompt has its own."
 )
 HIDDEN = {"losses", "ties", "p", "best", "higher_is_better"} | {
     f"{name}_{end}" for name in INTERVALS for end in ("low", "high")
@@ -61,7 +59,7 @@ class Layout:
     bold: frozenset[tuple[int, int]]
 
 
-def lay_out(rows: Sequence[TableRow], reference: str = "DM") -> Layout:
+def lay_out(rows: Sequence[TableRow], reference: str = REFERENCE) -> Layout:
     """Heads and cells, without empty columns; `reference` is what differences are from.
 
     The number of pairs is shown where it is not that of the images, those of prompts and seeds
@@ -190,7 +188,7 @@ def to_csv(rows: Sequence[TableRow]) -> str:
     return text.getvalue()
 
 
-def to_markdown(rows: Sequence[TableRow], reference: str = "DM") -> str:
+def to_markdown(rows: Sequence[TableRow], reference: str = REFERENCE) -> str:
     """The table to read: intervals in brackets, differences with their sign, what stands out in
     bold."""
     layout = lay_out(rows, reference)
@@ -215,7 +213,7 @@ def _embolden(cell: str) -> str:
     return f"**{number}** {rest}".strip()
 
 
-def to_latex(rows: Sequence[TableRow], reference: str = "DM", said: Sequence[str] = ()) -> str:
+def to_latex(rows: Sequence[TableRow], reference: str = REFERENCE, said: Sequence[str] = ()) -> str:
     """The same table for a paper that uses booktabs, without float or caption; `said` are the notes
     below it."""
     layout = lay_out(rows, reference)

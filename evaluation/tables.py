@@ -6,14 +6,21 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 from asyndm.errors import UserError
-from evaluation.labels import MethodLabel, count_evaluations, read_labels, read_subjects
+from evaluation.labels import (
+    GuidanceLabel,
+    MethodLabel,
+    count_evaluations,
+    read_labels,
+    read_subjects,
+)
+from evaluation.metrics.exact import Exact
 from evaluation.runs.folder import Run
 from evaluation.statistics import Interval, compare_pairs, holm, mean_over, stands_out
 
@@ -35,8 +42,6 @@ PAIRING = tuple(name for name in CONDITIONS if name != "prompt_set")
 """What two methods must share to be compared, beside the prompt and the seed of each image."""
 METHOD = ("method", "curve", "concavity", "threshold", "settings")
 ALWAYS = ("method", "curve", "concavity", "steps")
-ALL, MEAN = "all", "mean of kinds"
-"""What the rows of `Total` are called."""
 TableRow = dict[str, Any]
 Against = tuple[str, str]
 """A column of the labels and one of its values, as text: ("guidance", "2")."""
@@ -46,10 +51,10 @@ Strata = Mapping[SeededPrompt, str] | None
 
 class Total(Enum):
     """Rows of all pictures together, and of the unweighted mean of the kinds' means, as GenEval
-    publishes it."""
+    publishes it; the value is what they are called."""
 
-    ALL = ALL
-    MEAN = MEAN
+    ALL = "all"
+    MEAN = "mean of kinds"
 
 
 Part = Total | str
@@ -63,6 +68,8 @@ class Cell:
     prompts)."""
 
     labels: dict[str, Any]
+    folders: set[Path] = field(default_factory=set)
+    """Of the runs."""
     images: dict[SeededPrompt, str] = field(default_factory=dict)
     scores: dict[str, dict[SeededPrompt, float]] = field(default_factory=dict)
     lower_is_better: set[str] = field(default_factory=set)
@@ -90,6 +97,7 @@ class Cell:
 
     def add(self, run: Run, subjects: Mapping[tuple[str, str], str]) -> None:
         """Takes in the images, scores and subjects of a run."""
+        self.folders.add(run.folder)
         self.subjects |= subjects
         if (counted := count_evaluations(run)) is not None:
             self.counted.append(counted)
@@ -148,9 +156,15 @@ def collect_cells(runs: Iterable[Run]) -> list[Cell]:
 
 
 def _sort_key(label: Any) -> tuple[float, str]:
-    """By what a label is put in order: by the number it begins with, then by its letters."""
-    number = re.match(r"-?\d+(\.\d+)?", str(label))
-    return float(number[0]) if number else -math.inf, str(label)
+    """By what a label is put in order: by its number, if it has one, then by its letters."""
+    number = label.scale if isinstance(label, GuidanceLabel) else label
+    return float(number) if isinstance(number, int | float) else -math.inf, str(label)
+
+
+def rank_metric(name: str) -> tuple[bool, str]:
+    """Where a metric stands among others: first the exact one, by which all others are judged, then
+    by name."""
+    return name != Exact.name, name
 
 
 def make_table(
@@ -166,8 +180,8 @@ def make_table(
     guidance, wherever the prompts were drawn from; it is empty where there is no such DM. Its p is
     of a permutation test, and `p_holm` corrects for all differences of the table. A win is an image
     that is better than DM's. `evaluations` are of the network for one image, left out where no run
-    tells them. `best` says that the row stands out among those of the same
-    conditions. Rows of one metric stand together, the exact one first.
+    tells them. `best` says that the row stands out among those of the same conditions. Rows of one
+    metric stand together, the exact one first.
 
     Args:
         metric: only this one.
@@ -201,7 +215,7 @@ def make_table(
     tested = [row for row in rows if row["p"] is not None]
     for row, p in zip(tested, holm([row["p"] for row in tested]), strict=True):
         row["p_holm"] = p
-    rows.sort(key=lambda row: (row["metric"] != "exact", row["metric"]))
+    rows.sort(key=lambda row: rank_metric(row["metric"]))
     return _drop_shared_columns(rows, by_kind)
 
 
@@ -252,7 +266,8 @@ def name_part(part: Part) -> str:
     """What a row is called: by the kind, in quotes where that is also the name of a total."""
     if isinstance(part, Total):
         return str(part.value)
-    return f"'{part}'" if " ".join(part.split()) in (ALL, MEAN) else part
+    totals = [total.value for total in Total]
+    return f"'{part}'" if " ".join(part.split()) in totals else part
 
 
 def _find_strata(cell: Cell, part: Part) -> Strata:

@@ -20,9 +20,9 @@ from omegaconf import DictConfig
 
 from asyndm.terminal import ends_quietly, printable
 from evaluation.runs.folder import Run
-from evaluation.scoring import means
+from evaluation.scoring import average_scores
 from experiments.engine import schema
-from experiments.engine.hydra_app import start
+from experiments.engine.hydra_app import raise_hydra_errors, start
 from experiments.engine.hydra_messages import describe
 from experiments.engine.manifest import plan_job, remove_manifest
 from experiments.engine.plan import Plan
@@ -57,13 +57,13 @@ def job(config: DictConfig) -> float | None:
     if is_stopping():
         raise JobFailed("the sweep was told to stop")
     with ends_quietly():
-        return _job(config)
+        return _try_job(config)
 
 
-def _job(config: DictConfig) -> float | None:
+def _try_job(config: DictConfig) -> float | None:
     try:
         with raise_on_sigterm():
-            return objective(*run(config))
+            return read_objective(*run(config))
     except Exception as error:
         print(f"error: {describe(error)}", file=sys.stderr, flush=True)
         if HydraConfig.get().mode == RunMode.RUN:
@@ -73,10 +73,10 @@ def _job(config: DictConfig) -> float | None:
         raise failure from error
 
 
-def objective(plan: Plan, result: Run) -> float | None:
+def read_objective(plan: Plan, result: Run) -> float | None:
     """The mean of the metric that a search is for."""
     name = plan.config["objective"]
-    return None if name is None else means(result.scores)[name]
+    return None if name is None else average_scores(result.scores)[name]
 
 
 @ends_quietly()
@@ -84,21 +84,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns its exit status: 0, 1 for any error, 130 when interrupted, 143 when
     terminated.
 
-    Hydra is made to raise its errors rather than print them, so that each can be told in one line;
-    with HYDRA_FULL_ERROR=1 in the environment the traceback comes as well.
+    With HYDRA_FULL_ERROR=1 in the environment the traceback of an error comes as well.
     """
     schema.register()
-    wish = os.environ.get("HYDRA_FULL_ERROR")
-    os.environ["HYDRA_FULL_ERROR"] = "1"
+    wants_traceback = os.environ.get("HYDRA_FULL_ERROR", "0") != "0"
     try:
-        with raise_on_sigterm(), finish_relays():
+        with raise_hydra_errors(), raise_on_sigterm(), finish_relays():
             start(job, sys.argv[1:] if arguments is None else arguments)
         return 0
     except (KeyboardInterrupt, Terminated) as stop:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return EXIT_STATUS[Terminated if is_stopping() else type(stop)]
     except SystemExit as end:
-        if end.__cause__ is not None and wish not in (None, "0"):
+        if end.__cause__ is not None and wants_traceback:
             traceback.print_exception(end.__cause__)
         if isinstance(end.code, str):
             print(printable(f"error: {end.code}"), file=sys.stderr)
@@ -107,20 +105,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not isinstance(error, JobFailed) or not error.is_reported:
             reason = explain_missing_plugin(error) or explain_lost_job(error) or describe(error)
             print(printable(f"error: {reason}"), file=sys.stderr)
-        if wish not in (None, "0"):
+        if wants_traceback:
             traceback.print_exception(error)
         return 1
     finally:
         remove_manifest()
-        if wish is None:
-            del os.environ["HYDRA_FULL_ERROR"]
-        else:
-            os.environ["HYDRA_FULL_ERROR"] = wish
 
 
 if __name__ == "__main__":
-    from experiments.run import (
-        main as importable,
-    )  # of a module by this name, not of __main__: workers import it
+    # of the module by this name, not of __main__: workers import it
+    from experiments.run import main as importable
 
     sys.exit(importable())

@@ -1,12 +1,12 @@
 """How far the runs of a folder are: done, running, failed or stale, how fast, and what is left.
 
 python -m experiments.status runs
-python -m experiments.status runs --failed     # the last lines and the traceback of what broke
+python -m experiments.status runs --failed  # the last lines and the traceback of what broke
 python -m experiments.status runs --verify  # reads every picture: is it the listed one?
 watch -n 10 python -m experiments.status runs
 
-A run is stale where its process went without a word (killed, a machine lost). The exit status is 0
-if all is done, 1 if not, and 2 where there is nothing to tell of. The same ``experiments.run``
+A run is stale where its process stopped without reporting it (killed, a machine lost). The exit
+status is 0 if all is done, 1 if not, and 2 if there are no runs. The same ``experiments.run``
 command makes what is missing or changed.
 """
 
@@ -16,12 +16,12 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from asyndm.command import as_typed
+from asyndm.command import spell_commands
 from asyndm.errors import UserError
 from asyndm.terminal import printable
 from evaluation.commands import Parser, command_line, tell_error
 from evaluation.messages import count_things
-from evaluation.narrow import terminal_width
+from evaluation.narrow import measure_terminal
 from experiments.engine.progress import BROKEN, Part, find_folders, read_parts
 from experiments.engine.progress_table import format_table
 from experiments.engine.verify import find_faults
@@ -45,7 +45,7 @@ def _describe_end(part: Part) -> str:
 
 
 def show(folders: Sequence[Path], failed: bool) -> int:
-    """Prints how far runs are, or why they broke; what cannot be told of is named.
+    """Prints how far runs are, or why they broke; what cannot be read is named.
 
     Returns:
         The exit status.
@@ -62,7 +62,7 @@ def show(folders: Sequence[Path], failed: bool) -> int:
     if failed:
         print(format_failures(parts) or "none failed")
     else:
-        print(format_table(parts, terminal_width()))
+        print(format_table(parts, measure_terminal()))
     return 0 if not left_out and all(part.state == "done" for part in parts) else 1
 
 
@@ -82,14 +82,14 @@ def verify(folders: Sequence[Path]) -> int:
         except (UserError, OSError) as error:
             unread += 1
             tell_error(error)
-    hint = as_typed("; the same experiments.run command makes them anew") if wrong else ""
+    hint = spell_commands("; the same experiments.run command makes them anew") if wrong else ""
     print(f"{count_things(right, 'picture')} as listed, {wrong:,} not{hint}")
     return 1 if wrong or unread else 0 if right else 2
 
 
 @command_line(status=2)
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line. Returns its exit status: 0 all done, 1 not all, 2 nothing to tell of."""
+    """The command line. Returns its exit status: 0 all done, 1 not all, 2 no run to read."""
     parser = Parser("experiments.status", __doc__)
     parser.add_argument("folder", type=Path, help="a run, or a folder of runs")
     parser.add_argument(

@@ -23,19 +23,19 @@ class Fault(NamedTuple):
     now: str
 
 
-def faults() -> list[Fault]:
+def read_faults() -> list[Fault]:
     """All of them, kind by kind. Read from the source, so that it does not matter which tests are
     selected."""
     marks = [
         mark
         for path in sorted(TESTS.rglob("test_*.py"))
-        for mark in _marks(ast.parse(path.read_text()))
+        for mark in _find_marks(ast.parse(path.read_text()))
     ]
     kinds = {kind: i for i, kind in enumerate(dict.fromkeys(mark.kind for mark in marks))}
     return sorted(marks, key=lambda mark: kinds[mark.kind])
 
 
-def _marks(tree: ast.Module) -> Iterator[Fault]:
+def _find_marks(tree: ast.Module) -> Iterator[Fault]:
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef):
             for call in node.decorator_list:
@@ -45,18 +45,20 @@ def _marks(tree: ast.Module) -> Iterator[Fault]:
                     )
 
 
-def table() -> str:
+def format_table() -> str:
     """The rows in Markdown."""
-    return HEAD + "".join(f"| {fault.what} | {fault.kind} | {fault.now} |\n" for fault in faults())
+    return HEAD + "".join(
+        f"| {fault.what} | {fault.kind} | {fault.now} |\n" for fault in read_faults()
+    )
 
 
-def written(page: str) -> str:
+def insert_table(page: str) -> str:
     """The page with its table made anew."""
     before, _, rest = page.partition(HEAD)
     rows = rest.splitlines(keepends=True)
     after = next((i for i, line in enumerate(rows) if not line.startswith("|")), len(rows))
-    return before + table() + "".join(rows[after:])
+    return before + format_table() + "".join(rows[after:])
 
 
 if __name__ == "__main__":
-    PAGE.write_text(written(PAGE.read_text()))
+    PAGE.write_text(insert_table(PAGE.read_text()))

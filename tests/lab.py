@@ -24,6 +24,13 @@ PROMPTS = """\
 """
 
 
+BRIGHTNESS = "+metric.brightness._target_=tests.experiments.metrics.Brightness"
+
+
+def read_images(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((folder / "images").iterdir())}
+
+
 def _hear_interrupts() -> None:
     """A shell's background jobs ignore Ctrl-C, and so would the processes they start."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -95,7 +102,7 @@ class Lab:
         said = self.capture.readouterr()
         return Result(status, said.out, said.err)
 
-    def said(self) -> str:
+    def read_output(self) -> str:
         """What was said since the last time, on standard output and error."""
         assert self.capture is not None
         said = self.capture.readouterr()

@@ -23,11 +23,11 @@ FORBIDDEN = {
 CLASS_PATH = re.compile(r"(asyndm|evaluation|experiments)(\.\w+)+\.[A-Z]\w*")
 
 
-def sources(folder: str) -> list[Path]:
+def list_sources(folder: str) -> list[Path]:
     return sorted((ROOT / folder).rglob("*.py"))
 
 
-def imports(path: Path) -> Iterator[str]:
+def read_imports(path: Path) -> Iterator[str]:
     """The modules that a file names in an import, and what it takes of them, with dots."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -46,9 +46,9 @@ def is_within(module: str, package: str) -> bool:
 def test_no_import_runs_against_the_floors(folder: str) -> None:
     wrong = [
         f"{path.relative_to(ROOT)}: {module}"
-        for path in sources(folder)
+        for path in list_sources(folder)
         if "studies" not in path.parts
-        for module in imports(path)
+        for module in read_imports(path)
         if any(is_within(module, package) for package in FORBIDDEN[folder])
     ]
     assert wrong == []
@@ -57,8 +57,8 @@ def test_no_import_runs_against_the_floors(folder: str) -> None:
 def test_what_a_run_leaves_behind_knows_nothing_else_of_the_harness() -> None:
     wrong = [
         f"{path.relative_to(ROOT)}: {module}"
-        for path in sources("evaluation/runs")
-        for module in imports(path)
+        for path in list_sources("evaluation/runs")
+        for module in read_imports(path)
         if is_within(module, "evaluation") and not is_within(module, "evaluation.runs")
     ]
     assert wrong == []
@@ -68,8 +68,8 @@ def test_nothing_imports_a_main_module() -> None:
     wrong = [
         f"{path.relative_to(ROOT)}: {module}"
         for folder in ("src/asyndm", "evaluation", "experiments", "tests")
-        for path in sources(folder)
-        for module in imports(path)
+        for path in list_sources(folder)
+        for module in read_imports(path)
         if "__main__" in module.split(".")
     ]
     assert wrong == []
@@ -84,7 +84,7 @@ def test_no_choice_is_known_by_the_path_of_its_class() -> None:
     wrong = [
         f"{path.relative_to(ROOT)}: {constant.value}"
         for folder in ("evaluation", "experiments")
-        for path in sources(folder)
+        for path in list_sources(folder)
         for node in ast.walk(ast.parse(path.read_text()))
         for operand in compared(node)
         for constant in ast.walk(operand)
@@ -95,9 +95,9 @@ def test_no_choice_is_known_by_the_path_of_its_class() -> None:
     assert wrong == []
 
 
-def modules(folder: str) -> list[str]:
+def list_modules(folder: str) -> list[str]:
     """The importable names of a folder's files, but for those that are a command."""
-    parts = (path.relative_to(ROOT).with_suffix("").parts for path in sources(folder))
+    parts = (path.relative_to(ROOT).with_suffix("").parts for path in list_sources(folder))
     names = (".".join(part for part in path if part != "__init__") for path in parts)
     return [name for name in names if not name.endswith(".__main__")]
 
@@ -114,14 +114,14 @@ def test_the_harness_is_imported_where_there_is_no_hydra() -> None:
     run_fresh(
         "import importlib, sys\n"
         "sys.modules['hydra'] = sys.modules['hydra.core'] = None\n"
-        f"for name in {modules('evaluation')}: importlib.import_module(name)\n"
+        f"for name in {list_modules('evaluation')}: importlib.import_module(name)\n"
     )
 
 
 def test_what_a_run_leaves_behind_is_imported_without_a_network() -> None:
     loaded = run_fresh(
         "import importlib, sys\n"
-        f"for name in {modules('evaluation/runs')}: importlib.import_module(name)\n"
+        f"for name in {list_modules('evaluation/runs')}: importlib.import_module(name)\n"
         "print(*sys.modules)\n"
     ).split()
     heavy = {"torch", "diffusers", "transformers", "hydra", "omegaconf"} & set(loaded)

@@ -8,7 +8,7 @@ from torch import Tensor
 from asyndm.curves import Curve
 
 
-def trajectory(curve: Curve, steps: int) -> Tensor:
+def record_trajectory(curve: Curve, steps: int) -> Tensor:
     """The places in rungs at which a pixel that never leaves ``curve`` is evaluated, from one above
     the first rung on, as on "leading" ladders: (N,) float64, the last of them 0."""
     u = torch.tensor(float(steps), dtype=torch.float64)

@@ -7,7 +7,7 @@ import sys
 from importlib.metadata import requires, version
 
 
-def versions() -> dict[str, str]:
+def read_versions() -> dict[str, str]:
     """Of Python and of each package that the library needs, by its name."""
     needed = [line for line in requires("asyndm") or [] if "extra ==" not in line]
     names = [re.split(r"[^\w.-]", line)[0] for line in needed]
@@ -15,4 +15,4 @@ def versions() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    print(", ".join(f"{name} {number}" for name, number in versions().items()))
+    print(", ".join(f"{name} {number}" for name, number in read_versions().items()))

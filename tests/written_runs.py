@@ -25,7 +25,7 @@ from evaluation.runs.folder import (
 from evaluation.runs.prompts import Prompt
 from evaluation.runs.row_files import write_rows
 from evaluation.runs.rows import ImageRow, ScoreRow
-from evaluation.runs.traces import encode, trace
+from evaluation.runs.traces import encode_trace, make_trace
 
 Method = Mapping[str, Any]
 """Of an identity: its mask and its curve."""
@@ -161,14 +161,20 @@ def write_pictures(
         if method is not DM:
             levels = np.linspace(1000, 0, 3)[:, None, None] * np.ones((3, 4, 4))
             levels[1, 0, 0] = 700
-            content = encode(trace([1, 5, 10], levels, np.ones((3, 1, 4, 4))))
+            content = encode_trace(make_trace([1, 5, 10], levels, np.ones((3, 1, 4, 4))))
             write_file(folder / "traces" / name, content)
-        images.append(
-            ImageRow(
-                folder.name, key[0], made.prompt, ("dog",), made.kind, made.seed, made.seed,
-                f"images/{name}", digest,
-            )
-        )  # fmt: skip
+        row = ImageRow(
+            run_id=folder.name,
+            prompt_id=key[0],
+            prompt=made.prompt,
+            subjects=("dog",),
+            kind=made.kind,
+            image_index=made.seed,
+            seed=made.seed,
+            file=f"images/{name}",
+            sha256=digest,
+        )
+        images.append(row)
         scores += [
             ScoreRow(folder.name, *key, metric, value, "" if value else f"{metric}: no dog")
             for metric, value in made.scores.items()

@@ -13,9 +13,9 @@ from PIL.Image import Image
 from asyndm.errors import UserError
 from asyndm.protocols import Network
 from evaluation.metrics import Score
+from evaluation.metrics.vision_language import VisionLanguage, VisionLanguageMetric
 from evaluation.networks import weights
 from evaluation.networks.pretrained import Part, load_network, load_part
-from evaluation.networks.vision_language import VisionLanguage, VisionLanguageMetric
 from evaluation.runs.prompts import Prompt
 
 LONGEST = 512

@@ -56,22 +56,22 @@ class BLIPVQA(ModelMetric["VQA"]):
         super().__post_init__()
         if not is_whole(self.image_size) or self.image_size < 1:
             raise UserError(
-                f"metric {self.name}: image_size={self.image_size}: must be a whole number of "
-                "pixels"
+                f"metric {self.name}: image_size={self.image_size}: "
+                "must be a whole number of pixels"
             )
 
     def check(self, prompts: Sequence[Prompt], size: tuple[int, int]) -> None:
         if prompts and not any(list_questions(prompt) for prompt in prompts):
             raise UserError(
                 f"metric {self.name}: prompt {prompts[0].text!r} has no phrases to ask about, nor "
-                "has any other: give phrases in the prompt file, or find them with python -m "
-                "evaluation.phrases"
+                "has any other: "
+                "give phrases in the prompt file, or find them with python -m evaluation.phrases"
             )
         super().check(prompts, size)
         if self.model.endswith(".pth") and self.tokenizer is None:
             raise UserError(
-                f"metric {self.name}: a .pth has no tokenizer: give one "
-                "(google-bert/bert-base-uncased)"
+                f"metric {self.name}: a .pth has no tokenizer: "
+                "give one (google-bert/bert-base-uncased)"
             )
 
     def score(self, images: Sequence[Image.Image], prompts: Sequence[Prompt]) -> list[Score]:
@@ -87,7 +87,7 @@ class BLIPVQA(ModelMetric["VQA"]):
         """P(yes) of each (place among the images, question)."""
         import torch
 
-        from evaluation.networks.blip import first_answers
+        from evaluation.networks.blip import compute_first_logits
 
         vqa, where = self.loaded, self.where
         network = vqa.network
@@ -104,7 +104,9 @@ class BLIPVQA(ModelMetric["VQA"]):
             for length in sorted({len(ids) for ids in tokens}):
                 group = [i for i, ids in enumerate(tokens) if len(ids) == length]
                 ids = torch.tensor([[vqa.enc, *tokens[i][1:]] for i in group], device=where)
-                logits = first_answers(network, seen[[pairs[i][0] for i in group]], ids, vqa.dec)
+                logits = compute_first_logits(
+                    network, seen[[pairs[i][0] for i in group]], ids, vqa.dec
+                )
                 for i, yes in zip(
                     group,
                     logits[:, [vqa.yes, vqa.no]].float().softmax(-1)[:, 0].tolist(),

@@ -33,7 +33,7 @@ class Exact(Metric):
     name = "exact"
 
     def check(self, prompts: Sequence[Prompt], size: tuple[int, int]) -> None:
-        if not any(prompt.text in specs_by_text() for prompt in prompts):
+        if not any(prompt.text in index_specs() for prompt in prompts):
             raise UserError(
                 "metric=exact: none of the prompts is one of the shapes world; choose metric=none"
             )
@@ -60,7 +60,7 @@ class Exact(Metric):
             )
             verdicts = check(
                 torch.from_numpy(pixels).permute(0, 3, 1, 2),
-                [specs_by_text()[prompts[i].text] for i in known],
+                [index_specs()[prompts[i].text] for i in known],
             )
             for i, verdict in zip(known, verdicts, strict=True):
                 scores[i] = Score(float(verdict.correct), verdict.reason)
@@ -69,13 +69,13 @@ class Exact(Metric):
 
 def _find_obstacle(image: Image, prompt: Prompt) -> str:
     """Why the checker has nothing to say, or nothing."""
-    if prompt.text not in specs_by_text():
+    if prompt.text not in index_specs():
         return "not a prompt of the shapes world"
     return "" if image.size == SIZE else f"the checker knows pictures of {SIZE[0]}x{SIZE[1]} only"
 
 
 @cache
-def specs_by_text() -> dict[str, Spec]:
+def index_specs() -> dict[str, Spec]:
     """Every prompt the world can say, in every order of its things, with its meaning."""
     from asyndm.shapes.world import KINDS, SPLITS, prompts
 

@@ -98,8 +98,8 @@ class GenEval(ModelMetric[tuple[Network, Part]]):
             )
         if not is_number(self.position_threshold) or not 0 <= self.position_threshold < math.inf:
             raise UserError(
-                "metric geneval: position_threshold must be 0 or more, got "
-                f"{self.position_threshold!r}"
+                "metric geneval: "
+                f"position_threshold must be 0 or more, got {self.position_threshold!r}"
             )
 
     @property
@@ -257,8 +257,8 @@ class GenEval(ModelMetric[tuple[Network, Part]]):
     def _meanings(self) -> dict[str, Meaning]:
         if self.metadata is None:
             raise UserError(
-                "metric geneval: metadata is missing: give "
-                "metric.geneval.metadata=evaluation_metadata.jsonl"
+                "metric geneval: metadata is missing: "
+                "give metric.geneval.metadata=evaluation_metadata.jsonl"
             )
         try:
             return read_meanings(self.metadata)

@@ -177,8 +177,8 @@ def _find_fault(
         if seen.count(colour) < count:
             listed = ", ".join(f"{seen.count(other)} {other}" for other in COLOURS if other in seen)
             return (
-                f"expected {colour} {name}>={count}, found {seen.count(colour)} {colour}; and "
-                f"{listed}"
+                f"expected {colour} {name}>={count}, "
+                f"found {seen.count(colour)} {colour}; and {listed}"
             )
     if relation is not None:
         targets = groups[wanted.target]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL.Image import Image
 
-from asyndm.errors import UserError, one_line
+from asyndm.errors import UserError, join_lines
 from asyndm.protocols import Network
 from evaluation.metrics import ModelMetric, Score
 from evaluation.metrics.blip_vqa import DEVIATION, MEAN
@@ -83,7 +83,7 @@ class ImageReward(ModelMetric[tuple[Network, Part, Part]]):
             network = load_reward(file)
             tokenizer = BertTokenizer.from_pretrained(self.tokenizer)
         except Exception as error:  # transformers, torch and the hub raise many kinds of them
-            said = f"no weights {error}" if isinstance(error, KeyError) else one_line(error)
+            said = f"no weights {error}" if isinstance(error, KeyError) else join_lines(error)
             raise UserError(f"metric image_reward: model={self.model}: {said}") from error
         side = network["vision_model"].config.image_size
         prepare = transforms.Compose(

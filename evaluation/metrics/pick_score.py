@@ -39,9 +39,8 @@ class PickScore(ModelMetric[tuple[Network, Part, Part]]):
             max_length=network.config.text_config.max_position_embeddings,
             return_tensors="pt",
         ).to(self.where)
-        pixels = prepare(images=[image.convert("RGB") for image in images], return_tensors="pt")[
-            "pixel_values"
-        ]
+        colours = [image.convert("RGB") for image in images]
+        pixels = prepare(images=colours, return_tensors="pt")["pixel_values"]
         with torch.no_grad():
             seen = network.get_image_features(
                 pixels.to(self.where, self.precision)

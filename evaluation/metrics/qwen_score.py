@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from PIL.Image import Image
 
 from evaluation.metrics import Score
-from evaluation.networks.vision_language import GAP, VisionLanguage, VisionLanguageMetric
+from evaluation.metrics.vision_language import GAP, VisionLanguage, VisionLanguageMetric
 from evaluation.runs.prompts import Prompt
 
 DIGIT = r"(?<![\w.,/+-])([0-9])(?!\w|[.,-]\d|\s*+(?:/|out of\b)\s*+(?!9\b))"
@@ -46,8 +46,8 @@ class QwenScore(VisionLanguageMetric[VisionLanguage]):
 
     instruction: str = (
         'How well does this image match the description "{}"? '
-        "Rate it with an integer from 0 (not at all) to 9 (perfectly). Answer with the integer "
-        "only."
+        "Rate it with an integer from 0 (not at all) to 9 (perfectly). "
+        "Answer with the integer only."
     )
     max_new_tokens: int = 8
     name = "qwen_score"

@@ -10,7 +10,7 @@ from PIL.Image import Image
 
 from asyndm.errors import UserError
 from evaluation.metrics import Score
-from evaluation.networks.vision_language import GAP, VisionLanguage, VisionLanguageMetric
+from evaluation.metrics.vision_language import GAP, VisionLanguage, VisionLanguageMetric
 from evaluation.runs.prompts import Prompt
 
 

@@ -22,7 +22,7 @@ from transformers import (
     BlipVisionModel,
 )
 
-from asyndm.errors import UserError, one_line
+from asyndm.errors import UserError, join_lines
 from asyndm.protocols import Network
 from evaluation.networks.pretrained import Part, load_network, load_part
 
@@ -92,7 +92,7 @@ def load_vqa(model: str, tokenizer: str | None, revision: str | None, image_size
     return VQA(network.eval().requires_grad_(False), words, dec + 1, dec, yes, no)
 
 
-def first_answers(network: Network, seen: Tensor, questions: Tensor, dec: int) -> Tensor:
+def compute_first_logits(network: Network, seen: Tensor, questions: Tensor, dec: int) -> Tensor:
     """The logits (B, vocabulary) of the first token of the answers to unpadded questions (B, L),
     each about the picture of features `seen` (B, P, width)."""
     read = network.text_encoder(
@@ -126,7 +126,7 @@ def _load_original(path: Path) -> Network:
     except UserError:
         raise
     except Exception as error:  # torch raises many kinds for a file that is something else
-        raise UserError(f"model={path}: {one_line(error)}") from error
+        raise UserError(f"model={path}: {join_lines(error)}") from error
     return network
 
 
@@ -177,8 +177,9 @@ def infer_config(state: dict[str, Tensor]) -> BlipConfig:
     """
     patch = state["vision_model.embeddings.patch_embedding.weight"]
     places = state["vision_model.embeddings.position_embedding"].shape[1] - 1
-    vocabulary, width = state["text_encoder.embeddings.word_embeddings.weight"].shape
-    layer = "text_encoder.encoder.layer.0"
+    embeddings, layer = "text_encoder.embeddings", "text_encoder.encoder.layer.0"
+    vocabulary, width = state[f"{embeddings}.word_embeddings.weight"].shape
+    positions = state[f"{embeddings}.position_embeddings.weight"].shape[0]
     return BlipConfig(
         text_config={
             "vocab_size": vocabulary,
@@ -187,9 +188,7 @@ def infer_config(state: dict[str, Tensor]) -> BlipConfig:
             "intermediate_size": state[f"{layer}.intermediate.dense.weight"].shape[0],
             "num_hidden_layers": _count_layers(state, r"text_encoder\.encoder\.layer\.(\d+)\."),
             "num_attention_heads": width // 64,
-            "max_position_embeddings": state[
-                "text_encoder.embeddings.position_embeddings.weight"
-            ].shape[0],
+            "max_position_embeddings": positions,
             # the authors add [DEC] and [ENC], in this order, behind BERT's vocabulary
             "bos_token_id": vocabulary - 2,
         },

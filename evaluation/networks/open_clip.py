@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from asyndm.errors import UserError, first_line, one_line
+from asyndm.errors import UserError, join_lines, read_first_line
 
 if TYPE_CHECKING:
     import torch
@@ -95,7 +95,7 @@ def check_open_clip(model: str, pretrained: str | None) -> None:
     except Exception as error:  # whatever the hub or the network raises
         raise UserError(
             f"the weights of {model} are not in the local cache and cannot be fetched "
-            f"({first_line(error)}); give model=FOLDER"
+            f"({read_first_line(error)}); give model=FOLDER"
         ) from error
 
 
@@ -119,6 +119,6 @@ def load_open_clip(
         )
         tokenizer = open_clip.get_tokenizer(source)
     except Exception as error:  # open_clip, torch and the hub raise many kinds for a bad checkpoint
-        raise UserError(f"model={model}: {one_line(error)}") from error
+        raise UserError(f"model={model}: {join_lines(error)}") from error
     network = network.eval().requires_grad_(False).to(where, precision)
     return OpenCLIP(network, preprocess, tokenizer)

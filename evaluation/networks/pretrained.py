@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
-from asyndm.errors import UserError, one_line
+from asyndm.errors import UserError, join_lines
 from asyndm.protocols import Network
 
 Loader: TypeAlias = Any
@@ -38,7 +38,7 @@ def load_network(
     try:
         network, report = loader.from_pretrained(model, output_loading_info=True, **settings)
     except Exception as error:  # transformers and the hub raise many kinds for a bad checkpoint
-        raise UserError(f"{place}: {one_line(error)}") from error
+        raise UserError(f"{place}: {join_lines(error)}") from error
     missing = {name for name in report["missing_keys"] if not name.startswith(optional)}
     if not buffers:
         missing &= {name for name, _ in network.named_parameters()}
@@ -59,4 +59,4 @@ def load_part(loader: Loader, source: str, place: str, **settings: Any) -> Part:
     try:
         return loader.from_pretrained(source, **settings)
     except Exception as error:  # as above
-        raise UserError(f"{place}: {one_line(error)}") from error
+        raise UserError(f"{place}: {join_lines(error)}") from error

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from asyndm.errors import UserError, first_line
-from evaluation.runs.files import sha256
+from asyndm.errors import UserError, read_first_line
+from evaluation.runs.files import hash_file
 
 EMBEDDED = Path(__file__).resolve().parents[1] / "embedded"
 """Home of the evaluators of the shapes world; a model named "shapes" is the one of its metric here.
@@ -78,8 +78,8 @@ def _fetch(model: str, revision: str | None, weights: bool = True) -> None:
                 return
     except Exception as error:  # whatever the hub or the network raises
         raise UserError(
-            f"model={model}: not in the local cache and cannot be fetched ({first_line(error)}); "
-            "give the folder of a copy"
+            f"model={model}: not in the local cache and cannot be fetched "
+            f"({read_first_line(error)}); give the folder of a copy"
         ) from error
     raise UserError(f"model={model}: no weights of PyTorch in that repository")
 
@@ -113,7 +113,7 @@ def find_weights_file(setting: str, source: str, name: str, revision: str | None
     except Exception as error:  # whatever the hub or the network raises
         raise UserError(
             f"{setting}={source}: {name} is not in the local cache and cannot be fetched "
-            f"({first_line(error)}); give the file of a copy"
+            f"({read_first_line(error)}); give the file of a copy"
         ) from error
 
 
@@ -140,5 +140,7 @@ def list_model_files(folder: Path) -> Iterator[Path]:
 
 @cache
 def _hash_files(files: tuple[tuple[Path, int, int], ...], root: Path) -> str:
-    lines = "".join(f"{path.relative_to(root).as_posix()} {sha256(path)}\n" for path, _, _ in files)
+    lines = "".join(
+        f"{path.relative_to(root).as_posix()} {hash_file(path)}\n" for path, _, _ in files
+    )
     return hashlib.sha256(lines.encode()).hexdigest()[:16]

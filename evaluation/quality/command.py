@@ -35,11 +35,11 @@ from asyndm.errors import UserError
 from asyndm.terminal import printable
 from evaluation.commands import Parser, command_line, tell_error
 from evaluation.metrics import Score
-from evaluation.metrics.exact import specs_by_text
-from evaluation.pictures import open_or_explain, read_run_id, read_run_pictures
+from evaluation.metrics.exact import index_specs
+from evaluation.pictures import open_or_explain, read_run_pictures
 from evaluation.quality.features import Features, fid, kid
-from evaluation.runs.files import sha256
-from evaluation.runs.folder import QUALITY_FILE, runs_below
+from evaluation.runs.files import hash_file
+from evaluation.runs.folder import QUALITY_FILE, RunFolder, find_runs_below
 from evaluation.runs.records import RUN_FILE
 from evaluation.runs.rows import QualityRow
 from evaluation.runs.shared_rows import SharedRows
@@ -71,7 +71,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--features", default=SHAPES, help="shapes, inception, or a CLIP of open_clip"
     )
-    parser.add_argument("--batch-size", type=int, default=32, metavar="N")
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        default=32,
+        metavar="N",
+        help="pictures whose features are computed at once",
+    )
     parser.add_argument(
         "--subset-size", type=int, metavar="N", help="of KID; default: half the set"
     )
@@ -98,7 +104,7 @@ def _find_folders(root: Path) -> list[Path]:
     Raises:
         UserError: no such folder.
     """
-    return runs_below(root) or [root]
+    return find_runs_below(root) or [root]
 
 
 @dataclass(frozen=True)
@@ -146,7 +152,7 @@ class PictureSet:
     @cached_property
     def digest(self) -> str:
         """A hash of the pictures, whatever they are called."""
-        hashes = sorted(sha256(file) for file in self.files if file.is_file())
+        hashes = sorted(hash_file(file) for file in self.files if file.is_file())
         return hashlib.sha256("".join(hashes).encode()).hexdigest()[:16]
 
 
@@ -194,7 +200,7 @@ class Comparison:
                     else kid(known, seen, subset, self.seed)
                 )
                 row = QualityRow(
-                    read_run_id(pictures.folder),
+                    RunFolder(pictures.folder).run_id,
                     metric,
                     *named,
                     len(seen),
@@ -220,8 +226,8 @@ class Comparison:
         if smaller < wide:
             _warn(
                 f"{pictures.folder}: fid of {len(seen)} pictures against {len(known)} in {wide} "
-                "dimensions is ill-conditioned: compare with sets of the same size only, or use "
-                "kid"
+                "dimensions is ill-conditioned: "
+                "compare with sets of the same size only, or use kid"
             )
         return known, seen
 
@@ -271,7 +277,7 @@ def draw_renders(texts: Sequence[str], seed: int) -> list[Image.Image]:
     from asyndm.shapes.render import render
 
     generator = torch.Generator().manual_seed(seed)
-    drawn = (render([specs_by_text()[text]], generator).images[0] for text in texts)
+    drawn = (render([index_specs()[text]], generator).images[0] for text in texts)
     pixels = [(image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8) for image in drawn]
     return [Image.fromarray(array) for array in pixels]
 
@@ -301,7 +307,7 @@ def _check_drawable(pictures: PictureSet) -> None:
     """Refuses pictures without prompts, and prompts the shapes world cannot draw."""
     if pictures.texts is None:
         raise UserError(f"{pictures.folder}: --reference shapes needs a run, with its prompts")
-    if strange := next((text for text in pictures.texts if text not in specs_by_text()), None):
+    if strange := next((text for text in pictures.texts if text not in index_specs()), None):
         raise UserError(
             f"{pictures.folder}: --reference shapes: {strange!r} is not a prompt of the shapes "
             "world; give --reference FOLDER"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from PIL.Image import Image
 
-from asyndm.errors import UserError, first_line
+from asyndm.errors import UserError, read_first_line
 from evaluation.networks.open_clip import check_open_clip, load_open_clip, name_architecture
 from evaluation.networks.weights import EMBEDDED, hash_files, identify
 
@@ -144,8 +144,8 @@ def _split_choice(choice: str) -> tuple[str, str | None]:
     model, _, tag = choice.partition(":")
     if not tag and "/" not in model and not model.startswith("~"):
         raise UserError(
-            f"--features {choice}: no such folder; name a CLIP of open_clip as NAME:TAG "
-            "(ViT-B-32:openai)"
+            f"--features {choice}: no such folder; "
+            "name a CLIP of open_clip as NAME:TAG (ViT-B-32:openai)"
         )
     return model, tag or None
 
@@ -163,8 +163,8 @@ def _load_inception() -> torch.nn.Module:
     except Exception as error:  # whatever the network, the disk or torch raises
         raise UserError(
             "--features inception: the weights are not in torch's cache and cannot be fetched "
-            f"({first_line(error)}); put weights-inception-2015-12-05-6726825d.pth into "
-            "TORCH_HOME/hub/checkpoints"
+            f"({read_first_line(error)}); "
+            "put weights-inception-2015-12-05-6726825d.pth into TORCH_HOME/hub/checkpoints"
         ) from error
 
 

@@ -10,7 +10,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from asyndm.errors import UserError, first_line
+from asyndm.errors import UserError, read_first_line
 
 REMEDY = "delete it and ask for the run again: what is missing is made anew"
 PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
@@ -77,7 +77,7 @@ def read_json(path: Path, remedy: str = REMEDY) -> Any:
     except ForeignFile:
         raise
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not JSON ({first_line(error)}); {remedy}") from error
+        raise UserError(f"{path}: not JSON ({read_first_line(error)}); {remedy}") from error
 
 
 def _refuse(constant: str) -> None:
@@ -113,7 +113,7 @@ def is_whole_png(path: Path) -> bool:
         return False
 
 
-def sha256(path: Path) -> str:
+def hash_file(path: Path) -> str:
     """The file's SHA-256, in hexadecimal.
 
     Raises:

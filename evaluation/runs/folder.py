@@ -20,6 +20,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -40,13 +41,15 @@ from evaluation.runs.prompts import Prompt
 from evaluation.runs.records import RUN_FILE, is_count, read_record
 from evaluation.runs.row_files import read_rows
 from evaluation.runs.rows import ImageKey, ImageRow, ScoreRow
-from evaluation.runs.shared_rows import SharedRows, signature
+from evaluation.runs.shared_rows import SharedRows, read_signature
 from evaluation.runs.stamps import Stamps
 
 STATE_FILE, PROMPTS_FILE = "state.json", "prompts.json"
 IMAGES_FILE, SCORES_FILE, QUALITY_FILE = "images.csv", "scores.csv", "quality.csv"
 GRID_FILE, STRIP_FILE = "grid.png", "strip.png"
 SHARDS = "shards"
+BASES_FILE = "metrics.json"
+"""In a folder of pictures that is no run: what the scores of each metric rest on."""
 
 
 @dataclass(frozen=True)
@@ -93,14 +96,17 @@ class RunFolder:
     new file in the old one's place. What this process writes it need not read.
 
     Args:
-        path: of the folder, there or not.
-        keys: the run's images in order, in which its tables are written.
+        path: of the folder, there or not. Of a folder of pictures that is no run, it owns what
+            there is of these: scores and what they rest on.
+        keys: the images in order, in which its tables are written; rows of others are left out of
+            ``images.csv``.
     """
 
     def __init__(self, path: Path, keys: Sequence[ImageKey] = ()) -> None:
         self.path = path
         self._keys = keys
         self._record: tuple[Any, dict[str, Any]] | None = None
+        self._prompts: tuple[Any, tuple[Prompt, ...]] | None = None
         self._whole = set[str]()
 
     @property
@@ -110,7 +116,7 @@ class RunFolder:
         Raises:
             UserError, ForeignFile: as `read_record`.
         """
-        written = signature(self.path / RUN_FILE)
+        written = read_signature(self.path / RUN_FILE)
         if self._record is None or self._record[0] != written:
             self._record = written, read_record(self.path)
         return self._record[1]
@@ -126,15 +132,54 @@ class RunFolder:
     def write_record(self, record: dict[str, Any]) -> None:
         """Puts a record in the place of the one that is there."""
         write_json(self.path / RUN_FILE, record)
-        self._record = signature(self.path / RUN_FILE), record
+        self._record = read_signature(self.path / RUN_FILE), record
 
     @contextmanager
     def edit_record(self) -> Iterator[dict[str, Any]]:
         """The record as it is now, to be changed while no other process changes it."""
         with hold_tables(self.path):
-            record = self.record
+            record = deepcopy(self.record)  # what fails on the way must not stay in memory
             yield record
             self.write_record(record)
+
+    @property
+    def is_run(self) -> bool:
+        """Whether there is a record, whatever it says."""
+        return (self.path / RUN_FILE).exists()
+
+    @property
+    def run_id(self) -> str:
+        """The run's id, or the name of a folder that is no run.
+
+        Raises:
+            UserError, ForeignFile: as `read_record`.
+        """
+        name = self.path.resolve().name
+        return str(self.record.get("run_id", name)) if self.is_run else name
+
+    @property
+    def bases(self) -> dict[str, Any]:
+        """What the scores of each metric in the folder, a run's or another, rest on.
+
+        Raises:
+            UserError: the file that says so cannot be read.
+        """
+        if self.is_run:
+            return dict(self.record.get("metrics", {}))
+        path, remedy = self.path / BASES_FILE, f"move it and {SCORES_FILE} away"
+        bases = read_json(path, remedy) if path.exists() else {}
+        if not isinstance(bases, dict):
+            raise UserError(f"{path}: does not say what scores rest on; {remedy}")
+        return bases
+
+    def note_basis(self, metric: str, basis: Any) -> None:
+        """Notes what all scores of a metric in the folder rest on."""
+        with hold_tables(self.path):  # other processes note their metrics in the same file
+            bases = {**self.bases, metric: basis}
+            if self.is_run:
+                self.write_record({**self.record, "metrics": bases})
+            else:
+                write_json(self.path / BASES_FILE, bases)
 
     @property
     def state(self) -> str:
@@ -143,10 +188,19 @@ class RunFolder:
 
     def has_prompts(self, prompts: Sequence[Prompt]) -> bool:
         """Whether the folder says, undamaged, that it is of these prompts."""
-        try:
-            return tuple(read_prompts(self.path / PROMPTS_FILE).values()) == tuple(prompts)
-        except (FileNotFoundError, UserError):
-            return False
+        written = read_signature(self.path / PROMPTS_FILE)
+        if self._prompts is None or self._prompts[0] != written:
+            try:
+                found = tuple(read_prompts(self.path / PROMPTS_FILE).values())
+            except (FileNotFoundError, UserError):
+                return False
+            self._prompts = written, found
+        return self._prompts[1] == tuple(prompts)
+
+    def write_prompts(self, prompts: Sequence[Prompt]) -> None:
+        """Keeps what the metrics need to know of each prompt."""
+        write_prompts(self.path / PROMPTS_FILE, prompts)
+        self._prompts = read_signature(self.path / PROMPTS_FILE), tuple(prompts)
 
     @cached_property
     def stamps(self) -> Stamps:
@@ -161,7 +215,7 @@ class RunFolder:
         def order(rows: Iterable[ImageRow]) -> list[ImageRow]:
             return sorted((row for row in rows if row.key in rank), key=lambda row: rank[row.key])
 
-        return SharedRows(self.path / IMAGES_FILE, ImageRow, order)
+        return SharedRows(self.path / IMAGES_FILE, ImageRow, order, tells=False)
 
     @cached_property
     def scores(self) -> SharedRows[ScoreRow]:
@@ -174,7 +228,7 @@ class RunFolder:
             metrics = {name: i for i, name in enumerate(dict.fromkeys(r.metric for r in listed))}
             return sorted(listed, key=lambda row: (metrics[row.metric], rank.get(row.key, -1)))
 
-        return SharedRows(self.path / SCORES_FILE, ScoreRow, order)
+        return SharedRows(self.path / SCORES_FILE, ScoreRow, order, tells=False)
 
     @cached_property
     def _rank(self) -> dict[ImageKey, int]:
@@ -212,10 +266,16 @@ class RunFolder:
             self._whole.add(file)
         return file in self._whole
 
-    def write_picture(self, file: str, content: bytes) -> None:
-        """Keeps a picture. It is not waited for until it is on the disk: what a crash cuts short is
-        seen by its end, and made anew; tables would lose rows without a word."""
-        write_bytes(self.path / file, content, durable=False)
+    def write_picture(self, file: str, content: bytes, durable: bool = False) -> None:
+        """Keeps a picture.
+
+        Args:
+            file: relative to the folder.
+            content: of a PNG.
+            durable: whether to wait until it is on the disk. Pictures need not: one that a crash
+                cuts short is seen by its end, and made anew, while a table would lose rows unseen.
+        """
+        write_bytes(self.path / file, content, durable)
         self._whole.add(file)
 
     def remove_picture(self, file: str) -> None:
@@ -309,14 +369,14 @@ def find_runs(roots: Sequence[Path]) -> list[Path]:
     Raises:
         UserError: a folder that does not exist, or no run in any of them.
     """
-    folders = {folder for root in roots for folder in runs_below(root)}
+    folders = {folder for root in roots for folder in find_runs_below(root)}
     if not folders:
         names = ", ".join(str(root) for root in roots)
         raise UserError(f"{names}: no runs there; make some with python -m experiments.run")
     return sorted(folders)
 
 
-def runs_below(root: Path) -> list[Path]:
+def find_runs_below(root: Path) -> list[Path]:
     """The folders of all runs in a folder or below it, in order.
 
     Raises:

@@ -38,19 +38,21 @@ def open_image(path: Path) -> Image.Image:
             upright = ImageOps.exif_transpose(image)
             if upright.mode == "F" or upright.mode.startswith("I"):
                 values, deep = np.asarray(upright), image.format in DEEP_FORMATS
-                upright = Image.fromarray(values_16(values) if deep else values_any(values))
+                upright = Image.fromarray(
+                    narrow_16_bits(values) if deep else narrow_any_range(values)
+                )
             if upright.mode == "P":
                 upright = upright.convert("RGBA")
             return Image.fromarray(np.asarray(upright.convert("RGB")))
 
 
-def values_16(values: NDArray[Any]) -> NDArray[np.uint8]:
+def narrow_16_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
     """8 bits of 16."""
     eight: NDArray[np.uint8] = (values // 257).clip(0, 255).astype(np.uint8)
     return eight
 
 
-def values_any(values: NDArray[Any]) -> NDArray[np.uint8]:
+def narrow_any_range(values: NDArray[Any]) -> NDArray[np.uint8]:
     """8 bits of numbers that say no range: floats up to 1 are in 0..1, all else in 0..255, and
     integers beyond that in 0..65535.
 
@@ -67,6 +69,6 @@ def values_any(values: NDArray[Any]) -> NDArray[np.uint8]:
     if low < -OVERSHOOT * top or high > (1 + OVERSHOOT) * top:
         raise ValueError(f"values from {low:g} to {high:g}, neither in 0..1 nor in 0..255")
     if top > 255:
-        return values_16(values)
+        return narrow_16_bits(values)
     eight: NDArray[np.uint8] = np.rint(values * (255 / top)).clip(0, 255).astype(np.uint8)
     return eight

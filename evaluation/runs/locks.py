@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 LOCK_FILE, CLAIMS = ".lock", ".claims"
 
 
-def file_lock(path: Path) -> FileLock:
+def get_lock(path: Path) -> FileLock:
     """The lock of that file, one object a process, so that who holds it may take it again."""
     return FileLock(path, is_singleton=True, thread_local=False)
 
@@ -26,7 +26,7 @@ def hold_tables(folder: Path) -> Iterator[None]:
     """Holds the folder's tables for this process: for as long as reading, merging and writing
     takes."""
     folder.mkdir(parents=True, exist_ok=True)
-    with file_lock(folder / LOCK_FILE):
+    with get_lock(folder / LOCK_FILE):
         yield
 
 
@@ -101,7 +101,7 @@ def share_out(
 def _claim(path: Path, wait: bool) -> FileLock | None:
     """The held lock of that file; None where another process holds it and this one shall not
     wait."""
-    lock = file_lock(path)
+    lock = get_lock(path)
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

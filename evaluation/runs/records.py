@@ -114,7 +114,10 @@ def _are_choices(value: Any) -> bool:
 
 
 def _are_evaluations(value: Any) -> bool:
-    return isinstance(value, dict) and all(is_number(value.get(of)) for of in ("rows", "images"))
+    if not isinstance(value, dict):
+        return False
+    rows, images = value.get("rows"), value.get("images")
+    return (rows == 0 and images == 0) or (is_count(rows) and is_count(images))
 
 
 _EXPECTED: dict[str, Callable[[Any], bool]] = {

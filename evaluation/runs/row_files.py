@@ -22,7 +22,7 @@ from typing import Any, ClassVar, Generic, Protocol, Self, TextIO, TypeVar
 
 from tqdm import tqdm
 
-from asyndm.errors import UserError, first_line
+from asyndm.errors import UserError, read_first_line
 from asyndm.terminal import printable
 from evaluation.runs.files import require_file, write_bytes
 from evaluation.runs.text_files import allow_long_cells
@@ -86,7 +86,7 @@ class Table(Generic[Row]):
 def write_rows(path: Path, kind: type[Row], rows: Iterable[Row]) -> None:
     """`write_bytes` of a CSV with the columns of `kind`."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, _columns(kind), lineterminator="\n")
+    writer = csv.DictWriter(text, _list_columns(kind), lineterminator="\n")
     writer.writeheader()
     writer.writerows(row.to_cells() for row in rows)
     write_bytes(path, text.getvalue().encode())
@@ -100,17 +100,17 @@ def read_rows(path: Path, kind: type[Row]) -> list[Row]:
     """
     table = read_table(path, kind)
     if table.unread:
-        raise UserError(unreadable(path, table.unread))
+        raise UserError(explain_damage(path, table.unread))
     if table.contradicted:
         warn_once(f"{path}, {table.contradicted}")
     return list(table.rows.values())
 
 
-def unreadable(path: Path, unread: str) -> str:
+def explain_damage(path: Path, unread: str) -> str:
     """That a table cannot be read, and what to do."""
     return (
-        f"{path}, {unread}; mend it, or move the file away and ask again: what is missing is made "
-        "anew"
+        f"{path}, {unread}; mend it, or move the file away and ask again: "
+        "what is missing is made anew"
     )
 
 
@@ -182,7 +182,7 @@ class _Lines:
 
 
 @cache
-def _columns(kind: type[Any]) -> tuple[str, ...]:
+def _list_columns(kind: type[Any]) -> tuple[str, ...]:
     return tuple(column.name for column in fields(kind))
 
 
@@ -200,7 +200,7 @@ class _Form(Generic[Row]):
     def of(cls, lines: _Lines, kind: type[Row]) -> _Form[Row]:
         """By the first line, past which `lines` then are if it is one of names; without names, by
         the order of columns, and by the separator that most of the first lines are rows with."""
-        wanted, delimiters = _columns(kind), DELIMITERS
+        wanted, delimiters = _list_columns(kind), DELIMITERS
         sample = lines.look(SAMPLE)
         first = next((i for i, line in enumerate(sample) if line.strip()), 0)
         if sample and (told := SEPARATOR_LINE.fullmatch(sample[first].strip("\r\n"))):
@@ -222,12 +222,12 @@ class _Form(Generic[Row]):
     @cached_property
     def lacks(self) -> list[str]:
         """Columns that the file has not."""
-        return [column for column in _columns(self.kind) if column not in self.names]
+        return [column for column in _list_columns(self.kind) if column not in self.names]
 
     @property
     def others(self) -> list[str]:
         """Columns that are none of the rows'."""
-        return [name for name in self.names if name not in _columns(self.kind)]
+        return [name for name in self.names if name not in _list_columns(self.kind)]
 
     def row(self, cells: list[str], line: str) -> Row | None:
         """A row of its cells; None of cells that are all empty, and of names again, where files
@@ -259,7 +259,7 @@ class _Form(Generic[Row]):
             raise ValueError(f"{len(cells)} cells for {len(self.names)} columns")
         said = dict(zip(self.names, cells, strict=False))
         if self.lacks or len(cells) < len(self.names):
-            for column in _columns(self.kind):
+            for column in _list_columns(self.kind):
                 if column not in said and column not in self.kind.dispensable:
                     raise ValueError(f"no {column}")
                 said.setdefault(column, "")
@@ -294,7 +294,7 @@ def _read(lines: _Lines, kind: type[Row], name: str) -> Table[Row]:
             RecursionError,
             csv.Error,
         ) as error:
-            why = first_line(error, type(error).__name__)
+            why = read_first_line(error, type(error).__name__)
             unread.append(f"line {first}: not a row of {name} ({why})")
             lines.rewind(but=1)  # a quote left open takes many lines with it, which are rows
             reader = csv.reader(lines, delimiter=form.delimiter, strict=True)
@@ -306,10 +306,10 @@ def _read(lines: _Lines, kind: type[Row], name: str) -> Table[Row]:
                 f"line {first}: another row of {place}, which says otherwise; the last counts"
             )
         lines.settle()
-    table.unread, table.contradicted = _count(unread), _count(contradicted)
+    table.unread, table.contradicted = _tell_first(unread), _tell_first(contradicted)
     return table
 
 
-def _count(said: Sequence[str]) -> str:
+def _tell_first(said: Sequence[str]) -> str:
     """The first, and how many more."""
     return f"{said[0]}, and {len(said) - 1} more" if len(said) > 1 else "".join(said)

@@ -14,7 +14,7 @@ ImageKey = tuple[str, int]
 """An image within a run: its prompt's id, and its place among the images of that prompt."""
 
 
-def _cells(row: ImageRow | ScoreRow | QualityRow) -> dict[str, str]:
+def _format_cells(row: ImageRow | ScoreRow | QualityRow) -> dict[str, str]:
     values = {name: getattr(row, name) for name in row.__slots__}
     return {name: "" if value is None else str(value) for name, value in values.items()}
 
@@ -48,7 +48,7 @@ class ImageRow:
         return self.key
 
     def to_cells(self) -> dict[str, str]:
-        return _cells(self) | {"subjects": json.dumps(self.subjects)}
+        return _format_cells(self) | {"subjects": json.dumps(self.subjects)}
 
     @classmethod
     def from_cells(cls, cells: dict[str, str]) -> Self:
@@ -97,7 +97,7 @@ class ScoreRow:
 
     def to_cells(self) -> dict[str, str]:
         value = "" if self.value is None else repr(float(self.value))
-        return _cells(self) | {"value": value}
+        return _format_cells(self) | {"value": value}
 
     @classmethod
     def from_cells(cls, cells: dict[str, str]) -> Self:
@@ -152,7 +152,7 @@ class QualityRow:
         )
 
     def to_cells(self) -> dict[str, str]:
-        return _cells(self)
+        return _format_cells(self)
 
     @classmethod
     def from_cells(cls, cells: dict[str, str]) -> Self:

@@ -10,7 +10,7 @@ from typing import Any, Generic
 from asyndm.errors import UserError
 from evaluation.runs.files import keep_beside
 from evaluation.runs.locks import hold_tables
-from evaluation.runs.row_files import Row, read_table, unreadable, warn_once, write_rows
+from evaluation.runs.row_files import Row, explain_damage, read_table, warn_once, write_rows
 
 SHARE = 100
 """Writing takes at most one part in so many of the time."""
@@ -28,13 +28,18 @@ class SharedRows(Generic[Row]):
         path: of the file.
         kind: of its rows.
         order: puts rows into the file's order.
+        tells: warns at once of what cannot be read; False: not before `refresh`.
 
     Raises:
         UserError: a folder, a pipe or a device of that name.
     """
 
     def __init__(
-        self, path: Path, kind: type[Row], order: Callable[[Iterable[Row]], Sequence[Row]]
+        self,
+        path: Path,
+        kind: type[Row],
+        order: Callable[[Iterable[Row]], Sequence[Row]],
+        tells: bool = True,
     ) -> None:
         self.path = path
         self.kind: type[Row] = kind
@@ -43,20 +48,27 @@ class SharedRows(Generic[Row]):
         self._new: dict[Any, Row] = {}
         self._dropped: set[Any] = set()
         self._seen: tuple[int, int, int] | None = None
-        self._lost, self._unread = "", ""
+        self._lost, self._unread, self._contradicted = "", "", ""
         self._saved, self._took = time.monotonic(), 0.0
-        self.refresh()
+        self._load()
+        if tells:
+            self.refresh()
 
     def refresh(self) -> None:
-        """Reads the file if another process wrote it since."""
-        if (seen := signature(self.path)) != self._seen:
+        """Reads the file if another process wrote it since. What of it cannot be read is told, and
+        will be lost when the file is written."""
+        self._load()
+        if self._unread or self._contradicted:
+            warn_once(f"{self.path}, {self._lost}; {len(self.rows)} rows of it are kept")
+
+    def _load(self) -> None:
+        if (seen := read_signature(self.path)) != self._seen:
             table = read_table(self.path, self.kind)
             for place in self._dropped:
                 table.rows.pop(place, None)
             self.rows = table.rows | self._new
-            self._seen, self._lost, self._unread = seen, table.lost, table.unread
-            if table.unread or table.contradicted:
-                warn_once(f"{self.path}, {table.lost}; {len(table.rows)} rows of it are kept")
+            self._seen, self._lost = seen, table.lost
+            self._unread, self._contradicted = table.unread, table.contradicted
 
     def read(self) -> list[Row]:
         """The rows in the file's order, each place once, as `evaluation.runs.row_files.read_rows`.
@@ -64,9 +76,11 @@ class SharedRows(Generic[Row]):
         Raises:
             UserError: a row that cannot be read.
         """
-        self.refresh()
+        self._load()
         if self._unread:
-            raise UserError(unreadable(self.path, self._unread))
+            raise UserError(explain_damage(self.path, self._unread))
+        if self._contradicted:
+            warn_once(f"{self.path}, {self._contradicted}")
         return list(self.rows.values())
 
     def put(self, rows: Iterable[Row]) -> None:
@@ -109,14 +123,14 @@ class SharedRows(Generic[Row]):
             ordered = self.order(self.rows.values())
             write_rows(self.path, self.kind, ordered)
             self.rows = {row.place: row for row in ordered}
-            self._seen = signature(self.path)
+            self._seen = read_signature(self.path)
         self._new, self._dropped = {}, set()
-        self._lost, self._unread = "", ""
+        self._lost, self._unread, self._contradicted = "", "", ""
         self._saved = time.monotonic()
         self._took = self._saved - started
 
 
-def signature(path: Path) -> tuple[int, int, int] | None:
+def read_signature(path: Path) -> tuple[int, int, int] | None:
     """What another writer of a file changes, as every one of them puts a new file in the old one's
     place; None where there is none."""
     try:

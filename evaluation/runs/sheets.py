@@ -20,7 +20,7 @@ INK, PAPER = (32, 32, 32), (255, 255, 255)
 RIGHT, WRONG, UNKNOWN = map(to_rgb, (colours.RIGHT, colours.WRONG, colours.UNKNOWN))
 
 
-def _greek_font() -> ImageFont.FreeTypeFont:
+def _load_greek_font() -> ImageFont.FreeTypeFont:
     """Small, with a σ, which Pillow's own lacks."""
     spec = find_spec("matplotlib")
     assert spec is not None and spec.submodule_search_locations is not None
@@ -28,7 +28,7 @@ def _greek_font() -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(folder / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"), 9)
 
 
-def grid(
+def compose_grid(
     images: Sequence[Image.Image], captions: Sequence[str], right: Sequence[bool | None]
 ) -> Image.Image:
     """Pictures with their prompt below; a blue frame where they are right, an orange one where
@@ -55,7 +55,7 @@ def grid(
     return canvas
 
 
-def strip(
+def compose_strip(
     images: Sequence[Image.Image],
     captions: Sequence[str],
     traces: Sequence[Trace],
@@ -76,7 +76,7 @@ def strip(
         max(len(way.steps) for way in traces) * (side + 4),
     )
     canvas = Image.new("RGB", (GAP + wide + CELL + GAP, GAP + len(images) * block), PAPER)
-    draw, font, labels = ImageDraw.Draw(canvas), ImageFont.load_default(size=10), _greek_font()
+    draw, font, labels = ImageDraw.Draw(canvas), ImageFont.load_default(size=10), _load_greek_font()
     for b, (image, caption, way, frames) in enumerate(
         zip(images, captions, traces, previews, strict=True)
     ):

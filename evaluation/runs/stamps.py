@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from asyndm.errors import UserError
-from evaluation.runs.files import require_file, sha256, write_bytes
+from evaluation.runs.files import hash_file, require_file, write_bytes
 from evaluation.runs.locks import hold_tables
 from evaluation.runs.rows import ImageRow
 
 STAMPS_FILE = ".stamps.csv"
 CHANGED = (
-    "not the picture that images.csv lists; ask experiments.run for the run again, which makes it "
-    "anew"
+    "not the picture that images.csv lists; "
+    "ask experiments.run for the run again, which makes it anew"
 )
 
 
@@ -70,7 +70,7 @@ class Stamps:
             signature = (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
             known = self._known.get(file)
             if anew or known is None or known[1:4] != signature:
-                known = Stamp(file, *signature, sha256(Path(path)))
+                known = Stamp(file, *signature, hash_file(Path(path)))
                 self._known[file] = self._new[file] = known
         except (OSError, UserError, ValueError):
             return ""

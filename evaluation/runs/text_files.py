@@ -78,8 +78,8 @@ def read_text(path: Path) -> str:
         line = len(LINE_END.findall(body[: error.start].decode(encoding).encode())) + 1
         name = encoding[:6].upper()
         raise UserError(
-            f"{path}, line {line}: not {name} text (byte 0x{body[error.start]:02x}); save it as "
-            "UTF-8"
+            f"{path}, line {line}: not {name} text (byte 0x{body[error.start]:02x}); "
+            "save it as UTF-8"
         ) from error
     if "\0" in text:
         line = len(LINE_END.findall(text[: text.index("\0")].encode())) + 1

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from asyndm.errors import UserError, first_line
+from asyndm.errors import UserError, read_first_line
 from evaluation.runs.colours import GREEN, GREY, ORANGE, PURPLE, SKY, YELLOW, to_rgb
 from evaluation.runs.files import require_file
 
@@ -75,7 +75,7 @@ class Trace:
     def labels(self) -> list[str]:
         """The timesteps of each step: "t 561-701", or "t 561" where all places have the same; "σ
         0.56-0.70"."""
-        return _labels(self.ranges, self.flow)
+        return _label_ranges(self.ranges, self.flow)
 
 
 @dataclass(frozen=True)
@@ -91,16 +91,16 @@ class Head:
     @property
     def labels(self) -> list[str]:
         """As of a `Trace`."""
-        return _labels(self.ranges, self.flow)
+        return _label_ranges(self.ranges, self.flow)
 
 
-def _labels(ranges: Sequence[tuple[float, float]], flow: bool) -> list[str]:
+def _label_ranges(ranges: Sequence[tuple[float, float]], flow: bool) -> list[str]:
     sign = "σ" if flow else "t"
     spans = [[f"{t / 1000:.2f}" if flow else str(round(t)) for t in span] for span in ranges]
     return [f"{sign} {high}" if low == high else f"{sign} {low}-{high}" for low, high in spans]
 
 
-def trace(steps: Sequence[int], timesteps: Array, weights: Array, flow: bool = False) -> Trace:
+def make_trace(steps: Sequence[int], timesteps: Array, weights: Array, flow: bool = False) -> Trace:
     """The way of one picture.
 
     Args:
@@ -113,12 +113,12 @@ def trace(steps: Sequence[int], timesteps: Array, weights: Array, flow: bool = F
         tuple(steps),
         tuple((float(t.min()), float(t.max())) for t in timesteps),
         tuple(draw_levels(t) for t in timesteps),
-        tuple(_regions(w) for w in weights),
+        tuple(_draw_regions(w) for w in weights),
         flow,
     )
 
 
-def encode(way: Trace) -> bytes:
+def encode_trace(way: Trace) -> bytes:
     """The trace as a PNG."""
     text = PngInfo()
     text.add_text(
@@ -127,22 +127,22 @@ def encode(way: Trace) -> bytes:
             {"steps": way.steps, "ranges": way.ranges, **({"flow": True} if way.flow else {})}
         ),
     )
-    return _png(_tile([way.maps, way.masks]), text)
+    return _encode_png(_tile([way.maps, way.masks]), text)
 
 
 def encode_previews(frames: Sequence[Image.Image]) -> bytes:
     """Predicted pictures, one for each step of a trace, as a PNG."""
-    return _png(_tile([frames]))
+    return _encode_png(_tile([frames]))
 
 
 def read_trace(path: Path) -> Trace:
-    """What `encode` wrote.
+    """What `encode_trace` wrote.
 
     Raises:
         UserError: not a trace.
     """
     with _open(path, "a trace") as image:
-        head = _head(image)
+        head = _parse_head(image)
         maps, masks = _split(image, 2, len(head.steps))
         return Trace(head.steps, head.ranges, maps, masks, head.flow)
 
@@ -154,7 +154,7 @@ def read_head(path: Path) -> Head:
         UserError: not a trace.
     """
     with _open(path, "a trace") as image:
-        return _head(image)
+        return _parse_head(image)
 
 
 @contextmanager
@@ -171,11 +171,11 @@ def _open(path: Path, what: str) -> Iterator[Image.Image]:
         raise
     except UNREADABLE as error:
         raise UserError(
-            f"{path}: not {what} ({first_line(error, type(error).__name__)})"
+            f"{path}: not {what} ({read_first_line(error, type(error).__name__)})"
         ) from error
 
 
-def _head(image: Image.Image) -> Head:
+def _parse_head(image: Image.Image) -> Head:
     told = json.loads(image.info[KEY])
     steps = tuple(map(int, told["steps"]))
     ranges = tuple((float(low), float(high)) for low, high in told["ranges"])
@@ -204,7 +204,7 @@ def draw_levels(timesteps: Array) -> Image.Image:
     return Image.fromarray(np.stack(channels, -1).round().astype(np.uint8))
 
 
-def _regions(weights: Array) -> Image.Image:
+def _draw_regions(weights: Array) -> Image.Image:
     colours = SUBJECTS[np.arange(len(weights)) % len(SUBJECTS)]
     if len(weights) and (weights == 1).all(axis=(1, 2)).any():
         colours = np.broadcast_to(WHOLE, colours.shape)
@@ -230,7 +230,7 @@ def _split(image: Image.Image, rows: int, columns: int) -> list[tuple[Image.Imag
     return [tuple(picture.crop((x, y, x + width, y + height)) for x, y in row) for row in boxes]
 
 
-def _png(image: Image.Image, text: PngInfo | None = None) -> bytes:
+def _encode_png(image: Image.Image, text: PngInfo | None = None) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG", pnginfo=text)
     return buffer.getvalue()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cached_property
 
 from asyndm.errors import UserError
 from evaluation.metrics import Metric
 from evaluation.pictures import Picture
 from evaluation.runs.folder import GRID_FILE, STRIP_FILE, Run, RunFolder
 from evaluation.runs.records import RUN_FILE
+from evaluation.runs.rows import ImageKey
 from experiments.engine.plan import Item, Plan, make_metrics
 
 
@@ -16,8 +18,13 @@ class PlannedFolder(RunFolder):
     """The folder of a run, held against the plan of it."""
 
     def __init__(self, plan: Plan) -> None:
-        super().__init__(plan.folder, [item.key for item in plan.items])
+        super().__init__(plan.folder)
         self.plan = plan
+
+    @cached_property
+    def _rank(self) -> dict[ImageKey, int]:
+        # not before it is asked for: a sweep plans many runs that have no folder yet
+        return {item.key: i for i, item in enumerate(self.plan.items)}
 
     @property
     def batch_size(self) -> int:

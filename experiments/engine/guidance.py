@@ -7,7 +7,7 @@ import reprlib
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from asyndm.errors import UserError, is_number, one_line
+from asyndm.errors import UserError, is_number, join_lines
 from asyndm.guidance import ClassifierFree
 from evaluation.choices import build
 from experiments.engine import schema
@@ -90,7 +90,7 @@ def _build(identity: Mapping[str, Any]) -> tuple[Guidance, dict[str, Any]]:
         text = str(error)
         raise UserError(text if text.startswith("guidance.") else f"guidance.{text}") from error
     except Exception as error:  # whatever a property of one's own raises
-        raise UserError(f"{where}: {type(error).__name__}: {one_line(error)}") from error
+        raise UserError(f"{where}: {type(error).__name__}: {join_lines(error)}") from error
     if "guidance_scale" not in held:
         raise UserError(f"{where}: not a guidance, which has a guidance_scale")
     scale = held["guidance_scale"]

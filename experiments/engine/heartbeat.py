@@ -27,7 +27,7 @@ LOG_LINES = 40
 """Last lines of standard error that a failure keeps."""
 
 
-def state_file(plan: Plan) -> Path:
+def find_state_file(plan: Plan) -> Path:
     """Where the state of this part of the run is told: of the whole run, or of a shard."""
     if plan.shard is None:
         return plan.folder / STATE_FILE
@@ -35,14 +35,14 @@ def state_file(plan: Plan) -> Path:
     return plan.folder / SHARDS / f"{number}-of-{count}.json"
 
 
-def alive_file(state: Path) -> Path:
+def find_alive_file(state: Path) -> Path:
     """The file whose lock says that the process behind a state lives; no clock is asked."""
     return state.with_name(f".{state.stem}.alive")
 
 
-def others_alive(plan: Plan) -> list[Path]:
+def find_others_alive(plan: Plan) -> list[Path]:
     """Such files of all other parts of the run."""
-    own = alive_file(state_file(plan))
+    own = find_alive_file(find_state_file(plan))
     found = [*plan.folder.glob(".*.alive"), *(plan.folder / SHARDS).glob(".*.alive")]
     return [file for file in found if file != own]
 
@@ -71,7 +71,7 @@ class Heartbeat:
     """
 
     def __init__(self, plan: Plan) -> None:
-        self.file = state_file(plan)
+        self.file = find_state_file(plan)
         self.content: dict[str, Any] = {
             "state": "running",
             "label": plan.label,
@@ -83,7 +83,7 @@ class Heartbeat:
             "started": time.time(),
         }
         self._begun = time.monotonic()
-        self._alive = FileLock(alive_file(self.file), thread_local=False)
+        self._alive = FileLock(find_alive_file(self.file), thread_local=False)
         self._stop = threading.Event()
         self._writing = threading.Lock()
         self._thread = threading.Thread(target=self._beat, daemon=True)
@@ -175,7 +175,7 @@ def keep_heartbeat(plan: Plan) -> Iterator[Heartbeat]:
 
 def announce(plan: Plan) -> None:
     """Announces a part that a sweep will make, where nothing is told of it yet."""
-    file = state_file(plan)
+    file = find_state_file(plan)
     if not file.exists():
         write_json(
             file,

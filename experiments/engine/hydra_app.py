@@ -15,7 +15,7 @@ from hydra import version
 from hydra._internal.utils import _run_hydra, get_args_parser
 from omegaconf import DictConfig
 
-from asyndm.command import as_typed
+from asyndm.command import spell_commands
 from asyndm.errors import UserError
 from evaluation.choices import CONF
 from evaluation.messages import QUIET, did_you_mean, hush_hub
@@ -41,7 +41,7 @@ def start(task: Callable[[DictConfig], Any], arguments: Sequence[str]) -> None:
     if asked.dry_run:
         asked.overrides.append(f"{DRY_RUN}=true")
     if asked.help:
-        asked.overrides.append(f"hydra.help.app_name='{as_typed(NAME)}'")
+        asked.overrides.append(f"hydra.help.app_name='{spell_commands(NAME)}'")
     with _set_loudness(asked.quiet, asked.verbose), nullcontext() if asked.verbose else hush_hub():
         _run_hydra(
             args=asked,
@@ -52,9 +52,23 @@ def start(task: Callable[[DictConfig], Any], arguments: Sequence[str]) -> None:
         )
 
 
+@contextmanager
+def raise_hydra_errors() -> Iterator[None]:
+    """Has Hydra raise its errors rather than print them, so that each can be told in one line."""
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = before
+
+
 def _make_parser() -> ArgumentParser:
     parser = get_args_parser()
-    parser.prog = as_typed(NAME)
+    parser.prog = spell_commands(NAME)
     parser.exit_on_error = False
     parser.add_argument("--dry-run", action="store_true", help="Print runs and costs, make nothing")
     parser.add_argument(

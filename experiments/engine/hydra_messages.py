@@ -10,7 +10,7 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import Container, DictConfig, Node
 from omegaconf.errors import GrammarParseError, InterpolationResolutionError, OmegaConfBaseException
 
-from asyndm.command import as_typed
+from asyndm.command import spell_commands
 from asyndm.terminal import printable
 from evaluation import messages
 from evaluation.compose import explain_unreadable, list_settings
@@ -28,7 +28,7 @@ def describe(error: BaseException) -> str:
         line = _explain_composition(error, text)
     else:
         return messages.describe(error)
-    return printable(as_typed(line))
+    return printable(spell_commands(line))
 
 
 def _explain_composition(error: HydraException, text: str) -> str:
@@ -46,7 +46,7 @@ def _explain_composition(error: HydraException, text: str) -> str:
         meant = did_you_mean(choice[2], options)
         return f"{choice[1]}={choice[2]}: no such choice{meant}; choose from {', '.join(options)}"
     if unknown := re.search(r"Could not override '([^']+)'", text):
-        known = (name for name, _ in _settings_of(cause))
+        known = (name for name, _ in _find_settings(cause))
         meant = did_you_mean(unknown[1], known)
         return f"{unknown[1]}: no such setting{meant}; see --cfg job for those there are"
     if found := re.match(
@@ -56,8 +56,8 @@ def _explain_composition(error: HydraException, text: str) -> str:
     first = text.splitlines()[0].removeprefix("Error merging override ")
     if found := re.match(r"Ambiguous value for argument '([^=]+)=(.*)'", text):
         return (
-            f"{found[1]}={found[2]}: to sweep, add -m; for one text, quote it: "
-            f"'{found[1]}=\"{found[2]}\"'"
+            f"{found[1]}={found[2]}: to sweep, add -m; "
+            f"for one text, quote it: '{found[1]}=\"{found[2]}\"'"
         )
     reason = str(cause or "").strip().splitlines()
     if reason and "is not a ListConfig" in reason[0]:
@@ -71,7 +71,7 @@ def explain_unset(error: OmegaConfBaseException) -> str:
     reason, key = str(error).strip().splitlines()[0], str(error.full_key)
     found = re.search(r"Interpolation key '([^']+)' not found", reason)
     wanted = found[1] if found else ""
-    known = {name: node._value() for name, node in _settings_of(error)}
+    known = {name: node._value() for name, node in _find_settings(error)}
     group, dot, _ = key.partition(".")
     if dot and wanted.partition(".")[0] in known:
         return f"{key}: {reason}; choose another {group}, or what it goes with"
@@ -81,7 +81,7 @@ def explain_unset(error: OmegaConfBaseException) -> str:
     return f"{key}: {reason}; if a text with ${{ is meant, give '{key}={text}'"
 
 
-def _settings_of(error: BaseException | None) -> Iterator[tuple[str, Node]]:
+def _find_settings(error: BaseException | None) -> Iterator[tuple[str, Node]]:
     """The settings of the config that an error of OmegaConf is about."""
     node = getattr(error, "parent_node", None)
     root = node._get_root() if isinstance(node, Container) else None

@@ -21,9 +21,9 @@ from typing import Any, TypeVar
 from asyndm.curves import Curve, Linear
 from asyndm.errors import UserError
 from asyndm.masks import Mask, NoMask
-from evaluation.choices import build, settings
+from evaluation.choices import build, read_arguments
 from evaluation.networks.weights import hash_files
-from evaluation.runs.files import sha256
+from evaluation.runs.files import hash_file
 from evaluation.runs.prompts import Prompt
 from experiments.engine import schema
 from experiments.engine.guidance import build_guidance, is_off
@@ -89,7 +89,7 @@ def identify(config: Mapping[str, Any], prompts: PromptList) -> dict[str, Any]:
     Raises:
         UserError: a choice that is no class of its group, or a file that is not there.
     """
-    method = {group: identify_choice(config[group]) for group in ("mask", "curve")}
+    method = {group: identify_choice(group, config[group]) for group in ("mask", "curve")}
     mask = build_choice("mask", config["mask"], Mask)  # type: ignore[type-abstract]
     curve = build_choice("curve", config["curve"], Curve)  # type: ignore[type-abstract]
     if not (mask.bends and any(map(curve.bends, (curve.concavity, *prompts.concavities)))):
@@ -113,18 +113,18 @@ def identify(config: Mapping[str, Any], prompts: PromptList) -> dict[str, Any]:
     }
 
 
-def identify_choice(choice: Mapping[str, Any]) -> dict[str, Any]:
+def identify_choice(group: str, choice: Mapping[str, Any]) -> dict[str, Any]:
     """A choice without its name, a file by what is in it.
 
     Raises:
         UserError: there is no such file.
     """
-    content = {"_target_": choice["_target_"], **settings(choice)}
+    content = {"_target_": choice["_target_"], **read_arguments(choice)}
     if path := content.pop("image", None):
         file = Path(path).expanduser()
         if not file.is_file():
-            raise UserError(f"mask.image={path}: no such file")
-        content["sha256"] = sha256(file)[:16]
+            raise UserError(f"{group}.image={path}: no such file")
+        content["sha256"] = hash_file(file)[:16]
     return content
 
 
@@ -137,7 +137,7 @@ def identify_model(model: Mapping[str, Any]) -> dict[str, Any]:
     """
     content: dict[str, Any] = {
         key: value
-        for key, value in settings(model).items()
+        for key, value in read_arguments(model).items()
         if key not in (*HOW, *ADVICE) and value not in (None, False)
     }
     where = find_local_model(model)
@@ -210,7 +210,9 @@ def _identify_guidance(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _drop_unset(choice: Mapping[str, Any]) -> dict[str, Any]:
-    content = {key: value for key, value in settings(choice).items() if value not in (None, "")}
+    content = {
+        key: value for key, value in read_arguments(choice).items() if value not in (None, "")
+    }
     return content | _name_other_class(schema.Guidance, choice)
 
 
@@ -261,7 +263,7 @@ def _resolve_dtype(config: Mapping[str, Any]) -> str:
 
 @cache
 def _hash_once(file: Path, *status: int) -> str:
-    return sha256(file)[:16]
+    return hash_file(file)[:16]
 
 
 def _hash_local(path: Path) -> str | None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from evaluation.messages import count_things
-from evaluation.runs.files import sha256
+from evaluation.runs.files import hash_file
 from evaluation.runs.folder import IMAGES_FILE
 from evaluation.runs.rows import ImageKey, ImageRow
 from experiments.engine.folder import PlannedFolder
@@ -24,6 +24,7 @@ class Listing:
 
     def __init__(self, folder: PlannedFolder) -> None:
         self.folder, self.table = folder, folder.images
+        self.table.refresh()  # others may have made the run since this process looked for it
         self.changed = set[ImageKey]()
         self._before = dict(self.table.rows)
 
@@ -63,7 +64,7 @@ class Listing:
             item.image_index,
             item.seed,
             item.file,
-            self.folder.stamps.sha256(item.file) or sha256(self.folder.path / item.file),
+            self.folder.stamps.sha256(item.file) or hash_file(self.folder.path / item.file),
         )
 
 

@@ -60,8 +60,7 @@ def plan_job(config: DictConfig) -> Plan:
     _withdraw(config, wanted)
     raise UserError(
         f"{plan.label}: was planned as run {wanted} and is {plan.run_id} now: its prompts, or "
-        "another file it is "
-        "made of, changed since; give the same command again"
+        "another file it is made of, changed since; give the same command again"
     )
 
 

@@ -219,7 +219,7 @@ def build_mask(plan: Plan) -> Mask:
     choice = plan.config["mask"]
     mask = plan.mask.select(range(1), 1)
     # Only after reading: what was read is then what the run is known by.
-    if identify_choice(choice) != plan.identity["mask"]:
+    if identify_choice("mask", choice) != plan.identity["mask"]:
         raise UserError(f"mask.image={choice['image']}: {CHANGED_MEANWHILE}")
     return mask
 

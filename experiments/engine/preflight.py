@@ -16,9 +16,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from asyndm.errors import UserError, first_line, one_line
+from asyndm.errors import UserError, join_lines, read_first_line
 from asyndm.protocols import Pipeline
-from evaluation.choices import find_object, settings
+from evaluation.choices import find_object, read_arguments
 from evaluation.messages import is_quiet
 from evaluation.runs.row_files import warn_once
 from evaluation.runs.text_files import shorten
@@ -52,7 +52,7 @@ class Checks:
         Raises:
             UserError: the first thing that is wrong.
         """
-        from asyndm.inputs import check_call, picture_size
+        from asyndm.inputs import check_call, find_picture_size
 
         identity, model = plan.identity, plan.config["model"]
         device = (plan.device, identity["model"]["dtype"], model.get("offload", "none"))
@@ -61,7 +61,7 @@ class Checks:
         _check_objective(plan)
         self._once("model", model, lambda: check_model(model))
         parts = read_parts(model["name"], model["path"], model.get("revision"), model.get("config"))
-        height, width = picture_size(parts, plan.config["height"], plan.config["width"])
+        height, width = find_picture_size(parts, plan.config["height"], plan.config["width"])
         given = {**read_sampler_arguments(identity["guidance"]), **identity["pipeline_arguments"]}
         check_call(parts, identity["num_inference_steps"], "pil", given)
         check_negative_prompts(plan, parts, given)
@@ -106,7 +106,7 @@ def check_choices(plan: Plan) -> None:
 def check_negative_prompts(plan: Plan, parts: Pipeline, arguments: Mapping[str, Any]) -> None:
     """Refuses those that the pipeline would not read: it takes none, or only with a guidance that
     is off."""
-    from asyndm.networks.base import call_parameters
+    from asyndm.networks.base import read_call_parameters
 
     own = next((prompt for prompt in plan.prompts if prompt.negative_prompt), None)
     if own is None and not arguments.get("negative_prompt"):
@@ -117,7 +117,7 @@ def check_negative_prompts(plan: Plan, parts: Pipeline, arguments: Mapping[str, 
         if own is None
         else f"{file}prompt {own.prompt_id}: its negative prompt"
     )
-    name, parameters = type(parts).__name__, call_parameters(parts)
+    name, parameters = type(parts).__name__, read_call_parameters(parts)
     if "negative_prompt" not in parameters:
         raise UserError(f"{where}: {name} takes none; leave it out")
     if (guidance := parameters.get("true_cfg_scale")) is None:
@@ -138,8 +138,7 @@ def warn_without_effect(plan: Plan) -> None:
         file = _name_file(plan.config["prompt_set"]) if "prompt_set" in plan.without_effect else ""
         warn_once(
             f"{file}{plan.without_effect}: without effect where guidance is off "
-            f"(guidance_scale={scale:g}); "
-            "to have one, choose guidance=cfg with more than 1"
+            f"(guidance_scale={scale:g}); to have one, choose guidance=cfg with more than 1"
         )
 
 
@@ -217,12 +216,14 @@ def check_model(model: Mapping[str, Any]) -> None:
     loads."""
     target = model["_target_"]
     given = {
-        key: value for key, value in settings(model).items() if key not in ("threads", *ADVICE)
+        key: value
+        for key, value in read_arguments(model).items()
+        if key not in ("threads", *ADVICE)
     }
     try:
         inspect.signature(find_object(target)).bind(**given)
     except (ImportError, TypeError, ValueError) as error:
-        raise UserError(f"model._target_={target}: {one_line(error)}") from error
+        raise UserError(f"model._target_={target}: {join_lines(error)}") from error
     if (lora := model.get("lora")) is not None:
         from asyndm.loras import find_lora
 
@@ -241,9 +242,8 @@ def check_model(model: Mapping[str, Any]) -> None:
     except Exception as error:
         raise UserError(
             f"model={model['name']}: {model['path']} is not in the local cache and the hub cannot "
-            "be reached "
-            f"({type(error).__name__}: {first_line(error, NO_REASON)}); give model=folder "
-            "model.path=DIR"
+            f"be reached ({type(error).__name__}: {read_first_line(error, NO_REASON)}); give "
+            "model=folder model.path=DIR"
         ) from error
 
 
@@ -251,12 +251,12 @@ def check_subjects(plan: Plan, parts: Pipeline) -> None:
     """Refuses prompts without subjects, a subject that the model's tokenizer loses or cuts off, and
     layers it does not have."""
     from asyndm.attention import Reading
-    from asyndm.networks import denoiser, find_family
+    from asyndm.networks import find_denoiser, find_family
 
     factor, layers, keys, text = (plan.identity[name] for name in READING if name != "text_level")
     reading = Reading(factor, layers, keys, text)
     family = find_family(parts)
-    family.attention(denoiser(parts), [[[]]], reading)
+    family.attention(find_denoiser(parts), [[[]]], reading)
     file = _name_file(plan.config["prompt_set"])
     for prompt in tqdm(
         plan.prompts,
@@ -269,8 +269,7 @@ def check_subjects(plan: Plan, parts: Pipeline) -> None:
         if not prompt.subjects:
             raise UserError(
                 f"{file}prompt {shorten(prompt.text)} has no subjects, which "
-                f"mask={plan.config['mask']['name']} needs; "
-                "or choose mask=none"
+                f"mask={plan.config['mask']['name']} needs; or choose mask=none"
             )
         try:
             family.positions(

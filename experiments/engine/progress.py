@@ -16,7 +16,7 @@ from evaluation.runs.files import read_json
 from evaluation.runs.folder import SHARDS, STATE_FILE, RunFolder, read_state
 from evaluation.runs.locks import is_held
 from evaluation.runs.records import RUN_FILE, is_number
-from experiments.engine.heartbeat import BEAT, alive_file
+from experiments.engine.heartbeat import BEAT, find_alive_file
 
 SILENCE = 12 * BEAT
 """Seconds without a heartbeat after which a process of another machine counts as lost, if its lock
@@ -145,7 +145,7 @@ def _judge_state(file: Path, content: dict[str, Any]) -> str:
     if state != "running":
         return state
     with suppress(OSError):  # a lock of a disk that can only be read
-        if is_held(alive_file(file)):
+        if is_held(find_alive_file(file)):
             return state
     # clocks of two machines may differ either way
     is_silent = abs(time.time() - _read_number(content, "updated")) > SILENCE

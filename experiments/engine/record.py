@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -17,11 +18,11 @@ from typing import Any
 from asyndm.errors import UserError
 from asyndm.terminal import printable
 from evaluation.networks.weights import list_model_files
-from evaluation.runs.files import ForeignFile, keep_beside, sha256
+from evaluation.runs.files import ForeignFile, hash_file, keep_beside
 from evaluation.runs.locks import hold_tables, is_held
 from evaluation.runs.records import RUN_FILE, SCHEMA_VERSION
 from experiments.engine.folder import PlannedFolder
-from experiments.engine.heartbeat import others_alive
+from experiments.engine.heartbeat import find_others_alive
 from experiments.engine.identity import find_local_model
 from experiments.engine.plan import Plan
 
@@ -39,13 +40,13 @@ def begin_record(folder: PlannedFolder, pipe: Any, samples: bool) -> None:
     """
     plan = folder.plan
     with hold_tables(folder.path):
-        record = _take_up(folder) or _new_record(folder, pipe)
-        difference = _begin_making(record, _maker(pipe)) if samples else ""
+        record = _take_up(folder) or _make_record(folder, pipe)
+        difference = _begin_making(record, _describe_maker(pipe)) if samples else ""
         folder.write_record(record)
     if difference:
         print(
-            f"warning: {plan.label}: goes on with {difference}: its images can differ in the last "
-            "bits",
+            f"warning: {plan.label}: goes on with {difference}: "
+            "its images can differ in the last bits",
             file=sys.stderr,
         )
     if record["batch_size"] != plan.config["batch_size"]:
@@ -62,7 +63,7 @@ def _take_up(folder: PlannedFolder) -> dict[str, Any] | None:
     if not (folder.path / RUN_FILE).exists():
         return None
     try:
-        record = folder.record
+        record = deepcopy(folder.record)
     except ForeignFile:
         raise
     except UserError as error:
@@ -71,11 +72,15 @@ def _take_up(folder: PlannedFolder) -> dict[str, Any] | None:
             printable(f"warning: {error}; written anew, and kept as {copy.name}"), file=sys.stderr
         )
         return None
-    alone, there = not any(is_held(file) for file in others_alive(folder.plan)), _count(folder)
+    alone, there = (
+        not any(is_held(file) for file in find_others_alive(folder.plan)),
+        _count_made(folder),
+    )
     if alone and not there:
         return None
     record.setdefault("batch_size", folder.plan.config["batch_size"])
-    makers = record.setdefault("made_with", [_first_maker(record) | {"images": there}])
+    record.setdefault("choices", folder.plan.choices)
+    makers = record.setdefault("made_with", [_read_first_maker(record) | {"images": there}])
     if alone:
         _count_standing(makers, there)
     return record
@@ -94,7 +99,7 @@ def _count_standing(makers: list[dict[str, Any]], there: int) -> None:
         gone -= taken
 
 
-def _first_maker(record: dict[str, Any]) -> dict[str, Any]:
+def _read_first_maker(record: dict[str, Any]) -> dict[str, Any]:
     """The program, the packages and the device that a run was begun with."""
     device = record.get("device", {}).get("type")
     return {
@@ -104,19 +109,19 @@ def _first_maker(record: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _count(folder: PlannedFolder) -> int:
+def _count_made(folder: PlannedFolder) -> int:
     """Of the run's images, those that are there."""
     return len(folder.plan.items) - len(folder.missing(folder.plan.items))
 
 
-def _maker(pipe: Any) -> dict[str, Any]:
+def _describe_maker(pipe: Any) -> dict[str, Any]:
     """The program, the packages and the type of device that make images now."""
     return {
         "device": pipe._execution_device.type,
-        "git_commit": git_commit(),
+        "git_commit": read_git_commit(),
         "versions": {
             "python": platform.python_version(),
-            **{name: _version(name) for name in PACKAGES},
+            **{name: _find_version(name) for name in PACKAGES},
         },
     }
 
@@ -128,39 +133,38 @@ def _begin_making(record: dict[str, Any], now: dict[str, Any]) -> str:
         in what it differs from what the others were made with, in words.
     """
     makers = record["made_with"]
-    own = next((maker for maker in makers if _is(maker, now)), {**now, "images": 0})
+    own = next((maker for maker in makers if _is_maker(maker, now)), {**now, "images": 0})
     others = [maker for maker in makers if maker is not own and maker["versions"]]
     record["made_with"] = [*(maker for maker in makers if maker is not own), own]
-    begun = _first_maker(record)
-    if any(_is(maker, begun) for maker in others):
-        return _differences(now, begun, "begun with")
-    return _differences(now, others[-1], "partly made with") if others else ""
+    begun = _read_first_maker(record)
+    if any(_is_maker(maker, begun) for maker in others):
+        return _describe_differences(now, begun, "begun with")
+    return _describe_differences(now, others[-1], "partly made with") if others else ""
 
 
-def _is(maker: dict[str, Any], now: dict[str, Any]) -> bool:
-    return all(
-        maker.get(key, value) == value for key, value in now.items()
-    )  # older ones have no device
+def _is_maker(maker: dict[str, Any], now: dict[str, Any]) -> bool:
+    # An older record has no device: what is not told is no difference.
+    return all(maker.get(key, value) == value for key, value in now.items())
 
 
-def _differences(now: dict[str, Any], then: dict[str, Any], how: str) -> str:
+def _describe_differences(now: dict[str, Any], then: dict[str, Any], how: str) -> str:
     """ "torch 2.6 (begun with 2.5), commit 1a2b3c4 (begun with 5d6e7f8)"."""
     pairs = {name: (of, then["versions"].get(name)) for name, of in now["versions"].items()}
-    pairs["commit"] = _short(now["git_commit"]), _short(then["git_commit"])
+    pairs["commit"] = _shorten_commit(now["git_commit"]), _shorten_commit(then["git_commit"])
     pairs["device"] = now["device"], then.get("device", now["device"])
     return printable(
         ", ".join(f"{name} {of} ({how} {was})" for name, (of, was) in pairs.items() if of != was)
     )
 
 
-def _short(commit: str | None) -> str:
+def _shorten_commit(commit: str | None) -> str:
     return "unknown" if commit is None else commit[:7] + "+" * commit.endswith("+")
 
 
-def _new_record(folder: PlannedFolder, pipe: Any) -> dict[str, Any]:
+def _make_record(folder: PlannedFolder, pipe: Any) -> dict[str, Any]:
     """One that says of images which are there already, whose record was lost, that nothing is known
     of their making."""
-    plan, there = folder.plan, _count(folder)
+    plan, there = folder.plan, _count_made(folder)
     unknown: dict[str, Any] = {"git_commit": None, "versions": {}}
     return {
         "schema_version": SCHEMA_VERSION,
@@ -173,10 +177,10 @@ def _new_record(folder: PlannedFolder, pipe: Any) -> dict[str, Any]:
         "prompts": len(plan.prompts),
         "images": len(plan.items),
         "batch_size": plan.config["batch_size"],
-        **(unknown if there else _maker(pipe)),
+        **(unknown if there else _describe_maker(pipe)),
         "made_with": [unknown | {"images": there}] if there else [],
-        "model": _model(plan),
-        "device": _device(plan, pipe),
+        "model": _describe_model(plan),
+        "device": _describe_device(plan, pipe),
         "command": sys.argv,
         "metrics": {},
         "evaluations": {"rows": 0, "images": 0},
@@ -206,9 +210,9 @@ def add_to_record(
         if evaluations is not None and evaluations["rows"]:
             before = record.get("evaluations", {})
             record["evaluations"] = {k: before.get(k, 0) + n for k, n in evaluations.items()}
-        now = None if pipe is None else _maker(pipe)
+        now = None if pipe is None else _describe_maker(pipe)
         makers = record.get("made_with", ())
-        own = next((maker for maker in makers if now and _is(maker, now)), None)
+        own = next((maker for maker in makers if now and _is_maker(maker, now)), None)
         if own is not None:
             own["images"] += seconds.get("images_sampled", 0)
 
@@ -229,17 +233,17 @@ def use_threads_as_begun(folder: PlannedFolder) -> Iterator[None]:
 
 
 @cache
-def git_commit() -> str | None:
+def read_git_commit() -> str | None:
     """The commit of the program that runs, with "+" where tracked files were changed; None outside
     a checkout."""
     here = Path(__file__).parent
-    commit = _git(here, "rev-parse", "HEAD")
+    commit = _run_git(here, "rev-parse", "HEAD")
     return commit and commit + (
-        "+" if _git(here, "status", "--porcelain", "--untracked-files=no") else ""
+        "+" if _run_git(here, "status", "--porcelain", "--untracked-files=no") else ""
     )
 
 
-def _git(folder: Path, *arguments: str) -> str | None:
+def _run_git(folder: Path, *arguments: str) -> str | None:
     try:
         return subprocess.run(
             ["git", *arguments], cwd=folder, capture_output=True, text=True, check=True, timeout=10
@@ -248,43 +252,43 @@ def _git(folder: Path, *arguments: str) -> str | None:
         return None
 
 
-def _version(package: str) -> str | None:
+def _find_version(package: str) -> str | None:
     try:
         return version(package)
     except PackageNotFoundError:
         return None
 
 
-def _model(plan: Plan) -> dict[str, Any]:
+def _describe_model(plan: Plan) -> dict[str, Any]:
     model = plan.config["model"]
     folder = find_local_model(model)
     facts: dict[str, Any] = {"path": model["path"], "revision": model["revision"]}
     if folder is not None:
         weights = [path for path in list_model_files(folder) if path.suffix != ".json"]
-        facts["sha256"] = {path.relative_to(folder).as_posix(): sha256(path) for path in weights}
+        facts["sha256"] = {path.relative_to(folder).as_posix(): hash_file(path) for path in weights}
     else:
-        facts["commit"] = _cached_commit(model)
+        facts["commit"] = _find_cached_commit(model)
     return facts
 
 
-def _cached_commit(model: dict[str, Any]) -> str | None:
+def _find_cached_commit(model: dict[str, Any]) -> str | None:
     from huggingface_hub import try_to_load_from_cache
 
     index = try_to_load_from_cache(model["path"], "model_index.json", revision=model["revision"])
     return Path(index).parent.name if isinstance(index, str) else None
 
 
-def _device(plan: Plan, pipe: Any) -> dict[str, Any]:
+def _describe_device(plan: Plan, pipe: Any) -> dict[str, Any]:
     import torch
 
-    from asyndm.networks import denoiser
+    from asyndm.networks import find_denoiser
 
     device = pipe._execution_device  # weights may lie elsewhere
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
     return {
         "type": device.type,
         "name": name or platform.machine(),
-        "dtype": str(denoiser(pipe).dtype).removeprefix("torch."),
+        "dtype": str(find_denoiser(pipe).dtype).removeprefix("torch."),
         "threads": plan.config["model"].get("threads") or torch.get_num_threads(),
         "cores": os.cpu_count(),
     }

@@ -13,12 +13,11 @@ from PIL.Image import Image
 from asyndm.terminal import printable
 from evaluation.messages import count_things
 from evaluation.runs import sheets
-from evaluation.runs.files import write_bytes
-from evaluation.runs.folder import GRID_FILE, PROMPTS_FILE, Run, write_prompts
+from evaluation.runs.folder import GRID_FILE, Run
 from evaluation.runs.images import open_image
 from evaluation.runs.locks import clear_claims, hold_tables, share_out
 from evaluation.runs.rows import ImageKey
-from evaluation.scoring import add_missing, means
+from evaluation.scoring import add_missing, average_scores
 from experiments.engine.folder import PlannedFolder
 from experiments.engine.gpu_lease import lease_gpu
 from experiments.engine.heartbeat import Heartbeat, keep_heartbeat, mark_done
@@ -27,7 +26,7 @@ from experiments.engine.images import make_images
 from experiments.engine.plan import Plan, make_metrics
 from experiments.engine.preflight import check, check_choices
 from experiments.engine.record import add_to_record, use_threads_as_begun
-from experiments.engine.sampling import png
+from experiments.engine.sampling import encode_png
 from experiments.engine.trackers import ForgivingTracker, Tracker
 
 GRID_SIZE = 64
@@ -64,7 +63,7 @@ class Runner:
         ):
             self._make(heartbeat)
         result = self.folder.read()
-        print(printable(self._summarise(result, sampling_rate(result))), flush=True)
+        print(printable(self._summarise(result, format_sampling_rate(result))), flush=True)
         return result
 
     def _make(self, heartbeat: Heartbeat) -> None:
@@ -75,7 +74,7 @@ class Runner:
             if tracks:
                 tracker.start(self.plan)
             if not self.folder.has_prompts(self.plan.prompts):
-                write_prompts(self.folder.path / PROMPTS_FILE, self.plan.prompts)
+                self.folder.write_prompts(self.plan.prompts)
             report = tracker.progress if tracks else lambda images: None
             make_images(self.folder, heartbeat, report)
             self._make_scores(heartbeat)
@@ -97,11 +96,10 @@ class Runner:
             heartbeat.tell(phase=f"scoring {name}")
             with hold_tables(folder.path):
                 folder.scores.refresh()
-                if folder.record.get("metrics", {}).get(name) != metric.basis:
+                if folder.bases.get(name) != metric.basis:
                     rows = folder.scores.rows.items()
                     folder.scores.drop({place for place, row in rows if row.metric == name})
-                    with folder.edit_record() as record:
-                        record.setdefault("metrics", {})[name] = metric.basis
+                    folder.note_basis(name, metric.basis)
             try:
                 with use_threads_as_begun(folder):
                     add_missing(
@@ -136,11 +134,12 @@ class Runner:
         with closing(share_out(self.folder.path, ["finish"], is_unfinished)) as parts:
             for _ in parts:
                 self.folder.clear_leftovers()
-                write_bytes(self.folder.path / GRID_FILE, png(draw_grid(result)))
+                grid = encode_png(draw_grid(result))
+                self.folder.write_picture(GRID_FILE, grid, durable=True)
                 if started or (tells and not tracker.has(self.plan)):
                     if not started:
                         tracker.start(self.plan)
-                    tracker.finish(self.plan, result, means(result.scores))
+                    tracker.finish(self.plan, result, average_scores(result.scores))
                 if self.plan.shard is not None:
                     mark_done(self.plan)
         clear_claims(self.folder.path)
@@ -156,7 +155,7 @@ class Runner:
         if not tracker.has(self.plan):
             try:
                 tracker.start(self.plan)
-                tracker.finish(self.plan, result, means(result.scores))
+                tracker.finish(self.plan, result, average_scores(result.scores))
             finally:
                 tracker.close()
 
@@ -164,7 +163,7 @@ class Runner:
         """The run in one line: what it is, its images, its scores, how it was come by, and where it
         lies."""
         without = Counter(row.metric for row in result.scores if row.value is None)
-        scores = [f"{name} {value:.3f}" for name, value in means(result.scores).items()]
+        scores = [f"{name} {value:.3f}" for name, value in average_scores(result.scores).items()]
         scores += [f"{count} without {name}" for name, count in without.items()]
         images = count_things(len(result.images), "image")
         if self.plan.shard is not None:
@@ -184,7 +183,7 @@ class Runner:
         )
 
 
-def sampling_rate(result: Run) -> str:
+def format_sampling_rate(result: Run) -> str:
     """ "1.25 images/s", of the run's images so far."""
     timings = result.record["timings"]
     seconds = timings.get("sampling_seconds", 0)
@@ -202,4 +201,4 @@ def draw_grid(result: Run) -> Image:
     shown = result.images[:GRID_SIZE]
     marks = [right[row.key] == 1 if row.key in right else None for row in shown]
     pictures: Sequence[Image] = [open_image(result.folder / row.file) for row in shown]
-    return sheets.grid(pictures, [row.prompt for row in shown], marks)
+    return sheets.compose_grid(pictures, [row.prompt for row in shown], marks)

@@ -27,7 +27,6 @@ from evaluation.choices import build
 from evaluation.memory import Room, process_in_parts
 from evaluation.messages import count_things, is_quiet
 from evaluation.runs import sheets
-from evaluation.runs.files import write_bytes
 from evaluation.runs.folder import STRIP_FILE
 from evaluation.runs.locks import share_out
 from evaluation.runs.traces import (
@@ -35,9 +34,9 @@ from evaluation.runs.traces import (
     TRACES,
     Trace,
     choose_steps,
-    encode,
     encode_previews,
-    trace,
+    encode_trace,
+    make_trace,
 )
 from experiments.engine.folder import PlannedFolder
 from experiments.engine.gpu_lease import name_leased_device
@@ -53,8 +52,8 @@ if TYPE_CHECKING:
 
 REMEDY = "choose model.dtype=float32, or less guidance"
 TOO_SMALL = (
-    "out of memory with a single image: choose model.dtype=float16, a smaller size, or another "
-    "device"
+    "out of memory with a single image: "
+    "choose model.dtype=float16, a smaller size, or another device"
 )
 
 
@@ -91,10 +90,10 @@ class Tracer:
         """The way of each picture of the batch; of fewer evaluations than asked for (image to
         image) those made."""
         return [
-            trace(
+            make_trace(
                 self.steps[: len(self.timesteps[i])],
-                _array(self.timesteps[i]),
-                _array(self.weights[i]),
+                _stack_steps(self.timesteps[i]),
+                _stack_steps(self.weights[i]),
                 self.flow,
             )
             for i in sorted(self.timesteps)
@@ -113,7 +112,7 @@ class Tracer:
         return frames
 
 
-def _array(steps: Sequence[Tensor]) -> Any:
+def _stack_steps(steps: Sequence[Tensor]) -> Any:
     return np.stack([step.cpu().double().numpy() for step in steps])
 
 
@@ -160,8 +159,8 @@ def sample_missing(
                 count(part.evaluations, len(part.items))
                 for item, image, way in zip(part.items, part.images, part.traces, strict=True):
                     if item in missing and image is not None:
-                        folder.write_picture(f"{TRACES}/{item.name}", encode(way))
-                        folder.write_picture(item.file, png(image))
+                        folder.write_picture(f"{TRACES}/{item.name}", encode_trace(way))
+                        folder.write_picture(item.file, encode_png(image))
                         keep(item)
                         bar.update()
                 made.add(part)
@@ -204,14 +203,14 @@ def draw_strip(folder: PlannedFolder, made: Made, count: int) -> None:
     for item, frames in zip(made.items, made.previews[:count], strict=False):
         folder.write_picture(f"{PREVIEWS}/{item.name}", encode_previews(frames))
     captions = [item.prompt.text for item in made.items[:count]]
-    strip = sheets.strip(images, captions, made.traces[:count], made.previews[:count])
-    write_bytes(folder.path / STRIP_FILE, png(strip))
+    strip = sheets.compose_strip(images, captions, made.traces[:count], made.previews[:count])
+    folder.write_picture(STRIP_FILE, encode_png(strip), durable=True)
 
 
 def _sample(plan: Plan, pipe: Any, mask: Mask, previews: int, batch: Sequence[Item]) -> Made:
     """The images of a batch. Those without any negative prompt are made apart: to some pipelines
     none is not an empty text."""
-    arguments, made = sample_arguments(plan), Made()
+    arguments, made = make_sample_arguments(plan), Made()
     default = arguments.get("negative_prompt")
     for _, items in groupby(batch, key=lambda item: bool(item.prompt.negative_prompt or default)):
         alike = list(items)
@@ -249,7 +248,7 @@ def _sample_alike(
     return Made(list(batch), images, tracer.traces(), previewed, tracer.evaluations)
 
 
-def sample_arguments(plan: Plan) -> dict[str, Any]:
+def make_sample_arguments(plan: Plan) -> dict[str, Any]:
     """Of `asyndm.sample`, all that is the same for every picture of the run but its mask."""
     identity = plan.identity
     return {
@@ -293,7 +292,7 @@ def _load(model: str, content: str) -> Any:
     return pipe
 
 
-def png(image: Image.Image) -> bytes:
+def encode_png(image: Image.Image) -> bytes:
     """The picture as PNG, the same bytes for the same pixels."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG")

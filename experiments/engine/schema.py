@@ -57,7 +57,9 @@ class TextParts(Enum):
 
 @dataclass
 class Choice:
-    """What every choice has: the class or function it stands for, and the name it has in tables."""
+    """What every choice has: the class or function it stands for, and the name it is chosen by.
+    Tables have that name of models and prompt sets; masks, curves and guidances have there the
+    label that their class says of itself."""
 
     _target_: str = MISSING
     name: str = MISSING

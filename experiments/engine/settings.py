@@ -87,8 +87,8 @@ def _check_names(config: Mapping[str, Any]) -> None:
     for key in config:
         if key not in known:
             raise UserError(
-                f"{key}: no such setting{did_you_mean(key, known)}; see --cfg job for those there "
-                "are"
+                f"{key}: no such setting{did_you_mean(key, known)}; "
+                "see --cfg job for those there are"
             )
 
 

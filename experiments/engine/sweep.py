@@ -22,7 +22,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from tqdm import tqdm
 
-from asyndm.command import as_typed
+from asyndm.command import spell_commands
 from asyndm.errors import UserError
 from evaluation.choices import CONF
 from evaluation.messages import count_things, is_quiet
@@ -209,8 +209,8 @@ def plan_jobs(
     for override in overrides:
         if override.is_sweep_override() and not override.is_discrete_sweep():
             raise UserError(
-                f"{override.input_line}: an interval is for a search; give values, as in a,b or "
-                "range(a,b)"
+                f"{override.input_line}: an interval is for a search; "
+                "give values, as in a,b or range(a,b)"
             )
     settings = BasicSweeper.split_arguments(overrides, max_batch_size=None)[0]
     read: dict[str, PromptList] = {}
@@ -335,7 +335,7 @@ def _tell_status_command(config: DictConfig) -> str:
     """How to see how far a sweep is whose jobs do not say it here."""
     if get_launcher(config) == "BasicLauncher":
         return ""
-    return f"\nhow far: {as_typed('python -m experiments.status')} {config.output_dir}"
+    return f"\nhow far: {spell_commands('python -m experiments.status')} {config.output_dir}"
 
 
 def _let_hydra_trust(config: DictConfig) -> None:

@@ -10,7 +10,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from asyndm.errors import UserError, first_line
+from asyndm.errors import UserError, read_first_line
 from evaluation.runs.folder import Run
 from experiments.engine.plan import Plan
 
@@ -228,7 +228,7 @@ class ForgivingTracker(Tracker):
         try:
             return getattr(self._tracker, method)(*arguments)
         except (Exception, SystemExit) as error:
-            name, reason = type(self._tracker).__name__, first_line(error, "")
+            name, reason = type(self._tracker).__name__, read_first_line(error, "")
             if not isinstance(error, UserError):
                 reason = f"{type(error).__name__}: {reason}"
             remedy = self._tracker.remedy(error)

@@ -33,7 +33,7 @@ def find_faults(folder: Path) -> Iterator[tuple[Path, str]]:
         raise UserError(f"{folder / IMAGES_FILE}: lists none of the pictures that are there")
     for row in tqdm(rows, desc=folder.name, unit="img", delay=2, leave=False, disable=is_quiet()):
         right = stamps.is_listed(row)
-        yield folder / row.file, "" if right else _fault(folder / row.file)
+        yield folder / row.file, "" if right else _find_fault(folder / row.file)
     stamps.save()
     listed = {row.file.rpartition("/")[2] for row in rows}
     unlisted = sorted(
@@ -53,7 +53,7 @@ def _count(folder: Path) -> int:
     return 0
 
 
-def _fault(path: Path) -> str:
+def _find_fault(path: Path) -> str:
     try:
         require_file(path)
     except ForeignFile:

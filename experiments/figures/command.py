@@ -2,11 +2,13 @@
 
 python -m experiments.figures runs --out figures
 python -m experiments.figures experiment=steps --metric exact --only lines,cost --out figures
-python -m experiments.figures --only curves --out figures                # needs no runs
+python -m experiments.figures --only curves --out figures  # needs no runs
 
-seeds: one prompt and seed under each method; strip: one picture over its steps; curves: the
-    schedules; lines: score
-against each setting that takes three values or more; cost: score against network evaluations.
+seeds:  one prompt and seed under each method
+strip:  one picture over its steps
+curves: the schedules
+lines:  score against each setting that takes three values or more
+cost:   score against network evaluations
 """
 
 from __future__ import annotations
@@ -22,9 +24,9 @@ from evaluation.commands import Parser, command_line
 from evaluation.labels import read_labels
 from evaluation.runs.folder import Run
 from evaluation.tables import CONDITIONS, TableRow, make_table
+from experiments.engine.selection import add_selection, check_metric, read_runs, select_folders
 from experiments.figures import cost, curves, lines, seeds, strip
 from experiments.figures.style import save
-from experiments.report.selection import add_selection, check_metric, read_runs, select_folders
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -87,8 +89,7 @@ def _draw_named(
         if not settings:
             raise UserError(
                 f"none of {', '.join(lines.SETTINGS)} takes {lines.LEAST} values or more with all "
-                "else equal; "
-                "sweep one, as in num_inference_steps=10,20,50"
+                "else equal; sweep one, as in num_inference_steps=10,20,50"
             )
         for setting in settings:
             yield f"{name}_{setting}", lines.draw_figure(rows, setting)

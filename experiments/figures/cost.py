@@ -4,13 +4,15 @@ for each cost."""
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from asyndm.errors import UserError
-from evaluation.labels import GuidanceLabel, MethodLabel
-from evaluation.tables import TableRow
+from evaluation.labels import MethodLabel
+from evaluation.messages import count_things
+from evaluation.tables import TableRow, rank_metric
 from experiments.figures.lines import (
     ACROSS,
     FACTS,
@@ -51,45 +53,36 @@ class Point:
         return score if self.row.get("higher_is_better", True) else -score
 
 
-def read_evaluations(row: TableRow) -> float:
+def read_evaluations(row: TableRow) -> float | None:
     """Of the network for one image, as the runs have counted them; of runs that did not count, a
-    forecast.
-
-    Raises:
-        UserError: the row tells neither these nor its guidance.
-    """
+    forecast, or None where their guidance does not tell what a step costs."""
     told: float | None = row.get("evaluations")
     return forecast(row) if told is None else told
 
 
-def forecast(row: TableRow) -> int:
-    """N, twice that with guidance, and twice that where a complete DM run comes first.
-
-    Raises:
-        UserError: the row does not tell its guidance.
-    """
-    guidance: GuidanceLabel | None = row.get("guidance")
-    if guidance is None:
-        raise UserError(
-            "guidance: the rows do not tell it, and cost depends on it; give each row its own"
-        )
+def forecast(row: TableRow) -> int | None:
+    """What all steps cost under the guidance, twice that where a complete DM run comes first; None
+    where the guidance does not tell."""
     method: MethodLabel = row["method"]
-    return int(row["steps"]) * (2 if guidance.scale != 1 else 1) * (2 if method.rehearses else 1)
+    if method.evaluations_per_step is None:
+        return None
+    return int(row["steps"]) * method.evaluations_per_step * (2 if method.rehearses else 1)
 
 
 def find_panels(rows: Sequence[TableRow]) -> list[tuple[Facts, list[Point]]]:
-    """The cells that compete, in rising order of cost; only where there are several costs."""
-    groups: dict[tuple[Any, ...], list[TableRow]] = {}
+    """The cells that compete, in rising order of cost; only where there are several costs. A cell
+    whose cost is not known is left out."""
+    groups: dict[tuple[Any, ...], list[Point]] = {}
     for row in select_scored(rows):
-        of = read_facts(row)
-        groups.setdefault(tuple(of[name] for name in FACTS if name not in FREE), []).append(row)
+        cost, of = read_evaluations(row), read_facts(row)
+        if cost is not None:
+            shared = tuple(of[name] for name in FACTS if name not in FREE)
+            groups.setdefault(shared, []).append(Point(cost, row))
     found = []
     for together in groups.values():
-        points = sorted(
-            (Point(read_evaluations(row), row) for row in together), key=lambda p: p.evaluations
-        )
+        points = sorted(together, key=lambda point: point.evaluations)
         if points[0].evaluations < points[-1].evaluations:
-            found.append((read_facts(together[0]), points))
+            found.append((read_facts(together[0].row), points))
     return found
 
 
@@ -107,19 +100,24 @@ def draw_figure(rows: Sequence[TableRow]) -> Figure:
     else the first.
 
     Args:
-        rows: of `evaluation.tables.make_table`, each with its guidance.
+        rows: of `evaluation.tables.make_table`.
 
     Raises:
-        UserError: all cells cost the same.
+        UserError: all cells cost the same, or what they cost is not known.
     """
     from matplotlib.figure import Figure
 
     found = find_panels(rows)
+    unknown = _count_unknown(rows)
+    if not found and unknown:
+        raise UserError(
+            f"the cost of {count_things(unknown, 'cell')} is not known: neither the runs nor their "
+            "guidance tell their network evaluations; make such runs anew"
+        )
     if not found:
         raise UserError("all methods cost the same; sweep num_inference_steps, or guidance_scale")
     if len(found) > PANELS:
-        metrics = [str(of["metric"]) for of, _ in found]
-        metric = "exact" if "exact" in metrics else metrics[0]
+        metric = min((str(of["metric"]) for of, _ in found), key=rank_metric)
         found = [(of, points) for of, points in found if of["metric"] == metric]
     more, found = len(found) - PANELS, found[:PANELS]
     columns = min(2, len(found))
@@ -147,11 +145,17 @@ def draw_figure(rows: Sequence[TableRow]) -> Figure:
         drawn.legend(
             [entries[n] for n in order], order, loc="outside lower center", ncols=min(4, len(order))
         )
-        note = "cells of one cost stand side by side; bars: 95 %" + (
-            f"; {more} more panels not shown" if more > 0 else ""
-        )
+        note = "cells of one cost stand side by side; bars: 95 %"
+        note += f"; {more} more panels not shown" if more > 0 else ""
+        note += f"; {count_things(unknown, 'cell')} of unknown cost not shown" if unknown else ""
         drawn.suptitle(note, fontsize=SIZE, color=FAINT)
     return drawn
+
+
+def _count_unknown(rows: Sequence[TableRow]) -> int:
+    """The cells whose cost is not known, each once whatever its metrics."""
+    cells = Counter(row["metric"] for row in select_scored(rows) if read_evaluations(row) is None)
+    return max(cells.values(), default=0)
 
 
 def _clear_free(of: Facts) -> Facts:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from asyndm.errors import UserError
 from evaluation.labels import GuidanceLabel
 from evaluation.messages import count_things
-from evaluation.tables import CONDITIONS, TableRow
+from evaluation.tables import CONDITIONS, TableRow, Total, name_part, rank_metric
 from experiments.figures.style import FAINT, SIZE, WIDTH, Look, apply_style, assign_looks
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ Facts = dict[str, Any]
 
 @dataclass(frozen=True)
 class Line:
-    """One method. Without `xs` the setting means nothing to it: one score holds for all values."""
+    """One method. Without `xs` it does not have the setting: one score holds for all values."""
 
     name: str
     xs: tuple[float, ...]
@@ -81,7 +81,8 @@ def read_facts(row: TableRow) -> Facts:
 
 def select_scored(rows: Iterable[TableRow]) -> list[TableRow]:
     """The rows that have a score, of all prompt kinds together."""
-    return [row for row in rows if row.get("score") is not None and row.get("kind", "all") == "all"]
+    whole = name_part(Total.ALL)
+    return [row for row in rows if row.get("score") is not None and row.get("kind", whole) == whole]
 
 
 def find_varied(rows: Sequence[TableRow]) -> list[str]:
@@ -142,7 +143,7 @@ def _make_lines(members: Sequence[tuple[Facts, TableRow]], setting: str) -> tupl
         ordered = sorted((p for p in points if p[0] != ""), key=lambda p: float(p[0]))
         if len(ordered) > 1:
             lines.append(Line(name, *(tuple(column) for column in zip(*ordered, strict=True))))
-        elif not ordered and len(points) == 1:
+        elif not ordered and len(points) == 1 and setting in OWN:
             lines.append(Line(name, (), (points[0][1],)))
     alike = {"", *(line.settings for line in lines if line.xs)}
     return tuple(line for line in lines if line.settings in alike)
@@ -213,8 +214,7 @@ def draw_figure(rows: Sequence[TableRow], setting: str) -> Figure:
             f"{setting}: takes fewer than {LEAST} values with all else equal; sweep more of them"
         )
     if len(found) > PANELS:
-        metrics = [panel.facts["metric"] for panel in found]
-        metric = "exact" if "exact" in metrics else metrics[0]
+        metric = min((panel.facts["metric"] for panel in found), key=rank_metric)
         found = [panel for panel in found if panel.facts["metric"] == metric]
     more, found = len(found) - PANELS, found[:PANELS]
     columns = 2 if len(found) == 4 else min(COLUMNS, len(found))

@@ -1,5 +1,5 @@
-"""The same prompt and seed under DM, DM_concave and AsynDM, side by side, with what each did on the
-way.
+"""The same prompt and seed under three methods, such as DM, DM_concave and AsynDM, side by side,
+with what each did on the way.
 
 Rows are chosen by the order of the prompt set alone: the first prompt of each kind, then the next
 ones.
@@ -8,19 +8,20 @@ ones.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from asyndm.errors import UserError
+from asyndm.masks import DynamicMask, GlobalMask, NoMask
 from evaluation.labels import MethodLabel, read_labels, read_prompt_ids
 from evaluation.runs.colours import RIGHT, UNKNOWN, WRONG
 from evaluation.runs.folder import Run
 from evaluation.runs.rows import ImageRow, ScoreRow
 from evaluation.runs.traces import SUBJECTS, read_trace
-from evaluation.tables import PAIRING, SeededPrompt
+from evaluation.tables import PAIRING, SeededPrompt, rank_metric
 from experiments.figures.lines import format_facts
-from experiments.figures.strip import REMEDY, draw_swatch, open_picture, trace_file
+from experiments.figures.strip import REMEDY, draw_swatch, find_trace_file, open_picture
 from experiments.figures.style import (
     FAINT,
     SIZE,
@@ -37,12 +38,13 @@ WIDTH, MARGIN, BETWEEN = 7.5, 0.14, 0.16
 SIDE, MAP, GAP = 1.2, 0.5, 0.03
 CELL = SIDE + 0.07 + 2 * MAP + GAP
 HEAD, TITLE, VERDICT, FOOT = 0.56, 0.22, 0.33, 0.44
-METHODS = {
-    "DM": "every pixel at the same noise level",
-    "DM_concave": "every pixel stays noisy for longer",
-    "AsynDM": "only the subjects stay noisy for longer",
+COLUMNS = {
+    NoMask.label: "every pixel at the same noise level",
+    GlobalMask.label: "every pixel stays noisy for longer",
+    DynamicMask.label: "only the subjects stay noisy for longer",
 }
-"""Those compared, and what each does."""
+"""For each column the library's method of its sort, and what all methods of that sort do. What
+stands above a column is what its own run is called."""
 COMMON = (*PAIRING, "prompt_set")
 
 
@@ -61,8 +63,8 @@ class Shot:
 
 
 def choose_trio(runs: Sequence[Run]) -> tuple[Run, ...]:
-    """One run of each method, all else equal, with the settings that are the most usual among these
-    runs.
+    """One run for each of `COLUMNS`, all else equal, with the settings that are the most usual
+    among these runs.
 
     Raises:
         UserError: there are none that can be compared.
@@ -93,18 +95,33 @@ def choose_trio(runs: Sequence[Run]) -> tuple[Run, ...]:
         ):
             return dm, concave, run
     there = {find_column(label["method"]) for _, label in of}
-    absent = [method for column, method in enumerate(METHODS) if column not in there]
+    absent = [method for column, method in enumerate(COLUMNS) if column not in there]
     if absent:
         raise UserError(
             f"no run of {' and '.join(absent)}; ask for it too: mask=none,global,dynamic"
         )
     raise UserError(
-        f"no DM, DM_concave and AsynDM of the same prompts, all else equal, with traces; {REMEDY}"
+        f"no {join_methods(COLUMNS)} of the same prompts, all else equal, with traces; {REMEDY}"
     )
 
 
+def join_methods(labels: Iterable[str]) -> str:
+    """ "DM, DM_concave and AsynDM"."""
+    first, second, third = labels
+    return f"{first}, {second} and {third}"
+
+
+def name_methods(runs: Sequence[Run]) -> str:
+    """Those that `draw_figure` shows of these runs, in words.
+
+    Raises:
+        UserError: as `choose_trio`.
+    """
+    return join_methods(read_labels(run)["method"] for run in choose_trio(runs))
+
+
 def find_column(method: MethodLabel) -> int | None:
-    """Which of `METHODS` a run's is; None: none of them."""
+    """Which of `COLUMNS` does what a run's method does; None: none of them."""
     if not method.bends:
         return 0
     if method.uniform:
@@ -125,7 +142,7 @@ def choose_prompts(runs: Sequence[Run], count: int) -> list[SeededPrompt]:
     having = [{identify(image): image for image in run.images} for run in runs]
     for image in runs[0].images:
         known = all(
-            identify(image) in images and trace_file(run, images[identify(image)]).exists()
+            identify(image) in images and find_trace_file(run, images[identify(image)]).exists()
             for run, images in zip(runs, having, strict=True)
         )
         if known:
@@ -153,7 +170,7 @@ def find_judge(runs: Sequence[Run]) -> str | None:
             if score.value is not None:
                 values.setdefault(score.metric, set()).add(score.value)
     binary = [name for name, found in values.items() if found <= {0.0, 1.0}]
-    return min(binary, key=lambda name: (name != "exact", name), default=None)
+    return min(binary, key=rank_metric, default=None)
 
 
 def collect_shots(runs: Sequence[Run], count: int) -> list[list[Shot]]:
@@ -175,7 +192,7 @@ def draw_figure(runs: Sequence[Run], count: int = 3) -> Figure:
     and masks of two of its steps.
 
     Args:
-        runs: any; one of each method is chosen by `choose_trio`.
+        runs: any; those shown are chosen by `choose_trio`.
         count: rows at most.
 
     Raises:
@@ -186,8 +203,9 @@ def draw_figure(runs: Sequence[Run], count: int = 3) -> Figure:
     block = TITLE + SIDE + VERDICT
     with apply_style():
         sheet = Sheet.of(WIDTH, HEAD + len(table) * block + FOOT)
-        for column, (method, words) in enumerate(METHODS.items()):
+        for column, (run, words) in enumerate(zip(trio, COLUMNS.values(), strict=True)):
             x = MARGIN + column * (CELL + BETWEEN)
+            method = shorten(read_labels(run)["method"], CELL, SIZE + 3, "bold")
             sheet.text(method, x, 0.1, SIZE + 3, weight="bold")
             sheet.text(words, x, 0.31, SIZE, color=FAINT)
         for row, line in enumerate(table):
@@ -212,7 +230,7 @@ def _draw_title(sheet: Sheet, shot: Shot, y: float) -> None:
 def _draw_shot(sheet: Sheet, shot: Shot, x: float, y: float) -> None:
     frame = UNKNOWN if shot.right is None else RIGHT if shot.right else WRONG
     sheet.picture(open_picture(shot.run, shot.image), x, y, SIDE, frame, 2.6)
-    way = read_trace(trace_file(shot.run, shot.image))
+    way = read_trace(find_trace_file(shot.run, shot.image))
     last = len(way.steps) - 1
     shown = sorted({round(last / 3), round(2 * last / 3)})
     for i, step in enumerate(shown):

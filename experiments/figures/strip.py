@@ -50,17 +50,17 @@ LegendEntry = tuple[tuple[int, ...] | None, str]
 """A colour and what it stands for; words without a colour."""
 LABELS = ("timestep", "mask", "predicted")
 REMEDY = (
-    "ask for such runs: traces are kept of every picture sampled now, previews of the first "
-    "`pictures`"
+    "ask for such runs: "
+    "traces are kept of every picture sampled now, previews of the first `pictures`"
 )
 
 
-def trace_file(run: Run, image: ImageRow) -> Path:
+def find_trace_file(run: Run, image: ImageRow) -> Path:
     """Where the trace of a picture lies, if there is one."""
     return run.folder / TRACES / f"{Path(image.file).stem}.png"
 
 
-def previews_file(run: Run, image: ImageRow) -> Path:
+def find_previews_file(run: Run, image: ImageRow) -> Path:
     """Where the predicted pictures of a picture lie, if there are any."""
     return run.folder / PREVIEWS / f"{Path(image.file).stem}.png"
 
@@ -76,7 +76,7 @@ def choose_picture(runs: Iterable[Run]) -> tuple[Run, ImageRow]:
     for run in runs:
         if read_labels(run)["method"].follows_attention:
             for image in run.images:
-                if previews_file(run, image).exists() and trace_file(run, image).exists():
+                if find_previews_file(run, image).exists() and find_trace_file(run, image).exists():
                     if len(image.subjects) > 1:
                         return run, image
                     first = first or (run, image)
@@ -92,8 +92,8 @@ def draw_figure(run: Run, image: ImageRow) -> Figure:
     Raises:
         UserError: a trace, a preview or the picture cannot be read.
     """
-    way = read_trace(trace_file(run, image))
-    frames = read_previews(previews_file(run, image), len(way.steps))
+    way = read_trace(find_trace_file(run, image))
+    frames = read_previews(find_previews_file(run, image), len(way.steps))
     final = open_picture(run, image)
     top, step = 0.5, SIDE + GAP
     bar = top + FINAL + 0.12

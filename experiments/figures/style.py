@@ -95,7 +95,7 @@ LOOKS = dict(
         strict=False,
     )
 )
-"""By method, in the order in which tables have these."""
+"""By the labels of the library's methods: a palette, so that each looks the same in all figures."""
 REST = (
     Look(SKY, "P", (0, (8, 2))),
     Look(ORANGE, "X", (0, (2, 2))),
@@ -257,8 +257,7 @@ def adapt_to_dark(svg: bytes) -> bytes:
         for light, dark in DARK.items()
         for what in ("fill", "stroke")
     ]
-    rules.append(
-        f":is(use, g > path)[style]:not([style*='fill:']) {{ fill: {DARK[BLACK]} }}"
-    )  # none means black
+    # What has no fill is black.
+    rules.append(f":is(use, g > path)[style]:not([style*='fill:']) {{ fill: {DARK[BLACK]} }}")
     media = "\n".join(["@media (prefers-color-scheme: dark) {", *rules, "}"])
     return svg.replace(b"</style>", f"\n{media}\n</style>".encode(), 1)

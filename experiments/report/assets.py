@@ -18,10 +18,10 @@ from typing import Any
 from PIL import Image
 from tqdm import tqdm
 
-from asyndm.errors import UserError, first_line
+from asyndm.errors import UserError, read_first_line
 from asyndm.terminal import printable
 from evaluation.messages import is_quiet
-from evaluation.runs.files import require_file, sha256, write_bytes
+from evaluation.runs.files import hash_file, require_file, write_bytes
 from evaluation.runs.images import DRAWINGS
 from evaluation.runs.stamps import Stamps
 from evaluation.runs.traces import UNREADABLE, read_head
@@ -115,7 +115,7 @@ class Assets:
         try:
             return Copy(entry, *self._copy_trace(source))
         except (*UNREADABLE, UserError) as error:
-            return Copy(entry, missing=(first_line(error),))
+            return Copy(entry, missing=(read_first_line(error),))
 
     def _find_digest(self, source: Source) -> str:
         """The picture's hash.
@@ -145,7 +145,9 @@ class Assets:
         trace = [self._copy_whole(path), *head.size]
         previews = source.previews
         shrunk = (
-            self._shrink(previews, f"traces/{sha256(previews)[:16]}", SIDE * len(head.steps) // 2)
+            self._shrink(
+                previews, f"traces/{hash_file(previews)[:16]}", SIDE * len(head.steps) // 2
+            )
             if previews.exists()
             else []
         )

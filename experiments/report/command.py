@@ -1,8 +1,8 @@
 """Runs as a table, figures and a page: method x curve x steps, with intervals and differences from
 DM.
 
-python -m experiments.report runs                          # folders, finished or not
-python -m experiments.report experiment=steps  # what experiments.run makes of the same words
+python -m experiments.report runs                                      # folders, finished or not
+python -m experiments.report experiment=steps                          # runs of these settings
 python -m experiments.report runs --by kind --csv table.csv --latex table.tex
 python -m experiments.report experiment=guidance --against guidance=2  # not with DM
 python -m experiments.report experiment=comparison --html page --figures figures
@@ -21,8 +21,9 @@ from pathlib import Path
 from asyndm.errors import UserError
 from asyndm.terminal import printable
 from evaluation.commands import Parser, command_line
+from evaluation.labels import REFERENCE
 from evaluation.messages import count_things
-from evaluation.narrow import terminal_width, to_narrow
+from evaluation.narrow import measure_terminal, to_narrow
 from evaluation.runs.files import write_bytes
 from evaluation.runs.folder import Run
 from evaluation.table_text import (
@@ -34,10 +35,10 @@ from evaluation.table_text import (
     to_markdown,
     write_notes,
 )
-from evaluation.tables import ALL, TableRow, make_table
+from evaluation.tables import TableRow, Total, make_table, name_part
+from experiments.engine.selection import add_selection, check_metric, read_runs, select_folders
 from experiments.figures.command import draw
 from experiments.report.page import Section, write_page
-from experiments.report.selection import add_selection, check_metric, read_runs, select_folders
 
 PLACES = {
     "csv": ("FILE", "write all numbers there"),
@@ -153,7 +154,7 @@ def print_table(rows: Sequence[TableRow], said: Sequence[str], chosen: argparse.
     where asked for."""
     reference = name_reference(chosen)
     text = to_markdown(rows, reference) + "".join(f"\n{line}\n" for line in said)
-    width = chosen.width or terminal_width()
+    width = chosen.width or measure_terminal()
     lines = [line for line in text.splitlines() if line.startswith("|")]
     if width is None or all(len(line) <= width for line in lines):
         print(text, end="")
@@ -166,7 +167,7 @@ def print_table(rows: Sequence[TableRow], said: Sequence[str], chosen: argparse.
 def name_reference(chosen: argparse.Namespace) -> str:
     """What differences are from, in words."""
     if chosen.against is None:
-        return "DM"
+        return REFERENCE
     column, value = chosen.against
     return f"{column}={value}" if value else f"no {column}"
 
@@ -210,7 +211,7 @@ def make_sections(
         by_kind = [
             row
             for row in make_table(runs, chosen.metric, True, chosen.against)
-            if row["kind"] != ALL
+            if row["kind"] != name_part(Total.ALL)
         ]
         if by_kind:
             layout = lay_out(by_kind, reference)

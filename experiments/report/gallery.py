@@ -7,22 +7,27 @@ pictures stay a small file.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from asyndm.masks import DynamicMask
 from asyndm.terminal import printable
-from evaluation.labels import MethodLabel, read_labels, read_subjects
+from evaluation.labels import MethodLabel
 from evaluation.runs.folder import Run
 from evaluation.runs.rows import ImageRow, ScoreRow
 from evaluation.runs.traces import PREVIEWS, SUBJECTS, TRACES
-from evaluation.tables import METHOD, PAIRING, Cell, SeededPrompt, collect_cells, find_minimised
+from evaluation.tables import (
+    METHOD,
+    PAIRING,
+    SeededPrompt,
+    collect_cells,
+    find_minimised,
+    rank_metric,
+)
 
 Condition = tuple[Any, ...]
-DIGEST = re.compile(r" ?subjects=[0-9a-f]{6}$")
-"""What `collect_cells` adds to the settings of methods that differ only in their subjects."""
 Drawn = tuple[Condition, Any]
 """Conditions and the prompt set: where these are equal, a picture that only some methods have is
 missing."""
@@ -194,9 +199,9 @@ def _collect_cards(
     """The cards, and the methods under which each set of prompts was drawn."""
     cards: dict[tuple[SeededPrompt, Condition], Card] = {}
     members: dict[Drawn, set[Method]] = {}
-    cells = collect_cells(runs)
+    cell_of = {folder: cell for cell in collect_cells(runs) for folder in cell.folders}
     for run in runs:
-        cell = _find_cell(run, cells)
+        cell = cell_of[run.folder]
         method = Method(*(cell.labels[name] for name in METHOD))
         drawn = (cell.pairing, cell.labels["prompt_set"])
         members.setdefault(drawn, set()).add(method)
@@ -216,18 +221,6 @@ def _collect_cards(
     return cards, members
 
 
-def _find_cell(run: Run, cells: Iterable[Cell]) -> Cell:
-    """The cell of the tables that took in this run: its labels but for the digest of subjects, and
-    its subjects."""
-    of, subjects = read_labels(run), read_subjects(run)
-    return next(
-        cell
-        for cell in cells
-        if {**cell.labels, "settings": DIGEST.sub("", cell.labels["settings"])} == of
-        and subjects.items() <= cell.subjects.items()
-    )
-
-
 def _make_source(run: Run, row: ImageRow) -> Source:
     return Source(run.folder, row.file, row.sha256)
 
@@ -241,7 +234,7 @@ def _list_metrics(runs: Iterable[Run]) -> list[tuple[str, bool, bool]]:
         for score in run.scores:
             if score.value is not None:
                 values.setdefault(score.metric, set()).add(score.value)
-    names = sorted(values, key=lambda name: (name != "exact", name))
+    names = sorted(values, key=rank_metric)
     return [(name, values[name] <= {0.0, 1.0}, name in lower) for name in names]
 
 
@@ -251,7 +244,8 @@ def _rank(method: Method) -> tuple[Any, ...]:
 
 def _make_caption(method: Method) -> tuple[str, str]:
     """The method's name, and what else tells it from others: ("AsynDM", "quadratic ω 0.5")."""
-    strict = "" if method.threshold in ("", 1.0) else f"threshold {method.threshold}"
+    usual = ("", DynamicMask.threshold)
+    strict = "" if method.threshold in usual else f"threshold {method.threshold}"
     bend = f"ω {method.concavity}" if method.concavity != "" else ""
     parts = [method.curve, bend, strict, method.settings]
     label = method.label if printable(method.label) == method.label else printable(method.label)

@@ -27,6 +27,7 @@ from evaluation.runs import colours
 from evaluation.runs.files import write_bytes
 from evaluation.runs.folder import Run
 from evaluation.runs.traces import VIRIDIS
+from experiments.figures import seeds
 from experiments.figures.lines import SETTINGS
 from experiments.report.assets import Assets
 from experiments.report.gallery import Gallery, make_gallery
@@ -34,8 +35,6 @@ from experiments.report.gallery import Gallery, make_gallery
 INDEX = "index.html"
 TEMPLATE = Path(__file__).parent / "template"
 CAPTIONS = {
-    "seeds": "The same prompts and seeds under DM, DM_concave and AsynDM, with timestep maps and "
-    "masks of two steps",
     "strip": "One picture over its steps: timesteps, masks and the picture predicted",
     "curves": "The timestep curves and the region Proposition 1 speaks of",
     "cost": "Score against network evaluations per image; bars: 95 %",
@@ -87,7 +86,7 @@ def write_page(
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: a file; name a folder for the page")
-    copies = _copy_figures(folder, figures)
+    copies = _copy_figures(folder, figures, runs)
     shown, assets = make_gallery(runs), Assets(folder)
     shown.data["pictures"], shown.data["ways"] = assets.copy(shown.sources)
     write_bytes(folder / INDEX, _render(title, sections, copies, shown).encode("utf-8", "replace"))
@@ -99,7 +98,9 @@ def write_page(
     return folder / INDEX
 
 
-def _copy_figures(folder: Path, figures: Sequence[Path]) -> list[tuple[str, str]]:
+def _copy_figures(
+    folder: Path, figures: Sequence[Path], runs: Sequence[Run]
+) -> list[tuple[str, str]]:
     """File and caption of each; two of one name are told apart by a number."""
     copies: dict[str, str] = {}
     for figure in figures:
@@ -108,15 +109,24 @@ def _copy_figures(folder: Path, figures: Sequence[Path]) -> list[tuple[str, str]
         name, number = f"figures/{figure.name}", 2
         while name in copies:
             name, number = f"figures/{figure.stem}-{number}{figure.suffix}", number + 1
-        copies[name] = make_caption(figure.stem)
+        copies[name] = make_caption(figure.stem, runs)
         content, target = figure.read_bytes(), folder / name
         if not target.exists() or target.read_bytes() != content:
             write_bytes(target, content, durable=False)
     return list(copies.items())
 
 
-def make_caption(stem: str) -> str:
-    """What a figure of `experiments.figures` shows; of others, their name in words."""
+def make_caption(stem: str, runs: Sequence[Run]) -> str:
+    """What a figure of `experiments.figures` shows of these runs; of others, their name in
+    words."""
+    if stem == "seeds":
+        try:
+            methods = printable(seeds.name_methods(runs))
+        except UserError:  # it was drawn of other runs
+            methods = "three methods"
+        return (
+            f"The same prompts and seeds under {methods}, with timestep maps and masks of two steps"
+        )
     figure, _, setting = stem.partition("_")
     if figure == "lines" and setting:
         return f"Score against {SETTINGS.get(setting, setting)}; bands: 95 % of each line alone"

@@ -20,8 +20,8 @@ from asyndm.shapes.model import CHECKPOINTS, load_pipeline
 from asyndm.shapes.render import render
 from asyndm.shapes.world import KINDS, SPLITS, prompts
 from evaluation.commands import Parser, command_line
-from experiments.training.evaluators.near_misses import near_miss
-from experiments.training.shapes.autoencoder import round_trip
+from experiments.training.evaluators.near_misses import make_near_miss
+from experiments.training.shapes.autoencoder import reconstruct
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ def measure_accuracy(kind: str, count: int, vae: Network, seed: int = 0) -> Accu
     rows = torch.randint(len(every), (count,), generator=generator).tolist()
     specs = [every[row] for row in rows]
     images = render(specs, generator).images
-    wrong = [near_miss(spec, generator) for spec in specs]
-    trips = check(round_trip(vae, images), specs)
+    wrong = [make_near_miss(spec, generator) for spec in specs]
+    trips = check(reconstruct(vae, images), specs)
     reasons = Counter(verdict.reason for verdict in trips if not verdict.correct)
     return Accuracy(
         kind,

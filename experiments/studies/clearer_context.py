@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from asyndm.levels import pixel_timesteps
+from asyndm.levels import make_pixel_timesteps
 from asyndm.protocols import Pipeline
 from asyndm.shapes.model import CHECKPOINTS, load_pipeline
 from asyndm.shapes.render import render
@@ -90,7 +90,7 @@ def compute_errors(pipe: Pipeline, scenes: Scenes, level: int, gap: int) -> Tens
     target = alpha_t * scenes.noise - sigma_t * scenes.latents
     outputs = list[Tensor]()
     for rows in torch.split(torch.arange(len(x)), CHUNK):
-        timesteps, text = pixel_timesteps(index[rows]), scenes.text[rows]
+        timesteps, text = make_pixel_timesteps(index[rows]), scenes.text[rows]
         outputs.append(pipe.unet(x[rows], timesteps, encoder_hidden_states=text).sample)
     inside = (scenes.objects > 0.5).float()
     error: Tensor = (torch.cat(outputs) - target).square().mean(1)

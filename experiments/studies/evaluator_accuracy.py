@@ -33,7 +33,7 @@ from evaluation.metrics.blip_vqa import BLIPVQA
 from evaluation.metrics.clip_score import CLIPScore
 from evaluation.networks.weights import EMBEDDED
 from evaluation.runs.prompts import Prompt
-from experiments.training.evaluators.near_misses import near_miss
+from experiments.training.evaluators.near_misses import make_near_miss
 from experiments.training.evaluators.pictures import (
     Pool,
     draw_test_pool,
@@ -103,7 +103,7 @@ def measure_retrieval(metric: CLIPScore, pool: Pool, seed: int) -> list[Share]:
     specs = {spec.text: spec for kind in KINDS for spec in prompts("test", kind)}
     texts = list(specs)
     own_texts = [spec.text for spec in pool.asked]
-    wrong = [near_miss(spec, generator).text for spec in pool.asked]
+    wrong = [make_near_miss(spec, generator).text for spec in pool.asked]
     network, preprocess, tokenizer = metric.loaded
 
     def read(of: Sequence[str]) -> Tensor:

@@ -1,6 +1,6 @@
 """What BLIP-VQA costs for 1,000 pairs of picture and phrase, against the naive way, side by side.
 
-    python -m experiments.studies.metric_cost  # the small BLIP, 1,000 pairs
+    python -m experiments.studies.metric_cost                          # the small BLIP, 1,000 pairs
     python -m experiments.studies.metric_cost --size large --pairs 16  # BLIP base, 480 px, 1.5 GB
     python -m experiments.studies.metric_cost --size large --device cuda --pairs 1000
 
@@ -26,7 +26,7 @@ from PIL import Image
 from asyndm.errors import UserError
 from evaluation.commands import Parser, command_line
 from evaluation.metrics.blip_vqa import BLIPVQA, list_questions, prepare_image
-from evaluation.networks.blip import VQA, first_answers
+from evaluation.networks.blip import VQA, compute_first_logits
 from evaluation.networks.weights import EMBEDDED
 from evaluation.runs.prompts import Prompt
 from experiments.training.evaluators.pictures import draw_test_pool, to_images
@@ -75,7 +75,7 @@ def answer_alone(metric: BLIPVQA, vqa: VQA, picture: Image.Image, question: str)
     seen = vqa.network.vision_model(pixels).last_hidden_state
     words = vqa.tokenizer(question, return_tensors="pt")["input_ids"].to(metric.where)
     words[:, 0] = vqa.enc
-    logits = first_answers(vqa.network, seen, words, vqa.dec)[0]
+    logits = compute_first_logits(vqa.network, seen, words, vqa.dec)[0]
     return float(logits[[vqa.yes, vqa.no]].softmax(-1)[0])
 
 
@@ -150,8 +150,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     scale = 1000 / cost.pairs
     slow, fast = cost.asking * scale + cost.building / 2, cost.batched * scale + loading
     print(
-        f"{cost.pairs} pairs each way, {chosen.size}, {metric.where}, {torch.get_num_threads()} "
-        "threads"
+        f"{cost.pairs} pairs each way, {chosen.size}, {metric.where}, "
+        f"{torch.get_num_threads()} threads"
     )
     print(
         f"naive  {slow:9.2f} s for 1,000 pairs, {cost.building / 2:.2f} s of them building the "

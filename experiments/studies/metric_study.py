@@ -1,7 +1,7 @@
 """Metrics against the truth: in the shapes world it is known whether a picture shows its prompt.
 
-    python -m experiments.run experiment=metric_study  # 2,000 pictures and scores, 25 minutes
-    python -m experiments.studies.metric_study runs/metric_study      # the table and the plot
+    python -m experiments.run experiment=metric_study             # 2,000 pictures, 25 minutes
+    python -m experiments.studies.metric_study runs/metric_study  # the table and the plot
 
 For each metric that the runs have beside ``exact``, and each kind of prompt: Spearman's rank
 correlation over all images, and the pairwise accuracy: of two images of one prompt, one right and

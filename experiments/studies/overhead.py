@@ -1,8 +1,8 @@
 """What a run costs beside sampling: planning, checks, hashes, traces, PNGs, CSVs, state, grid and
 strip.
 
-python -m experiments.studies.overhead  # the embedded model, 64 images, three times each
-python -m experiments.studies.overhead limit=200 --repeats 5
+    python -m experiments.studies.overhead  # the embedded model, 64 images, three times each
+    python -m experiments.studies.overhead limit=200 --repeats 5
 
 Both sides use the same loaded model, prompts, seeds and batches, and take turns; each run begins in
 an empty folder.
@@ -19,13 +19,16 @@ from statistics import median
 from tempfile import TemporaryDirectory
 
 from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from asyndm.errors import UserError
 from evaluation.choices import CONF
 from evaluation.commands import Parser, command_line
+from experiments.engine.hydra_messages import describe
 from experiments.engine.plan import Plan, build_mask, make_plan
-from experiments.engine.sampling import load_model, sample_arguments
+from experiments.engine.sampling import load_model, make_sample_arguments
 from experiments.engine.schema import register
 from experiments.run import run
 
@@ -48,7 +51,7 @@ def time_sampling(plan: Plan) -> float:
             [list(item.prompt.subjects) for item in batch],
             mask=build_mask(plan),
             seed=[item.seed for item in batch],
-            **sample_arguments(plan),
+            **make_sample_arguments(plan),
         )
     return time.perf_counter() - started
 
@@ -68,25 +71,43 @@ def time_run(config: DictConfig, *settings: str) -> float:
         return time.perf_counter() - started
 
 
+def compose_config(settings: Sequence[str]) -> DictConfig:
+    """The config of a run with these settings.
+
+    Raises:
+        UserError: no such choice or setting, or a text that cannot be read.
+    """
+    register()
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return compose("config", [*DEFAULTS, *settings])
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(describe(error)) from error
+
+
 @command_line(errors=(UserError,))
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns its exit status."""
     parser = Parser("experiments.studies.overhead", __doc__)
-    parser.add_argument("settings", nargs="*", help="as for experiments.run")
-    parser.add_argument("--repeats", type=int, default=3, metavar="N")
+    parser.add_argument(
+        "settings", nargs="*", help="as for experiments.run, whose --cfg job shows them"
+    )
+    parser.add_argument(
+        "--repeats", type=int, default=3, metavar="N", help="times each side is timed"
+    )
     chosen = parser.read(arguments)
-    register()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("config", [*DEFAULTS, *chosen.settings])
+    if chosen.repeats < 1:
+        raise UserError(f"--repeats {chosen.repeats}: must be at least 1")
+    config = compose_config(chosen.settings)
     plan = make_plan(config)
     time_run(config, "limit=2")  # what is done once in a process is done here
-    times = [(time_sampling(plan), time_run(config)) for _ in range(max(1, chosen.repeats))]
+    times = [(time_sampling(plan), time_run(config)) for _ in range(chosen.repeats)]
     for alone, whole in times:
         print(f"sampling {alone:.2f} s, run {whole:.2f} s, ratio {whole / alone:.3f}")
     ratio = median(whole / alone for alone, whole in times)
     print(
-        f"{len(plan.items)} images; median ratio {ratio:.3f}: {1 - 1 / ratio:.1%} of a run is not "
-        "sampling"
+        f"{len(plan.items)} images; median ratio {ratio:.3f}: "
+        f"{1 - 1 / ratio:.1%} of a run is not sampling"
     )
     return 0
 

@@ -58,7 +58,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        return import_module("asyndm.checkout").version()
+        return import_module("asyndm.checkout").read_version()
     for home, names in _HOMES.items():
         if name in names:
             return getattr(import_module(f"asyndm.{home}"), name)

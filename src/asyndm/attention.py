@@ -141,8 +141,8 @@ class AttentionMaps(ABC):
         if not self._shares:
             raise UserError(
                 "no attention map was read: the network's attention does not go through torch's "
-                "scaled_dot_product_attention (use pipe's default attention backend), or is "
-                "compiled"
+                "scaled_dot_product_attention (use pipe's default attention backend), "
+                "or is compiled"
             )
         mean = torch.stack(self._shares).mean(0)
         return mean.transpose(1, 2).reshape(mean.shape[0], -1, *self._grid)
@@ -165,9 +165,8 @@ class AttentionMaps(ABC):
                         f"subject {subject + 1} of image {image + 1} has token positions "
                         f"{list(positions)}, but the text has {end} tokens"
                     )
-                weights[image, [token % end for token in positions], subject] = 1 / max(
-                    1, len(positions)
-                )
+                chosen = [token % end for token in positions]
+                weights[image, chosen, subject] = 1 / max(1, len(positions))
         return weights.to(device)
 
     @abstractmethod
@@ -291,10 +290,8 @@ class FusedMaps(AttentionMaps):
             .to(query.dtype)[:, None]
             .expand(-1, key.shape[1], -1, -1)
         )
-        share = F.scaled_dot_product_attention(query, key, values, attn_mask=mask, **settings)[
-            ..., :S
-        ]
-        self._shares.append(share.float().mean(1))
+        share = F.scaled_dot_product_attention(query, key, values, attn_mask=mask, **settings)
+        self._shares.append(share[..., :S].float().mean(1))
 
     def _text_lengths(self, beside: int) -> list[int]:
         """Of each row of the network's batch, where ``beside`` tokens stand beside the image's."""
@@ -312,10 +309,8 @@ def _take_image_rows(
     if len(set(starts)) == 1:
         image = slice(starts[0], starts[0] + n)
         return query[:, :, image], mask if mask is None or whole else mask[..., image, :]
-    places = torch.tensor(starts, device=query.device)[:, None] + torch.arange(
-        n, device=query.device
-    )
-    places = places[:, None, :, None]
+    first = torch.tensor(starts, device=query.device)[:, None]
+    places = (first + torch.arange(n, device=query.device))[:, None, :, None]
     if mask is not None and not whole:
         mask = torch.take_along_dim(mask if mask.ndim == 4 else mask[None, None], places, -2)
     return torch.take_along_dim(query, places, -2), mask

@@ -7,17 +7,17 @@ import tomllib
 from pathlib import Path
 
 
-def checkout() -> Path | None:
+def find_checkout() -> Path | None:
     """The root of the checkout that this package is run from; None of a package that was installed
     without one."""
     root = Path(__file__).resolve().parents[2]
     return root if (root / "experiments" / "run.py").is_file() else None
 
 
-def version() -> str:
+def read_version() -> str:
     """The version of this package: that of its checkout's ``pyproject.toml``, or else of what is
     installed."""
-    root = checkout()
+    root = find_checkout()
     if root is None:
         return importlib.metadata.version("asyndm")
     settings = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))

@@ -16,8 +16,8 @@ import torch
 import transformers
 from diffusers import DiffusionPipeline
 
-from asyndm.errors import UserError, first_line
-from asyndm.networks import pipeline_names
+from asyndm.errors import UserError, read_first_line
+from asyndm.networks import list_pipelines
 from asyndm.protocols import Network, Pipeline
 
 INDEX = "model_index.json"
@@ -55,11 +55,13 @@ def read_index(source: str, revision: str | None = None) -> dict[str, Any]:
         try:
             index = DiffusionPipeline.load_config(source, revision=revision)
         except Exception as error:  # diffusers and the hub raise some ten kinds
-            raise UserError(f"model {source!r} cannot be loaded: {first_line(error)}") from error
+            raise UserError(
+                f"model {source!r} cannot be loaded: {read_first_line(error)}"
+            ) from error
     name = index.get("_class_name") if isinstance(index, dict) else None
     if name is None:
         raise UserError(f"model {source!r} cannot be read: its {INDEX} names no class of pipeline")
-    if name not in pipeline_names():
+    if name not in list_pipelines():
         raise UserError(
             f"model {source!r} is a {_abbreviate(name)}, which asyndm does not serve: see "
             "docs/models.md for those it does"
@@ -106,7 +108,9 @@ def read_json(source: str, folder: Path, file: Path) -> Any:
             raise ValueError(f"larger than {JSON_BYTES >> 20} MB")
         return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else first_line(error)
+        reason = (
+            "nested too deeply" if isinstance(error, RecursionError) else read_first_line(error)
+        )
         raise UserError(
             f"model {source!r} cannot be read: {file.relative_to(folder)} is no such JSON as it "
             f"should be ({reason}); get a whole copy"
@@ -121,7 +125,7 @@ def check_libraries(source: str, index: Mapping[str, Any]) -> None:
         UserError: there is one, or a part that is named by anything but a library and a class.
     """
     kind = getattr(diffusers, index["_class_name"])
-    settings, taken = _settings(kind), inspect.signature(kind.__init__).parameters
+    settings, taken = _list_settings(kind), inspect.signature(kind.__init__).parameters
     for part, named in index.items():
         if part.startswith("_") or part in settings or _is_omitted(named):
             continue
@@ -143,7 +147,7 @@ def check_libraries(source: str, index: Mapping[str, Any]) -> None:
             )
 
 
-def _settings(kind: type[DiffusionPipeline]) -> set[str]:
+def _list_settings(kind: type[DiffusionPipeline]) -> set[str]:
     """What a class of pipeline is built with beside its parts: numbers, switches, lists of
     layers."""
     return {
@@ -258,7 +262,7 @@ def load_networks(
     """
     networks = {}
     for part, named in index.items():
-        kind = _class_of(named)
+        kind = _find_class(named)
         if kind is None:
             continue
         if kind.__name__ in MULTIPLE:
@@ -273,7 +277,7 @@ def load_networks(
     return networks
 
 
-def _class_of(named: Any) -> Any:
+def _find_class(named: Any) -> Any:
     """The class of a part that is a network of diffusers or transformers; None of any other."""
     if not _is_named(named) or named[0] not in LIBRARIES:
         return None

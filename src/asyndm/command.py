@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from asyndm.checkout import checkout, version
+from asyndm.checkout import find_checkout, read_version
 from asyndm.terminal import ends_quietly
 
 COMMANDS = {
@@ -30,19 +30,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     none such."""
     command, *rest = [*(sys.argv[1:] if arguments is None else arguments)] or ["--help"]
     if command in ("-h", "--help"):
-        print(usage())
+        print(describe_usage())
         return 0
     if command == "--version":
-        print(f"asyndm {version()}")
+        print(f"asyndm {read_version()}")
         return 0
     if command not in COMMANDS:
         print(f"error: {_explain_unknown(command)}", file=sys.stderr)
         return 2
-    root = checkout()
+    root = find_checkout()
     if root is None:
         print(
-            f"error: asyndm {command} is of the laboratory, which no wheel has: clone the "
-            "repository and make setup",
+            f"error: asyndm {command} needs a checkout, which pip does not install: clone the "
+            "repository and run make setup",
             file=sys.stderr,
         )
         return 2
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
-def as_typed(text: str) -> str:
+def spell_commands(text: str) -> str:
     """A text with the commands that it names as their user types them: ``asyndm run`` for ``python
     -m experiments.run`` where that is how the laboratory was called, and as they are where it was
     not."""
@@ -75,7 +75,7 @@ def _explain_unknown(command: str) -> str:
     return f"{shown}: no such command{hint}; choose from {names}; asyndm --help tells more"
 
 
-def usage() -> str:
+def describe_usage() -> str:
     """What the command can do."""
     lines = [f"  {name:8}{what}" for name, (_, what) in COMMANDS.items()]
     return "\n".join(

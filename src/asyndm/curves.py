@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from asyndm.choices import in_words
+from asyndm.choices import to_snake_case
 from asyndm.errors import UserError, check_fraction
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Curve(ABC):
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
-        cls.label = vars(cls).get("label", in_words(cls.__name__))
+        cls.label = vars(cls).get("label", to_snake_case(cls.__name__))
         cls.straight = vars(cls).get("straight", False)
 
     def __post_init__(self) -> None:

@@ -11,14 +11,14 @@ class UserError(ValueError):
     work."""
 
 
-def first_line(error: BaseException, otherwise: str | None = None) -> str:
+def read_first_line(error: BaseException, otherwise: str | None = None) -> str:
     """The first line of what an error says; of one that says nothing, `otherwise` or else its
     type's name."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__ if otherwise is None else otherwise
 
 
-def one_line(error: BaseException) -> str:
+def join_lines(error: BaseException) -> str:
     """All that an error says, in one line."""
     return " ".join(str(error).split())
 

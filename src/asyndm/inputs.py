@@ -16,8 +16,8 @@ from torch.nn.utils.rnn import pad_sequence
 from asyndm.curves import Curve
 from asyndm.errors import UserError, check_fraction, is_whole
 from asyndm.masks import Mask
-from asyndm.networks import Family, denoiser, find_family, helpers
-from asyndm.networks.base import call_parameters
+from asyndm.networks import Family, find_denoiser, find_family, find_helpers
+from asyndm.networks.base import read_call_parameters
 from asyndm.protocols import Arguments, Pipeline
 from asyndm.session import TEXT_LEVELS, check_uncompiled
 from asyndm.subjects import Subject, as_subject
@@ -41,12 +41,12 @@ def check_pipeline(pipe: Pipeline) -> Family:
         UserError: a class that is not served, a compiled network, a device without float64.
     """
     family = find_family(pipe)
-    for network in (denoiser(pipe), *helpers(pipe)):
+    for network in (find_denoiser(pipe), *find_helpers(pipe)):
         check_uncompiled(network, family)
     if pipe._execution_device.type == "mps":
         raise UserError(
-            "the pipeline is on mps, which has no float64, and timesteps need it: use "
-            "pipe.to('cpu')"
+            "the pipeline is on mps, which has no float64, and timesteps need it: "
+            "use pipe.to('cpu')"
         )
     return family
 
@@ -74,19 +74,19 @@ def check_call(pipe: Pipeline, steps: object, output_type: object, arguments: Ar
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{name} must be a finite number, got {value!r}")
     if arguments.get("height") is not None or arguments.get("width") is not None:
-        picture_size(pipe, arguments.get("height"), arguments.get("width"))
-    adapted = getattr(denoiser(pipe).config, "encoder_hid_dim_type", None) == "ip_image_proj"
+        find_picture_size(pipe, arguments.get("height"), arguments.get("width"))
+    adapted = getattr(find_denoiser(pipe).config, "encoder_hid_dim_type", None) == "ip_image_proj"
     if adapted and not {"ip_adapter_image", "ip_adapter_image_embeds"} & set(arguments):
         raise UserError(
-            "the pipeline has an IP-Adapter: give its picture as ip_adapter_image, or call "
-            "pipe.unload_ip_adapter()"
+            "the pipeline has an IP-Adapter: "
+            "give its picture as ip_adapter_image, or call pipe.unload_ip_adapter()"
         )
 
 
 def check_names(pipe: Pipeline, arguments: Arguments) -> None:
     """Refuse arguments that the pipeline's call does not have; of those that take ``**kwargs`` most
     ignore them."""
-    parameters = call_parameters(pipe)
+    parameters = read_call_parameters(pipe)
     if unknown := [name for name in arguments if name not in parameters or name == "kwargs"]:
         raise UserError(f"{type(pipe).__name__} takes no argument {unknown[0]!r}")
 
@@ -108,8 +108,8 @@ def check_prompts(
     embeddings = arguments.get("prompt_embeds")
     if embeddings is not None and len(embeddings) != len(prompts):
         raise UserError(
-            f"prompt_embeds has {len(embeddings)} entries for {len(prompts)} prompts: give one for "
-            "each"
+            f"prompt_embeds has {len(embeddings)} entries for {len(prompts)} prompts: "
+            "give one for each"
         )
     return prompts
 
@@ -209,14 +209,16 @@ def _is_picture(value: object) -> bool:
     return isinstance(value, np.ndarray) and value.ndim <= 3
 
 
-def picture_size(pipe: Pipeline, height: object = None, width: object = None) -> tuple[int, int]:
+def find_picture_size(
+    pipe: Pipeline, height: object = None, width: object = None
+) -> tuple[int, int]:
     """Height and width of a pipeline's pictures in pixels; None: the model's own. Its weights are
     not looked at.
 
     Raises:
         UserError: a size that the pipeline would refuse, or silently round.
     """
-    network, scale = denoiser(pipe), pipe.vae_scale_factor
+    network, scale = find_denoiser(pipe), pipe.vae_scale_factor
     native = (
         getattr(pipe, "default_sample_size", None)
         or network.config.get("sample_size")
@@ -226,7 +228,7 @@ def picture_size(pipe: Pipeline, height: object = None, width: object = None) ->
     size = []
     for name, value, default in zip(("height", "width"), (height, width), native, strict=True):
         value = default * scale if value is None else value
-        unit = _unit(pipe)
+        unit = _find_unit(pipe)
         if not is_whole(value) or value < 1 or value % unit:
             raise UserError(
                 f"{name} must be a positive multiple of {unit} for this model, got {value!r}"
@@ -235,11 +237,12 @@ def picture_size(pipe: Pipeline, height: object = None, width: object = None) ->
     return size[0], size[1]
 
 
-def _unit(pipe: Pipeline) -> int:
+def _find_unit(pipe: Pipeline) -> int:
     """Pixels of which a picture's sides must be multiples: those of a token, but at least 8 as in
     every pipeline."""
-    network, scale = denoiser(pipe), int(pipe.vae_scale_factor)
-    if network is getattr(pipe, "unet", None) or "use_resolution_binning" in call_parameters(pipe):
+    network, scale = find_denoiser(pipe), int(pipe.vae_scale_factor)
+    is_unet = network is getattr(pipe, "unet", None)
+    if is_unet or "use_resolution_binning" in read_call_parameters(pipe):
         return max(8, scale)
     # Packed latents: two by two of them are a token, whatever the network's own patch.
     packed = not network.config.get("sample_size")

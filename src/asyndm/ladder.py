@@ -61,8 +61,8 @@ class Ladder:
             self.clean = self._flow_level(self._sigmas[-1])
             return
         self._alphas = scheduler.alphas_cumprod.float().to(device)
-        sigmas = _sigmas(scheduler)
-        self.clean = _clean_end(scheduler, sigmas, device)
+        sigmas = _find_sigmas(scheduler)
+        self.clean = _find_clean_end(scheduler, sigmas, device)
         # A table is looked up where timesteps are whole and their levels those of the table.
         self._rounded = bool((self._timesteps == self._timesteps.round()).all())
         if sigmas is not None:
@@ -103,7 +103,7 @@ class Ladder:
         if self.flow:
             return self._flow_level(_interpolate(self._sigmas, self._index(rungs)))
         if self._rounded:
-            return _discrete_level(self._alphas[self.network_timestep(rungs).long()])
+            return _make_discrete_level(self._alphas[self.network_timestep(rungs).long()])
         residuals = _interpolate(self._residuals, self._index(rungs))
         logs = self._log_ratio(self.timestep(rungs)) + residuals
         return Level(
@@ -180,7 +180,7 @@ def is_flow(scheduler: StockScheduler) -> bool:
     )
 
 
-def _sigmas(scheduler: StockScheduler) -> Tensor | None:
+def _find_sigmas(scheduler: StockScheduler) -> Tensor | None:
     """sigma/alpha at each timestep and at the end, where the scheduler keeps them; DDIM and DDPM
     have a table alone."""
     sigmas = getattr(scheduler, "sigmas", None)
@@ -191,16 +191,16 @@ def _sigmas(scheduler: StockScheduler) -> Tensor | None:
     )
 
 
-def _clean_end(
+def _find_clean_end(
     scheduler: StockScheduler, sigmas: Tensor | None, device: torch.device | str
 ) -> Level:
     final = getattr(scheduler, "final_alpha_cumprod", None)
     if final is None:
         final = 1.0 if sigmas is None else 1 / (1 + sigmas[-1].double() ** 2)
-    return _discrete_level(torch.as_tensor(final, dtype=torch.float32).to(device))
+    return _make_discrete_level(torch.as_tensor(final, dtype=torch.float32).to(device))
 
 
-def _discrete_level(alphas_cumprod: Tensor) -> Level:
+def _make_discrete_level(alphas_cumprod: Tensor) -> Level:
     """ᾱ of the table, as in DDPM, is α² here."""
     return Level(alpha=alphas_cumprod.sqrt(), sigma=(1 - alphas_cumprod).sqrt())
 

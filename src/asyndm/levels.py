@@ -108,8 +108,8 @@ class TimeRows(Tensor):
     ) -> Any:
         if torch.compiler.is_compiling():  # dynamo loses the rows and goes on with a wrong picture
             raise UserError(
-                "the network is compiled by torch.compile, which a timestep per pixel does not "
-                "survive"
+                "the network is compiled by torch.compile, "
+                "which a timestep per pixel does not survive"
             )
         kwargs = kwargs or {}
         with torch._C.DisableTorchFunctionSubclass():
@@ -180,7 +180,7 @@ def make_time_rows(
     image = index[:, :n]
     rows: dict[Grid, Tensor] = {grid: image.reshape(-1, *grid)} if picture else {(n,): image}
     if text is not None:
-        rows |= _joint_rows(
+        rows |= _make_joint_rows(
             image, index[:, n:], lengths if text_first else [0], max(lengths), padding
         )
     return TimeRows.of(convert(values), TokenRows(network, copies * b, sample, rows))
@@ -201,7 +201,7 @@ def _find_distinct(table: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return timesteps, samples, index
 
 
-def _joint_rows(
+def _make_joint_rows(
     image: Tensor, words: Tensor, starts: list[int], length: int, padding: int
 ) -> dict[Grid, Tensor]:
     """The rows of text alone, of image tokens with their padding, and of both in one sequence.
@@ -223,13 +223,13 @@ def _joint_rows(
     return rows
 
 
-def pixel_timesteps(timesteps: Tensor) -> Tensor:
+def make_pixel_timesteps(timesteps: Tensor) -> Tensor:
     """The ``timestep`` argument of a stock ``UNet2DConditionModel`` for a timestep per latent pixel
     (B, h, w).
 
     Example::
 
-        noise = unet(x, pixel_timesteps(timesteps), encoder_hidden_states=text).sample
+        noise = unet(x, make_pixel_timesteps(timesteps), encoder_hidden_states=text).sample
     """
     network = "UNet2DConditionModel"
     return make_time_rows(timesteps.double(), Tensor.float, network=network, picture=True)

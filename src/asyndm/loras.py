@@ -14,7 +14,7 @@ from safetensors import safe_open
 from transformers.utils import logging as transformers_logging
 
 from asyndm.checkpoints import HUB_ID, list_some
-from asyndm.errors import UserError, first_line, one_line
+from asyndm.errors import UserError, join_lines, read_first_line
 from asyndm.protocols import Pipeline
 
 SUFFIX = ".safetensors"
@@ -64,7 +64,7 @@ def find_lora(lora: str | Path) -> Path | None:
         with safe_open(path, framework="pt") as weights:
             names = list(weights.keys())
     except Exception as error:  # safetensors has several kinds, and the disk
-        raise UserError(f"lora {str(lora)!r} cannot be loaded: {first_line(error)}") from error
+        raise UserError(f"lora {str(lora)!r} cannot be loaded: {read_first_line(error)}") from error
     _check_names(lora, names)
     return path
 
@@ -94,14 +94,16 @@ def add_lora(pipe: Pipeline, lora: str | Path) -> None:
         raise
     except Exception as error:  # of some ten kinds; without peft diffusers says so
         if lost := _find_lost(pipe, names):
-            raise _misfit_error(pipe, lora, lost, names) from error
-        raise UserError(f"lora {str(lora)!r} cannot be loaded: {one_line(error)[:LONG]}") from error
-    added = [name for net in _networks(pipe).values() for name, _ in net.named_parameters()]
+            raise _explain_misfit(pipe, lora, lost, names) from error
+        raise UserError(
+            f"lora {str(lora)!r} cannot be loaded: {join_lines(error)[:LONG]}"
+        ) from error
+    added = [name for net in _list_networks(pipe).values() for name, _ in net.named_parameters()]
     given = [name for name in names if FACTOR.search(name)]
     # Those that fit nowhere diffusers leaves out.
     if len(given) != sum(bool(FACTOR.search(name)) for name in added):
-        raise _misfit_error(pipe, lora, _find_lost(pipe, names) or given, names)
-    if not any(getattr(net, "peft_config", None) for net in _networks(pipe).values()):
+        raise _explain_misfit(pipe, lora, _find_lost(pipe, names) or given, names)
+    if not any(getattr(net, "peft_config", None) for net in _list_networks(pipe).values()):
         raise UserError(
             f"lora {str(lora)!r} has no LoRA weights of a {type(pipe).__name__}; leave it out"
         )
@@ -115,14 +117,16 @@ def _check_names(lora: str | Path, names: Iterable[str]) -> None:
             f"lora {str(lora)!r} is a DoRA, whose scales ({list_some(scales)}) diffusers leaves "
             "out; give a LoRA"
         )
-    if lone := [name for name in names if (other := _other_factor(name)) and other not in names]:
+    if lone := [
+        name for name in names if (other := _find_other_factor(name)) and other not in names
+    ]:
         raise UserError(
-            f"lora {str(lora)!r} has only one of the two factors of {list_some(lone)}; get a whole "
-            "copy"
+            f"lora {str(lora)!r} has only one of the two factors of {list_some(lone)}; "
+            "get a whole copy"
         )
 
 
-def _other_factor(name: str) -> str | None:
+def _find_other_factor(name: str) -> str | None:
     """The name of the weight without which this one is half a LoRA; None of any other weight."""
     found = FACTOR.search(name)
     if found is None or not name.endswith(".weight"):
@@ -131,7 +135,7 @@ def _other_factor(name: str) -> str | None:
     return name[: found.start()] + notation + name[found.end() :]
 
 
-def _networks(pipe: Pipeline) -> dict[str, torch.nn.Module]:
+def _list_networks(pipe: Pipeline) -> dict[str, torch.nn.Module]:
     return {part: net for part, net in pipe.components.items() if isinstance(net, torch.nn.Module)}
 
 
@@ -140,7 +144,7 @@ def _find_lost(pipe: Pipeline, names: Iterable[str]) -> list[str]:
     has."""
     places = {
         f"{part}.{name}".replace(".text_model.", ".")
-        for part, net in _networks(pipe).items()
+        for part, net in _list_networks(pipe).items()
         for name, _ in net.named_modules()
     }
     layers = (
@@ -151,7 +155,7 @@ def _find_lost(pipe: Pipeline, names: Iterable[str]) -> list[str]:
     return [name for name, layer in layers if layer.replace(".text_model.", ".") not in places]
 
 
-def _misfit_error(
+def _explain_misfit(
     pipe: Pipeline, lora: str | Path, lost: Sequence[str], names: Sequence[str]
 ) -> UserError:
     return UserError(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 import numpy as np
 from PIL import Image
 
-from asyndm.choices import in_words
+from asyndm.choices import to_snake_case
 from asyndm.errors import UserError, is_number
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class Mask(ABC):
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
         own = vars(cls)
-        cls.name = own.get("name", in_words(cls.__name__.removesuffix("Mask") or cls.__name__))
+        cls.name = own.get("name", to_snake_case(cls.__name__.removesuffix("Mask") or cls.__name__))
         cls.label = own.get("label", cls.name)
         cls.bends = own.get("bends", Mask.bends)
         cls.uniform = own.get("uniform", Mask.uniform)
@@ -234,9 +234,8 @@ def binarise(maps: Tensor, threshold: float, scene: Scene) -> Tensor:
     """Weights 0 or 1 (B, S, H, W): map >= threshold · its mean over the image, repeated to the
     token grid."""
     maps = maps.double()
-    chosen = (maps >= threshold * maps.mean((-2, -1), keepdim=True)) & scene.present[
-        :, :, None, None
-    ]
+    is_high = maps >= threshold * maps.mean((-2, -1), keepdim=True)
+    chosen = is_high & scene.present[:, :, None, None]
     height, width = scene.size
     scale = -(-height // maps.shape[-2])
     chosen = chosen.repeat_interleave(scale, -2).repeat_interleave(scale, -1)

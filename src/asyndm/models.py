@@ -19,7 +19,7 @@ from asyndm.checkpoints import (
     load_networks,
     read_index,
 )
-from asyndm.errors import UserError, first_line
+from asyndm.errors import UserError, read_first_line
 from asyndm.inputs import check_pipeline
 from asyndm.loras import add_lora
 
@@ -72,9 +72,9 @@ def load(
     number = choose_dtype(dtype, where)
     check_offload(offload, where)
     pipe = (
-        _from_file(Path(path), number, config)
+        _load_file(Path(path), number, config)
         if is_file(path)
-        else _from_folder(path, number, revision, variant)
+        else _load_folder(path, number, revision, variant)
     )
     check_pipeline(pipe)
     if lora is not None:
@@ -88,7 +88,7 @@ def load(
     return pipe
 
 
-def _from_folder(
+def _load_folder(
     path: str | Path, dtype: torch.dtype, revision: str | None, variant: str | None
 ) -> Any:
     source = _find_source(path)
@@ -108,12 +108,12 @@ def _from_folder(
         raise
     # diffusers, transformers and the hub raise some twenty kinds for a bad checkpoint
     except Exception as error:
-        raise UserError(f"model {source!r} cannot be loaded: {first_line(error)}") from error
+        raise UserError(f"model {source!r} cannot be loaded: {read_first_line(error)}") from error
 
 
-def _from_file(path: Path, dtype: torch.dtype, config: str | Path | None) -> Any:
+def _load_file(path: Path, dtype: torch.dtype, config: str | Path | None) -> Any:
     path = path.expanduser()
-    source, index = _index_of_file(path, config)
+    source, index = _find_index(path, config)
     kind = getattr(diffusers, index["_class_name"])
     if not hasattr(kind, "from_single_file"):
         raise UserError(
@@ -130,13 +130,13 @@ def _from_file(path: Path, dtype: torch.dtype, config: str | Path | None) -> Any
         ) from error
     except Exception as error:  # likewise
         raise UserError(
-            f"model file {str(path)!r} cannot be loaded: {first_line(error)}"
+            f"model file {str(path)!r} cannot be loaded: {read_first_line(error)}"
         ) from error
     check_filled(path, pipe)
     return pipe
 
 
-def _index_of_file(path: Path, config: str | Path | None) -> tuple[str, dict[str, Any]]:
+def _find_index(path: Path, config: str | Path | None) -> tuple[str, dict[str, Any]]:
     """The folder of the configs of a single file's model, from the hub if need be, and the index
     that is there."""
     if path.suffix != SINGLE_FILE:
@@ -165,7 +165,7 @@ def _index_of_file(path: Path, config: str | Path | None) -> tuple[str, dict[str
         ) from error
     except Exception as error:  # likewise
         raise UserError(
-            f"model file {str(path)!r} cannot be loaded: {first_line(error)}"
+            f"model file {str(path)!r} cannot be loaded: {read_first_line(error)}"
         ) from error
 
 
@@ -175,8 +175,8 @@ def check_offload(offload: str, device: torch.device) -> None:
         raise UserError(f"offload must be one of {', '.join(OFFLOADS)}, got {offload!r}")
     if offload != "none" and device.type == "cpu":
         raise UserError(
-            f"offload={offload} moves weights between a GPU and the CPU: choose offload=none on a "
-            "CPU"
+            f"offload={offload} moves weights between a GPU and the CPU: "
+            "choose offload=none on a CPU"
         )
 
 
@@ -242,8 +242,8 @@ def _check_variant(source: str, folder: Path, variant: str | None) -> None:
     plain = any(re.fullmatch(r"[^.]+\.safetensors", name) for name in names)
     if variant is None and found and not plain:
         raise UserError(
-            f"model folder {source!r} has weights of variant {', '.join(sorted(found))} only: give "
-            f"variant={min(found)!r}"
+            f"model folder {source!r} has weights of variant {', '.join(sorted(found))} only: "
+            f"give variant={min(found)!r}"
         )
     if variant is not None and names and variant not in found:
         have = f"only of {', '.join(sorted(found))}" if found else "of no variant"
@@ -263,7 +263,7 @@ def read_parts(
         UserError: as `load`.
     """
     if is_file(path):
-        source, index = _index_of_file(Path(path).expanduser(), config)
+        source, index = _find_index(Path(path).expanduser(), config)
         revision = None
     else:
         source = _find_source(path)
@@ -295,4 +295,4 @@ def read_parts(
     except UserError:
         raise
     except Exception as error:  # likewise
-        raise UserError(f"model {source!r} cannot be read: {first_line(error)}") from error
+        raise UserError(f"model {source!r} cannot be read: {read_first_line(error)}") from error

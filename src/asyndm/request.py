@@ -15,7 +15,7 @@ from asyndm.attention import Reading
 from asyndm.curves import Curve
 from asyndm.masks import Mask, NoMask
 from asyndm.method import Method, Rehearsal
-from asyndm.networks import Family, denoiser
+from asyndm.networks import Family, find_denoiser
 from asyndm.protocols import Images, Pipeline
 from asyndm.records import StepRecord
 from asyndm.scheduler import AsynchronousScheduler
@@ -89,7 +89,7 @@ class Request:
         )
         reader = None
         if self.tokens is not None and (settings.mask.follows_attention if read is None else read):
-            reader = self.family.attention(denoiser(self.pipe), self.tokens, settings.reading)
+            reader = self.family.attention(find_denoiser(self.pipe), self.tokens, settings.reading)
         return Session(self.pipe, self.family, scheduler, reader, settings.text_level).open()
 
     def rehearse(
@@ -136,7 +136,7 @@ def make_request(
             words[i] = [subject for subject, places in zip(named, found, strict=True) if places]
             tokens += [[places for places in found if places]] * call.copies
         # Made for nothing but its refusal of layers that are not there.
-        family.attention(denoiser(pipe), tokens, settings.reading)
+        family.attention(find_denoiser(pipe), tokens, settings.reading)
     each = [named for named in words for _ in range(call.copies)]
     return Request(pipe, family, settings, each, tokens, call.images).select(call.images)
 

@@ -17,11 +17,11 @@ from asyndm.attention import Reading
 from asyndm.curves import Curve, Quadratic
 from asyndm.errors import UserError
 from asyndm.masks import DynamicMask, Mask
-from asyndm.networks import Family, denoiser
+from asyndm.networks import Family, find_denoiser
 from asyndm.protocols import Images, Pipeline
 from asyndm.records import StepRecord
 from asyndm.request import Request, Settings, make_request
-from asyndm.scheduler import default_eta
+from asyndm.scheduler import resolve_eta
 from asyndm.session import hold_network, watch_pictures
 
 DEFAULT_CURVE = Quadratic(0.5)
@@ -42,8 +42,8 @@ class BrokenImages(UserError):
         self.images = list(images)
         broken = ", ".join(str(i) for i, image in enumerate(self.images) if image is None)
         super().__init__(
-            f"images {broken} came out as no numbers (NaN or infinite): load the pipeline in "
-            "float32"
+            f"images {broken} came out as no numbers (NaN or infinite): "
+            "load the pipeline in float32"
         )
 
 
@@ -101,7 +101,7 @@ def sample(
     prompts = inputs.check_prompts(prompt, num_images_per_prompt, arguments)
     seeds = inputs.list_seeds(seed, prompts, num_images_per_prompt)
     family = inputs.check_pipeline(pipe)
-    with hold_network(denoiser(pipe)):
+    with hold_network(find_denoiser(pipe)):
         inputs.check_call(pipe, num_inference_steps, output_type, arguments)
         if num_inference_steps is not None:
             arguments["num_inference_steps"] = num_inference_steps
@@ -121,7 +121,7 @@ def _sample(
 ) -> Images:
     """The images, by one call of the pipeline or by one for each of them."""
     inputs.check_pictures(pipe, call)
-    settings = replace(settings, eta=default_eta(pipe.scheduler, settings.eta))
+    settings = replace(settings, eta=resolve_eta(pipe.scheduler, settings.eta))
     request = make_request(pipe, family, call, subjects, settings)
     alone = pipe._execution_device.type == "cpu" if batch_invariant is None else batch_invariant
     groups = [range(i, i + 1) for i in request.images] if alone else [request.images]
@@ -235,14 +235,14 @@ def asynchronous(
     settings = Settings(curve, mask, eta, reading, text_level, callback)
     if mask.rehearses:
         raise UserError(
-            f"mask {mask.name!r} needs a whole run before the run: use asyndm.sample, which makes "
-            "both"
+            f"mask {mask.name!r} needs a whole run before the run: "
+            "use asyndm.sample, which makes both"
         )
     prompts = inputs.check_prompts(prompt, num_images_per_prompt, arguments)
     family = inputs.check_pipeline(pipe)
     inputs.check_names(pipe, arguments)
     broken: list[list[bool]] = []
-    with hold_network(denoiser(pipe)):
+    with hold_network(find_denoiser(pipe)):
         call = inputs.CallArguments(prompts, num_images_per_prompt, arguments)
         request = make_request(pipe, family, call, subjects, settings)
         with request.open_session(), watch_pictures(pipe, broken):

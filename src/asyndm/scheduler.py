@@ -174,8 +174,8 @@ class AsynchronousScheduler:
         if threading.get_ident() != self._thread:
             raise UserError(
                 "this network is sampling asynchronously in another thread: give each thread a "
-                "pipeline of its own, or let asyndm.sample make the pictures of both (it takes "
-                "turns)"
+                "pipeline of its own, "
+                "or let asyndm.sample make the pictures of both (it takes turns)"
             )
 
     def step(
@@ -238,7 +238,7 @@ class AsynchronousScheduler:
         if self.eta is not None:
             return self.eta
         if stated is None or "eta" not in signature(self.stock.step).parameters:
-            return 0.0 if self.flow else stock_eta(self.stock)
+            return 0.0 if self.flow else infer_stock_eta(self.stock)
         return stated
 
     def _advance(self, u: Tensor, r: int) -> Tensor:
@@ -326,12 +326,12 @@ class AsynchronousScheduler:
         )
 
 
-def default_eta(scheduler: StockScheduler, eta: float | None) -> float:
+def resolve_eta(scheduler: StockScheduler, eta: float | None) -> float:
     """η as stated, else 0 for a flow and 1 for a diffusion model."""
     return (0.0 if is_flow(scheduler) else 1.0) if eta is None else eta
 
 
-def stock_eta(scheduler: StockScheduler) -> float:
+def infer_stock_eta(scheduler: StockScheduler) -> float:
     """η of a scheduler whose own step takes none: 1 where it draws noise (ancestral, DDPM), else
     0."""
     name, kind = type(scheduler).__name__, str(scheduler.config.get("algorithm_type"))

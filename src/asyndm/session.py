@@ -19,7 +19,7 @@ from torch.nn import Module
 from asyndm.attention import AttentionMaps
 from asyndm.errors import UserError
 from asyndm.levels import TimeRows, make_time_rows
-from asyndm.networks import Family, denoiser, helpers
+from asyndm.networks import Family, find_denoiser, find_helpers
 from asyndm.protocols import Arguments, Images, Pipeline
 from asyndm.scheduler import AsynchronousScheduler
 
@@ -55,13 +55,13 @@ class Session:
     def open(self) -> Iterator[None]:
         """The pipeline is asynchronous inside, and the stock one again afterwards. Its network must
         be held, by `hold_network`."""
-        pipe, network, scheduler = self.pipe, denoiser(self.pipe), self.scheduler
+        pipe, network, scheduler = self.pipe, find_denoiser(self.pipe), self.scheduler
         with ExitStack() as stack:
             if self.reader is not None:
                 stack.enter_context(suspend_compilation(network, self.reader.layers))
                 stack.enter_context(self.reader)
                 scheduler.maps = self._read_maps
-            for each in (network, *helpers(pipe)):
+            for each in (network, *find_helpers(pipe)):
                 before = each.register_forward_pre_hook(self._insert_timesteps, with_kwargs=True)
                 stack.callback(before.remove)
                 after = each.register_forward_hook(self._check_output, with_kwargs=True)
@@ -98,7 +98,7 @@ class Session:
         given = torch.as_tensor(arguments[family.timestep])
         copies = batch // len(scheduler.images)
         arguments[family.timestep] = self._timesteps(network, given, copies, arguments)
-        if network is denoiser(self.pipe) and not scheduler.evaluated:
+        if network is find_denoiser(self.pipe) and not scheduler.evaluated:
             self._listen(copies, arguments)
         # By name: what the forward takes by position only is the network itself.
         return (), {name: value for name, value in _name_arguments(bound).items() if name != "self"}
@@ -111,7 +111,9 @@ class Session:
         text: Tensor | None = None
         length: int | Sequence[int] = 0
         if family.text_first is not None:
-            text = scheduler.ladder.network_timestep(text_rungs(scheduler.rungs, self.text_level))
+            text = scheduler.ladder.network_timestep(
+                choose_text_rungs(scheduler.rungs, self.text_level)
+            )
             length = family.text_length(arguments)
         timesteps = scheduler.ladder.network_timestep(scheduler.rungs)
         return make_time_rows(
@@ -150,7 +152,7 @@ class Session:
                 f"{type(network).__name__} let the timesteps of its tokens through to its output: "
                 "it uses time in a way that is not known"
             )
-        if network is denoiser(self.pipe):
+        if network is find_denoiser(self.pipe):
             self.scheduler.count(self.family.batch(kwargs))  # all by name since `_insert_timesteps`
             if self.reader is not None:
                 self.reader.ignore()
@@ -224,7 +226,7 @@ def hold_network(network: Module) -> Iterator[None]:
             del _holders[network]
 
 
-def text_rungs(rungs: Tensor, text_level: str) -> Tensor:
+def choose_text_rungs(rungs: Tensor, text_level: str) -> Tensor:
     """(B,) where the text of each image stands; exactly the common rung where all its tokens have
     one."""
     flat = rungs.flatten(1)

@@ -119,7 +119,7 @@ def step(
     if eta > 0:
         if noise is None:
             raise UserError("noise is needed when eta > 0")
-        variance = eta**2 * _posterior_variance(level_t, level_s)
+        variance = eta**2 * _compute_posterior_variance(level_t, level_s)
         direction = (sigma_s.double() ** 2 - variance).clamp(min=0).sqrt().float()
         x_s = alpha_s * x0 + direction * epsilon + variance.sqrt().float() * noise
     elif prediction.prediction_type == FLOW:
@@ -131,7 +131,7 @@ def step(
     return torch.where((alpha_s != alpha_t) | (sigma_s != sigma_t), x_s, x), x0
 
 
-def _posterior_variance(level_t: Level, level_s: Level) -> Tensor:
+def _compute_posterior_variance(level_t: Level, level_s: Level) -> Tensor:
     """Of xₛ given xₜ and x₀, the v of η = 1; float64, since it is a difference of near equals."""
     (alpha_t, sigma_t), (alpha_s, sigma_s) = (
         (level.alpha.double(), level.sigma.double()) for level in (level_t, level_s)

@@ -77,7 +77,7 @@ def as_written(prompt: str, subject: Subject) -> Subject:
     return subject
 
 
-def subject_at(prompt: str, start: int, end: int) -> Subject | None:
+def find_subject(prompt: str, start: int, end: int) -> Subject | None:
     """The subject that is these words of the prompt, found by a rule; None where the words cannot
     be told from others."""
     words, place = prompt[start:end], Span(start, end)
@@ -89,7 +89,7 @@ def subject_at(prompt: str, start: int, end: int) -> Subject | None:
     )
 
 
-def span(prompt: str, subject: Subject) -> tuple[int, int]:
+def find_span(prompt: str, subject: Subject) -> tuple[int, int]:
     """Where the wanted occurrence of a subject starts and ends in the prompt: whole words, however
     they are written.
 
@@ -152,23 +152,22 @@ def locate(
     read = tokenizer(text, add_special_tokens=special, return_offsets_mapping=fast, verbose=False)
     complete, positions = read["input_ids"], []
     for subject in map(as_subject, subjects):
-        start, end = span(prompt, subject)
+        start, end = find_span(prompt, subject)
         place = len(before) + start, len(before) + end
         if fast:
-            tokens = _tokens_at(tokenizer, complete, read["offset_mapping"], *place)
+            tokens = _find_tokens_at(tokenizer, complete, read["offset_mapping"], *place)
         else:
-            tokens = _tokens_between(tokenizer, text, complete, *place)
+            tokens = _find_tokens_between(tokenizer, text, complete, *place)
         if not tokens:
             raise UserError(
-                f"subject {subject.text!r} has no token in the prompt {prompt!r}: choose another "
-                "word"
+                f"subject {subject.text!r} has no token in the prompt {prompt!r}: "
+                "choose another word"
             )
         positions.append(tokens)
     if limit is None or len(complete) <= limit:
         return positions
-    seen = tokenizer(text, add_special_tokens=special, truncation=True, max_length=limit)[
-        "input_ids"
-    ]
+    cut = tokenizer(text, add_special_tokens=special, truncation=True, max_length=limit)
+    seen = cut["input_ids"]
 
     def map_position(position: int) -> int | None:
         return position if position < len(seen) and seen[position] == complete[position] else None
@@ -235,7 +234,7 @@ def _spell(subject: Subject) -> str:
     return subject.text if subject.occurrence == 1 else f"{subject.text}#{subject.occurrence}"
 
 
-def _tokens_at(
+def _find_tokens_at(
     tokenizer: Tokenizer, ids: list[int], offsets: Sequence[tuple[int, int]], start: int, end: int
 ) -> list[int]:
     """Positions of a fast tokenizer's tokens that overlap the characters [start, end) of the
@@ -247,7 +246,7 @@ def _tokens_at(
     return tokens
 
 
-def _tokens_between(
+def _find_tokens_between(
     tokenizer: Tokenizer, text: str, ids: list[int], start: int, end: int
 ) -> list[int]:
     """The same of a slow tokenizer, which does not say where its tokens stand."""

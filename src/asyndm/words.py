@@ -136,7 +136,7 @@ def _order_marks(pieces: list[tuple[str, int]]) -> list[tuple[str, int]]:
 
 
 @lru_cache(maxsize=4096)
-def _char_class(char: str) -> str:
+def _classify_char(char: str) -> str:
     """What a character is for the bounds of words: "mark", "spaceless", "word" or ""."""
     if unicodedata.category(char)[0] == "M" or "\u1160" <= char <= "\u11ff" or char == JOINER:
         return "mark"
@@ -150,7 +150,7 @@ def _find_cuts(text: str, origins: tuple[int, ...]) -> tuple[bool, ...]:
     its marks."""
     cuts, left = [True], ""
     for i, char in enumerate(text):
-        kind = _char_class(char)
+        kind = _classify_char(char)
         if i > 0:
             apart = not left or not kind or "spaceless" in (left, kind)
             bound = kind == "mark" or text[i - 1] in STACKERS or origins[i - 1] == origins[i]

@@ -19,22 +19,22 @@ REFERENCE = DOCS / "reference.md"
 LISTED = re.compile(r"\((\w+)\.md\)")
 
 
-def blocks(page: Path) -> list[tuple[str, str]]:
+def find_blocks(page: Path) -> list[tuple[str, str]]:
     """Its blocks of code: their language, and their text with continued lines in one."""
     return [(of, text.replace("\\\n", "")) for of, text in BLOCK.findall(page.read_text())]
 
 
-def listed_pages() -> list[Path]:
+def list_pages() -> list[Path]:
     """The pages of ``docs`` in the order of its index."""
     return [DOCS / f"{name}.md" for name in dict.fromkeys(LISTED.findall(INDEX.read_text()))]
 
 
 def is_example(page: Path) -> bool:
     """Whether it shows what its commands print."""
-    return any(language == "text" for language, _ in blocks(page))
+    return any(language == "text" for language, _ in find_blocks(page))
 
 
-PAGES = [page for page in listed_pages() if page.exists()]
+PAGES = [page for page in list_pages() if page.exists()]
 EXAMPLES = [page for page in PAGES if is_example(page)]
 GUIDES = [
     ROOT / "README.md",

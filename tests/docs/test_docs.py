@@ -17,7 +17,7 @@ import pytest
 from experiments.engine.sweep import plan_sweep
 from tests import faults
 from tests.docs.commands import run_python
-from tests.docs.pages import DOCS, EXAMPLES, INDEX, PROSE, ROOT, blocks, listed_pages
+from tests.docs.pages import DOCS, EXAMPLES, INDEX, PROSE, ROOT, find_blocks, list_pages
 
 INLINE = re.compile(r"`(?:\.venv/bin/)?python\s-m\s([\w.]+)([^`]*)`")
 FILE = re.compile(r"# (mine/\S+)\n")
@@ -26,7 +26,7 @@ LONGEST = 110
 WIDEST = 100
 
 
-def name(page: Path) -> str:
+def name_page(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
@@ -41,7 +41,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @contextmanager
-def modules_of(folder: Path, shown: bool) -> Iterator[None]:
+def hold_modules(folder: Path, shown: bool) -> Iterator[None]:
     """Python finds the modules of a folder inside, if it is shown them, and forgets them after."""
     with pytest.MonkeyPatch.context() as patch:
         if shown:
@@ -58,7 +58,7 @@ def run_line(line: str, folder: Path) -> None:
     mine = words[0] == "PYTHONPATH=mine"
     words = words[mine:]
     if words[:2] == ["python", "-m"]:
-        with modules_of(folder / "mine", mine):
+        with hold_modules(folder / "mine", mine):
             run_python(words)
     else:
         command = [sys.executable if word == "python" else word for word in words]
@@ -72,18 +72,18 @@ def has_line(said: str, beginning: str) -> bool:
 
 
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
-@pytest.mark.parametrize("page", EXAMPLES, ids=name)
+@pytest.mark.parametrize("page", EXAMPLES, ids=name_page)
 def test_a_page_does_what_it_says(
     page: Path, folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     said, checked = "", 0
-    for language, text in blocks(page):
+    for language, text in find_blocks(page):
         if named := FILE.match(text):
             path = folder / named[1]
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
         elif language == "python":
-            with modules_of(folder / "mine", shown=True):
+            with hold_modules(folder / "mine", shown=True):
                 exec(compile(text, page.name, "exec"), {})
         elif language == "bash":
             for line in text.splitlines():
@@ -100,14 +100,19 @@ def test_a_page_does_what_it_says(
 
 def test_the_index_names_every_page_once() -> None:
     pages = sorted(page for page in DOCS.glob("*.md") if page != INDEX)
-    assert sorted(listed_pages()) == pages
+    assert sorted(list_pages()) == pages
 
 
-@pytest.mark.parametrize("page", PROSE, ids=name)
+@pytest.mark.parametrize("page", PROSE, ids=name_page)
 def test_a_page_is_a_page(page: Path) -> None:
     lines = [line for line in page.read_text().splitlines() if not line.startswith(("|", "!["))]
     assert page.parent != DOCS or len(lines) <= LONGEST
     assert not [line for line in lines if len(line) > WIDEST]
+
+
+def test_settings_and_recipes_are_as_narrow() -> None:
+    for path in [*(ROOT / "conf").rglob("*.yaml"), ROOT / "Makefile"]:
+        assert all(len(line) <= WIDEST for line in path.read_text().splitlines()), path
 
 
 def test_the_readme_is_read_in_a_minute() -> None:
@@ -129,5 +134,5 @@ def test_commands_within_the_text_name_modules_and_runs_that_there_are() -> None
 
 def test_the_table_of_faults_is_that_of_the_tests() -> None:
     page = faults.PAGE.read_text()
-    assert faults.written(page) == page, "python -m tests.faults writes it"
-    assert len(faults.faults()) == len(set(faults.faults()))
+    assert faults.insert_table(page) == page, "python -m tests.faults writes it"
+    assert len(faults.read_faults()) == len(set(faults.read_faults()))

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from tests.docs.commands import run_python
-from tests.docs.pages import GUIDES, ROOT, blocks
+from tests.docs.pages import GUIDES, ROOT, find_blocks
 
 SHORTER = {
     ".venv/bin/python": "python",
@@ -68,23 +68,25 @@ PROMPTS = """\
 """
 
 
-def commands() -> Iterator[str]:
+def list_commands() -> Iterator[str]:
     """Every line of the pages' blocks, once, without its comment."""
     lines = [
         line
         for page in GUIDES
-        for language, block in blocks(page)
+        for language, block in find_blocks(page)
         if language == "bash"
         for line in block.splitlines()
     ]
     yield from filter(None, dict.fromkeys(re.sub(r"(^|\s+)#.*", "", line) for line in lines))
 
 
-COMMANDS = list(commands())
-SCRIPTED = [page for page in GUIDES if any(language == "python" for language, _ in blocks(page))]
+COMMANDS = list(list_commands())
+SCRIPTED = [
+    page for page in GUIDES if any(language == "python" for language, _ in find_blocks(page))
+]
 
 
-def shortened(command: str) -> list[str]:
+def shorten_command(command: str) -> list[str]:
     """The words of a command that takes seconds."""
     words = [part for word in shlex.split(command) for part in SHORTER.get(word, word).split()]
     module, settings = words[2], [word.partition("=")[0] for word in words]
@@ -164,7 +166,7 @@ def test_a_command_of_the_guides_runs(
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "argv", sys.argv)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    words = shortened(command)
+    words = shorten_command(command)
     experiment = next((word for word in words if word.startswith("experiment=")), None)
     if words[2] == "experiments.studies.metric_study":
         experiment = "experiment=metric_study"
@@ -174,7 +176,7 @@ def test_a_command_of_the_guides_runs(
             word for word in words[3:] if re.match("limit=|num_inference_steps=|metric=", word)
         ]
         if words[2] != "experiments.run":
-            run = shortened(" ".join(["python -m experiments.run", experiment, *settings]))
+            run = shorten_command(" ".join(["python -m experiments.run", experiment, *settings]))
             assert run_python(run) == 0
     status = run_python(words)
     said = capfd.readouterr()
@@ -188,7 +190,7 @@ def test_the_scripts_of_a_guide_run(
 ) -> None:
     monkeypatch.chdir(folder)
     names: dict[str, object] = {}
-    for language, text in blocks(page):
+    for language, text in find_blocks(page):
         if language == "python":
             for long, short in SCRIPTS.items():
                 text = text.replace(long, short)

@@ -15,7 +15,7 @@ import pytest
 
 from experiments.engine.sweep import plan_sweep
 from tests.docs.commands import run_python
-from tests.docs.pages import REFERENCE, blocks
+from tests.docs.pages import REFERENCE, find_blocks
 
 SHORTER = {
     "device=cuda:0": "device=cpu",
@@ -31,7 +31,7 @@ SETTING = re.compile(r"[\w.]+=\S+")
 def commands() -> list[str]:
     return [
         line
-        for language, block in blocks(REFERENCE)
+        for language, block in find_blocks(REFERENCE)
         if language == "bash"
         for line in block.splitlines()
     ]
@@ -47,7 +47,7 @@ def folder(tmp_path: Path, pipeline_folder: Path, monkeypatch: pytest.MonkeyPatc
     (prompts / "animal.json").write_text(json.dumps(list(ANIMALS)))
     items = {"item_idx": ANIMALS, "item_k": {text: [0.7, 0.5] for text in ANIMALS}}
     (prompts / "animal_item.json").write_text(json.dumps(items))
-    shown = [text for language, text in blocks(REFERENCE) if language == "json"]
+    shown = [text for language, text in find_blocks(REFERENCE) if language == "json"]
     for name, text in zip(("prompts.json", "items.json"), shown, strict=True):
         (tmp_path / name).write_text(text)
     monkeypatch.chdir(tmp_path)

@@ -22,6 +22,7 @@ def test_the_citation_is_valid_and_of_this_version() -> None:
     assert str(citation["version"]) == PROJECT["version"]
     assert citation["license"] == PROJECT["license"]
     (paper,) = citation["references"]
+    assert citation["preferred-citation"] == paper
     assert paper["type"] == "conference-paper" and paper["title"] and paper["conference"]["name"]
     assert paper["doi"].endswith("arXiv.2510.04504") and paper["url"].endswith("/2510.04504")
     for author in [*citation["authors"], *paper["authors"]]:
@@ -33,6 +34,5 @@ def test_the_changelog_tells_the_current_versions() -> None:
     for name, number in {"RECIPE": RECIPE, "SCHEMA_VERSION": SCHEMA_VERSION}.items():
         assert f"**`{name}` is {number}**" in CHANGELOG
         table = CHANGELOG.partition(f"| `{name}` | since |")[2].partition("\n\n")[0]
-        assert [int(n) for n in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)] == [
-            *range(1, number + 1)
-        ]
+        told = [int(n) for n in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)]
+        assert told == [*range(1, number + 1)]

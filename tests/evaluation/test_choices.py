@@ -9,8 +9,15 @@ from pathlib import Path
 import pytest
 from hydra.utils import get_object
 
-from asyndm.errors import UserError, one_line
-from evaluation.choices import build, build_metrics, find_object, summarize_class
+from asyndm.errors import UserError, join_lines
+from evaluation.choices import (
+    CONF,
+    build,
+    build_metrics,
+    find_object,
+    list_targets,
+    summarize_class,
+)
 from evaluation.metrics.exact import Exact
 
 
@@ -54,7 +61,7 @@ def test_what_a_name_stands_for_is_found_and_refused_as_by_hydra(path: str) -> N
     except ImportError as error:
         with pytest.raises(ImportError) as raised:
             find_object(path)
-        assert one_line(raised.value) == one_line(error)
+        assert join_lines(raised.value) == join_lines(error)
     else:
         assert find_object(path) == expected
 
@@ -104,7 +111,7 @@ def test_metrics_go_by_their_names_and_none_is_left_out() -> None:
 
 
 def test_a_class_is_summarized_only_where_a_choice_offers_it(tmp_path: Path) -> None:
-    first = (Exact.__doc__ or "").partition("\n")[0]
+    first = " ".join((Exact.__doc__ or "").partition("\n\n")[0].split())
     assert summarize_class("evaluation.metrics.exact.Exact") == first
     assert summarize_class(BROKEN) == summarize_class("nowhere.Metric") == ""
     (tmp_path / "metric").mkdir()
@@ -112,3 +119,9 @@ def test_a_class_is_summarized_only_where_a_choice_offers_it(tmp_path: Path) -> 
     assert summarize_class(BROKEN, [tmp_path]) == "Cannot be built."
     with pytest.raises(UserError, match="no such folder"):
         summarize_class(BROKEN, [tmp_path / "none"])
+
+
+@pytest.mark.parametrize("target", sorted(list_targets((CONF,))))
+def test_a_metric_of_ours_is_described_in_whole_sentences(target: str) -> None:
+    described = summarize_class(target)
+    assert described.endswith("."), described

@@ -32,6 +32,8 @@ CLIP = "metric=clip_shapes"
         ["metric=vqa_score", "metric.vqa_score.answer=Yes"],
         ["metric.exact=null"],
         ["~metric.exact"],
+        ["~metric"],
+        ["metric=[]"],
         [CLIP, "metric.clip_shapes.model=\\${foo}"],
         [CLIP, "metric.clip_shapes.model=${metric.clip_shapes.dtype}"],
         [CLIP, "+metric.own._target_=a.B", "++metric.own.x=1e3", "++metric.clip_shapes.dtype=no"],

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from evaluation.labels import GuidanceLabel, MethodLabel, count_evaluations, read_labels
+import asyndm
+from evaluation.labels import (
+    USUAL_READING,
+    GuidanceLabel,
+    MethodLabel,
+    count_evaluations,
+    read_labels,
+)
 from evaluation.runs.folder import Run, read_run
+from experiments.engine import schema
 from tests.written_runs import ASYNDM, DM, STATIC, make_method, write_run
 
 
@@ -22,13 +32,14 @@ def read_one(folder: Path, method: dict[str, Any] = DM, **changes: Any) -> Run:
     ("guidance", "text", "scale", "rest"),
     [
         ({"guidance_scale": 5.0, "negative_prompt": None}, "5", 5.0, ""),
-        ({}, "", 1.0, ""),
+        ({}, "", None, ""),
+        ({"negative_prompt": "a b"}, "not 'a b'", None, "not 'a b'"),
         ({"guidance_scale": 2.5, "negative_prompt": "a b"}, "2.5 not 'a b'", 2.5, "not 'a b'"),
         ({"_target_": "mine.Own", "guidance_scale": 3.0, "k": 2}, "Own 3", 3.0, "Own k=2"),
     ],
 )
 def test_a_guidance_has_a_text_and_what_figures_are_drawn_by(
-    tmp_path: Path, guidance: dict[str, Any], text: str, scale: float, rest: str
+    tmp_path: Path, guidance: dict[str, Any], text: str, scale: float | None, rest: str
 ) -> None:
     label: GuidanceLabel = read_labels(read_one(tmp_path, guidance=guidance))["guidance"]
     assert (label, label.scale, label.rest) == (text, scale, rest)
@@ -68,6 +79,58 @@ def test_a_record_says_what_its_choices_are_called(tmp_path: Path) -> None:
         "CFG++ 0.6",
     )
     assert labels["method"].rehearses and labels["guidance"].scale == 5
+
+
+@pytest.mark.parametrize(
+    ("scale", "guided", "wanted"),
+    [(None, True, 2), (0.0, True, 1), (0.5, True, 1), (5.0, True, 2), (5.0, False, 1)],
+)
+def test_a_step_costs_what_its_guidance_says(
+    tmp_path: Path, scale: float | None, guided: bool, wanted: int
+) -> None:
+    config = {"model": {"name": "tiny", "guided": guided}, "prompt_set": {"name": "shapes"}}
+    run = read_one(tmp_path, guidance={"guidance_scale": scale}, record={"config": config})
+    assert read_labels(run)["method"].evaluations_per_step == wanted
+
+
+@pytest.mark.parametrize(
+    ("changes", "wanted"),
+    [
+        ({"guidance": {"_target_": "mine.Own", "guidance_scale": 3.0}}, None),
+        ({"guidance": {"_target_": "asyndm.guidance.ClassifierFree"}}, 1),
+        ({"guidance": {}, "pipeline_arguments": {"true_cfg_scale": 4}}, 1),
+        (
+            {
+                "guidance": {"negative_prompt": "a"},
+                "pipeline_arguments": {"true_cfg_scale": 4},
+            },
+            2,
+        ),
+        (
+            {
+                "guidance": {},
+                "pipeline_arguments": {"true_cfg_scale": 4},
+                "negative_prompts": "abc",
+            },
+            None,
+        ),
+        ({"guidance": {}, "negative_prompts": "abc"}, 1),
+    ],
+)
+def test_a_step_of_a_distilled_network_costs_what_its_arguments_say(
+    tmp_path: Path, changes: dict[str, Any], wanted: int | None
+) -> None:
+    config = {"model": {"name": "tiny", "guided": False}, "prompt_set": {"name": "shapes"}}
+    run = read_one(tmp_path, record={"config": config}, **changes)
+    assert read_labels(run)["method"].evaluations_per_step == wanted
+
+
+def test_what_goes_without_saying_is_what_is_set_unless_something_else_is_asked_for() -> None:
+    signature = inspect.signature(asyndm.sample).parameters
+    for name, usual in USUAL_READING.items():
+        configured = getattr(schema.Config, name)
+        assert usual == signature[name].default
+        assert usual == (configured.name if isinstance(configured, Enum) else configured)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from tests.lab import Lab
 BRIGHTNESS = ["metric=none", "+metric.brightness._target_=tests.experiments.metrics.Brightness"]
 
 
-def rows(folder: Path) -> dict[str, float | None]:
+def read_scores(folder: Path) -> dict[str, float | None]:
     return {
         f"{r.prompt_id}#{r.image_index}": r.value for r in read_rows(folder / SCORES_FILE, ScoreRow)
     }
@@ -42,8 +42,10 @@ def folder(tmp_path: Path) -> Path:
     whole = (tmp_path / "2.png").read_bytes()
     (tmp_path / "2.png").write_bytes(whole[:40])
     (tmp_path / "prompts.csv").write_text(
-        "file,text,kind,phrases\n0.png,a dog,pair,a dog;a cat\n1.png,a dog,pair,\n2.png,a "
-        "cat,pair,\n"
+        "file,text,kind,phrases\n"
+        "0.png,a dog,pair,a dog;a cat\n"
+        "1.png,a dog,pair,\n"
+        "2.png,a cat,pair,\n"
     )
     return tmp_path
 
@@ -89,10 +91,10 @@ def test_a_run_is_scored_as_the_laboratory_scores_it(
 ) -> None:
     lab("-m", "mask=none,global")
     assert not list(lab.runs.rglob(SCORES_FILE)) or all(
-        not rows(p.parent) for p in lab.runs.rglob(SCORES_FILE)
+        not read_scores(p.parent) for p in lab.runs.rglob(SCORES_FILE)
     )
     assert main([str(lab.runs), *BRIGHTNESS]) == 0
-    ours = {path.parent.name: rows(path.parent) for path in lab.runs.rglob(SCORES_FILE)}
+    ours = {path.parent.name: read_scores(path.parent) for path in lab.runs.rglob(SCORES_FILE)}
     assert len(ours) == 2 and all(len(found) == 3 for found in ours.values())
     assert read_run(next(lab.runs.glob("*-DM-*"))).record["metrics"] == {
         "brightness": {"version": 1, "higher_is_better": True}
@@ -102,7 +104,9 @@ def test_a_run_is_scored_as_the_laboratory_scores_it(
     for path in lab.runs.rglob(SCORES_FILE):
         path.unlink()
     lab("-m", "mask=none,global", BRIGHTNESS[1])
-    assert {path.parent.name: rows(path.parent) for path in lab.runs.rglob(SCORES_FILE)} == ours
+    assert {
+        path.parent.name: read_scores(path.parent) for path in lab.runs.rglob(SCORES_FILE)
+    } == ours
 
 
 def test_scores_on_another_basis_are_left_alone(
@@ -120,7 +124,7 @@ def test_scores_on_another_basis_are_left_alone(
         "rest on something else ({'version': 1, 'higher_is_better': True})" in said.err
         and (first / SCORES_FILE).read_text() == before
     )
-    assert len(rows(second)) == 3 and read_run(second).record["metrics"] == {
+    assert len(read_scores(second)) == 3 and read_run(second).record["metrics"] == {
         "brightness": {"version": 2, "higher_is_better": True}
     }
 
@@ -130,7 +134,10 @@ def test_scores_on_another_basis_are_left_alone(
     [
         (["{folder}/none", *BRIGHTNESS], "none: no such folder"),
         (["{folder}", *BRIGHTNESS], "no runs there; for a folder of pictures give --prompts CSV"),
-        (["{folder}", "metric=none"], "metric=none: nothing to do"),
+        (["{folder}", "metric=none"], "error: metric=none: nothing to do"),
+        (["{folder}", "metric=[]"], "error: metric=[]: nothing to do; choose a metric"),
+        (["{folder}", "~metric"], "error: ~metric: nothing to do; choose a metric"),
+        (["{folder}", "metric.exact=null"], "error: metric.exact=null: nothing to do"),
         (["{folder}", "metric=foo"], "metric=foo: no such choice; choose from"),
         (["{folder}", *BRIGHTNESS, "--prompts", "{folder}/none.csv"], "none.csv: no such file"),
         (["{folder}", *BRIGHTNESS, "--prompts", "{folder}/empty.csv"], "empty.csv: no rows"),
@@ -153,8 +160,14 @@ def test_scores_on_another_basis_are_left_alone(
         ),
         (
             ["{folder}", *BRIGHTNESS, "columns.seed=x", "--prompts", "{folder}/bare.csv"],
-            "columns.seed=: no such column; choose from columns.file, columns.text, ",
+            "columns.seed=x: no such column; choose from columns.file, columns.text, ",
         ),
+        (["{folder}", "columns=Title"], "error: columns=Title: no such column; choose from"),
+        (
+            ["{folder}", "columns.txt=Title"],
+            "error: columns.txt=Title: no such column (did you mean columns.text?); choose from",
+        ),
+        (["{folder}", "~columns"], "error: ~columns: no such column; choose from"),
         (
             ["{folder}", *BRIGHTNESS, "columns.text=[a,b]", "--prompts", "{folder}/bare.csv"],
             "columns.text=['a', 'b']: give the name of a column",
@@ -185,6 +198,15 @@ def test_bad_input_is_one_line(
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("error: ") and message in line
     assert not (folder / SCORES_FILE).exists() and not (folder / "metrics.json").exists()
+
+
+def test_the_folder_alone_is_required(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main([])
+    assert "the following arguments are required: folder;" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    assert "--batch-size N pictures a metric sees" in " ".join(capsys.readouterr().out.split())
 
 
 def test_the_record_of_a_folder_says_what_its_scores_rest_on(folder: Path) -> None:
@@ -229,14 +251,14 @@ class Interrupted(Brightness):
         return super().score(images, prompts)
 
 
-def of(metric: type[Brightness]) -> str:
+def choose_metric(metric: type[Brightness]) -> str:
     return f"+metric.{metric.__name__.lower()}._target_={metric.__module__}.{metric.__name__}"
 
 
 def test_a_network_is_loaded_once_for_all_runs(lab: Lab) -> None:
     lab("-m", "mask=none,global")
     Counting.events.clear()
-    assert main([str(lab.runs), "metric=none", of(Counting)]) == 0
+    assert main([str(lab.runs), "metric=none", choose_metric(Counting)]) == 0
     assert Counting.events == ["loaded", "let go"]
 
 
@@ -247,14 +269,14 @@ def test_a_metric_or_run_that_fails_leaves_the_others(
     first, second = sorted(lab.runs.glob("*-DM*"))
     (first / "prompts.json").unlink()
     capsys.readouterr()
-    assert main([str(lab.runs), "metric=none", of(Refusing), BRIGHTNESS[1]]) == 1
+    assert main([str(lab.runs), "metric=none", choose_metric(Refusing), BRIGHTNESS[1]]) == 1
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert (
         len(lines) == 2
         and "prompts.json" in lines[0]
         and lines[1] == "error: metric refusing: no weights"
     )
-    assert not rows(first) and len(rows(second)) == 3
+    assert not read_scores(first) and len(read_scores(second)) == 3
 
 
 def test_an_interrupted_scoring_keeps_its_rows_and_goes_on(
@@ -265,12 +287,12 @@ def test_an_interrupted_scoring_keeps_its_rows_and_goes_on(
         "--prompts",
         str(folder / "prompts.csv"),
         "metric=none",
-        of(Interrupted),
+        choose_metric(Interrupted),
     ]
     assert main([*arguments, "--batch-size", "1"]) == 130
     assert (
         "interrupted; the same command goes on" in capsys.readouterr().err
-        and len(rows(folder)) == 1
+        and len(read_scores(folder)) == 1
     )
     assert main(arguments) == 0
     assert "2 of 3 pictures, 2 new" in capsys.readouterr().out

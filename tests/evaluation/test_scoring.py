@@ -14,9 +14,10 @@ from asyndm.errors import UserError
 from evaluation.memory import Room
 from evaluation.metrics import Score
 from evaluation.pictures import Picture
+from evaluation.runs.folder import RunFolder
 from evaluation.runs.prompts import Prompt
-from evaluation.scoring import add_missing, score, score_table
-from tests.evaluation.metrics.pictures import noise
+from evaluation.scoring import add_missing, score
+from tests.evaluation.metrics.pictures import draw_noise
 from tests.experiments.metrics import Brightness
 
 
@@ -37,7 +38,7 @@ class Hungry(Brightness):
 
 def test_batches_shrink_to_the_memory_and_scores_are_the_same(tmp_path: Path) -> None:
     pictures = []
-    for i, image in enumerate(noise(*[(8, 8)] * 11)):
+    for i, image in enumerate(draw_noise(*[(8, 8)] * 11)):
         image.save(tmp_path / f"{i}.png")
         pictures.append(Picture(tmp_path / f"{i}.png", Prompt(str(i), "x")))
     hungry = Hungry()
@@ -74,7 +75,7 @@ class Asked(dict[Any, Any]):
 )
 def test_finding_nothing_to_do_looks_at_each_picture_once(tmp_path: Path) -> None:
     pictures = [Picture(tmp_path / f"{i}.png", Prompt(str(i), "x")) for i in range(100)]
-    table = score_table(tmp_path, pictures)
+    table = RunFolder(tmp_path, [picture.key for picture in pictures]).scores
     rows = Asked({(Brightness.name, *picture.key): None for picture in pictures})
     table.rows = rows
     assert add_missing(table, Brightness(), pictures, "r", 4) == 0 and rows.times == len(pictures)

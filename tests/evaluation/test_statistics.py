@@ -38,9 +38,8 @@ def test_wilson_agrees_with_published_values(
 ) -> None:
     interval = wilson(successes, n)
     assert interval.mean == successes / n
-    assert interval.low == pytest.approx(low, abs=1e-4) and interval.high == pytest.approx(
-        high, abs=1e-4
-    )
+    assert interval.low == pytest.approx(low, abs=1e-4)
+    assert interval.high == pytest.approx(high, abs=1e-4)
 
 
 def test_the_bootstrap_agrees_with_the_normal_interval_for_single_images() -> None:
@@ -73,7 +72,7 @@ def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
     assert 0.90 <= covered / trials <= 0.98
 
 
-def covered(shared_noise: bool, trials: int = 250) -> float:
+def measure_coverage(shared_noise: bool, trials: int = 250) -> float:
     """How often the interval of a paired difference of right-or-wrong scores holds the true one,
     where a method's gain depends on the noise as well as on the prompt: 100 prompts, 2 images each.
     """
@@ -96,11 +95,11 @@ def covered(shared_noise: bool, trials: int = 250) -> float:
 def test_the_interval_of_a_difference_covers_the_truth_where_prompts_have_noise_of_their_own() -> (
     None
 ):
-    assert 0.92 <= covered(shared_noise=False) <= 0.98
+    assert 0.92 <= measure_coverage(shared_noise=False) <= 0.98
 
 
 def test_it_does_not_where_they_share_it() -> None:
-    assert covered(shared_noise=True, trials=100) < 0.6
+    assert measure_coverage(shared_noise=True, trials=100) < 0.6
 
 
 def test_what_stands_out_is_surely_better_than_each_of_the_others() -> None:
@@ -141,9 +140,8 @@ def test_one_value_a_cluster_is_students_interval() -> None:
     values = [0.2, 0.9, 0.4, 0.7]
     interval = cluster_interval(values, range(4))
     half = 3.1824463 * np.std(values, ddof=1) / 2
-    assert interval.low == pytest.approx(0.55 - half) and interval.high == pytest.approx(
-        0.55 + half
-    )
+    assert interval.low == pytest.approx(0.55 - half)
+    assert interval.high == pytest.approx(0.55 + half)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ def tabulate(folder: Path) -> list[TableRow]:
     return make_table(map(read_run, find_runs([folder])))
 
 
-def row_of(rows: list[TableRow], **wanted: Any) -> TableRow:
+def find_row(rows: list[TableRow], **wanted: Any) -> TableRow:
     """The only one that has these values."""
     (found,) = [row for row in rows if all(row[key] == value for key, value in wanted.items())]
     return found
@@ -31,7 +31,7 @@ def test_methods_are_compared_with_dm_on_the_images_both_have(tmp_path: Path) ->
     method = make_method("DynamicMask", "PiecewiseLinear", threshold=1.0)
     write_run(tmp_path, "asyn", [1, 1, 0, 1, 0], method, first=1)
     rows = tabulate(tmp_path)
-    dm, asyn = row_of(rows, method="DM"), row_of(rows, method="AsynDM")
+    dm, asyn = find_row(rows, method="DM"), find_row(rows, method="AsynDM")
     expected = wilson(4, 6)
     assert (dm["n"], dm["score"], dm["score_low"], dm["score_high"]) == (
         6,
@@ -66,7 +66,7 @@ def test_methods_are_compared_with_dm_on_the_images_both_have(tmp_path: Path) ->
 def test_other_conditions_are_not_compared(tmp_path: Path, changes: dict[str, Any]) -> None:
     write_run(tmp_path, "dm", [1, 0, 1], DM)
     write_run(tmp_path, "asyn", [1, 1, 1], ASYNDM, **changes)
-    assert row_of(tabulate(tmp_path), method="AsynDM")["difference"] is None
+    assert find_row(tabulate(tmp_path), method="AsynDM")["difference"] is None
 
 
 def test_runs_of_one_method_are_pooled_and_no_image_counts_twice(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_the_dm_of_a_prompt_is_found_whatever_file_it_came_from(tmp_path: Path) 
         prompt_set={"name": "file", "path": "own.yaml"},
         own_concavity=0.3,
     )
-    assert row_of(tabulate(tmp_path), method="AsynDM")["difference"] == 0.5
+    assert find_row(tabulate(tmp_path), method="AsynDM")["difference"] == 0.5
 
 
 def test_kinds_have_rows_of_their_own(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_kinds_have_rows_of_their_own(tmp_path: Path) -> None:
     write_run(tmp_path, "asyn", [1, 1, 1, 0], ASYNDM)
     rows = make_table(map(read_run, find_runs([tmp_path])), by_kind=True)
     assert [row["kind"] for row in rows] == ["all", "mean of kinds", "one", "two"] * 2
-    two = row_of(rows, method="AsynDM", kind="two")
+    two = find_row(rows, method="AsynDM", kind="two")
     assert (two["n"], two["score"], two["difference"], two["wins"]) == (2, 0.5, 0.5, 1)
 
 
@@ -224,6 +224,22 @@ def test_rows_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
         "2",
         "7.5",
         "10",
+    ]
+
+
+def test_a_number_in_a_name_is_no_order(tmp_path: Path) -> None:
+    for scale in (10.0, 2.0):
+        guidance = {"_target_": "mine.Own", "guidance_scale": scale}
+        write_run(tmp_path, f"g{scale}", [1, 0], DM, guidance=guidance)
+    for name in ("9 lives", "10 green bottles"):
+        choice = {"name": name}
+        write_run(tmp_path, name, [1, 0], DM, prompt_set=choice, guidance={"guidance_scale": 2.0})
+    rows = [(row["prompt_set"], row["guidance"]) for row in tabulate(tmp_path)]
+    assert rows == [
+        ("10 green bottles", "2"),
+        ("9 lives", "2"),
+        ("shapes", "Own 2"),
+        ("shapes", "Own 10"),
     ]
 
 

@@ -51,7 +51,7 @@ def overflow(image: int) -> None:
     on_network(spoil)
 
 
-def little_memory(most: int) -> None:
+def limit_memory(most: int) -> None:
     """More than so many images at once do not fit."""
     import asyndm.sampler
 

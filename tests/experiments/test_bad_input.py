@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from asyndm.inputs import picture_size
+from asyndm.inputs import find_picture_size
 from experiments.engine.preflight import read_parts
 from experiments.report.command import main as report
 from tests.lab import Lab
@@ -153,8 +153,8 @@ def filled(lab: Lab) -> Lab:
     Image.new("L", (8, 8)).save(lab.folder / "good.png")
     (lab.folder / "bare.yaml").write_text("- a cat\n")
     (lab.folder / "long.yaml").write_text(
-        f"- {{text: a cat, subjects: [cat]}}\n- "
-        f"{{text: '{'rabbit ' * 13} and a dog', subjects: [dog]}}\n"
+        "- {text: a cat, subjects: [cat]}\n"
+        f"- {{text: '{'rabbit ' * 13} and a dog', subjects: [dog]}}\n"
     )
     (lab.folder / "open.csv").write_text('text\n"a cat\n' + "x" * 200_000)
     (lab.folder / "deep.json").write_text("[" * 100_000)
@@ -166,7 +166,7 @@ def filled(lab: Lab) -> Lab:
     return lab
 
 
-def refused(lab: Lab, overrides: list[str], message: str) -> None:
+def assert_refused(lab: Lab, overrides: list[str], message: str) -> None:
     result = lab(*(override.replace("{folder}", str(lab.folder)) for override in overrides))
     assert result.status == 1
     message = message.replace("{folder}", str(lab.folder))
@@ -187,7 +187,7 @@ def refused(lab: Lab, overrides: list[str], message: str) -> None:
     ("overrides", "message"), BAD, ids=lambda value: value[-1] if isinstance(value, list) else ""
 )
 def test_bad_input_is_refused_in_one_line(filled: Lab, overrides: list[str], message: str) -> None:
-    refused(filled, overrides, message)
+    assert_refused(filled, overrides, message)
 
 
 @pytest.mark.parametrize("mask", ["none", "global"])
@@ -228,7 +228,7 @@ def test_a_subject_out_of_reach_does_not_matter_to_a_mask_that_reads_none(
 def test_a_sweep_is_refused_before_its_first_job(
     filled: Lab, overrides: list[str], message: str
 ) -> None:
-    refused(
+    assert_refused(
         filled,
         ["-m", *(override.replace("{pipeline}", str(filled.pipeline)) for override in overrides)],
         message,
@@ -261,7 +261,7 @@ def test_the_models_own_size_is_what_it_makes(lab: Lab) -> None:
     assert lab("limit=1").status == 0
     with Image.open(next((lab.only_run() / "images").iterdir())) as image:
         parts = read_parts("folder", str(lab.pipeline), None, None)
-        assert picture_size(parts) == (image.height, image.width)
+        assert find_picture_size(parts) == (image.height, image.width)
 
 
 def test_pictures_of_the_models_own_size_must_fit_on_the_disk(lab: Lab) -> None:
@@ -269,7 +269,7 @@ def test_pictures_of_the_models_own_size_must_fit_on_the_disk(lab: Lab) -> None:
     shutil.copytree(lab.pipeline, model)
     config = model / "unet" / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "sample_size": [2**30, 2**20]}))
-    refused(lab, [f"model.path={model}"], "MB needed")
+    assert_refused(lab, [f"model.path={model}"], "MB needed")
 
 
 def test_a_hub_that_gives_no_reason_is_refused_in_one_line(
@@ -279,7 +279,7 @@ def test_a_hub_that_gives_no_reason_is_refused_in_one_line(
         raise ConnectionError
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", fail)
-    refused(lab, ["model=sd15"], "(ConnectionError: no reason given)")
+    assert_refused(lab, ["model=sd15"], "(ConnectionError: no reason given)")
 
 
 @pytest.mark.parametrize("loud", [False, True])
@@ -305,7 +305,7 @@ def test_what_the_hub_s_client_logs_is_for_the_verbose(
 
 
 def test_a_full_disk_is_refused(lab: Lab, small_disk: Path) -> None:
-    refused(lab, [f"output_dir={small_disk}"], "MB needed")
+    assert_refused(lab, [f"output_dir={small_disk}"], "MB needed")
 
 
 def test_a_report_of_nothing_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

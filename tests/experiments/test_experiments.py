@@ -67,7 +67,7 @@ def tiny_words(name: str, folder: Path) -> list[str]:
     return [*own, f"height={height}", f"width={width}", *arguments]
 
 
-def files(folder: Path, name: str, prompts: int) -> list[str]:
+def list_files(folder: Path, name: str, prompts: int) -> list[str]:
     """What a benchmark's experiment needs: the benchmark's own files, here with prompts of ours in
     their format."""
     texts = [f"a photo of a cat and dog number {i}" for i in range(prompts)]
@@ -92,7 +92,7 @@ def files(folder: Path, name: str, prompts: int) -> list[str]:
 def test_an_experiment_costs_what_it_says(name: str, tmp_path: Path) -> None:
     said = COST.search((CONF / "experiment" / f"{name}.yaml").read_text())
     assert said is not None
-    given = files(tmp_path, name, {"geneval": GENEVAL, "reference": REFERENCE}.get(name, 0))
+    given = list_files(tmp_path, name, {"geneval": GENEVAL, "reference": REFERENCE}.get(name, 0))
     wanted = Cost(*(int(number.replace(",", "")) for number in said.groups()))
     assert estimate_cost(plan_sweep([f"experiment={name}", *given])) == wanted
 
@@ -105,7 +105,11 @@ def test_an_experiment_runs_and_is_reported(
     tiny_folder: Callable[[str], Path],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    words = [f"experiment={name}", *files(tmp_path, name, 2), f"output_dir={tmp_path / 'runs'}"]
+    words = [
+        f"experiment={name}",
+        *list_files(tmp_path, name, 2),
+        f"output_dir={tmp_path / 'runs'}",
+    ]
     changed = FEW.get(name, [])
     words += [item for item in SMALL if item.partition("=")[0] not in " ".join(changed)] + changed
     if name in REAL:
@@ -142,9 +146,8 @@ def test_an_experiment_of_another_model_leaves_all_there_is(
     assert len(folders) == 3
     for folder in folders:
         run = read_run(folder)
-        assert run.identity["model"]["dtype"] == "float32" and run.identity["eta"] == (
-            name == "sdxl"
-        )
+        assert run.identity["model"]["dtype"] == "float32"
+        assert run.identity["eta"] == (name == "sdxl")
         assert [row.metric for row in run.scores] == ["brightness"] * 2
         assert all(row.value is not None for row in run.scores)
         for row in run.images:

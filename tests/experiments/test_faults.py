@@ -26,13 +26,13 @@ from tests.lab import PROMPTS, Lab
 SLOW = "+metric.brightness._target_=tests.experiments.metrics.Slow"
 SETTINGS = ("images_per_prompt=8", "num_inference_steps=8", "batch_size=2", SLOW)
 HOOKED = (
-    "import sys, tests.experiments.breaking as b; b.{}; from experiments.run import main; "
-    "sys.exit(main())"
+    "import sys, tests.experiments.breaking as b; b.{}; "
+    "from experiments.run import main; sys.exit(main())"
 )
 Results = dict[str, bytes]
 
 
-def results(folder: Path) -> Results:
+def read_results(folder: Path) -> Results:
     """The pictures and tables of a run."""
     files = [folder / IMAGES_FILE, folder / SCORES_FILE, folder / "grid.png", folder / "strip.png"]
     for name in ("images", "traces", "previews"):
@@ -58,11 +58,11 @@ class Fault:
     finished: Path
     wanted: Results
 
-    def broken(self, *overrides: str, hook: str = "") -> subprocess.Popen[str]:
+    def run_broken(self, *overrides: str, hook: str = "") -> subprocess.Popen[str]:
         code = ("-c", HOOKED.format(hook)) if hook else ("-m", "experiments.run")
         return self.lab.start(*SETTINGS, *overrides, code=code)
 
-    def until(self, reached: Callable[[Path], bool]) -> Path:
+    def wait_until(self, reached: Callable[[Path], bool]) -> Path:
         """Waits for the run's folder to come that far."""
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
@@ -72,7 +72,7 @@ class Fault:
             time.sleep(0.02)
         raise AssertionError("the run never came that far")
 
-    def mended(self, what: str, how: str, *overrides: str) -> list[str]:
+    def mend(self, what: str, how: str, *overrides: str) -> list[str]:
         """Asks for the run again: what was whole is kept to the bit, and the end is that of an
         undisturbed run."""
         folder = self.lab.only_run()
@@ -86,7 +86,7 @@ class Fault:
         assert all(
             (folder / "images" / name).stat().st_mtime_ns == t for name, (t, _) in before.items()
         )
-        found = results(folder)
+        found = read_results(folder)
         assert {name for name in self.wanted if found.get(name) != self.wanted[name]} == set()
         assert found.keys() == self.wanted.keys() and not list(folder.rglob(".*.tmp"))
         assert read_run(folder).state == "done" and status([str(self.lab.runs)]) == 0
@@ -98,20 +98,20 @@ class Fault:
 
 @pytest.fixture
 def fault(lab: Lab, finished: Path) -> Fault:
-    return Fault(lab, finished, results(finished))
+    return Fault(lab, finished, read_results(finished))
 
 
-def some_images(folder: Path) -> bool:
+def has_some_images(folder: Path) -> bool:
     return len(list(folder.glob("images/[!.]*.png"))) >= 3
 
 
-def some_scores(folder: Path) -> bool:
+def has_some_scores(folder: Path) -> bool:
     path = folder / SCORES_FILE
     return path.exists() and len(path.read_text().splitlines()) >= 4
 
 
 @pytest.mark.parametrize(
-    ("where", "reached"), [("sampling", some_images), ("scoring", some_scores)]
+    ("where", "reached"), [("sampling", has_some_images), ("scoring", has_some_scores)]
 )
 @pytest.mark.parametrize(
     ("sent", "exit_status", "state"),
@@ -129,8 +129,8 @@ def test_signals(
     where: str,
     reached: Callable[[Path], bool],
 ) -> None:
-    process = fault.broken()
-    folder = fault.until(reached)
+    process = fault.run_broken()
+    folder = fault.wait_until(reached)
     process.send_signal(sent)
     _, error = process.communicate(timeout=180)
     assert process.returncode == exit_status, error
@@ -139,12 +139,12 @@ def test_signals(
     if state == "interrupted":
         assert "the same command goes on from here" in error and where in told["phase"]
     assert 3 <= len(list(folder.glob("images/[!.]*.png"))) <= 24
-    fault.mended(f"{sent.name} during {where}", f"exit status {exit_status}, state {state}")
+    fault.mend(f"{sent.name} during {where}", f"exit status {exit_status}, state {state}")
 
 
 def test_a_killed_run_is_stale(fault: Fault, capsys: pytest.CaptureFixture[str]) -> None:
-    process = fault.broken()
-    folder = fault.until(some_images)
+    process = fault.run_broken()
+    folder = fault.wait_until(has_some_images)
     capsys.readouterr()
     assert status([str(fault.lab.runs)]) == 1 and "  running  " in capsys.readouterr().out
     process.kill()
@@ -155,7 +155,7 @@ def test_a_killed_run_is_stale(fault: Fault, capsys: pytest.CaptureFixture[str])
 
 
 def test_an_exception_in_the_middle(fault: Fault, capsys: pytest.CaptureFixture[str]) -> None:
-    process = fault.broken(hook="raise_after(40)")
+    process = fault.run_broken(hook="raise_after(40)")
     _, error = process.communicate(timeout=180)
     assert process.returncode == 1 and "error: the network broke" in error
     told = read_state(fault.lab.only_run())
@@ -167,21 +167,23 @@ def test_an_exception_in_the_middle(fault: Fault, capsys: pytest.CaptureFixture[
         and "RuntimeError: the network broke" in said
         and "something odd" in said
     )
-    fault.mended("exception in the network", "told in one line, traceback and log kept")
+    fault.mend("exception in the network", "told in one line, traceback and log kept")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system: needs root")
 @pytest.mark.parametrize("kilobytes", [200, 330])
 def test_a_full_disk(fault: Fault, kilobytes: int) -> None:
-    with mounted(fault.lab.runs, f"size={kilobytes}k") as remount:
-        process = fault.broken(hook="say_there_is_room()")
+    with mount_folder(fault.lab.runs, f"size={kilobytes}k") as remount:
+        process = fault.run_broken(hook="say_there_is_room()")
         _, error = process.communicate(timeout=180)
         assert process.returncode == 1 and "No space left on device" in error, error
         assert not [
-            p for p in fault.lab.only_run().glob("images/[!.]*.png") if not whole(p, fault.wanted)
+            p
+            for p in fault.lab.only_run().glob("images/[!.]*.png")
+            if not is_whole(p, fault.wanted)
         ]
         remount("size=64m")
-        fault.mended(f"disk full ({kilobytes} kB)", "told in one line")
+        fault.mend(f"disk full ({kilobytes} kB)", "told in one line")
 
 
 @pytest.mark.fault(
@@ -190,14 +192,14 @@ def test_a_full_disk(fault: Fault, kilobytes: int) -> None:
     now="is found; what is not there is refused in one line before anything is sampled",
 )
 def test_a_folder_that_becomes_unwritable(fault: Fault) -> None:
-    process = fault.broken(hook="obey_permissions()")
-    folder = fault.until(some_images)
+    process = fault.run_broken(hook="obey_permissions()")
+    folder = fault.wait_until(has_some_images)
     (folder / "images").chmod(0o555)
     _, error = process.communicate(timeout=180)
     assert process.returncode == 1 and "Permission denied" in error, error
     assert read_state(folder)["state"] == "failed"
     fault.lab.runs.chmod(0o555)
-    again = fault.broken("eta=0", hook="obey_permissions()")
+    again = fault.run_broken("eta=0", hook="obey_permissions()")
     _, error = again.communicate(timeout=180)
     assert again.returncode == 1
     assert re.search(
@@ -205,17 +207,15 @@ def test_a_folder_that_becomes_unwritable(fault: Fault) -> None:
     )
     for path in (fault.lab.runs, folder / "images"):
         path.chmod(0o755)
-    fault.mended(
-        "folder becomes read-only", "told in one line; refused before sampling while it is"
-    )
-    found_where_nothing_can_be_written(fault)
+    fault.mend("folder becomes read-only", "told in one line; refused before sampling while it is")
+    check_read_only(fault)
 
 
-def found_where_nothing_can_be_written(fault: Fault) -> None:
+def check_read_only(fault: Fault) -> None:
     folders = [path for path in (fault.lab.runs, *fault.lab.runs.rglob("*")) if path.is_dir()]
     for path in folders:
         path.chmod(0o555)
-    asked = [fault.broken(*options, hook="obey_permissions()") for options in ((), ("-m",))]
+    asked = [fault.run_broken(*options, hook="obey_permissions()") for options in ((), ("-m",))]
     said = [process.communicate(timeout=180) for process in asked]
     for path in folders:
         path.chmod(0o755)
@@ -224,7 +224,7 @@ def found_where_nothing_can_be_written(fault: Fault) -> None:
 
 
 @contextmanager
-def mounted(folder: Path, options: str) -> Iterator[Callable[[str], None]]:
+def mount_folder(folder: Path, options: str) -> Iterator[Callable[[str], None]]:
     """A small file system in memory at a folder, and what changes its options."""
     folder.mkdir()
     made = subprocess.run(
@@ -242,7 +242,7 @@ def mounted(folder: Path, options: str) -> Iterator[Callable[[str], None]]:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def whole(picture: Path, wanted: Results) -> bool:
+def is_whole(picture: Path, wanted: Results) -> bool:
     return picture.read_bytes() == wanted[f"images/{picture.name}"]
 
 
@@ -258,13 +258,13 @@ CUT: dict[str, Callable[[bytes], bytes]] = {
 @pytest.mark.parametrize("cut", CUT)
 @pytest.mark.parametrize("name", [IMAGES_FILE, SCORES_FILE])
 def test_a_half_written_table(fault: Fault, name: str, cut: str) -> None:
-    restored(fault)
+    restore_run(fault)
     path = fault.lab.only_run() / name
     path.write_bytes(CUT[cut](path.read_bytes()))
-    fault.mended(f"{name} {cut}", "its whole rows are kept, the others made anew")
+    fault.mend(f"{name} {cut}", "its whole rows are kept, the others made anew")
 
 
-def restored(fault: Fault) -> Path:
+def restore_run(fault: Fault) -> Path:
     """A finished run."""
     folder = fault.lab.runs / fault.finished.name
     shutil.copytree(fault.finished, folder)
@@ -272,17 +272,17 @@ def restored(fault: Fault) -> Path:
 
 
 def test_half_written_pictures_and_records(fault: Fault) -> None:
-    folder = restored(fault)
+    folder = restore_run(fault)
     images = sorted(folder.glob("images/*.png"))
     images[0].write_bytes(images[0].read_bytes()[:50])
     images[5].write_bytes(b"")
     (folder / "images" / f".{images[7].name}.99999.tmp").write_bytes(b"part")
     (folder / "state.json").write_text('{"state": "do')
-    fault.mended("half-written PNGs and state", "made anew, in their whole batch")
+    fault.mend("half-written PNGs and state", "made anew, in their whole batch")
     (folder / "grid.png").unlink()
     (folder / "run.json").write_text((folder / "run.json").read_text()[:300])
     (folder / "prompts.json").write_text("[")
-    lines = fault.mended("half-written run.json and prompts.json", "written anew")
+    lines = fault.mend("half-written run.json and prompts.json", "written anew")
     assert any("run.json: not JSON" in line and "written anew" in line for line in lines)
     assert len(read_prompts(folder / "prompts.json")) == 3
     (folder / "prompts.json").write_text("[")
@@ -291,7 +291,7 @@ def test_half_written_pictures_and_records(fault: Fault) -> None:
 
 def test_two_drivers_on_one_sweep(fault: Fault) -> None:
     sweep = ("-m", "mask=none,dynamic")
-    both = [fault.broken(*sweep), fault.broken(*sweep)]
+    both = [fault.run_broken(*sweep), fault.run_broken(*sweep)]
     said = [process.communicate(timeout=120) for process in both]
     assert [process.returncode for process in both] == [0, 0], "".join(error for _, error in said)
     folders = sorted(p for p in fault.lab.runs.glob("*-*") if not p.name.startswith("."))
@@ -300,67 +300,67 @@ def test_two_drivers_on_one_sweep(fault: Fault) -> None:
     shutil.rmtree(
         next(folder for folder in folders if "DM-8" in folder.name and "Asyn" not in folder.name)
     )
-    fault.mended("two drivers on one sweep", "they share it, each picture made once")
+    fault.mend("two drivers on one sweep", "they share it, each picture made once")
 
 
 @pytest.mark.parametrize("jump", [-3 * 86400, 86400])
 def test_clock_jumps(fault: Fault, jump: int, capsys: pytest.CaptureFixture[str]) -> None:
-    process = fault.broken(hook=f"jump({jump})")
-    folder = fault.until(lambda folder: len(list(folder.glob("images/[!.]*.png"))) >= 7)
+    process = fault.run_broken(hook=f"jump({jump})")
+    folder = fault.wait_until(lambda folder: len(list(folder.glob("images/[!.]*.png"))) >= 7)
     capsys.readouterr()
     assert status([str(folder)]) == 1 and "  running  " in capsys.readouterr().out
     process.kill()
     process.communicate()
-    fault.mended(
+    fault.mend(
         f"clock jumps by {jump // 86400} days", "killed there; locks tell who lives, no clock"
     )
 
 
 def test_one_image_of_no_numbers(fault: Fault) -> None:
-    process = fault.broken(hook="overflow(5)")
+    process = fault.run_broken(hook="overflow(5)")
     _, error = process.communicate(timeout=180)
     assert process.returncode == 1 and "error: no numbers in 1 image, the first " in error, error
     folder = fault.lab.only_run()
     assert len(list(folder.glob("images/[!.]*.png"))) == 23 and len(read_run(folder).images) == 23
-    fault.mended("NaN latents of one image", "all others made, the bad one named")
+    fault.mend("NaN latents of one image", "all others made, the bad one named")
 
 
 def test_memory_for_one_image_only(fault: Fault) -> None:
-    process = fault.broken(hook="little_memory(1)")
+    process = fault.run_broken(hook="limit_memory(1)")
     _, error = process.communicate(timeout=180)
     assert process.returncode == 0, error
-    lines = fault.mended("CUDA out of memory", "batches halve, same pictures")
+    lines = fault.mend("CUDA out of memory", "batches halve, same pictures")
     assert lines == []
     shutil.rmtree(fault.lab.only_run())
-    process = fault.broken(hook="little_memory(0)")
+    process = fault.run_broken(hook="limit_memory(0)")
     _, error = process.communicate(timeout=180)
     assert process.returncode == 1 and "error: out of memory with a single image: choose" in error
 
 
 def test_wandb_dies_midway(fault: Fault) -> None:
     pytest.importorskip("wandb")
-    process = fault.broken("tracker=wandb")
-    fault.until(some_images)
-    killed = [pid for pid in descendants(process.pid) if "wandb" in command(pid)]
+    process = fault.run_broken("tracker=wandb")
+    fault.wait_until(has_some_images)
+    killed = [pid for pid in find_descendants(process.pid) if "wandb" in read_command(pid)]
     assert killed
     for pid in killed:
         os.kill(pid, signal.SIGKILL)
     _, error = process.communicate(timeout=120)
     assert process.returncode == 0, error
     assert "warning: WandbTracker gave up" in error
-    fault.mended("W&B's process killed midway", "one warning, the run goes on")
+    fault.mend("W&B's process killed midway", "one warning, the run goes on")
 
 
-def descendants(pid: int) -> list[int]:
+def find_descendants(pid: int) -> list[int]:
     """The processes a process started, and those they started."""
     found = []
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         for child in task.read_text().split():
-            found += [int(child), *descendants(int(child))]
+            found += [int(child), *find_descendants(int(child))]
     return found
 
 
-def command(pid: int) -> str:
+def read_command(pid: int) -> str:
     try:
         return Path(f"/proc/{pid}/cmdline").read_text()
     except OSError:

@@ -21,7 +21,7 @@ from evaluation.runs.prompts import Prompt
 from experiments.engine.manifest import MANIFEST_VARIABLE
 from experiments.engine.plan import Plan, make_plan
 from experiments.engine.preflight import check_negative_prompts, warn_without_effect
-from tests.experiments.engine.test_schema import composed
+from tests.experiments.engine.test_schema import compose_config
 from tests.lab import Lab
 from tests.pipelines.registry import PIPELINES
 
@@ -34,11 +34,11 @@ a rabbit,,
 """
 
 
-def plan(lab: Lab, *overrides: str) -> Plan:
-    return make_plan(composed(*lab.arguments(*overrides)))
+def plan_run(lab: Lab, *overrides: str) -> Plan:
+    return make_plan(compose_config(*lab.arguments(*overrides)))
 
 
-def pixels(folder: Path) -> list[bytes]:
+def read_pixels(folder: Path) -> list[bytes]:
     """Of each picture of a run, in the order of its prompts."""
     found = []
     for row in read_run(folder).images:
@@ -61,7 +61,7 @@ def test_a_seed_and_a_negative_prompt_of_a_row_are_those_of_its_picture(lab: Lab
         path = f"prompt_set.path={lab.folder / name}"
         assert lab(path, "mask=none", f"output_dir={folder}", *overrides).status == 0
         (run,) = folder.glob("*-DM-*")
-        return pixels(run)
+        return read_pixels(run)
 
     dog_7, not_a_cat, rabbit = drawn("own.csv")
     assert drawn("plain.txt", "seed=7", "noise=shared", "limit=1") == [dog_7]
@@ -76,7 +76,7 @@ def test_what_rows_have_of_their_own_makes_another_run_and_comes_back_from_its_f
 ) -> None:
     def run(rows: str, *overrides: str) -> Plan:
         (lab.folder / "own.yaml").write_text(rows)
-        return plan(lab, f"prompt_set.path={lab.folder / 'own.yaml'}", *overrides)
+        return plan_run(lab, f"prompt_set.path={lab.folder / 'own.yaml'}", *overrides)
 
     plain = run("- {text: a dog, id: dog}\n")
     seeded = run("- {text: a dog, id: dog, seed: 7}\n", "images_per_prompt=2")
@@ -114,8 +114,8 @@ def test_negative_prompts_without_effect_are_told_once(
     (lab.folder / "planned.json").write_text("[]")
     monkeypatch.setenv(MANIFEST_VARIABLE, str(lab.folder / "planned.json"))
     row_files.warn_once.cache_clear()
-    warn_without_effect(plan(lab, own, "guidance=none"))
-    assert lab.said() == ""
+    warn_without_effect(plan_run(lab, own, "guidance=none"))
+    assert lab.read_output() == ""
 
 
 def test_prompts_without_anything_of_their_own_are_kept_and_known_as_they_were(lab: Lab) -> None:
@@ -125,7 +125,7 @@ def test_prompts_without_anything_of_their_own_are_kept_and_known_as_they_were(l
     (lab.folder / PROMPTS_FILE).write_text(json.dumps([before]))
     assert read_prompts(lab.folder / PROMPTS_FILE) == {"dog": prompt}
     (lab.folder / "dog.yaml").write_text("- {text: a dog, id: dog}\n")
-    known = plan(lab, f"prompt_set.path={lab.folder / 'dog.yaml'}").identity["prompts"]
+    known = plan_run(lab, f"prompt_set.path={lab.folder / 'dog.yaml'}").identity["prompts"]
     assert known == hashlib.sha256(json.dumps([before]).encode()).hexdigest()[:16]
 
 
@@ -135,7 +135,7 @@ def test_runs_with_other_negative_prompts_are_other_rows_of_a_table(lab: Lab) ->
         (lab.folder / "own.yaml").write_text(f"- {{text: a dog, negative_prompt: {negative}}}\n")
         own = [f"prompt_set.path={lab.folder / 'own.yaml'}", "mask=none", "num_inference_steps=1"]
         assert lab(*own).status == 0
-        (run,) = [read_run(f) for f in lab.runs.glob(f"*-{plan(lab, *own).run_id}")]
+        (run,) = [read_run(f) for f in lab.runs.glob(f"*-{plan_run(lab, *own).run_id}")]
         told.append(read_labels(run)["guidance"])
         assert next(iter(run.prompts.values())).negative_prompt == negative
     assert told[0] != told[1] and all("negative_prompts=" in label for label in told)
@@ -176,7 +176,7 @@ def test_a_pipeline_that_reads_no_negative_prompt_refuses_those_of_rows(
         f"prompt_set.path={tmp_path / 'own.csv'}",
         *more,
     ]
-    made = make_plan(composed(*words))
+    made = make_plan(compose_config(*words))
     pipe: Any = PIPELINES[tiny].build()
     with nullcontext() if message is None else pytest.raises(UserError, match=message):
         check_negative_prompts(made, pipe, made.identity["pipeline_arguments"])
@@ -184,7 +184,7 @@ def test_a_pipeline_that_reads_no_negative_prompt_refuses_those_of_rows(
 
 def test_a_number_told_to_a_distilled_network_drops_no_negative_prompt(lab: Lab) -> None:
     words = ["model=flux_schnell", *FLUX, "prompt_set=file", "guidance.negative_prompt=a cat"]
-    made = make_plan(composed(*words, f"prompt_set.path={lab.folder / 'prompts.yaml'}"))
+    made = make_plan(compose_config(*words, f"prompt_set.path={lab.folder / 'prompts.yaml'}"))
     assert made.identity["guidance"] == {"guidance_scale": 0.0, "negative_prompt": "a cat"}
     assert made.without_effect == ""
 

@@ -11,28 +11,19 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from evaluation.runs.files import sha256, write_bytes, write_json
+from evaluation.runs.files import hash_file
 from evaluation.runs.folder import (
-    IMAGES_FILE,
     PROMPTS_FILE,
     SCORES_FILE,
     Run,
     read_prompts,
     read_run,
 )
-from evaluation.runs.row_files import read_rows, write_rows
+from evaluation.runs.row_files import read_rows
 from evaluation.runs.rows import ImageRow, ScoreRow
-from evaluation.score import main as score
 from experiments.engine.runner import draw_grid
-from experiments.report.command import main as report
 from tests.experiments.metrics import Brightness
-from tests.lab import Lab
-
-BRIGHTNESS = "+metric.brightness._target_=tests.experiments.metrics.Brightness"
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted((folder / "images").iterdir())}
+from tests.lab import BRIGHTNESS, Lab, read_images
 
 
 def test_a_run_leaves_its_record_its_images_and_its_scores(lab: Lab) -> None:
@@ -69,7 +60,7 @@ def test_a_run_leaves_its_record_its_images_and_its_scores(lab: Lab) -> None:
         ("pair", 0, 5),
     ]
     assert run.images[2].subjects == ("dog", "red cat")
-    assert all(sha256(folder / row.file) == row.sha256 for row in run.images)
+    assert all(hash_file(folder / row.file) == row.sha256 for row in run.images)
     assert len({row.sha256 for row in run.images}) == 6
     prompts = read_prompts(folder / PROMPTS_FILE)
     assert [prompts[row.prompt_id].text for row in run.images] == [row.prompt for row in run.images]
@@ -87,224 +78,14 @@ def test_a_run_asked_for_again_is_found_without_the_model(lab: Lab) -> None:
         path: path.stat().st_mtime_ns for path in lab.runs.rglob("*.*") if ".hydra" not in str(path)
     }
     code = (
-        "import sys; from experiments.run import main; assert not main() and 'torch' not in "
-        "sys.modules"
+        "import sys; from experiments.run import main; "
+        "assert not main() and 'torch' not in sys.modules"
     )
     again = lab.start(code=("-c", code))
     out, error = again.communicate(timeout=60)
     assert again.returncode == 0, error
     assert "  found  " in out
     assert {path: path.stat().st_mtime_ns for path in before} == before
-
-
-def test_deleted_and_broken_images_come_back_byte_for_byte(lab: Lab) -> None:
-    lab("images_per_prompt=4", "batch_size=5", BRIGHTNESS)
-    folder = lab.only_run()
-    before, rows = contents(folder), (folder / IMAGES_FILE).read_bytes()
-    images = sorted((folder / "images").iterdir())
-    kept = images[1].stat().st_mtime_ns
-    for path in images[::3]:
-        path.unlink()
-    images[4].write_bytes(before[images[4].name][:100])
-    result = lab("images_per_prompt=4", "batch_size=2", BRIGHTNESS)
-    assert result.status == 0
-    assert len(result.lines) == 1 and "goes on with batch_size=5" in result.lines[0]
-    assert contents(folder) == before
-    assert images[1].stat().st_mtime_ns == kept
-    assert (folder / IMAGES_FILE).read_bytes() == rows
-    assert read_run(folder).record["timings"]["images_sampled"] == 12 + 5
-
-
-def test_a_run_that_made_nothing_begins_anew_with_another_batch_size(lab: Lab) -> None:
-    lab("batch_size=2")
-    folder = lab.only_run()
-    before = contents(folder)
-    for path in (folder / "images").iterdir():
-        path.unlink()
-    assert lab("batch_size=1").status == 0
-    assert read_run(folder).record["batch_size"] == 1 and contents(folder).keys() == before.keys()
-
-
-def test_a_changed_image_loses_its_score(lab: Lab) -> None:
-    lab(BRIGHTNESS)
-    folder = lab.only_run()
-    rows = read_rows(folder / IMAGES_FILE, ImageRow)
-    listed = (folder / IMAGES_FILE).read_text().replace(rows[0].sha256, "0" * 64)
-    (folder / IMAGES_FILE).write_text(listed)
-    (folder / SCORES_FILE).write_text((folder / SCORES_FILE).read_text().replace("0.", "7.", 1))
-    (folder / rows[0].file).unlink()
-    result = lab(BRIGHTNESS)
-    assert result.status == 0 and "1 image came back different" in result.error
-    assert all(
-        row.value is None or row.value < 1 for row in read_rows(folder / SCORES_FILE, ScoreRow)
-    )
-
-
-@pytest.mark.fault(
-    what="a picture of a finished run replaced by another one of its folder",
-    kind="pictures that are no longer those that were listed",
-    now="`evaluation.score` and `experiments.report` name it and leave it out with its scores; "
-    "asked for again, the run "
-    "makes it and its scores anew",
-)
-def test_a_swapped_picture_counts_nowhere_and_is_made_anew(lab: Lab) -> None:
-    asked = (BRIGHTNESS, "mask=none")
-    assert lab(*asked).status == 0
-    folder = lab.only_run()
-    before, tables = (
-        contents(folder),
-        [(folder / name).read_bytes() for name in (IMAGES_FILE, SCORES_FILE)],
-    )
-    rows = read_rows(folder / IMAGES_FILE, ImageRow)
-    shutil.copy2(folder / rows[1].file, folder / rows[0].file)
-    (folder / SCORES_FILE).write_text((folder / SCORES_FILE).read_text().replace("0.", "7.", 1))
-    assert (
-        score(
-            [
-                str(folder),
-                "+metric.brightness._target_=tests.experiments.metrics.Brightness",
-                "~metric.exact",
-            ]
-        )
-        == 1
-    )
-    said = lab.said()
-    assert f"error: {folder / rows[0].file}: not the picture that images.csv lists" in said
-    assert "brightness 0." in said and " 2 of 2 pictures, 0 new" in said
-    assert report([str(folder)]) == 0
-    said = lab.said()
-    assert said.count("warning: ") == 1 and f"1 picture left out, the first {rows[0].file}" in said
-    assert f"Left out of {folder.name}: 1 picture other" in said and "Every row: 2 images" in said
-    result = lab(*asked)
-    assert result.status == 0 and "  found  " not in result.out
-    assert (
-        f"1 picture other than images.csv lists, the first {Path(rows[0].file).name}"
-        in result.error
-    )
-    assert contents(folder) == before
-    assert [(folder / name).read_bytes() for name in (IMAGES_FILE, SCORES_FILE)] == tables
-    assert "  found  " in lab(*asked).out
-
-
-def test_an_image_that_was_not_there_when_scored_is_scored_once_it_is(lab: Lab) -> None:
-    lab(BRIGHTNESS)
-    folder = lab.only_run()
-    rows = read_rows(folder / SCORES_FILE, ScoreRow)
-    first = read_rows(folder / IMAGES_FILE, ImageRow)[0]
-    (folder / first.file).unlink()
-    gone = ScoreRow(rows[0].run_id, *rows[0].key, rows[0].metric, None, "not a readable picture")
-    write_rows(folder / SCORES_FILE, ScoreRow, [gone, *rows[1:]])
-    assert lab(BRIGHTNESS).status == 0
-    assert read_rows(folder / SCORES_FILE, ScoreRow) == rows
-
-
-@pytest.mark.fault(
-    what="a `run.json` of a newer version of this program",
-    kind="files of a run from elsewhere",
-    now="is refused in one line, by the run too, and stays as it is",
-)
-def test_a_record_of_a_newer_version_is_never_written_over(lab: Lab) -> None:
-    lab()
-    folder = lab.only_run()
-    record = {"schema_version": 2, "what": "nobody knows"}
-    write_json(folder / "run.json", record)
-    (folder / "grid.png").unlink()
-    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-    for options in ((), ("-m",)):
-        result = lab(*options)
-        assert result.status == 1 and len(result.lines) == 1 and result.out == ""
-        assert (
-            "run.json: schema version 2 is newer than this program's 1; update it" in result.error
-        )
-    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
-
-
-@pytest.mark.fault(
-    what="a run that goes on under another torch, or another commit of the program",
-    kind="runs that go on elsewhere",
-    now="one line says so; `run.json` counts the images that each made",
-)
-def test_a_run_that_goes_on_with_other_versions_says_so(lab: Lab) -> None:
-    lab()
-    folder = lab.only_run()
-    record = read_run(folder).record
-    now, cpu = {name: record[name] for name in ("git_commit", "versions")}, {"device": "cpu"}
-    assert record["made_with"] == [now | cpu | {"images": 3}]
-    then = {"git_commit": "0123456789", "versions": now["versions"] | {"torch": "0.4"}}
-    write_json(folder / "run.json", {k: v for k, v in (record | then).items() if k != "made_with"})
-    assert lab().lines == []
-    (folder / read_run(folder).images[0].file).unlink()
-    (line,) = lab().lines
-    torch = now["versions"]["torch"]
-    assert f": goes on with torch {torch} (begun with 0.4), commit " in line
-    assert line.startswith("warning: ") and line.endswith(
-        "(begun with 0123456): its images can differ in the last bits"
-    )
-    record = read_run(folder).record
-    assert record["made_with"] == [then | cpu | {"images": 2}, now | cpu | {"images": 1}]
-    assert {name: record[name] for name in then} == then
-    assert lab().lines == []
-
-
-def test_a_record_of_nonsense_is_written_anew(lab: Lab) -> None:
-    lab()
-    folder = lab.only_run()
-    before, record = contents(folder), read_run(folder).record
-    write_json(folder / "run.json", record | {"batch_size": -2})
-    (folder / read_rows(folder / IMAGES_FILE, ImageRow)[0].file).unlink()
-    (line,) = lab().lines
-    assert (
-        "run.json: not the record of a run (batch_size)" in line and "kept as run.json.bak" in line
-    )
-    assert json.loads((folder / "run.json.bak").read_text())["batch_size"] == -2
-    assert (
-        contents(folder) == before and read_run(folder).record["batch_size"] == record["batch_size"]
-    )
-    record = read_run(folder).record
-    lost, own = record["made_with"]
-    assert (record["git_commit"], record["versions"]) == (None, {})
-    assert lost == {"git_commit": None, "versions": {}, "images": 2} and own["images"] == 1
-
-
-def test_an_interruption_leaves_no_score_of_another_picture(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lab(BRIGHTNESS)
-    folder = lab.only_run()
-    rows = read_rows(folder / IMAGES_FILE, ImageRow)
-    listed = (folder / IMAGES_FILE).read_text()
-    for row in rows[:2]:
-        listed = listed.replace(row.sha256, "0" * 64)
-        (folder / row.file).unlink()
-    (folder / IMAGES_FILE).write_text(listed)
-    written: list[Path] = []
-
-    def write_one(path: Path, content: bytes, durable: bool = True) -> None:
-        if path.parent.name == "images" and written:
-            raise OSError(28, "No space left on device", str(path))
-        if path.parent.name == "images":
-            written.append(path)
-        write_bytes(path, content, durable)
-
-    monkeypatch.setattr("evaluation.runs.folder.write_bytes", write_one)
-    assert lab(BRIGHTNESS).status == 1
-    assert [row.sha256 for row in read_rows(folder / IMAGES_FILE, ImageRow)] == [
-        rows[0].sha256,
-        "0" * 64,
-        rows[2].sha256,
-    ]
-    assert {row.key for row in read_rows(folder / SCORES_FILE, ScoreRow)} == {
-        rows[1].key,
-        rows[2].key,
-    }
-    assert read_run(folder).record["timings"]["images_sampled"] == 3 + 1
-    monkeypatch.undo()
-    assert lab(BRIGHTNESS).status == 0
-    assert read_rows(folder / IMAGES_FILE, ImageRow) == rows
-    assert {row.key for row in read_rows(folder / SCORES_FILE, ScoreRow)} == {
-        row.key for row in rows
-    }
-    assert read_run(folder).record["timings"]["images_sampled"] == 3 + 2
 
 
 def test_the_grid_is_framed_by_any_right_or_wrong_metric(tmp_path: Path) -> None:
@@ -371,7 +152,7 @@ def test_two_processes_on_one_run_share_it(lab: Lab) -> None:
     assert (
         len(run.images) == len(run.scores) == 24 and run.record["timings"]["images_sampled"] == 24
     )
-    assert all(sha256(run.folder / row.file) == row.sha256 for row in run.images)
+    assert all(hash_file(run.folder / row.file) == row.sha256 for row in run.images)
     assert run.state == "done" and not list(run.folder.glob(".claims"))
     assert not list(run.folder.rglob("*.tmp"))
 
@@ -393,12 +174,12 @@ def test_a_run_that_was_stopped_goes_on(
     assert process.returncode == status
     folder = lab.only_run()
     before = {
-        name: content for name, content in contents(folder).items() if not name.startswith(".")
+        name: content for name, content in read_images(folder).items() if not name.startswith(".")
     }
     assert 0 < len(before) < 48
     assert json.loads((folder / "state.json").read_text())["state"] == state
     assert lab(*overrides).status == 0
-    after = contents(folder)
+    after = read_images(folder)
     assert len(after) == 48
     assert all(after[name] == content for name, content in before.items())
 
@@ -453,13 +234,6 @@ def test_a_failing_job_does_not_stop_the_others(lab: Lab) -> None:
     assert sorted(state["state"] for state in states) == ["done", "done", "failed", "failed"]
     failed = next(state for state in states if state["state"] == "failed")
     assert "cannot be loaded" in failed["error"] and "Traceback" in failed["traceback"]
-
-
-def test_the_record_says_where_and_in_what_precision_a_run_was_made(lab: Lab) -> None:
-    lab("device=null", "model.device=cpu")
-    record = read_run(lab.only_run()).record
-    assert (record["device"]["type"], record["device"]["dtype"]) == ("cpu", "float32")
-    assert record["identity"]["model"]["dtype"] == "float32"
 
 
 def test_an_external_mask_and_other_sizes_run(lab: Lab) -> None:

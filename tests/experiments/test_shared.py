@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 from PIL import Image
 
-from asyndm.errors import UserError
 from evaluation.metrics import Score
 from evaluation.pictures import Picture
-from evaluation.runs.folder import IMAGES_FILE, SCORES_FILE, read_run, read_state
-from evaluation.runs.locks import clear_claims, is_held, share_out
+from evaluation.runs.folder import IMAGES_FILE, RunFolder, read_run, read_state
+from evaluation.runs.locks import is_held
 from evaluation.runs.prompts import Prompt
-from evaluation.runs.row_files import read_rows, write_rows
-from evaluation.runs.rows import ImageRow, ScoreRow
-from evaluation.runs.shared_rows import SharedRows
-from evaluation.scoring import add_missing, score_table
+from evaluation.runs.row_files import read_rows
+from evaluation.runs.rows import ImageRow
+from evaluation.scoring import add_missing
 from experiments.engine.progress import Part, find_folders, read_parts
 from experiments.status import main as status
 from tests.experiments.metrics import Brightness
-from tests.experiments.test_faults import results
+from tests.experiments.test_faults import read_results
 from tests.lab import ROOT, Lab
 
 BRIGHTNESS = "+metric.brightness._target_=tests.experiments.metrics.Brightness"
@@ -49,21 +45,13 @@ sys.exit(sum(os.waitpid(child, 0)[1] != 0 for child in children))
 """
 
 
-def parts(root: Path) -> list[Part]:
+def list_parts(root: Path) -> list[Part]:
     return [part for folder in find_folders(root) for part in read_parts(folder)]
-
-
-def row(number: int, value: float = 0.5, metric: str = "m") -> ScoreRow:
-    return ScoreRow("run", f"p{number:03d}", 0, metric, value)
-
-
-def by_prompt(rows: Iterable[ScoreRow]) -> list[ScoreRow]:
-    return sorted(rows, key=lambda row: row.place)
 
 
 def test_shards_make_the_run_byte_for_byte(lab: Lab, tmp_path: Path) -> None:
     assert lab(*SETTINGS).status == 0
-    wanted = results(lab.only_run())
+    wanted = read_results(lab.only_run())
     other = Lab(tmp_path / "parts", lab.pipeline, lab.capture)
     other.folder.mkdir()
     (other.folder / "prompts.yaml").write_text((lab.folder / "prompts.yaml").read_text())
@@ -75,7 +63,7 @@ def test_shards_make_the_run_byte_for_byte(lab: Lab, tmp_path: Path) -> None:
         assert f"{made} of 15 images there" in result.out
         assert len(read_run(folder).images) == len(read_run(folder).scores) == made
         assert read_state(folder)["state"] == ("done" if number == 2 else "pending")
-    assert results(folder) == wanted
+    assert read_results(folder) == wanted
     assert {path.name for path in (folder / "shards").glob("*.json")} == {
         f"{n}-of-3.json" for n in (1, 2, 3)
     }
@@ -88,8 +76,7 @@ def test_a_shard_without_a_batch_says_so(lab: Lab) -> None:
     assert result.status == 0
     assert result.lines == [
         "folder-AsynDM-quadratic-0.5-2: nothing for shard 3/3: the run has 2 batches of 2; a "
-        "smaller batch_size "
-        "makes more"
+        "smaller batch_size makes more"
     ]
 
 
@@ -104,7 +91,7 @@ def test_pictures_of_the_embedded_model_are_the_same_on_any_number_of_cores(tmp_
             command, cwd=ROOT, env=environment, check=True, capture_output=True, timeout=120
         )
         (run,) = folder.glob("shapes-*")
-        found.append(results(run))
+        found.append(read_results(run))
     assert found[0] == found[1] and len(found[0]) > 12
 
 
@@ -129,120 +116,6 @@ def test_64_jobs_lose_no_row(lab: Lab) -> None:
     }
 
 
-def test_64_writers_of_one_table_lose_no_row(tmp_path: Path) -> None:
-    code = (
-        "import sys; from pathlib import Path; from evaluation.runs.folder import ScoreRow\n"
-        "from evaluation.runs.shared_rows import SharedRows\n"
-        "import os\n"
-        "def write(n):\n"
-        "    order = lambda rows: sorted(rows, key=lambda row: row.place)\n"
-        "    table = SharedRows(Path(sys.argv[1]), ScoreRow, order)\n"
-        "    for i in range(20):\n"
-        "        table.put([ScoreRow('run', f'p{n:02d}', i, 'm', 0.5)])\n"
-        "    table.save()\n"
-        "children = []\n"
-        "for n in range(64):\n"
-        "    child = os.fork()\n"
-        "    if not child:\n"
-        "        write(n); os._exit(0)\n"
-        "    children.append(child)\n"
-        "sys.exit(sum(os.waitpid(child, 0)[1] for child in children))\n"
-    )
-    path = tmp_path / "scores.csv"
-    done = subprocess.run([sys.executable, "-c", code, str(path)], cwd=ROOT, timeout=120)
-    assert done.returncode == 0
-    assert [row.place for row in read_rows(path, ScoreRow)] == [
-        ("m", f"p{n:02d}", i) for n in range(64) for i in range(20)
-    ]
-
-
-def test_tables_of_two_processes_are_merged(tmp_path: Path) -> None:
-    path = tmp_path / SCORES_FILE
-    one, other = (SharedRows(path, ScoreRow, by_prompt) for _ in range(2))
-    one.put([row(2)])
-    one.save()
-    other.put([row(1)])
-    other.save()
-    assert read_rows(path, ScoreRow) == [row(1), row(2)] == list(by_prompt(other.rows.values()))
-    one.refresh()
-    assert len(one.rows) == 2
-    one.drop({row(1).place})
-    other.put([row(3), row(2, 0.25)])
-    other.save()
-    assert read_rows(path, ScoreRow) == [row(2, 0.25), row(3)]
-
-
-def test_what_could_not_be_saved_is_saved_later(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    table = SharedRows(tmp_path / SCORES_FILE, ScoreRow, by_prompt)
-
-    def full(*arguments: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("evaluation.runs.shared_rows.write_rows", full)
-    with pytest.raises(OSError):
-        table.put([row(1)])
-    monkeypatch.undo()
-    table.put([row(2)])
-    table.save()
-    assert read_rows(table.path, ScoreRow) == [row(1), row(2)]
-
-
-def test_whole_rows_of_a_damaged_table_are_kept(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = tmp_path / SCORES_FILE
-    write_rows(path, ScoreRow, [row(i) for i in range(4)])
-    path.write_bytes(path.read_bytes()[:-2])
-    with pytest.raises(
-        UserError, match=r"scores.csv, line 5: not a row of scores.csv \(the last line has no end\)"
-    ):
-        read_rows(path, ScoreRow)
-    table = SharedRows(path, ScoreRow, by_prompt)
-    assert "(the last line has no end); 3 rows of it are kept" in capsys.readouterr().err
-    table.save()
-    assert read_rows(path, ScoreRow) == [row(i) for i in range(3)]
-
-
-def test_each_part_is_made_once_and_what_a_dead_process_left_is_taken_over(tmp_path: Path) -> None:
-    made: list[int] = []
-    parts = share_out(tmp_path, ["a", "b", "c"], lambda i: i not in made)
-    for i in parts:
-        holder = tmp_path / ".claims" / "abc"[i]
-        assert is_held(holder)
-        if i == 0:
-            assert list(share_out(tmp_path, ["b"], lambda _: False)) == []
-        made.append(i)
-    assert made == [0, 1, 2] and not any(map(is_held, (tmp_path / ".claims").iterdir()))
-    clear_claims(tmp_path)
-    assert not list(tmp_path.iterdir())
-
-    code = (
-        "import sys, time; from pathlib import Path; from evaluation.runs.locks import share_out\n"
-        "for i in share_out(Path(sys.argv[1]), ['a'], lambda i: True): print('held', flush=True); "
-        "time.sleep(60)"
-    )
-    other = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE
-    )
-    assert other.stdout is not None and other.stdout.readline() == b"held\n"
-    mine = share_out(tmp_path, ["a", "b"], lambda i: True)
-    assert next(mine) == 1
-    other.kill()
-    assert next(mine) == 0 and next(mine, None) is None
-    other.wait()
-
-
-def test_a_lock_that_cannot_be_opened_for_writing_is_still_seen_to_be_held(tmp_path: Path) -> None:
-    """A folder is such a one, also for root."""
-    held = os.open(tmp_path, os.O_RDONLY)
-    fcntl.flock(held, fcntl.LOCK_EX)
-    assert is_held(tmp_path)
-    os.close(held)
-    assert not is_held(tmp_path)
-
-
 def test_a_failure_lets_go_of_its_part_while_it_is_still_told(tmp_path: Path) -> None:
     class Broken(Brightness):
         def score(self, images: object, prompts: object) -> list[Score]:
@@ -251,7 +124,7 @@ def test_a_failure_lets_go_of_its_part_while_it_is_still_told(tmp_path: Path) ->
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
     pictures = [Picture(tmp_path / "a.png", Prompt("a", "a cat"))]
     with pytest.raises(ValueError, match="no idea") as failure:
-        add_missing(score_table(tmp_path, pictures), Broken(), pictures, "r", 1)
+        add_missing(RunFolder(tmp_path).scores, Broken(), pictures, "r", 1)
     claim = tmp_path / ".claims" / "brightness-00000"
     assert failure.tb is not None and claim.exists() and not is_held(claim)
 
@@ -259,21 +132,21 @@ def test_a_failure_lets_go_of_its_part_while_it_is_still_told(tmp_path: Path) ->
 def test_a_picture_that_a_killed_process_made_and_did_not_list_is_listed(lab: Lab) -> None:
     lab(*SETTINGS)
     folder = lab.only_run()
-    wanted = results(folder)
+    wanted = read_results(folder)
     lines = (folder / IMAGES_FILE).read_text().splitlines(keepends=True)
     (folder / IMAGES_FILE).write_text("".join(lines[:4] + lines[6:]))
     (folder / "images" / Path(read_run(folder).images[-1].file).name).unlink()
-    assert lab(*SETTINGS).status == 0 and results(folder) == wanted
+    assert lab(*SETTINGS).status == 0 and read_results(folder) == wanted
 
 
-def state(folder: Path, **content: object) -> None:
+def write_state(folder: Path, **content: object) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "state.json").write_text(json.dumps({"label": folder.name, "total": 10, **content}))
 
 
 def test_status_tells_each_state(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     here, now = socket.gethostname(), time.time()
-    state(tmp_path / "a", state="pending")
+    write_state(tmp_path / "a", state="pending")
     working = {
         "state": "running",
         "phase": "sampling",
@@ -283,12 +156,12 @@ def test_status_tells_each_state(tmp_path: Path, capsys: pytest.CaptureFixture[s
         "updated": now,
     }
     for name, host in (("b", here), ("c", here), ("d", "elsewhere")):
-        state(tmp_path / name, **working, host=host)
+        write_state(tmp_path / name, **working, host=host)
         (tmp_path / name / "images").mkdir()
         for i in range(4):
             (tmp_path / name / "images" / f"{i}.png").touch()
-    state(tmp_path / "e", **{**working, "updated": now - 3600}, host="elsewhere")
-    state(
+    write_state(tmp_path / "e", **{**working, "updated": now - 3600}, host="elsewhere")
+    write_state(
         tmp_path / "f",
         state="failed",
         traceback="Traceback: no",
@@ -296,11 +169,11 @@ def test_status_tells_each_state(tmp_path: Path, capsys: pytest.CaptureFixture[s
         pid=7,
         host="there",
     )
-    state(tmp_path / "g", state="done")
-    state(tmp_path / "h", state="done", total=0)
-    state(tmp_path / "i", state="done", total="many", seconds=None, made={})
+    write_state(tmp_path / "g", state="done")
+    write_state(tmp_path / "h", state="done", total=0)
+    write_state(tmp_path / "i", state="done", total="many", seconds=None, made={})
     with FileLock(tmp_path / "b" / ".state.alive"):
-        told = {part.name: part for part in parts(tmp_path)}
+        told = {part.name: part for part in list_parts(tmp_path)}
         assert status([str(tmp_path)]) == 1
     assert {name: part.state for name, part in told.items()} == {
         "a": "pending",
@@ -318,8 +191,7 @@ def test_status_tells_each_state(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "b    running       4/10      2.00   3 s  sampling" in said
     assert said.splitlines()[-1] == (
         "2 done, 2 running, 1 pending, 1 failed, 2 stale, 1 incomplete; 22 images left, 6 s at "
-        "4.00 images/s; "
-        "--failed tells why"
+        "4.00 images/s; --failed tells why"
     )
     assert status([str(tmp_path), "--failed"]) == 1
     said = capsys.readouterr().out
@@ -329,17 +201,19 @@ def test_status_tells_each_state(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 def test_status_tells_of_shards(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     lab(*SETTINGS, "shard=2/3")
-    told = [(part.name.split()[1], part.state, part.there, part.total) for part in parts(lab.runs)]
+    told = [
+        (part.name.split()[1], part.state, part.there, part.total) for part in list_parts(lab.runs)
+    ]
     assert told == [("1/3", "pending", 0, 0), ("2/3", "done", 5, 5), ("3/3", "pending", 0, 0)]
     capsys.readouterr()
     assert status([str(lab.runs)]) == 1
     assert capsys.readouterr().out.splitlines()[-1] == "1 done, 2 pending"
     (lab.only_run() / "state.json").write_text('{"state": "interrupted", "total": 15}')
-    assert [(part.state, part.there) for part in parts(lab.runs)] == [("interrupted", 5)]
+    assert [(part.state, part.there) for part in list_parts(lab.runs)] == [("interrupted", 5)]
     lab(*SETTINGS, "shard=1/3")
-    assert [part.state for part in parts(lab.runs)] == ["done", "done", "pending"]
+    assert [part.state for part in list_parts(lab.runs)] == ["done", "done", "pending"]
     lab(*SETTINGS, "shard=3/3")
-    assert [(part.state, part.there) for part in parts(lab.runs)] == [("done", 15)]
+    assert [(part.state, part.there) for part in list_parts(lab.runs)] == [("done", 15)]
 
 
 def test_status_is_0_when_all_is_done_and_2_where_there_is_nothing(
@@ -368,7 +242,7 @@ def test_a_sweep_announces_what_it_will_make(lab: Lab) -> None:
         part.state for path in lab.runs.rglob("state.json") for part in read_parts(path.parent)
     )
     assert told in (["pending", "pending", "pending"], ["pending", "pending", "stale"])
-    assert all(part.total == 120 for part in parts(lab.runs))
+    assert all(part.total == 120 for part in list_parts(lab.runs))
 
 
 def test_a_process_without_the_lock_tells_nothing(lab: Lab) -> None:

@@ -39,7 +39,7 @@ STATE = {
 }
 
 
-def said_of(folder: Path, capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, str]:
+def read_status(folder: Path, capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, str]:
     capsys.readouterr()
     told = status([str(folder), *options])
     said = capsys.readouterr()
@@ -78,7 +78,7 @@ def test_nonsense_in_a_state_is_told_of_without_a_traceback(
         for newest in (whole, shard):
             os.utime(newest)
             for options in ([], ["--failed"]):
-                told, said = said_of(tmp_path, capsys, *options)
+                told, said = read_status(tmp_path, capsys, *options)
                 assert told == 1 and said and "nan" not in said and len(said) < 1000, (
                     key,
                     value[:9],
@@ -101,9 +101,9 @@ def test_what_is_no_file_is_named(
         (tmp_path / folder / "state.json").write_text('{"state": "done"}')
     (tmp_path / "bad" / name).unlink(missing_ok=True)
     make(tmp_path / "bad" / name)
-    told, said = said_of(tmp_path, capsys)
+    told, said = read_status(tmp_path, capsys)
     assert told == 1 and said.count("\n") == 5 and f"bad/{name}: a " in said and "1 done" in said
-    assert said_of(tmp_path / "bad", capsys)[0] == 2
+    assert read_status(tmp_path / "bad", capsys)[0] == 2
 
 
 @pytest.mark.parametrize("version", [2, 2.5, "2", "v2", "2.0.1", [2], {"major": 2}, True, 10**400])
@@ -111,7 +111,7 @@ def test_a_newer_record_is_named_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], version: Any
 ) -> None:
     (tmp_path / "run.json").write_text(json.dumps({"schema_version": version}))
-    told, said = said_of(tmp_path, capsys)
+    told, said = read_status(tmp_path, capsys)
     assert (
         told == 2 and said.count("\n") == 1 and "is newer than this program's 1; update it" in said
     )
@@ -139,6 +139,6 @@ def test_texts_of_files_do_not_steer_the_terminal(
         content |= {"updated": 1e14} if name == "a" else {}
         (tmp_path / name / "state.json").write_text(json.dumps(content))
     for options in ([], ["--failed"]):
-        _, said = said_of(tmp_path, capsys, *options)
+        _, said = read_status(tmp_path, capsys, *options)
         assert "\\x1b" in said and not {"\x1b", "\x07", "\x9b", "\r", "\u202e"} & set(said)
-    assert len(said_of(tmp_path, capsys)[1].splitlines()) == 6
+    assert len(read_status(tmp_path, capsys)[1].splitlines()) == 6

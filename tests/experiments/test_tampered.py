@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from asyndm.errors import UserError
-from evaluation.runs.files import read_json, sha256, write_json
+from evaluation.runs.files import hash_file, read_json, write_json
 from evaluation.runs.folder import IMAGES_FILE, SCORES_FILE, read_run
 from evaluation.runs.records import RUN_FILE
 from evaluation.runs.row_files import read_rows
@@ -21,13 +21,12 @@ from experiments.engine.plan import Plan, build_mask, make_plan
 from experiments.engine.record import _begin_making, _count_standing
 from experiments.engine.sampling import load_model
 from experiments.report.command import main as report
-from tests.experiments.engine.test_schema import composed
-from tests.experiments.test_run import BRIGHTNESS, contents
-from tests.lab import Lab
+from tests.experiments.engine.test_schema import compose_config
+from tests.lab import BRIGHTNESS, Lab, read_images
 
 
-def planned(lab: Lab, *overrides: str) -> Plan:
-    return make_plan(composed(*lab.arguments(*overrides)))
+def plan_run(lab: Lab, *overrides: str) -> Plan:
+    return make_plan(compose_config(*lab.arguments(*overrides)))
 
 
 @pytest.mark.fault(
@@ -38,7 +37,7 @@ def planned(lab: Lab, *overrides: str) -> Plan:
 def test_the_mask_is_the_one_that_the_run_is_known_by(lab: Lab) -> None:
     file = lab.folder / "mask.png"
     Image.new("L", (8, 8), 255).save(file)
-    plan = planned(lab, "mask=external", f"mask.image={file}")
+    plan = plan_run(lab, "mask=external", f"mask.image={file}")
     mask: Any = build_mask(plan)
     Image.new("L", (8, 8), 0).save(file)
     assert bool((mask.select(range(2), 2).image == 1).all())
@@ -56,15 +55,15 @@ def test_the_mask_is_the_one_that_the_run_is_known_by(lab: Lab) -> None:
 def test_the_model_is_the_one_that_the_run_is_known_by(lab: Lab) -> None:
     model = lab.folder / "model"
     shutil.copytree(lab.pipeline, model)
-    plan = planned(lab, f"model.path={model}")
+    plan = plan_run(lab, f"model.path={model}")
     scheduler = model / "scheduler" / "scheduler_config.json"
     write_json(scheduler, read_json(scheduler) | {"beta_end": 0.02})
     with pytest.raises(UserError, match=r"model.path=.*model: changed since this run was planned"):
         load_model(plan)
-    assert load_model(planned(lab, f"model.path={model}"))
+    assert load_model(plan_run(lab, f"model.path={model}"))
 
 
-def without_first_row(folder: Path) -> ImageRow:
+def remove_first_row(folder: Path) -> ImageRow:
     first, *others = (folder / IMAGES_FILE).read_text().splitlines(keepends=True)[1:]
     row = read_rows(folder / IMAGES_FILE, ImageRow)[0]
     head = (folder / IMAGES_FILE).read_text().splitlines(keepends=True)[0]
@@ -78,23 +77,23 @@ def test_a_swapped_picture_without_a_row_keeps_no_score(lab: Lab, stamped: bool)
     assert lab(*asked).status == 0
     folder = lab.only_run()
     before, tables = (
-        contents(folder),
+        read_images(folder),
         [(folder / name).read_bytes() for name in (IMAGES_FILE, SCORES_FILE)],
     )
-    row = without_first_row(folder)
+    row = remove_first_row(folder)
     other = read_rows(folder / IMAGES_FILE, ImageRow)[0]
     shutil.copy(folder / other.file, folder / row.file)
     if not stamped:
         assert (
             report([str(folder)]) == 0
-            and f"Of {folder.name}: 1 picture not in its list." in lab.said()
+            and f"Of {folder.name}: 1 picture not in its list." in lab.read_output()
         )
         (folder / STAMPS_FILE).unlink()
     result = lab(*asked)
     (line,) = result.lines
     assert result.status == 0
     if stamped:
-        assert "1 picture other than images.csv lists" in line and contents(folder) == before
+        assert "1 picture other than images.csv lists" in line and read_images(folder) == before
         assert [(folder / name).read_bytes() for name in (IMAGES_FILE, SCORES_FILE)] == tables
     else:
         assert "1 scored picture not in images.csv; listed and scored anew" in line
@@ -102,7 +101,7 @@ def test_a_swapped_picture_without_a_row_keeps_no_score(lab: Lab, stamped: bool)
         assert (
             [image.sha256 for image in run.images[:2]]
             == 2 * [other.sha256]
-            == 2 * [sha256(folder / row.file)]
+            == 2 * [hash_file(folder / row.file)]
         )
         assert run.scores[0].value == run.scores[1].value
     assert "  found  " in lab(*asked).out
@@ -111,13 +110,12 @@ def test_a_swapped_picture_without_a_row_keeps_no_score(lab: Lab, stamped: bool)
 def test_a_whole_picture_that_was_never_listed_nor_scored_is_kept(lab: Lab) -> None:
     assert lab("mask=none").status == 0
     folder = lab.only_run()
-    table, row = (folder / IMAGES_FILE).read_bytes(), without_first_row(folder)
+    table, row = (folder / IMAGES_FILE).read_bytes(), remove_first_row(folder)
     kept = (folder / row.file).stat().st_mtime_ns
     result = lab("mask=none", BRIGHTNESS)
     assert result.status == 0 and result.lines == []
-    assert (folder / row.file).stat().st_mtime_ns == kept and (
-        folder / IMAGES_FILE
-    ).read_bytes() == table
+    assert (folder / row.file).stat().st_mtime_ns == kept
+    assert (folder / IMAGES_FILE).read_bytes() == table
 
 
 @pytest.mark.fault(

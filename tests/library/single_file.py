@@ -36,17 +36,17 @@ def save_single_file(pipe: Any, path: Path) -> None:
     """Writes a pipeline with CLIP; its scheduler and tokenizer are left out, as they are there."""
     tensors = {}
     for name, tensor in pipe.unet.state_dict().items():
-        tensors[f"model.diffusion_model.{_unet_key(name, pipe.unet.config)}"] = tensor
+        tensors[f"model.diffusion_model.{_name_unet_key(name, pipe.unet.config)}"] = tensor
+    blocks = len(pipe.vae.config.up_block_types)
     for name, tensor in pipe.vae.state_dict().items():
-        tensors[f"first_stage_model.{_vae_key(name, len(pipe.vae.config.up_block_types))}"] = tensor
+        tensors[f"first_stage_model.{_name_vae_key(name, blocks)}"] = tensor
     for name, tensor in pipe.text_encoder.state_dict().items():
-        tensors[f"cond_stage_model.transformer.text_model.{name.removeprefix('text_model.')}"] = (
-            tensor
-        )
+        key = name.removeprefix("text_model.")
+        tensors[f"cond_stage_model.transformer.text_model.{key}"] = tensor
     save_file({name: tensor.clone() for name, tensor in tensors.items()}, path)
 
 
-def _unet_key(name: str, config: Any) -> str:
+def _name_unet_key(name: str, config: Any) -> str:
     layers = DIFFUSERS_TO_LDM_MAPPING["unet"]["layers"]
     if name in layers:
         return str(layers[name])
@@ -70,18 +70,18 @@ def _unet_key(name: str, config: Any) -> str:
     return _rename(placed, RESNET) if ".resnets." in name else placed
 
 
-def _vae_key(name: str, blocks: int) -> str:
+def _name_vae_key(name: str, blocks: int) -> str:
     layers = DIFFUSERS_TO_LDM_MAPPING["vae"]
     if name in layers:
         return str(layers[name])
 
-    def turned(match: re.Match[str]) -> str:
+    def turn(match: re.Match[str]) -> str:
         part = "block" if match[2] == "resnets" else "upsample"
         return f"up.{blocks - 1 - int(match[1])}.{part}{match[3] or ''}"
 
     up: list[Rule] = [
-        (r"up_blocks\.(\d)\.(resnets)(\.\d)", turned),
-        (r"up_blocks\.(\d)\.(upsamplers)()\.0", turned),
+        (r"up_blocks\.(\d)\.(resnets)(\.\d)", turn),
+        (r"up_blocks\.(\d)\.(upsamplers)()\.0", turn),
     ]
     return _rename(name, [*up, *VAE])
 

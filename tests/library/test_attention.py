@@ -11,25 +11,25 @@ from torch import Tensor, nn
 
 from asyndm.attention import FusedMaps, ProjectedMaps, Reading
 from asyndm.errors import UserError
-from asyndm.networks.unet import cross_attention_layers, layers_at
+from asyndm.networks.unet import find_cross_attention, find_layers
 from tests.conftest import make_unet
-from tests.library.traces import traces
+from tests.library.traces import find_traces
 
 TOKENS = [[[2], [4, 5, 6]], [[1]]]
 CONDITIONAL = slice(2, 4)
 
 
-def inputs(height: int = 16, width: int = 16, batch: int = 4) -> tuple[Tensor, Tensor]:
+def make_inputs(height: int = 16, width: int = 16, batch: int = 4) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn((batch, 4, height, width), generator=generator)
     return x, 3 * torch.randn((batch, 9, 16), generator=generator)
 
 
-def reader_of(unet: UNet2DConditionModel, factor: int | None = None) -> ProjectedMaps:
-    return ProjectedMaps(layers_at(unet, factor)[1], TOKENS)
+def make_reader(unet: UNet2DConditionModel, factor: int | None = None) -> ProjectedMaps:
+    return ProjectedMaps(find_layers(unet, factor)[1], TOKENS)
 
 
-def means_over_tokens(probabilities: Tensor, size: tuple[int, int]) -> Tensor:
+def average_tokens(probabilities: Tensor, size: tuple[int, int]) -> Tensor:
     """The maps of `TOKENS` from shares (B, P, L)."""
     maps = torch.zeros(len(TOKENS), 2, *size)
     for image, subjects in enumerate(TOKENS):
@@ -38,7 +38,9 @@ def means_over_tokens(probabilities: Tensor, size: tuple[int, int]) -> Tensor:
     return maps
 
 
-def textbook(unet: UNet2DConditionModel, x: Tensor, text: Tensor, size: tuple[int, int]) -> Tensor:
+def compute_textbook(
+    unet: UNet2DConditionModel, x: Tensor, text: Tensor, size: tuple[int, int]
+) -> Tensor:
     """Maps from the explicit attention probabilities of diffusers' unfused processor."""
     probabilities: list[Tensor] = []
     layers = [m for m in unet.modules() if isinstance(m, Attention) and m.is_cross_attention]
@@ -60,7 +62,7 @@ def textbook(unet: UNet2DConditionModel, x: Tensor, text: Tensor, size: tuple[in
         layer.get_attention_scores = record
     unet.set_attn_processor(AttnProcessor())
     unet(x, 10, text)
-    return means_over_tokens(torch.stack(probabilities).mean(0), size)
+    return average_tokens(torch.stack(probabilities).mean(0), size)
 
 
 @pytest.mark.parametrize("factor", [2, 4])
@@ -69,13 +71,13 @@ def textbook(unet: UNet2DConditionModel, x: Tensor, text: Tensor, size: tuple[in
 def test_maps_are_the_probabilities_of_the_unfused_layers(
     factor: int, size: tuple[int, int]
 ) -> None:
-    x, text = inputs(*size)
+    x, text = make_inputs(*size)
     unet, grid = make_unet(), (size[0] // factor, size[1] // factor)
-    with reader_of(unet, factor) as attention:
+    with make_reader(unet, factor) as attention:
         attention.listen(CONDITIONAL, grid)
         unet(x, 10, text)
         maps = attention.maps()
-    expected = textbook(unet, x, text, grid)
+    expected = compute_textbook(unet, x, text, grid)
     assert maps.shape == expected.shape
     assert torch.allclose(maps, expected, rtol=1e-5, atol=1e-7)
     assert (maps[1, 1] == 0).all() and maps[0].std() > 1e-4
@@ -83,19 +85,19 @@ def test_maps_are_the_probabilities_of_the_unfused_layers(
 
 @torch.no_grad()
 def test_the_output_and_the_network_are_untouched(unet: UNet2DConditionModel) -> None:
-    x, text = inputs()
-    before, expected = traces(unet), unet(x, 10, text).sample
-    with pytest.raises(RuntimeError, match="on purpose"), reader_of(unet) as attention:
+    x, text = make_inputs()
+    before, expected = find_traces(unet), unet(x, 10, text).sample
+    with pytest.raises(RuntimeError, match="on purpose"), make_reader(unet) as attention:
         attention.listen(CONDITIONAL, (4, 4))
         assert torch.equal(unet(x, 10, text).sample, expected)
         raise RuntimeError("on purpose")
-    assert traces(unet) == before
+    assert find_traces(unet) == before
 
 
 @torch.no_grad()
 def test_fused_projections_and_a_whole_conditional_batch(unet: UNet2DConditionModel) -> None:
-    x, text = inputs()
-    with reader_of(unet) as attention:
+    x, text = make_inputs()
+    with make_reader(unet) as attention:
         attention.listen(CONDITIONAL, (4, 4))
         unet(x, 10, text)
         expected = attention.maps()
@@ -103,7 +105,7 @@ def test_fused_projections_and_a_whole_conditional_batch(unet: UNet2DConditionMo
         unet(x[2:], 10, text[2:])
         assert torch.allclose(attention.maps(), expected, rtol=1e-5, atol=1e-7)
     unet.fuse_qkv_projections()
-    with reader_of(unet) as attention:
+    with make_reader(unet) as attention:
         attention.listen(CONDITIONAL, (4, 4))
         unet(x, 10, text)
         assert torch.allclose(attention.maps(), expected, rtol=1e-5, atol=1e-7)
@@ -112,8 +114,8 @@ def test_fused_projections_and_a_whole_conditional_batch(unet: UNet2DConditionMo
 @torch.no_grad()
 def test_only_the_evaluation_listened_to_is_read(unet: UNet2DConditionModel) -> None:
     """A negative prompt's call of its own comes after that of the prompt."""
-    x, text = inputs()
-    with reader_of(unet) as attention:
+    x, text = make_inputs()
+    with make_reader(unet) as attention:
         unet(x, 10, text)
         with pytest.raises(UserError, match="no attention map was read"):
             attention.maps()
@@ -129,8 +131,8 @@ def test_only_the_evaluation_listened_to_is_read(unet: UNet2DConditionModel) -> 
 
 
 def test_maps_are_differentiable(unet: UNet2DConditionModel) -> None:
-    x, text = inputs()
-    with reader_of(unet, 2) as attention:
+    x, text = make_inputs()
+    with make_reader(unet, 2) as attention:
         attention.listen(CONDITIONAL, (8, 8))
         unet(x, 10, text)
         attention.maps()[0, 0, 0].sum().backward()
@@ -145,23 +147,23 @@ TWO_BLOCKS: dict[str, Any] = {
 
 
 def test_every_layer_is_found_at_the_size_it_works_at(unet: UNet2DConditionModel) -> None:
-    found = {factor: len(layers) for factor, layers in cross_attention_layers(unet).items()}
+    found = {factor: len(layers) for factor, layers in find_cross_attention(unet).items()}
     assert found == {2: 3, 4: 4}
-    assert layers_at(unet, None)[0] == 4
-    assert layers_at(make_unet(block_out_channels=(8, 8), **TWO_BLOCKS), None)[0] == 1
+    assert find_layers(unet, None)[0] == 4
+    assert find_layers(make_unet(block_out_channels=(8, 8), **TWO_BLOCKS), None)[0] == 1
 
 
 def test_wrong_factors_networks_and_tokens_are_refused(unet: UNet2DConditionModel) -> None:
     with pytest.raises(UserError, match="attention_factor=8: .* only at 2, 4 "):
-        layers_at(unet, 8)
+        find_layers(unet, 8)
     plain: dict[str, Any] = {
         "down_block_types": ("DownBlock2D",) * 3,
         "up_block_types": ("UpBlock2D",) * 3,
     }
     with pytest.raises(UserError, match="no cross-attention"):
-        layers_at(make_unet(mid_block_type=None, **plain), None)
-    x, text = inputs(batch=2)
-    with ProjectedMaps(layers_at(unet, None)[1], [[[9]]]) as attention:
+        find_layers(make_unet(mid_block_type=None, **plain), None)
+    x, text = make_inputs(batch=2)
+    with ProjectedMaps(find_layers(unet, None)[1], [[[9]]]) as attention:
         attention.listen(slice(0, 1), (4, 4))
         with pytest.raises(UserError, match=r"token positions \[9\], but the text has 9 tokens"):
             unet(x, 10, text)
@@ -223,7 +225,7 @@ class Layer(nn.Module):
 GRID, TEXT = (3, 5), 9
 
 
-def tokens(length: int, batch: int = 4, seed: int = 0) -> Tensor:
+def draw_tokens(length: int, batch: int = 4, seed: int = 0) -> Tensor:
     return torch.randn((batch, length, 32), generator=torch.Generator().manual_seed(seed))
 
 
@@ -246,7 +248,7 @@ def test_maps_of_a_joint_sequence_are_the_softmax_written_out(
     text_first: bool, keys: str, masked: str
 ) -> None:
     n = math.prod(GRID)
-    sequence, layers = tokens(TEXT + n), [Layer(), Layer()]
+    sequence, layers = draw_tokens(TEXT + n), [Layer(), Layer()]
     nn.init.normal_(layers[1].to_q.weight)
     text, image = (
         (slice(0, TEXT), slice(TEXT, None)) if text_first else (slice(n, None), slice(0, n))
@@ -266,7 +268,7 @@ def test_maps_of_a_joint_sequence_are_the_softmax_written_out(
         shares = layer.probabilities(sequence, sequence, scores)[..., image, text]
         shares = shares / shares.sum(-1, keepdim=True) if keys == "text" else shares
         explicit.append(shares.mean(1)[CONDITIONAL])
-    expected = means_over_tokens(torch.stack(explicit).mean(0), GRID)
+    expected = average_tokens(torch.stack(explicit).mean(0), GRID)
     assert torch.allclose(maps, expected, rtol=1e-5, atol=1e-7)
     assert maps[0].std() > 1e-3 and (maps[1, 1] == 0).all()
 
@@ -275,18 +277,18 @@ def test_maps_of_a_joint_sequence_are_the_softmax_written_out(
 @torch.no_grad()
 def test_maps_of_cross_attention_are_the_softmax_written_out(masked: bool) -> None:
     """Padding is kept out by a bias, one for each sample, as diffusers makes it of a text mask."""
-    image, text, layer = tokens(math.prod(GRID)), tokens(TEXT, seed=1), Layer()
+    image, text, layer = draw_tokens(math.prod(GRID)), draw_tokens(TEXT, seed=1), Layer()
     padding = torch.zeros(4, 1, 1, TEXT)
     padding[0, ..., 5:] = padding[2, ..., 7:] = padding[3, ..., 3:] = -10000
     bias = padding if masked else None
     maps = read([layer], FusedMaps([layer], TOKENS), image, text, bias)
     shares = layer.probabilities(image, text, bias).mean(1)[CONDITIONAL]
-    assert torch.allclose(maps, means_over_tokens(shares, GRID), rtol=1e-5, atol=1e-7)
+    assert torch.allclose(maps, average_tokens(shares, GRID), rtol=1e-5, atol=1e-7)
 
 
 @torch.no_grad()
 def test_more_subjects_than_a_head_has_channels() -> None:
-    image, text, layer = tokens(math.prod(GRID), 1), tokens(TEXT + 6, 1, seed=1), Layer()
+    image, text, layer = draw_tokens(math.prod(GRID), 1), draw_tokens(TEXT + 6, 1, seed=1), Layer()
     each = [[[position] for position in range(TEXT + 6)]]
     with FusedMaps([layer], each) as reader:
         reader.listen(slice(0, 1), GRID)
@@ -298,7 +300,7 @@ def test_more_subjects_than_a_head_has_channels() -> None:
 
 
 def test_fused_maps_are_differentiable() -> None:
-    image, text, layer = tokens(math.prod(GRID), 2), tokens(TEXT, 2, seed=1), Layer()
+    image, text, layer = draw_tokens(math.prod(GRID), 2), draw_tokens(TEXT, 2, seed=1), Layer()
     with FusedMaps([layer], TOKENS) as reader:
         reader.listen(slice(0, 2), GRID)
         layer(image, text)
@@ -334,12 +336,12 @@ def test_a_stock_layer_is_read_as_it_norms_and_orders_its_streams() -> None:
     )
     for part in (layer.to_q, layer.add_k_proj):
         nn.init.normal_(part.weight)
-    before, expected = traces(network), network(*arguments).sample
+    before, expected = find_traces(network), network(*arguments).sample
     with FusedMaps([layer], TOKENS, text_first=False) as reader:
         reader.listen(CONDITIONAL, GRID)
         assert torch.equal(network(*arguments).sample, expected)
         maps = reader.maps()
-    assert traces(network) == before
+    assert find_traces(network) == before
 
     normed: dict[str, Tensor] = {}
     for name in ("norm_q", "norm_k", "norm_added_k"):
@@ -351,13 +353,18 @@ def test_a_stock_layer_is_read_as_it_norms_and_orders_its_streams() -> None:
     keys = torch.cat([normed["norm_k"], normed["norm_added_k"]], 2)
     shares = (normed["norm_q"] @ keys.transpose(-1, -2) / 8**0.5).softmax(-1)
     shares = shares[CONDITIONAL, ..., math.prod(GRID) :].mean(1)
-    assert torch.allclose(maps, means_over_tokens(shares, GRID), rtol=1e-5, atol=1e-7)
+    assert torch.allclose(maps, average_tokens(shares, GRID), rtol=1e-5, atol=1e-7)
     assert maps[0].std() > 1e-3
 
 
 @torch.no_grad()
 def test_only_one_layer_and_its_first_call_are_read_even_after_an_exception() -> None:
-    image, text, layer, other = tokens(math.prod(GRID)), tokens(TEXT, seed=1), Layer(), Layer()
+    image, text, layer, other = (
+        draw_tokens(math.prod(GRID)),
+        draw_tokens(TEXT, seed=1),
+        Layer(),
+        Layer(),
+    )
     with FusedMaps([layer], TOKENS) as reader:
         reader.listen(CONDITIONAL, GRID)
         with pytest.raises(RuntimeError):
@@ -370,13 +377,13 @@ def test_only_one_layer_and_its_first_call_are_read_even_after_an_exception() ->
         other(image.flip(1), text.flip(1))
         assert torch.equal(reader.maps(), expected)
     shares = layer.probabilities(image, text).mean(1)[CONDITIONAL]
-    assert torch.allclose(expected, means_over_tokens(shares, GRID), rtol=1e-5, atol=1e-7)
+    assert torch.allclose(expected, average_tokens(shares, GRID), rtol=1e-5, atol=1e-7)
 
 
 @torch.no_grad()
 def test_attention_that_does_not_go_through_torchs_kernel_is_an_error() -> None:
     layer = Attention(32, heads=4, dim_head=8, processor=AttnProcessor())
-    image = tokens(math.prod(GRID))
+    image = draw_tokens(math.prod(GRID))
     with FusedMaps([layer], TOKENS) as reader:
         reader.listen(CONDITIONAL, GRID)
         layer(image)

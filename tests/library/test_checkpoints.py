@@ -311,9 +311,8 @@ def test_differences_that_change_nothing_are_let_through(whole: Path, folder: Pa
         wanted.text_encoder.state_dict(), strict=False
     )
     larger.save_pretrained(folder / "text_encoder")  # has a head as well
-    positions = {
-        "text_model.embeddings.position_ids": torch.arange(77)[None]
-    }  # as older versions saved
+    # as older versions saved
+    positions = {"text_model.embeddings.position_ids": torch.arange(77)[None]}
     change_weights(folder / ENCODER, lambda weights: weights.update(positions))
     made = load(folder, device="cpu").text_encoder
     assert type(made) is type(wanted.text_encoder)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import asyndm
-from asyndm.command import COMMANDS, TYPED, as_typed, main
+from asyndm.command import COMMANDS, TYPED, main, spell_commands
 from asyndm.terminal import CLOSED
 from evaluation.score import main as score
 from experiments.report.command import main as report
@@ -31,7 +31,7 @@ def typed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def closed() -> Iterator[None]:
+def close_output() -> Iterator[None]:
     """Standard output is a pipe that nobody reads."""
     reading, writing = os.pipe()
     os.close(reading)
@@ -39,7 +39,7 @@ def closed() -> Iterator[None]:
         yield
 
 
-def ended(main: Callable[[list[str]], int], *arguments: str) -> int:
+def run_to_end(main: Callable[[list[str]], int], *arguments: str) -> int:
     """The status that a command ends with."""
     try:
         return main([*arguments])
@@ -47,7 +47,7 @@ def ended(main: Callable[[list[str]], int], *arguments: str) -> int:
         return int(end.code or 0)
 
 
-def asked(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def run_script(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """What the installed command says in a folder that is no checkout."""
     command = [str(SCRIPT), *arguments]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
@@ -55,7 +55,7 @@ def asked(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 def test_the_version_is_that_of_the_project(tmp_path: Path) -> None:
     assert asyndm.__version__ == importlib.metadata.version("asyndm")
-    done = asked("--version", folder=tmp_path)
+    done = run_script("--version", folder=tmp_path)
     assert (done.returncode, done.stdout) == (0, f"asyndm {asyndm.__version__}\n")
 
 
@@ -71,7 +71,7 @@ def test_a_checkout_that_is_not_installed_knows_its_version(tmp_path: Path) -> N
 
 def test_help_comes_at_once(tmp_path: Path) -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = asked("--help", folder=tmp_path)
+    done = run_script("--help", folder=tmp_path)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 0 and all(f"  {name} " in done.stdout for name in COMMANDS)
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.3  # of computing
@@ -103,24 +103,26 @@ def test_help_names_the_command_as_it_was_typed(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     module = COMMANDS[command][0].removesuffix(".command")
-    assert ended(main, command, "--help") == 0
+    assert run_to_end(main, command, "--help") == 0
     said = capsys.readouterr().out
     assert f"asyndm {command} " in said and module not in said
     if command != "run":  # whose other name is what its config says
         os.environ[TYPED] = ""
-        assert ended({"score": score, "report": report, "status": status}[command], "--help") == 0
+        assert (
+            run_to_end({"score": score, "report": report, "status": status}[command], "--help") == 0
+        )
         said = capsys.readouterr().out
         assert f"python -m {module} " in said and f"asyndm {command}" not in said
 
 
 def test_only_commands_are_named_as_they_are_typed(monkeypatch: pytest.MonkeyPatch) -> None:
     text = (
-        "make it with python -m experiments.run; experiments.run does. experiments.run.job "
-        "experiments.report.opening"
+        "make it with python -m experiments.run; "
+        "experiments.run does. experiments.run.job experiments.report.opening"
     )
-    assert as_typed(text) == text
+    assert spell_commands(text) == text
     monkeypatch.setenv(TYPED, "1")
-    assert as_typed(text) == (
+    assert spell_commands(text) == (
         "make it with asyndm run; asyndm run does. experiments.run.job experiments.report.opening"
     )
 
@@ -152,26 +154,26 @@ def test_hints_name_commands_that_run_anywhere(
 def test_a_bad_option_is_told_in_one_line(
     arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert ended(main, *arguments) == 2
+    assert run_to_end(main, *arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {said}") and line.isprintable()
 
 
 @pytest.mark.fault(
-    what="asyndm ... | head: nobody reads on",
+    what="asyndm ... piped into head: nobody reads on",
     kind="other programs at the end of a pipe",
     now="it ends quietly, with status 141 as the shell's own commands",
 )
 @pytest.mark.parametrize("command", ["score", "report", "status", ""])
 def test_a_closed_pipe_ends_it_quietly(command: str, capfd: pytest.CaptureFixture[str]) -> None:
-    with closed():
-        assert ended(main, *filter(None, [command]), "--help") == CLOSED
+    with close_output():
+        assert run_to_end(main, *filter(None, [command]), "--help") == CLOSED
     assert capfd.readouterr().err == ""
 
 
 def test_a_closed_pipe_ends_a_sweep_quietly(capfd: pytest.CaptureFixture[str]) -> None:
-    with closed():
-        assert ended(main, "run", "-m", "--dry-run", "limit=1", "mask=none,global") == CLOSED
+    with close_output():
+        assert run_to_end(main, "run", "-m", "--dry-run", "limit=1", "mask=none,global") == CLOSED
     assert capfd.readouterr().err == ""
 
 
@@ -182,8 +184,10 @@ def test_it_is_a_module_too(tmp_path: Path) -> None:
 
 
 def test_paths_are_from_where_it_is_called(tmp_path: Path) -> None:
-    done = asked("status", "mine", folder=tmp_path)
+    done = run_script("status", "mine", folder=tmp_path)
     assert done.returncode == 2 and done.stderr.startswith("error: mine: ")
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "prompts.csv").write_text("file,text\n")
-    assert "pictures" in asked("score", "pictures", "metric=clip_shapes", folder=tmp_path).stderr
+    assert (
+        "pictures" in run_script("score", "pictures", "metric=clip_shapes", folder=tmp_path).stderr
+    )

@@ -13,7 +13,7 @@ from asyndm.errors import UserError
 from asyndm.ladder import Ladder
 from asyndm.masks import NoMask, Scene
 from asyndm.method import Method
-from tests.trajectory import trajectory
+from tests.trajectory import record_trajectory
 
 CONCAVE = (Quadratic, PiecewiseLinear, Exponential)
 ROUNDING = 1e-12
@@ -65,7 +65,10 @@ def test_proposition_1_whatever_the_mask_does_every_pixel_arrives(
 @given(kind=st.sampled_from(CONCAVE), steps=lengths)
 def test_no_concavity_is_the_straight_line(kind: type[Curve], steps: int) -> None:
     assert torch.allclose(
-        trajectory(kind(0.0), steps), trajectory(Linear(), steps), rtol=0, atol=ROUNDING
+        record_trajectory(kind(0.0), steps),
+        record_trajectory(Linear(), steps),
+        rtol=0,
+        atol=ROUNDING,
     )
 
 
@@ -73,8 +76,8 @@ def test_no_concavity_is_the_straight_line(kind: type[Curve], steps: int) -> Non
 def test_curves_keep_a_pixel_noisier_than_the_line_and_fall_faster_and_faster(
     kind: type[Curve], steps: int, omega: float
 ) -> None:
-    places = trajectory(kind(omega), steps)
-    assert (places >= trajectory(Linear(), steps) - ROUNDING).all()
+    places = record_trajectory(kind(omega), steps)
+    assert (places >= record_trajectory(Linear(), steps) - ROUNDING).all()
     assert (places.diff().diff() <= ROUNDING).all()
 
 
@@ -109,7 +112,7 @@ def test_the_line_is_the_schedulers_own_ladder() -> None:
     for steps in (1, 2, 5, 8, 10, 20, 25, 30, 50, 60, 100, 999, 1000):
         scheduler = DDIMScheduler(steps_offset=1)
         scheduler.set_timesteps(steps)
-        places = trajectory(Linear(), steps)
+        places = record_trajectory(Linear(), steps)
         assert torch.equal(places, torch.arange(steps - 1, -1, -1).double())
         assert torch.equal(
             Ladder(scheduler, ahead=True).timestep(places).long(), scheduler.timesteps

@@ -25,7 +25,7 @@ from asyndm import (
 )
 from asyndm.networks.unet import UNet
 from tests.conftest import make_pipeline
-from tests.library.test_sampler import latents
+from tests.library.test_sampler import sample_latents
 
 BAD: dict[str, dict[str, Any]] = {
     "num_inference_steps must be": {"num_inference_steps": 0},
@@ -86,7 +86,7 @@ def test_bad_input_is_refused_before_the_network_runs(
     handle = pipe.unet.register_forward_pre_hook(lambda module, args: evaluations.append(1))
     try:
         with pytest.raises(UserError) as caught:
-            latents(pipe, **BAD[message])
+            sample_latents(pipe, **BAD[message])
     finally:
         handle.remove()
     assert message in str(caught.value) and "\n" not in str(caught.value)
@@ -107,13 +107,13 @@ def test_other_pipelines_and_schedulers_are_refused() -> None:
     with pytest.raises(
         UserError, match=r"StableDiffusionPipeline \(with UNet3DConditionModel\), which asyndm does"
     ):
-        latents(films)
+        sample_latents(films)
     edits = StableDiffusionInstructPix2PixPipeline(**pipe.components, requires_safety_checker=False)
     with pytest.raises(UserError, match="StableDiffusionInstructPix2PixPipeline .* does not serve"):
-        latents(edits)
+        sample_latents(edits)
     pipe.scheduler = EDMEulerScheduler()
     with pytest.raises(UserError, match="no noise levels of a diffusion model"):
-        latents(pipe)
+        sample_latents(pipe)
 
 
 def test_compiled_networks_are_refused_with_the_remedy() -> None:
@@ -121,11 +121,11 @@ def test_compiled_networks_are_refused_with_the_remedy() -> None:
     plain = pipe.unet
     pipe.unet = torch.compile(plain, backend="eager")
     with pytest.raises(UserError, match=r"is compiled by torch.compile.*pipe.unet._orig_mod"):
-        latents(pipe)
+        sample_latents(pipe)
     pipe.unet = pipe.unet._orig_mod
     assert isinstance(inputs.check_pipeline(pipe), UNet)
     plain.mid_block.compile(backend="eager")
     with pytest.raises(
         UserError, match="mid_block is compiled: the pipeline's network is compiled"
     ):
-        latents(pipe)
+        sample_latents(pipe)

@@ -121,11 +121,11 @@ ALL = WHOLE | BETWEEN | FLOWS
 
 
 @cache
-def ladder_of(name: str) -> Ladder:
+def make_ladder(name: str) -> Ladder:
     return Ladder(ALL[name].build())
 
 
-def rungs_of(ladder: Ladder) -> Tensor:
+def make_rungs(ladder: Ladder) -> Tensor:
     return torch.arange(len(ladder) - 1, -1, -1, dtype=torch.float64)
 
 
@@ -140,14 +140,14 @@ def test_each_rung_is_told_as_the_scheduler_tells_it(name: str) -> None:
     scheduler = ALL[name].build()
     ladder = Ladder(scheduler)
     assert len(ladder) == len(scheduler.timesteps)
-    assert torch.equal(ladder.network_timestep(rungs_of(ladder)), scheduler.timesteps.double())
-    assert torch.equal(ladder.timestep(rungs_of(ladder)), scheduler.timesteps.double())
+    assert torch.equal(ladder.network_timestep(make_rungs(ladder)), scheduler.timesteps.double())
+    assert torch.equal(ladder.timestep(make_rungs(ladder)), scheduler.timesteps.double())
 
 
 @pytest.mark.parametrize("name", WHOLE)
 def test_each_rung_has_the_level_of_the_table(name: str) -> None:
     scheduler = WHOLE[name].build()
-    level = Ladder(scheduler).level(rungs_of(Ladder(scheduler)))
+    level = Ladder(scheduler).level(make_rungs(Ladder(scheduler)))
     table = scheduler.alphas_cumprod[scheduler.timesteps.long()]
     assert torch.equal(level.alpha, table.sqrt()) and torch.equal(level.sigma, (1 - table).sqrt())
 
@@ -158,7 +158,7 @@ def test_each_rung_has_the_level_of_the_table(name: str) -> None:
 def test_each_rung_has_the_level_of_the_schedulers_sigmas(name: str) -> None:
     scheduler = ALL[name].build()
     ladder = Ladder(scheduler)
-    level = ladder.level(rungs_of(ladder))
+    level = ladder.level(make_rungs(ladder))
     assert_variance_preserving(level.alpha, level.sigma)
     own = scheduler.sigmas.double()
     assert torch.allclose(
@@ -174,7 +174,7 @@ def test_each_rung_of_a_flow_has_the_schedulers_sigma(name: str) -> None:
     scheduler = FLOWS[name].build()
     assert is_flow(scheduler)
     ladder = Ladder(scheduler)
-    level = ladder.level(rungs_of(ladder))
+    level = ladder.level(make_rungs(ladder))
     assert torch.equal(level.sigma, scheduler.sigmas[:-1]) and torch.equal(
         level.alpha, 1 - level.sigma
     )
@@ -206,7 +206,7 @@ def test_between_its_rungs_the_ladder_rises(name: str, ahead: bool) -> None:
 @pytest.mark.parametrize("name", ALL)
 @given(rung=st.integers(0, 19), off=st.floats(-9e-10, 9e-10))
 def test_a_place_next_to_a_rung_is_the_rung(name: str, rung: int, off: float) -> None:
-    ladder = ladder_of(name)
+    ladder = make_ladder(name)
     rung = min(rung, len(ladder) - 1)
     exact, near = torch.tensor([float(rung)]).double(), torch.tensor([rung + off]).double()
     assert torch.equal(ladder.network_timestep(near), ladder.network_timestep(exact))
@@ -308,7 +308,9 @@ def test_a_copy_has_the_same_ladder_and_the_given_one_is_left_alone(name: str) -
     assert own is not given and type(own) is case.kind
     case.set(own)
     assert torch.equal(own.timesteps, given.timesteps)
-    ours, theirs = (Ladder(scheduler).level(rungs_of(Ladder(given))) for scheduler in (own, given))
+    ours, theirs = (
+        Ladder(scheduler).level(make_rungs(Ladder(given))) for scheduler in (own, given)
+    )
     assert torch.equal(ours.sigma, theirs.sigma)
     assert dict(given.config) == config and vars(given).keys() == state.keys()
     for key, value in vars(given).items():

@@ -16,7 +16,7 @@ from asyndm.levels import TimeRows, make_time_rows
 from asyndm.networks.unet import UNet
 from asyndm.session import check_uncompiled
 from tests.conftest import make_unet
-from tests.library.traces import traces
+from tests.library.traces import find_traces
 
 SHARED = make_unet()
 ROUNDING = 5e-6
@@ -57,13 +57,15 @@ def assert_same(ours: Tensor, expected: Tensor, rounding: float = ROUNDING) -> N
     assert (ours - expected).abs().max() <= rounding * expected.abs().max()
 
 
-def inputs(batch: int, height: int = 16, width: int = 16, seed: int = 0) -> tuple[Tensor, Tensor]:
+def make_inputs(
+    batch: int, height: int = 16, width: int = 16, seed: int = 0
+) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn((batch, 4, height, width), generator=generator)
     return x, torch.randn((batch, 9, 16), generator=generator)
 
 
-def random_map(*shape: int, seed: int = 1) -> Tensor:
+def draw_map(*shape: int, seed: int = 1) -> Tensor:
     return torch.randint(0, 1000, shape, generator=torch.Generator().manual_seed(seed)).double()
 
 
@@ -74,7 +76,7 @@ def make_rows(timesteps: Tensor, copies: int = 1) -> Tensor:
     )
 
 
-def further_arguments(batch: int, names: dict[str, Any]) -> dict[str, Any]:
+def make_further_arguments(batch: int, names: dict[str, Any]) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(7)
     arguments: dict[str, Any] = {}
     if "text" in names:
@@ -94,7 +96,7 @@ def further_arguments(batch: int, names: dict[str, Any]) -> dict[str, Any]:
     return arguments
 
 
-def embedding_of(
+def compute_embedding(
     unet: UNet2DConditionModel, t: Tensor, b: int, arguments: dict[str, Any]
 ) -> Tensor:
     """The (1, D) embedding of one pixel of sample b at timestep t."""
@@ -115,7 +117,7 @@ def embedding_of(
     return active
 
 
-def slow(
+def compute_slowly(
     unet: UNet2DConditionModel,
     x: Tensor,
     text: Tensor,
@@ -136,7 +138,9 @@ def slow(
         for b in range(len(like)):
             for i in range(like.shape[-2]):
                 for j in range(like.shape[-1]):
-                    embedding = embedding_of(unet, timesteps[b, i * cell, j * cell], b, arguments)
+                    embedding = compute_embedding(
+                        unet, timesteps[b, i * cell, j * cell], b, arguments
+                    )
                     active = embedding if block.skip_time_act else block.nonlinearity(embedding)
                     out[b, :, i, j] = block.time_emb_proj(active)[0]
         return out
@@ -175,9 +179,9 @@ def slow(
 def test_equal_to_a_computation_pixel_by_pixel(name: str) -> None:
     config, names = CONFIGS[name]
     unet = make_unet(**config).double()
-    x, text = (tensor.double() for tensor in inputs(2, 8, 12))
-    arguments, timesteps = further_arguments(2, names), random_map(2, 8, 12)
-    expected = slow(unet, x, text, timesteps, arguments)
+    x, text = (tensor.double() for tensor in make_inputs(2, 8, 12))
+    arguments, timesteps = make_further_arguments(2, names), draw_map(2, 8, 12)
+    expected = compute_slowly(unet, x, text, timesteps, arguments)
     ours = unet(x, make_rows(timesteps), text, **arguments).sample
     assert type(ours) is Tensor
     assert (ours - expected).abs().max() < 1e-10
@@ -188,16 +192,18 @@ def test_equal_to_a_computation_pixel_by_pixel(name: str) -> None:
 @pytest.mark.parametrize("size", [(6, 10), (4, 12), (4, 4)])
 @torch.no_grad()
 def test_sizes_that_do_not_halve_evenly_and_pictures_of_one_pixel(size: tuple[int, int]) -> None:
-    x, text = inputs(2, *size)
-    timesteps = random_map(2, *size)
-    assert_same(SHARED(x, make_rows(timesteps), text).sample, slow(SHARED, x, text, timesteps, {}))
+    x, text = make_inputs(2, *size)
+    timesteps = draw_map(2, *size)
+    assert_same(
+        SHARED(x, make_rows(timesteps), text).sample, compute_slowly(SHARED, x, text, timesteps, {})
+    )
 
 
 @settings(max_examples=15)
 @given(t=st.lists(st.integers(0, 999), min_size=1, max_size=3), copies=st.sampled_from([1, 2]))
 @torch.no_grad()
 def test_a_uniform_map_is_a_scalar_timestep_to_the_bit(t: list[int], copies: int) -> None:
-    x, text = inputs(len(t) * copies)
+    x, text = make_inputs(len(t) * copies)
     expected = SHARED(x, torch.tensor(t * copies), text).sample
     uniform = torch.tensor(t).double()[:, None, None].expand(-1, 16, 16)
     assert torch.equal(SHARED(x, make_rows(uniform, copies), text).sample, expected)
@@ -206,8 +212,8 @@ def test_a_uniform_map_is_a_scalar_timestep_to_the_bit(t: list[int], copies: int
 @torch.no_grad()
 def test_samples_and_copies_do_not_mix() -> None:
     """One sample with many timesteps, one with a single one, each twice in the network's batch."""
-    x, text = inputs(4)
-    timesteps = random_map(2, 16, 16)
+    x, text = make_inputs(4)
+    timesteps = draw_map(2, 16, 16)
     timesteps[1] = 300
     both = SHARED(x, make_rows(timesteps, copies=2), text).sample
     for b in range(4):
@@ -233,20 +239,20 @@ def test_only_distinct_timesteps_are_computed() -> None:
 
 @torch.no_grad()
 def test_nothing_is_left_behind_not_even_by_an_exception(unet: UNet2DConditionModel) -> None:
-    x, text = inputs(1)
-    before, expected = traces(unet), unet(x, 7, text).sample
-    assert not torch.equal(unet(x, make_rows(random_map(1, 16, 16)), text).sample, expected)
+    x, text = make_inputs(1)
+    before, expected = find_traces(unet), unet(x, 7, text).sample
+    assert not torch.equal(unet(x, make_rows(draw_map(1, 16, 16)), text).sample, expected)
     for size in [(6, 6), (12, 16), (32, 16), (16, 24)]:
         with pytest.raises(
             UserError, match=f"known for tokens {size[0]}x{size[1]}.*the network has 16x16"
         ):
-            unet(x, make_rows(random_map(1, *size)), text)
-    assert traces(unet) == before
+            unet(x, make_rows(draw_map(1, *size)), text)
+    assert find_traces(unet) == before
     assert torch.equal(unet(x, 7, text).sample, expected)
 
 
 def test_rows_carry_gradients_as_a_scalar_timestep_does(unet: UNet2DConditionModel) -> None:
-    x, text = inputs(2)
+    x, text = make_inputs(2)
     names = [
         "time_embedding.linear_1.weight",
         "mid_block.resnets.0.time_emb_proj.weight",
@@ -270,15 +276,18 @@ def test_rows_carry_gradients_as_a_scalar_timestep_does(unet: UNet2DConditionMod
 
 def test_gradients_are_those_of_the_computation_pixel_by_pixel() -> None:
     unet = make_unet().double()
-    x, text = (tensor.double() for tensor in inputs(1, 4, 8))
+    x, text = (tensor.double() for tensor in make_inputs(1, 4, 8))
     names = [
         "time_embedding.linear_1.weight",
         "up_blocks.1.resnets.0.time_emb_proj.weight",
         "conv_in.weight",
     ]
     parameters = [unet.get_parameter(name) for name in names]
-    timesteps = random_map(1, 4, 8)
-    outputs = (unet(x, make_rows(timesteps), text).sample, slow(unet, x, text, timesteps, {}))
+    timesteps = draw_map(1, 4, 8)
+    outputs = (
+        unet(x, make_rows(timesteps), text).sample,
+        compute_slowly(unet, x, text, timesteps, {}),
+    )
     ours, theirs = (torch.autograd.grad(output.square().mean(), parameters) for output in outputs)
     for own, expected in zip(ours, theirs, strict=True):
         assert expected.abs().max() > 0
@@ -286,7 +295,7 @@ def test_gradients_are_those_of_the_computation_pixel_by_pixel() -> None:
 
 
 def test_rows_that_would_be_mixed_are_refused() -> None:
-    rows = make_rows(random_map(2, 4, 4))
+    rows = make_rows(draw_map(2, 4, 4))
     mix: Callable[[], Any]
     for mix in (lambda: rows.mean(), lambda: rows[:3], lambda: rows[None], lambda: rows @ rows):
         with pytest.raises(UserError, match="The network: .* mixes rows of different timesteps"):
@@ -300,7 +309,7 @@ def test_as_many_text_as_image_tokens_are_refused() -> None:
         UserError, match="6 text tokens and as many image tokens cannot be told apart"
     ):
         make_time_rows(
-            random_map(1, 2, 3), Tensor.float, network="It", text=torch.zeros(1), text_length=6
+            draw_map(1, 2, 3), Tensor.float, network="It", text=torch.zeros(1), text_length=6
         )
 
 
@@ -314,17 +323,17 @@ def test_a_compiled_network_is_an_error_and_never_a_wrong_picture(in_place: bool
         unet = torch.compile(unet, backend="eager")
     with pytest.raises(UserError, match="compiled by torch.compile"):
         check_uncompiled(unet, UNet())
-    x, text = inputs(1)
+    x, text = make_inputs(1)
     with pytest.raises(
         Exception, match="compiled by torch.compile, which a timestep per pixel does not"
     ):
-        unet(x, make_rows(random_map(1, 16, 16)), text)
+        unet(x, make_rows(draw_map(1, 16, 16)), text)
 
 
 @torch.no_grad()
 def test_blocks_that_never_see_time_may_be_compiled(unet: UNet2DConditionModel) -> None:
-    x, text = inputs(1)
-    timesteps = random_map(1, 16, 16)
+    x, text = make_inputs(1)
+    timesteps = draw_map(1, 16, 16)
     expected = unet(x, make_rows(timesteps), text).sample
     unet.compile_repeated_blocks(backend="eager")
     check_uncompiled(unet, UNet())

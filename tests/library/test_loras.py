@@ -39,7 +39,7 @@ def test_lora_weights_are_added(whole: Path, tmp_path: Path) -> None:
     assert np.array_equal(from_folder, from_file) and np.abs(plain - from_folder).max() > 1e-3
 
 
-def factors(network: Any, prefix: str, ends: tuple[str, ...]) -> Weights:
+def make_factors(network: Any, prefix: str, ends: tuple[str, ...]) -> Weights:
     """LoRA weights of the layers with these names, as peft writes them."""
     layers = {name: each for name, each in network.named_modules() if name.endswith(ends)}
     return {
@@ -51,16 +51,15 @@ def factors(network: Any, prefix: str, ends: tuple[str, ...]) -> Weights:
     }
 
 
-def as_kohya(weights: Weights) -> Weights:
+def to_kohya(weights: Weights) -> Weights:
     """The same weights in the notation of kohya's scripts."""
     renamed = {}
     for name, weight in weights.items():
         layer, factor = name.removesuffix(".weight").split(".lora_")
         layer = layer.replace("unet.", "lora_unet_").replace("text_encoder.", "lora_te_text_model_")
-        renamed[f"{layer.replace('.', '_')}.lora_{'down' if factor == 'A' else 'up'}.weight"] = (
-            weight
-        )
-        renamed[f"{layer.replace('.', '_')}.alpha"] = torch.tensor(1.0)
+        layer = layer.replace(".", "_")
+        renamed[f"{layer}.lora_{'down' if factor == 'A' else 'up'}.weight"] = weight
+        renamed[f"{layer}.alpha"] = torch.tensor(1.0)
     return renamed
 
 
@@ -69,14 +68,14 @@ def test_lora_weights_in_every_notation_are_added_without_a_word(
 ) -> None:
     pipe = make_pipeline()
     unet, encoder = (
-        factors(pipe.unet, "unet.", QUERY),
-        factors(pipe.text_encoder, "text_encoder.", ENCODER),
+        make_factors(pipe.unet, "unet.", QUERY),
+        make_factors(pipe.text_encoder, "text_encoder.", ENCODER),
     )
     older = {
         name.replace("lora_A", "lora.down").replace("lora_B", "lora.up"): each
         for name, each in unet.items()
     }
-    for weights in (unet, {**unet, **encoder}, as_kohya({**unet, **encoder}), older):
+    for weights in (unet, {**unet, **encoder}, to_kohya({**unet, **encoder}), older):
         save_file(weights, tmp_path / "lora.safetensors")
         pipe = make_pipeline()
         add_lora(pipe, tmp_path)
@@ -84,21 +83,21 @@ def test_lora_weights_in_every_notation_are_added_without_a_word(
     assert not caplog.records and "No LoRA keys" not in capfd.readouterr().err
 
 
-def misfit(name: str) -> Weights:
+def make_misfit(name: str) -> Weights:
     pipe = make_pipeline()
-    good = factors(pipe.unet, "unet.", QUERY)
+    good = make_factors(pipe.unet, "unet.", QUERY)
     beyond = {
         key.replace("down_blocks.1", "down_blocks.7"): each.clone() for key, each in good.items()
     }
     cases: dict[str, Weights] = {
-        "another prefix": factors(pipe.unet, "transformer.", QUERY),
-        "no prefix": factors(pipe.unet, "", QUERY),
+        "another prefix": make_factors(pipe.unet, "transformer.", QUERY),
+        "no prefix": make_factors(pipe.unet, "", QUERY),
         "an encoder that is not there": {
             **good,
-            **factors(pipe.text_encoder, "text_encoder_2.", ENCODER),
+            **make_factors(pipe.text_encoder, "text_encoder_2.", ENCODER),
         },
         "a block that is not there": {**good, **beyond},
-        "that block as kohya has it": as_kohya({**good, **beyond}),
+        "that block as kohya has it": to_kohya({**good, **beyond}),
         "a layer of the encoder that is not there": {
             **good,
             "text_encoder.encoder.layers.7.self_attn.q_proj.lora_A.weight": torch.ones(2, 16),
@@ -107,9 +106,9 @@ def misfit(name: str) -> Weights:
         "half": {key: each for key, each in good.items() if "lora_A" in key},
         "half of a layer": dict(list(good.items())[:-1]),
         "half as kohya has it": {
-            key: each for key, each in as_kohya(good).items() if "lora_down" not in key
+            key: each for key, each in to_kohya(good).items() if "lora_down" not in key
         },
-        "a DoRA": {**as_kohya(good), "lora_unet_x.dora_scale": torch.ones(2)},
+        "a DoRA": {**to_kohya(good), "lora_unet_x.dora_scale": torch.ones(2)},
         "no LoRA": {"a.b": torch.ones(2)},
     }
     return cases[name]
@@ -153,7 +152,7 @@ def misfit(name: str) -> Weights:
     ],
 )
 def test_lora_weights_that_do_not_fit_are_refused(name: str, message: str, tmp_path: Path) -> None:
-    save_file(misfit(name), tmp_path / "lora.safetensors")
+    save_file(make_misfit(name), tmp_path / "lora.safetensors")
     with pytest.raises(UserError, match=message) as caught:
         add_lora(make_pipeline(), tmp_path / "lora.safetensors")
     assert "\n" not in str(caught.value)

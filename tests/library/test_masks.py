@@ -25,15 +25,15 @@ from asyndm.masks import (
 )
 
 
-def never() -> torch.Tensor:
+def refuse_maps() -> torch.Tensor:
     raise AssertionError("this mask needs no rehearsal")
 
 
-def scene(rows: list[list[float]], size: tuple[int, int] = (8, 12)) -> Scene:
+def make_scene(rows: list[list[float]], size: tuple[int, int] = (8, 12)) -> Scene:
     return Scene(torch.tensor(rows, dtype=torch.float64), size)
 
 
-TWO = scene([[0.3, 0.9], [0.5, -1.0]])
+TWO = make_scene([[0.3, 0.9], [0.5, -1.0]])
 
 
 class SteadyMask(DynamicMask):
@@ -86,15 +86,15 @@ def test_what_choices_say_of_themselves_is_read_without_torch() -> None:
 
 
 def test_none_and_global() -> None:
-    w, _ = TWO.combine(NoMask().initial(TWO, never))
+    w, _ = TWO.combine(NoMask().initial(TWO, refuse_maps))
     assert (w == 0).all() and w.shape == (2, 8, 12)
-    w, omega = TWO.combine(GlobalMask().initial(TWO, never))
+    w, omega = TWO.combine(GlobalMask().initial(TWO, refuse_maps))
     assert (w == 1).all() and (omega[0] == 0.9).all() and (omega[1] == 0.5).all()
 
 
 def test_dynamic_starts_with_the_largest_concavity_and_then_follows_the_maps() -> None:
     mask = DynamicMask()
-    weights = mask.initial(TWO, never)
+    weights = mask.initial(TWO, refuse_maps)
     assert (weights[0, 1] == 1).all() and (weights[0, 0] == 0).all() and (weights[1, 0] == 1).all()
     maps = torch.zeros(2, 2, 2, 3)
     maps[0, 0, 0, 0] = maps[0, 1, 1, 2] = maps[1, 0, 0, 1] = 1
@@ -114,17 +114,16 @@ def test_static_binarises_the_rehearsed_mean_once() -> None:
 
 def test_threshold_is_relative_to_the_mean_of_each_map() -> None:
     maps = torch.tensor([1.0, 2.0, 3.0, 6.0]).view(1, 1, 1, 4)
-    one = scene([[0.5]], (1, 4))
+    one = make_scene([[0.5]], (1, 4))
     assert binarise(maps, 1.0, one).flatten().tolist() == [0, 0, 1, 1]
     assert binarise(maps * 1e-3, 1.5, one).flatten().tolist() == [0, 0, 0, 1]
     assert binarise(maps, 0.0, one).flatten().tolist() == [1, 1, 1, 1]
 
 
 def test_overlap_goes_to_the_largest_concavity_ties_to_the_first() -> None:
-    three = scene([[0.4, 0.7, 0.7]], (1, 4))
-    weights = torch.tensor([[1, 1, 0, 0], [0, 1, 1, 0], [0, 1, 1, 0]], dtype=torch.float64).view(
-        1, 3, 1, 4
-    )
+    three = make_scene([[0.4, 0.7, 0.7]], (1, 4))
+    places = [[1, 1, 0, 0], [0, 1, 1, 0], [0, 1, 1, 0]]
+    weights = torch.tensor(places, dtype=torch.float64).view(1, 3, 1, 4)
     expected = [[1, 0, 0, 0], [0, 1, 1, 0], [0, 0, 0, 0]]
     assert three.remove_overlap(weights).view(3, 4).tolist() == expected
     w, omega = three.combine(weights)
@@ -134,7 +133,7 @@ def test_overlap_goes_to_the_largest_concavity_ties_to_the_first() -> None:
 def test_maps_that_do_not_divide_the_latents_cover_them() -> None:
     maps = torch.zeros(1, 1, 3, 2)
     maps[0, 0, 2, 1] = 1
-    weights = binarise(maps, 1.0, scene([[0.5]], (10, 6)))
+    weights = binarise(maps, 1.0, make_scene([[0.5]], (10, 6)))
     assert (
         weights.shape == (1, 1, 10, 6) and (weights[0, 0, 8:, 4:] == 1).all() and weights.sum() == 4
     )
@@ -146,7 +145,7 @@ def test_external_files_of_any_size_are_resized_by_area(tmp_path: Path, suffix: 
     pixels[:, 30:] = 255
     pixels[20:, :30] = 102
     Image.fromarray(pixels).convert("RGB").save(tmp_path / f"mask.{suffix}", quality=100)
-    weights = ExternalMask(tmp_path / f"mask.{suffix}").initial(TWO, never)
+    weights = ExternalMask(tmp_path / f"mask.{suffix}").initial(TWO, refuse_maps)
     w, omega = TWO.combine(weights)
     assert w.shape == (2, 8, 12) and (omega[0][w[0] > 0] == 0.9).all()
     quadrants = w[0].view(2, 4, 2, 6).mean((1, 3))
@@ -157,13 +156,15 @@ def test_external_files_of_any_size_are_resized_by_area(tmp_path: Path, suffix: 
 def test_external_arrays_images_and_one_mask_for_each_image() -> None:
     grey = np.linspace(0, 1, 8 * 12).reshape(8, 12)
     exact = torch.from_numpy(grey)
-    assert torch.equal(ExternalMask(grey).initial(TWO, never)[0].sum(0), exact)
-    assert torch.equal(ExternalMask([exact, 1 - exact]).initial(TWO, never)[1].sum(0), 1 - exact)
+    assert torch.equal(ExternalMask(grey).initial(TWO, refuse_maps)[0].sum(0), exact)
+    assert torch.equal(
+        ExternalMask([exact, 1 - exact]).initial(TWO, refuse_maps)[1].sum(0), 1 - exact
+    )
     deep = Image.fromarray((grey * 65535).astype(np.uint16))
     assert torch.allclose(read_grey(deep), exact, atol=1e-4)
     real = Image.fromarray(grey.astype(np.float32))
     assert real.mode == "F" and torch.allclose(read_grey(real), exact, atol=1e-6)
-    assert ExternalMask(np.ones((1, 1))).initial(TWO, never).sum() == 2 * 8 * 12
+    assert ExternalMask(np.ones((1, 1))).initial(TWO, refuse_maps).sum() == 2 * 8 * 12
 
 
 def test_what_a_picture_leaves_transparent_is_not_on_the_curve() -> None:
@@ -179,9 +180,8 @@ def test_what_a_picture_leaves_transparent_is_not_on_the_curve() -> None:
 
 def test_wrong_external_masks_are_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("not an image")
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)).save(
-        tmp_path / "whole.png"
-    )
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "whole.png")
     whole = (tmp_path / "whole.png").read_bytes()
     damaged = whole[:100] + bytes([whole[100] ^ 255]) + whole[101:]
     header = whole[:11] + bytes([whole[11] ^ 1]) + whole[12:]
@@ -203,7 +203,7 @@ def test_wrong_external_masks_are_one_clear_line(tmp_path: Path) -> None:
     }
     for source, message in wrong.items():
         with pytest.raises(UserError, match=message) as caught:
-            ExternalMask(source).initial(TWO, never)
+            ExternalMask(source).initial(TWO, refuse_maps)
         assert "\n" not in str(caught.value)
     for array in (
         np.full((2, 2), 1.5),
@@ -212,9 +212,9 @@ def test_wrong_external_masks_are_one_clear_line(tmp_path: Path) -> None:
         np.zeros((0, 4)),
     ):
         with pytest.raises(UserError, match="values in \\[0, 1\\]"):
-            ExternalMask(array).initial(TWO, never)
+            ExternalMask(array).initial(TWO, refuse_maps)
     with pytest.raises(UserError, match="3 mask images were given for 2 images"):
-        ExternalMask([np.ones((2, 2))] * 3).initial(TWO, never)
+        ExternalMask([np.ones((2, 2))] * 3).initial(TWO, refuse_maps)
 
 
 @pytest.mark.parametrize("kind", [DynamicMask, StaticMask])

@@ -17,9 +17,9 @@ from transformers import PixtralImageProcessor, PixtralProcessor
 import asyndm
 from asyndm.attention import Reading
 from asyndm.errors import UserError
-from asyndm.inputs import picture_size
+from asyndm.inputs import find_picture_size
 from asyndm.models import choose_device, choose_dtype, load, read_parts
-from asyndm.networks import denoiser, find_family
+from asyndm.networks import find_denoiser, find_family
 from asyndm.subjects import as_subject
 from tests.conftest import make_pipeline
 from tests.library.changes import change_json
@@ -67,10 +67,10 @@ LOADED = (
 )
 
 
-def positions(pipe: Any, tiny: Tiny) -> list[list[int]]:
+def find_positions(pipe: Any, tiny: Tiny) -> list[list[int]]:
     """Where words of the prompt stand; and its attention can be read."""
     family, reading = find_family(pipe), Reading(None, None, "joint", "both")
-    family.attention(denoiser(pipe), [[[]]], reading)
+    family.attention(find_denoiser(pipe), [[[]]], reading)
     return family.positions(
         pipe, PROMPT, [as_subject("red dog"), as_subject("rabbit")], reading, tiny.arguments
     )
@@ -89,9 +89,9 @@ def test_a_saved_pipeline_comes_back_and_is_known_without_its_weights(
     (wanted,), (made,) = tiny.run(pipe, output_type="np"), tiny.run(again, output_type="np")
     assert np.abs(made - wanted).max() < 1e-4
     parts = read_parts(tmp_path)
-    assert all(weight.is_meta for weight in denoiser(parts).parameters())
-    assert picture_size(parts) == picture_size(pipe)
-    assert positions(parts, tiny) == positions(pipe, tiny)
+    assert all(weight.is_meta for weight in find_denoiser(parts).parameters())
+    assert find_picture_size(parts) == find_picture_size(pipe)
+    assert find_positions(parts, tiny) == find_positions(pipe, tiny)
 
 
 def test_a_tokenizer_within_a_processor_is_read(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_a_tokenizer_within_a_processor_is_read(tmp_path: Path) -> None:
     processor.chat_template = pipe.tokenizer.chat_template
     pipe.register_modules(tokenizer=processor)  # as FLUX.2 [dev] is published
     pipe.save_pretrained(tmp_path)
-    assert positions(read_parts(tmp_path), tiny) == positions(pipe, tiny)
+    assert find_positions(read_parts(tmp_path), tiny) == find_positions(pipe, tiny)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_a_single_file_is_the_same_model(folder: Path, single_file: Path) -> Non
         assert weights.keys() == same.keys()
         assert all(torch.equal(weights[key], same[key]) for key in weights)
     parts = read_parts(single_file, config=folder)
-    assert picture_size(parts) == picture_size(made)
+    assert find_picture_size(parts) == find_picture_size(made)
 
 
 def test_a_single_file_that_cannot_be_read_is_told(

@@ -8,8 +8,8 @@ import pytest
 from torch import nn
 
 import asyndm
-from asyndm.networks import denoiser
-from tests.library.networks.cases import SUBJECTS, built, ours
+from asyndm.networks import find_denoiser
+from tests.library.networks.cases import SUBJECTS, build, sample_ours
 
 STEPS = 5
 STATIC = {"mask": asyndm.StaticMask()}
@@ -30,7 +30,7 @@ COSTS: dict[str, tuple[str, dict[str, Any], int]] = {
 """A pipeline, what it is asked, and the evaluations of an image in a step."""
 
 
-def rows_of(module: nn.Module, args: tuple[Any, ...], output: Any) -> int:
+def count_rows(module: nn.Module, args: tuple[Any, ...], output: Any) -> int:
     """The batch that a network was called with, as its output shows."""
     made = output[0] if isinstance(output, tuple) else next(iter(output.values()))
     return len(made)
@@ -43,12 +43,12 @@ def test_evaluations_are_the_rows_the_network_was_called_with(
 ) -> None:
     """Of the images of the record's batch; the images' sum is that of all calls."""
     name, settings, each = COSTS[case]
-    pipe, called, records = built(name), list[int](), list[asyndm.StepRecord]()
-    handle = denoiser(pipe).register_forward_hook(
-        lambda *call: called.append(rows_of(*call)), prepend=True
+    pipe, called, records = build(name), list[int](), list[asyndm.StepRecord]()
+    handle = find_denoiser(pipe).register_forward_hook(
+        lambda *call: called.append(count_rows(*call)), prepend=True
     )
     try:
-        ours(name, callback=records.append, batch_invariant=batch_invariant, **settings)
+        sample_ours(name, callback=records.append, batch_invariant=batch_invariant, **settings)
     finally:
         handle.remove()
     rehearsed = 2 if "mask" in settings else 1
@@ -64,7 +64,7 @@ def test_evaluations_are_the_rows_the_network_was_called_with(
 
 
 def test_each_call_in_a_context_counts_anew() -> None:
-    pipe, records = built("sd"), list[asyndm.StepRecord]()
+    pipe, records = build("sd"), list[asyndm.StepRecord]()
     with asyndm.asynchronous(pipe, "a dog", mask=asyndm.NoMask(), callback=records.append):
         for _ in range(2):
             pipe("a dog", num_inference_steps=2, guidance_scale=4.0, output_type="latent")

@@ -44,7 +44,7 @@ SUBJECTS = [["red dog"], ["rabbit", Subject("cat", 0.9), "dog"], ["cat"]]
 by_name = pytest.mark.parametrize("mask", METHODS, ids=lambda mask: mask.name)
 
 
-def latents(
+def sample_latents(
     pipe: Any, prompt: Any = PROMPTS, subjects: Any = SUBJECTS, **settings: Any
 ) -> torch.Tensor:
     settings = {
@@ -58,7 +58,7 @@ def latents(
     return result
 
 
-def distance(a: torch.Tensor, b: torch.Tensor) -> float:
+def measure_distance(a: torch.Tensor, b: torch.Tensor) -> float:
     return float((a - b).abs().max() / b.abs().max())
 
 
@@ -90,7 +90,7 @@ def test_dm_is_the_stock_pipeline(
         generator=[torch.Generator().manual_seed(seed) for seed in seeds],
         output_type="latent",
     ).images
-    ours = latents(
+    ours = sample_latents(
         own,
         prompts,
         None,
@@ -102,7 +102,7 @@ def test_dm_is_the_stock_pipeline(
         negative_prompt="a cat",
         batch_invariant=False,
     )
-    assert distance(ours, stock) <= (STOCK if eta else 0.0)
+    assert measure_distance(ours, stock) <= (STOCK if eta else 0.0)
 
 
 @pytest.mark.parametrize("negative", [None, "a cat"])
@@ -166,7 +166,9 @@ def test_a_textual_inversion_of_two_vectors_is_read_once(monkeypatch: pytest.Mon
     ).images
     settings: dict[str, Any] = {"num_inference_steps": 2, "negative_prompt": "<toy>"}
     assert (
-        distance(latents(pipe, prompts, None, mask=NoMask(), seed=[3, 3], **settings), stock)
+        measure_distance(
+            sample_latents(pipe, prompts, None, mask=NoMask(), seed=[3, 3], **settings), stock
+        )
         < COMPANY
     )
 
@@ -178,7 +180,7 @@ def test_a_textual_inversion_of_two_vectors_is_read_once(monkeypatch: pytest.Mon
         return attention(self, network, tokens, reading)
 
     monkeypatch.setattr(UNet, "attention", watched)
-    latents(pipe, prompts, [["<toy>", "dog"], ["dog"]], batch_invariant=False, **settings)
+    sample_latents(pipe, prompts, [["<toy>", "dog"], ["dog"]], batch_invariant=False, **settings)
     ids = pipe.tokenizer(pipe.maybe_convert_prompt(prompts[0], pipe.tokenizer))["input_ids"]
     words = [
         [pipe.tokenizer.convert_ids_to_tokens(ids[i]) for i in positions]
@@ -211,26 +213,35 @@ def test_an_image_depends_on_neither_batch_size_nor_order(
     usual = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        many = latents(pipe, prompts, subjects, seed=seeds, **settings)
-        backwards = latents(pipe, prompts[::-1], subjects[::-1], seed=seeds[::-1], **settings)
+        many = sample_latents(pipe, prompts, subjects, seed=seeds, **settings)
+        backwards = sample_latents(
+            pipe, prompts[::-1], subjects[::-1], seed=seeds[::-1], **settings
+        )
         alone = [
-            latents(pipe, prompts[i], subjects[i], seed=seeds[i], **settings)[0] for i in range(3)
+            sample_latents(pipe, prompts[i], subjects[i], seed=seeds[i], **settings)[0]
+            for i in range(3)
         ]
-        together = latents(pipe, prompts, subjects, seed=seeds, batch_invariant=False, **settings)
+        together = sample_latents(
+            pipe, prompts, subjects, seed=seeds, batch_invariant=False, **settings
+        )
     finally:
         torch.set_num_threads(usual)
     assert torch.equal(backwards.flip(0), many)
     assert torch.equal(torch.stack(alone), many[:3])
-    assert distance(together, many) < COMPANY
+    assert measure_distance(together, many) < COMPANY
 
 
 def test_a_single_seed_counts_over_the_images_of_one_prompt(pipe: StableDiffusionPipeline) -> None:
     prompts = ["a dog", "a cat", "a dog"]
-    counted = latents(pipe, prompts, None, mask=NoMask(), seed=10)
-    assert torch.equal(counted, latents(pipe, prompts, None, mask=NoMask(), seed=[10, 10, 11]))
-    assert torch.equal(counted, latents(pipe, prompts, None, mask=NoMask(), seed=np.int64(10)))
+    counted = sample_latents(pipe, prompts, None, mask=NoMask(), seed=10)
     assert torch.equal(
-        counted, latents(pipe, prompts, None, mask=NoMask(), seed=np.array([10, 10, 11]))
+        counted, sample_latents(pipe, prompts, None, mask=NoMask(), seed=[10, 10, 11])
+    )
+    assert torch.equal(
+        counted, sample_latents(pipe, prompts, None, mask=NoMask(), seed=np.int64(10))
+    )
+    assert torch.equal(
+        counted, sample_latents(pipe, prompts, None, mask=NoMask(), seed=np.array([10, 10, 11]))
     )
     assert not torch.allclose(counted[0], counted[2])
 
@@ -239,11 +250,11 @@ def test_a_single_seed_counts_over_the_images_of_one_prompt(pipe: StableDiffusio
 def test_methods_differ_from_dm_exactly_as_they_should(
     pipe: StableDiffusionPipeline, mask: Mask
 ) -> None:
-    dm = latents(pipe, mask=NoMask())
-    assert torch.equal(latents(pipe, mask=mask), latents(pipe, mask=mask))
-    flat = latents(pipe, [PROMPTS[0]], [["dog"]], mask=mask, curve=Quadratic(0.0))
+    dm = sample_latents(pipe, mask=NoMask())
+    assert torch.equal(sample_latents(pipe, mask=mask), sample_latents(pipe, mask=mask))
+    flat = sample_latents(pipe, [PROMPTS[0]], [["dog"]], mask=mask, curve=Quadratic(0.0))
     assert torch.equal(flat, dm[:1])
-    assert (distance(latents(pipe, mask=mask), dm) > 0.01) == (mask.name != "none")
+    assert (measure_distance(sample_latents(pipe, mask=mask), dm) > 0.01) == (mask.name != "none")
 
 
 @pytest.mark.parametrize("size", [(32, 64), (48, 24), (8, 16)])
@@ -251,7 +262,7 @@ def test_methods_differ_from_dm_exactly_as_they_should(
 def test_any_size_the_network_takes(
     pipe: StableDiffusionPipeline, mask: Mask, size: tuple[int, int]
 ) -> None:
-    result = latents(pipe, height=size[0], width=size[1], mask=mask)
+    result = sample_latents(pipe, height=size[0], width=size[1], mask=mask)
     assert result.shape == (3, 4, size[0] // 2, size[1] // 2) and torch.isfinite(result).all()
 
 
@@ -267,7 +278,7 @@ def test_guidance_up_to_one_is_none_as_in_the_stock_pipeline(
         generator=torch.Generator().manual_seed(3),
         output_type="latent",
     ).images
-    ours = latents(pipe, "a red dog", None, mask=NoMask(), guidance_scale=guidance, eta=0.0)
+    ours = sample_latents(pipe, "a red dog", None, mask=NoMask(), guidance_scale=guidance, eta=0.0)
     assert torch.equal(ours, stock)
 
 
@@ -275,9 +286,9 @@ def test_guidance_one_is_one_forward_of_one_copy(pipe: StableDiffusionPipeline) 
     batches: list[int] = []
     handle = pipe.unet.register_forward_pre_hook(lambda module, args: batches.append(len(args[0])))
     try:
-        latents(pipe, guidance_scale=1.0)
-        latents(pipe, guidance_scale=2.0)
-        latents(pipe, guidance_scale=2.0, mask=StaticMask(), batch_invariant=False)
+        sample_latents(pipe, guidance_scale=1.0)
+        sample_latents(pipe, guidance_scale=2.0)
+        sample_latents(pipe, guidance_scale=2.0, mask=StaticMask(), batch_invariant=False)
     finally:
         handle.remove()
     assert batches == [1] * 12 + [2] * 12 + [6] * 8
@@ -288,7 +299,7 @@ def test_an_external_mask_puts_its_own_pixels_on_the_curve(pipe: StableDiffusion
     grey[:, 8:] = 1.0
     grey[:, :2] = 0.5
     records: list[StepRecord] = []
-    latents(
+    sample_latents(
         pipe, "a dog", None, mask=ExternalMask(grey), curve=Quadratic(0.6), callback=records.append
     )
     t = records[1].timesteps[0, 0]
@@ -300,7 +311,9 @@ def test_an_external_mask_puts_its_own_pixels_on_the_curve(pipe: StableDiffusion
 
 def test_one_subject_keeps_its_own_concavity(pipe: StableDiffusionPipeline) -> None:
     records: list[StepRecord] = []
-    latents(pipe, "a dog", [Subject("dog", 0.25)], mask=GlobalMask(), callback=records.append)
+    sample_latents(
+        pipe, "a dog", [Subject("dog", 0.25)], mask=GlobalMask(), callback=records.append
+    )
     u, expected = torch.tensor(4.0), []
     for remaining in range(4, 0, -1):
         u = Quadratic(0.25).advance(u, remaining, 4)
@@ -348,7 +361,7 @@ def test_a_step_waits_for_the_device_once_to_count_its_timesteps(
 
         monkeypatch.setattr(AsynchronousScheduler, "begin", watched_begin)
         monkeypatch.setattr(AsynchronousScheduler, "step", watched)
-        latents(pipe, mask=mask, batch_invariant=False)
+        sample_latents(pipe, mask=mask, batch_invariant=False)
         assert (loops, steps) == ((2, 8) if mask.name == "static" else (1, 4))
         assert [name for name in reads.seen if "unique" not in name] == []
         assert len(reads.seen) == steps
@@ -359,8 +372,8 @@ def test_a_step_waits_for_the_device_once_to_count_its_timesteps(
 
 def test_a_pndm_config_does_not_clip_the_latents() -> None:
     pipe = make_pipeline()
-    expected = latents(pipe)
+    expected = sample_latents(pipe)
     noise_levels = {key: SD_SCHEDULER[key] for key in SD_SCHEDULER if key != "clip_sample"}
     pipe.scheduler = PNDMScheduler(**noise_levels, skip_prk_steps=True)
     assert "clip_sample" not in pipe.scheduler.config
-    assert torch.equal(latents(pipe), expected)
+    assert torch.equal(sample_latents(pipe), expected)

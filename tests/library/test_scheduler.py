@@ -40,7 +40,7 @@ class Flipping(Mask):
         return torch.randint(0, 2, weights.shape, generator=self.generator).double()
 
 
-def exact_output(prediction_type: str, x: Tensor, level: Level) -> Tensor:
+def predict_exactly(prediction_type: str, x: Tensor, level: Level) -> Tensor:
     """The minimum-variance prediction for x₀ ~ N(MEAN, DEVIATION²): a closed form, at each pixel's
     own level."""
     alpha, sigma = level.alpha.double(), level.sigma.double()
@@ -56,7 +56,7 @@ def exact_output(prediction_type: str, x: Tensor, level: Level) -> Tensor:
     return outputs[prediction_type]
 
 
-def stock(prediction_type: str) -> Any:
+def make_stock(prediction_type: str) -> Any:
     if prediction_type == FLOW:
         return FlowMatchEulerDiscreteScheduler(shift=3.0)
     return DDIMScheduler(**SD_SCHEDULER, prediction_type=prediction_type)
@@ -77,7 +77,7 @@ def run(
     ).float()
     records: list[StepRecord] = []
     scheduler = AsynchronousScheduler(
-        stock(prediction_type),
+        make_stock(prediction_type),
         Method(curve, mask, CONCAVITY),
         eta=eta,
         callback=records.append,
@@ -91,7 +91,7 @@ def run(
     for t in scheduler.timesteps:
         assert scheduler.rungs is not None
         level = scheduler.ladder.level(scheduler.rungs)
-        output = exact_output(
+        output = predict_exactly(
             prediction_type, x, Level(expand_map(level.alpha, x), expand_map(level.sigma, x))
         )
         scheduler.evaluated = True
@@ -99,7 +99,7 @@ def run(
     return noise[0], x, records, scheduler
 
 
-def exact(x: Tensor, start: Level, end: Level) -> Tensor:
+def solve_exactly(x: Tensor, start: Level, end: Level) -> Tensor:
     """The probability-flow solution from one level to another: quantiles are kept."""
     deviation = [((level.alpha * DEVIATION) ** 2 + level.sigma**2).sqrt() for level in (start, end)]
     return end.alpha * MEAN + deviation[1] / deviation[0] * (x - start.alpha * MEAN)
@@ -117,7 +117,7 @@ def test_without_noise_it_converges_to_the_analytic_answer(
         )
         sigma = expand_map(records[0].sigmas, x)
         alpha = 1 - sigma if prediction_type == FLOW else (1 - sigma**2).sqrt()
-        answer = exact(x, Level(alpha, sigma), scheduler.ladder.clean)
+        answer = solve_exactly(x, Level(alpha, sigma), scheduler.ladder.clean)
         errors.append(float((final - answer).abs().max()))
     assert errors[0] > 2.5 * errors[1] > 2.5**2 * errors[2]
     assert errors[-1] < 0.02
@@ -139,7 +139,7 @@ def test_with_noise_the_distribution_converges_to_that_of_the_data(
     assert errors[-1] < 0.012
 
 
-def predicted_moments(sigmas: Tensor, eta: float) -> tuple[Tensor, Tensor]:
+def predict_moments(sigmas: Tensor, eta: float) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of a flow's pixels after all steps through these levels (N+1,
     ...), float64: every step is linear in x for Gaussian data, and x begins as standard normal
     noise."""
@@ -170,7 +170,7 @@ def test_with_noise_a_flow_has_the_distribution_that_its_levels_give(
             steps, make_mask(), curve, eta=eta, prediction_type=FLOW, size=32 if few else 4
         )
         sigmas = torch.stack([record.sigmas for record in records]).double()
-        mean, deviation = predicted_moments(torch.cat([sigmas, torch.zeros_like(sigmas[:1])]), eta)
+        mean, deviation = predict_moments(torch.cat([sigmas, torch.zeros_like(sigmas[:1])]), eta)
         if few:
             scores = (final - mean[:, None]) / deviation[:, None]
             assert abs(float(scores.mean())) < 4 / scores.numel() ** 0.5
@@ -200,7 +200,7 @@ def test_records_tell_what_happened(prediction_type: str) -> None:
 
 def test_a_network_that_was_not_told_the_timesteps_and_another_batch_are_refused() -> None:
     scheduler = AsynchronousScheduler(
-        stock("epsilon"), Method(Quadratic(), NoMask(), CONCAVITY), images=range(2)
+        make_stock("epsilon"), Method(Quadratic(), NoMask(), CONCAVITY), images=range(2)
     )
     scheduler.set_timesteps(4)
     x = torch.zeros(2, 4, 8, 8)

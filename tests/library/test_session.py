@@ -8,8 +8,8 @@ from diffusers import PNDMScheduler
 
 from asyndm import StepRecord
 from tests.conftest import make_pipeline
-from tests.library.test_sampler import METHODS, latents
-from tests.library.traces import traces
+from tests.library.test_sampler import METHODS, sample_latents
+from tests.library.traces import find_traces
 
 
 def test_the_pipeline_is_untouched_even_by_an_exception() -> None:
@@ -36,12 +36,12 @@ def test_the_pipeline_is_untouched_even_by_an_exception() -> None:
 
     expected = stock()
     components, config = dict(pipe.components), dict(pipe.scheduler.config)
-    before = {name: traces(getattr(pipe, name)) for name in ("unet", "vae", "text_encoder")}
+    before = {name: find_traces(getattr(pipe, name)) for name in ("unet", "vae", "text_encoder")}
     for mask in METHODS:
-        latents(pipe, mask=mask)
+        sample_latents(pipe, mask=mask)
         with pytest.raises(RuntimeError, match="on purpose"):
-            latents(pipe, mask=mask, callback=stop)
-    assert {name: traces(getattr(pipe, name)) for name in before} == before
+            sample_latents(pipe, mask=mask, callback=stop)
+    assert {name: find_traces(getattr(pipe, name)) for name in before} == before
     assert all(pipe.components[name] is component for name, component in components.items())
     assert dict(pipe.scheduler.config) == config
     assert torch.equal(stock(), expected)

@@ -20,16 +20,16 @@ GRID = (2, 6, 5)
 DIFFUSION = tuple(kind for kind in PREDICTION_TYPES if kind != FLOW)
 
 
-def normal(seed: int) -> Tensor:
+def draw_normal(seed: int) -> Tensor:
     return torch.randn(SHAPE, generator=torch.Generator().manual_seed(seed))
 
 
-def ladder_of(scheduler: Any, steps: int = 1000, **arguments: Any) -> Ladder:
+def make_ladder(scheduler: Any, steps: int = 1000, **arguments: Any) -> Ladder:
     scheduler.set_timesteps(steps, **arguments)
     return Ladder(scheduler)
 
 
-def in_double(scheduler: DDIMScheduler) -> DDIMScheduler:
+def to_double(scheduler: DDIMScheduler) -> DDIMScheduler:
     """A copy that computes its steps in float64."""
     double = deepcopy(scheduler)
     double.alphas_cumprod = scheduler.alphas_cumprod.double()
@@ -37,20 +37,22 @@ def in_double(scheduler: DDIMScheduler) -> DDIMScheduler:
     return double
 
 
-def discrete_ladder(steps: int = 1000, **config: Any) -> Ladder:
-    return ladder_of(DDIMScheduler(**{**SD_SCHEDULER, "steps_offset": 0, **config}), steps)
+def make_discrete_ladder(steps: int = 1000, **config: Any) -> Ladder:
+    return make_ladder(DDIMScheduler(**{**SD_SCHEDULER, "steps_offset": 0, **config}), steps)
 
 
-def at(ladder: Ladder, rungs: Tensor) -> Level:
+def find_level(ladder: Ladder, rungs: Tensor) -> Level:
     """The levels at places (B, h, w), with room for channels."""
     level = ladder.level(rungs)
     return Level(level.alpha[:, None], level.sigma[:, None])
 
 
-def everywhere(ladder: Ladder, rung: float) -> Level:
+def fill_level(ladder: Ladder, rung: float) -> Level:
     """One rung for all pixels; the clean end below the last."""
     return (
-        ladder.clean if rung < 0 else at(ladder, torch.full(GRID, float(rung), dtype=torch.float64))
+        ladder.clean
+        if rung < 0
+        else find_level(ladder, torch.full(GRID, float(rung), dtype=torch.float64))
     )
 
 
@@ -72,11 +74,11 @@ def test_one_level_everywhere_is_the_schedulers_own_step(
     """Without noise to the bit. With noise as it is in float64: in float32 the scheduler's own
     small differences of large numbers lose 2e-5 where x₀ is predicted."""
     scheduler = DDIMScheduler(**{**SD_SCHEDULER, **extra, "prediction_type": prediction_type})
-    ladder, prediction = ladder_of(scheduler, 10), Prediction.of(scheduler)
-    x, output, noise = normal(0), normal(1), normal(2) if eta > 0 else None
-    exact = in_double(scheduler)
+    ladder, prediction = make_ladder(scheduler, 10), Prediction.of(scheduler)
+    x, output, noise = draw_normal(0), draw_normal(1), draw_normal(2) if eta > 0 else None
+    exact = to_double(scheduler)
     for rung, t in zip(range(9, -1, -1), scheduler.timesteps.tolist(), strict=True):
-        now, then = everywhere(ladder, rung), everywhere(ladder, rung - 1)
+        now, then = fill_level(ladder, rung), fill_level(ladder, rung - 1)
         ours, x0 = step(x, output, now, then, eta=eta, noise=noise, prediction=prediction)
         if eta == 0:
             assert torch.equal(ours, scheduler.step(output, t, x).prev_sample)
@@ -99,11 +101,11 @@ def test_one_level_everywhere_is_the_flow_schedulers_own_step_to_the_bit(
     config: dict[str, Any], arguments: dict[str, Any]
 ) -> None:
     scheduler = FlowMatchEulerDiscreteScheduler(**config)
-    ladder, prediction = ladder_of(scheduler, 10, **arguments), Prediction(FLOW)
-    x = normal(0)
+    ladder, prediction = make_ladder(scheduler, 10, **arguments), Prediction(FLOW)
+    x = draw_normal(0)
     for rung, t in zip(range(9, -1, -1), scheduler.timesteps, strict=True):
-        output = normal(rung)
-        now, then = everywhere(ladder, rung), everywhere(ladder, rung - 1)
+        output = draw_normal(rung)
+        now, then = fill_level(ladder, rung), fill_level(ladder, rung - 1)
         ours, x0 = step(x, output, now, then, prediction=prediction)
         assert torch.equal(x0, x - now.sigma * output)
         x = scheduler.step(output, t, x).prev_sample
@@ -117,18 +119,20 @@ def test_noise_makes_the_step_a_draw_from_the_posterior(kind: str, eta: float) -
     """Of x' given x and x₀, where x is x' scaled and noised on: conditioning of two Gaussians,
     written out. A smaller η has η² of its variance, and whatever η, x' has the distribution of its
     level."""
-    ladder = ladder_of(FlowMatchEulerDiscreteScheduler()) if kind == "flow" else discrete_ladder()
+    ladder = (
+        make_ladder(FlowMatchEulerDiscreteScheduler()) if kind == "flow" else make_discrete_ladder()
+    )
     prediction = Prediction(FLOW if kind == "flow" else "epsilon")
     rungs = torch.randint(2, 1000, GRID, generator=torch.Generator().manual_seed(0)).double()
     rungs[0, 0, 0] = 999
-    now, then = at(ladder, rungs), at(ladder, (rungs / 2).floor())
+    now, then = find_level(ladder, rungs), find_level(ladder, (rungs / 2).floor())
     alpha, sigma, alpha_next, sigma_next = (
         part.double() for part in (now.alpha, now.sigma, then.alpha, then.sigma)
     )
     covariance = alpha / alpha_next * sigma_next**2
     variance = sigma_next**2 - covariance**2 / sigma**2
 
-    x0, epsilon = normal(1).double(), normal(2).double()
+    x0, epsilon = draw_normal(1).double(), draw_normal(2).double()
     x = (alpha * x0 + sigma * epsilon).float()
     output = (epsilon - x0 if kind == "flow" else epsilon).float()
 
@@ -150,9 +154,9 @@ def test_noise_makes_the_step_a_draw_from_the_posterior(kind: str, eta: float) -
 
 
 LADDERS = {
-    "discrete": discrete_ladder(),
-    "zero terminal SNR": discrete_ladder(rescale_betas_zero_snr=True),
-    FLOW: ladder_of(FlowMatchEulerDiscreteScheduler()),
+    "discrete": make_discrete_ladder(),
+    "zero terminal SNR": make_discrete_ladder(rescale_betas_zero_snr=True),
+    FLOW: make_ladder(FlowMatchEulerDiscreteScheduler()),
 }
 
 
@@ -178,14 +182,14 @@ def test_a_pixel_whose_level_stays_does_not_change(
     rungs[0, 0, 0] = 999
     stays = torch.rand(rungs.shape, generator=generator) < 0.5
     following_rungs = torch.where(stays, rungs, rungs - 100)
-    x = normal(1)
+    x = draw_normal(1)
     following, _ = step(
         x,
-        normal(2),
-        at(ladder, rungs),
-        at(ladder, following_rungs),
+        draw_normal(2),
+        find_level(ladder, rungs),
+        find_level(ladder, following_rungs),
         eta=eta,
-        noise=normal(3),
+        noise=draw_normal(3),
         prediction=prediction,
     )
     kept = stays[:, None].expand_as(x)
@@ -197,11 +201,11 @@ def test_a_pixel_whose_level_stays_does_not_change(
 @pytest.mark.parametrize("name", ["discrete", FLOW])
 def test_a_pixel_does_not_depend_on_its_neighbours_levels(name: str) -> None:
     ladder, prediction = LADDERS[name], Prediction(FLOW if name == FLOW else "epsilon")
-    x, output, z = normal(0), normal(1), normal(2)
+    x, output, z = draw_normal(0), draw_normal(1), draw_normal(2)
     rungs = torch.randint(200, 1000, GRID, generator=torch.Generator().manual_seed(4)).double()
 
     def following(rungs: Tensor) -> Tensor:
-        now, then = at(ladder, rungs), at(ladder, rungs - 150)
+        now, then = find_level(ladder, rungs), find_level(ladder, rungs - 150)
         return step(x, output, now, then, eta=1.0, noise=z, prediction=prediction)[0]
 
     mixed = following(rungs)
@@ -213,11 +217,11 @@ def test_a_pixel_does_not_depend_on_its_neighbours_levels(name: str) -> None:
 @pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
 def test_zero_terminal_snr_is_safe(prediction_type: str) -> None:
     ladder = LADDERS[FLOW if prediction_type == FLOW else "zero terminal SNR"]
-    now, then = everywhere(ladder, 999), everywhere(ladder, 900)
+    now, then = fill_level(ladder, 999), fill_level(ladder, 900)
     assert (now.alpha == 0).all() and (now.sigma == 1).all()
-    x, output = normal(0), normal(1)
+    x, output = draw_normal(0), draw_normal(1)
     following, x0 = step(
-        x, output, now, then, eta=1.0, noise=normal(2), prediction=Prediction(prediction_type)
+        x, output, now, then, eta=1.0, noise=draw_normal(2), prediction=Prediction(prediction_type)
     )
     assert torch.isfinite(following).all()
     expected = {
@@ -232,6 +236,6 @@ def test_zero_terminal_snr_is_safe(prediction_type: str) -> None:
 def test_an_unknown_prediction_type_and_missing_noise_are_refused() -> None:
     with pytest.raises(UserError, match="prediction_type 'flow'"):
         Prediction("flow")
-    now, then = everywhere(LADDERS["discrete"], 500), everywhere(LADDERS["discrete"], 400)
+    now, then = fill_level(LADDERS["discrete"], 500), fill_level(LADDERS["discrete"], 400)
     with pytest.raises(UserError, match="noise is needed"):
-        step(normal(0), normal(1), now, then, eta=0.5)
+        step(draw_normal(0), draw_normal(1), now, then, eta=0.5)

@@ -13,7 +13,7 @@ from transformers import BertTokenizer, GemmaTokenizer, Qwen2Tokenizer, T5Tokeni
 from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegacy
 
 from asyndm.errors import UserError
-from asyndm.subjects import Subject, keep_reachable, locate, span, subject_at
+from asyndm.subjects import Subject, find_span, find_subject, keep_reachable, locate
 from tests.conftest import make_tokenizer
 from tests.pipelines.shared import Merges
 
@@ -48,7 +48,7 @@ def wordpiece(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     return tokenizer
 
 
-def pieces(tokenizer: Any, prompt: str, positions: list[int]) -> list[str]:
+def list_pieces(tokenizer: Any, prompt: str, positions: list[int]) -> list[str]:
     ids = tokenizer(prompt)["input_ids"]
     return list(tokenizer.convert_ids_to_tokens([ids[i] for i in positions]))
 
@@ -68,7 +68,7 @@ def test_all_pieces_by_offsets_fast_and_slow(
 ) -> None:
     prompt = "A red  dog, dogs and a RABBIT-red car"
     wordpiece.model_max_length = 77
-    assert pieces(wordpiece, prompt, locate(wordpiece, prompt, [subject])[0]) == expected
+    assert list_pieces(wordpiece, prompt, locate(wordpiece, prompt, [subject])[0]) == expected
 
 
 def test_clip_pieces_and_positions() -> None:
@@ -122,7 +122,7 @@ def test_subjects_check_themselves() -> None:
         Subject.parse("dog#0")
 
 
-def nfd(text: str) -> str:
+def decompose(text: str) -> str:
     return unicodedata.normalize("NFD", text)
 
 
@@ -144,11 +144,11 @@ def nfd(text: str) -> str:
         ("개구리와 개가", "개", (5, 6)),
         ("강아지들이 논다", "강아지", (0, 3)),
         # composed and decomposed
-        (nfd("a café table"), "café", (2, 7)),
-        ("a café table", nfd("café"), (2, 6)),
-        (nfd("고양이가 매트"), "고양이", (0, 7)),
-        (nfd("ガラスのコップ"), "ガラス", (0, 4)),
-        ("Việt Nam", nfd("việt"), (0, 4)),
+        (decompose("a café table"), "café", (2, 7)),
+        ("a café table", decompose("café"), (2, 6)),
+        (decompose("고양이가 매트"), "고양이", (0, 7)),
+        (decompose("ガラスのコップ"), "ガラス", (0, 4)),
+        ("Việt Nam", decompose("việt"), (0, 4)),
         ("\u1eb7", "\u0103\u0323", (0, 1)),
         # widths, ligatures and letters of two cases
         ("ｶﾞﾗｽのコップ", "ガラス", (0, 4)),
@@ -184,19 +184,19 @@ def nfd(text: str) -> str:
 def test_what_reads_the_same_is_found_at_its_place_in_the_prompt(
     prompt: str, subject: str, expected: tuple[int, int]
 ) -> None:
-    assert span(prompt, Subject.parse(subject)) == expected
+    assert find_span(prompt, Subject.parse(subject)) == expected
 
 
 @pytest.mark.parametrize(
     ("prompt", "subject"),
     [
         ("a café", "cafe"),
-        (nfd("a café"), "cafe"),
-        (nfd("catégorie"), "cat"),
+        (decompose("a café"), "cafe"),
+        (decompose("catégorie"), "cat"),
         ("ガラス", "カ"),
-        (nfd("ガラス"), "カ"),
+        (decompose("ガラス"), "カ"),
         ("한국", "하"),
-        (nfd("한국"), "하"),
+        (decompose("한국"), "하"),
         ("개구리", "개"),
         ("एक बिल्ली", "ब"),
         ("jersey #77", "jersey #7"),
@@ -208,16 +208,16 @@ def test_what_reads_the_same_is_found_at_its_place_in_the_prompt(
 )
 def test_a_part_of_a_word_or_of_a_letter_is_not_found(prompt: str, subject: str) -> None:
     with pytest.raises(UserError, match="is not in the prompt|occurs 1 time"):
-        span(prompt, Subject.parse(subject))
+        find_span(prompt, Subject.parse(subject))
 
 
 def test_what_a_subject_is_does_not_hold_how_it_came_to_be() -> None:
-    found = subject_at("a dog, a dog", 9, 12)
+    found = find_subject("a dog, a dog", 9, 12)
     assert found == Subject("dog", occurrence=2) == Subject.parse("dog#2")
     assert len({found, Subject("dog", occurrence=2), Subject.parse("dog #2")}) == 1
     for subject in (found, Subject.parse("dog#2"), Subject("dog", occurrence=2, required=False)):
         assert json.dumps(asdict(subject)) == '{"text": "dog", "concavity": null, "occurrence": 2}'
-    assert subject_at("a dogma", 2, 5) is None
+    assert find_subject("a dogma", 2, 5) is None
 
 
 def make_t5() -> T5Tokenizer:
@@ -276,23 +276,23 @@ def make_gemma() -> GemmaTokenizer:
         (make_qwen, "a 猫 dog", "猫", ["ç", "Į", "«"]),
         (make_qwen, "一只猫在", "猫", ["ç", "Į", "«"]),
         (make_qwen, "a é dog", "é", ["Ã©"]),
-        (make_qwen, nfd("a é dog"), "é", ["Ã©"]),
+        (make_qwen, decompose("a é dog"), "é", ["Ã©"]),
         (make_gemma, "a red dog", "dog", ["▁dog"]),
         (make_gemma, "a red dog", "red", ["red"]),
         (make_gemma, "a  red", "red", ["red"]),
         (make_gemma, "a猫在", "猫", ["猫"]),
-        (make_gemma, nfd("a é"), "é", ["e", "<0xCC>", "<0x81>"]),
-        (make_tokenizer, nfd("a red\u00a0dog"), "red dog", ["red</w>", "dog</w>"]),
+        (make_gemma, decompose("a é"), "é", ["e", "<0xCC>", "<0x81>"]),
+        (make_tokenizer, decompose("a red\u00a0dog"), "red dog", ["red</w>", "dog</w>"]),
     ],
 )
 def test_tokens_of_every_kind_of_tokenizer_also_within_a_chat(
     make: Any, prompt: str, subject: str, expected: list[str]
 ) -> None:
     tokenizer = make()
-    assert pieces(tokenizer, prompt, locate(tokenizer, prompt, [subject])[0]) == expected
+    assert list_pieces(tokenizer, prompt, locate(tokenizer, prompt, [subject])[0]) == expected
     before, after = "<|im_start|>a red dog, a cat: ", " a dog<|im_end|>\n"
     (inside,) = locate(tokenizer, prompt, [subject], before=before, after=after)
-    found = pieces(tokenizer, before + prompt + after, inside)
+    found = list_pieces(tokenizer, before + prompt + after, inside)
     assert [piece.strip("▁Ġ") for piece in found] == [piece.strip("▁Ġ") for piece in expected]
     with pytest.raises(UserError, match="occurs 1 time|is not in the prompt"):
         locate(tokenizer, prompt, ["red dog#2"], before=before, after=after)

@@ -76,8 +76,8 @@ def test_asks_for_what_the_library_needs_within_bounds(
 @pytest.mark.fault(
     what="versions that load a network as random numbers (transformers 5.0 to 5.5)",
     kind="bounds that nobody ran",
-    now="not installed: the library's lower bounds are run by `make test-oldest`, the laboratory's "
-    "are what is pinned",
+    now="not installed: the library's lower bounds are run by `make test-oldest`, a "
+    "checkout's are what is pinned",
 )
 def test_bounds_end_with_what_is_run(settings: dict[str, Any], versions: dict[str, str]) -> None:
     project = settings["project"]
@@ -106,9 +106,8 @@ def test_what_only_the_checkout_needs_begins_with_what_is_run(
         name = requirement.name.lower().replace("_", "-")
         if name in versions and name not in run_by_others:
             (lowest,) = [bound.version for bound in requirement.specifier if bound.operator == ">="]
-            assert versions[name] in requirement.specifier and f"{versions[name]}.".startswith(
-                f"{lowest}."
-            ), line
+            assert versions[name] in requirement.specifier, line
+            assert f"{versions[name]}.".startswith(f"{lowest}."), line
 
 
 def test_alone_it_knows_its_version_and_where_the_laboratory_is(
@@ -116,8 +115,8 @@ def test_alone_it_knows_its_version_and_where_the_laboratory_is(
 ) -> None:
     wheel.extractall(tmp_path)
     code = (
-        "import asyndm, sys; from asyndm.command import main; print(asyndm.__version__); "
-        "sys.exit(main(['run']))"
+        "import asyndm, sys; from asyndm.command import main; "
+        "print(asyndm.__version__); sys.exit(main(['run']))"
     )
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     done = subprocess.run(
@@ -131,6 +130,6 @@ def test_alone_it_knows_its_version_and_where_the_laboratory_is(
     assert done.stdout.strip() == Path(str(wheel.filename)).name.split("-")[1]
     assert done.returncode == 2
     assert done.stderr == (
-        "error: asyndm run is of the laboratory, which no wheel has: clone the repository and make "
-        "setup\n"
+        "error: asyndm run needs a checkout, which pip does not install: "
+        "clone the repository and run make setup\n"
     )

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 
-def traces(network: nn.Module) -> dict[str, Any]:
+def find_traces(network: nn.Module) -> dict[str, Any]:
     """Every hook, replaced forward and attention processor of a network, by identity."""
     found: dict[str, Any] = {}
     for name, module in network.named_modules():

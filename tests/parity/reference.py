@@ -151,7 +151,7 @@ class Reference:
         return self.last_timestep + rungs * (self.train_timesteps / steps)
 
 
-def near_half(recorded: Tensor, distance: float = TIMESTEPS) -> Tensor:
+def is_near_half(recorded: Tensor, distance: float = TIMESTEPS) -> Tensor:
     """Where a recorded timestep is so near a half that either rounding is right."""
     return ((recorded.double() % 1) - 0.5).abs() <= distance
 
@@ -167,7 +167,7 @@ def to_pixels(blocks: Tensor, size: tuple[int, int]) -> Tensor:
     return rows.repeat_interleave(size[1] // blocks.shape[-1], -1)
 
 
-def relative(ours: Tensor, recorded: Tensor, scale: float | None = None) -> float:
+def measure_relative(ours: Tensor, recorded: Tensor, scale: float | None = None) -> float:
     """The largest difference over the largest absolute value."""
     assert ours.shape == recorded.shape
     biggest = float(recorded.abs().max()) if scale is None else scale

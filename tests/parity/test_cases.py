@@ -28,7 +28,16 @@ from asyndm.records import StepRecord
 from asyndm.scheduler import AsynchronousScheduler
 from asyndm.session import Session
 
-from .reference import DRIFT, TIMESTEPS, Case, Reference, near_half, relative, to_blocks, to_pixels
+from .reference import (
+    DRIFT,
+    TIMESTEPS,
+    Case,
+    Reference,
+    is_near_half,
+    measure_relative,
+    to_blocks,
+    to_pixels,
+)
 
 LATENTS = 1e-5
 
@@ -43,8 +52,8 @@ class Driven:
 
     def __init__(self, reference: Reference, case: Case, method: Method, scene: Scene) -> None:
         self._reference, self._method, self._scene = reference, method, scene
-        self._recorded = recorded_maps(case, len(scene.concavity))
-        self._own_grid = on_own_grid(reference, case)
+        self._recorded = read_maps(case, len(scene.concavity))
+        self._own_grid = is_on_own_grid(reference, case)
         self.largest_difference = 0.0
         self.ties = 0
 
@@ -67,7 +76,7 @@ class Driven:
         ours = self._move(rungs, remaining, N, weights)
         assert (ours - recorded).abs().max() <= DRIFT
         different = ours.round() != recorded.round()
-        assert bool(near_half(recorded)[different].all()), (
+        assert bool(is_near_half(recorded)[different].all()), (
             "a timestep rounds differently without a tie"
         )
         self.ties += int(different.sum())
@@ -82,7 +91,7 @@ class Driven:
         return to_pixels(self._recorded[row], self._scene.size).double()
 
 
-def recorded_maps(case: Case, batch: int) -> Tensor:
+def read_maps(case: Case, batch: int) -> Tensor:
     """(N+1, B, h, w) timesteps: those recorded, or the synchronous ones of DM."""
     if "state_t" in case.tensors:
         return case.tensors["state_t"]
@@ -90,7 +99,7 @@ def recorded_maps(case: Case, batch: int) -> Tensor:
     return levels[:, None, None, None].expand(-1, batch, 1, 1)
 
 
-def on_own_grid(reference: Reference, case: Case) -> bool:
+def is_on_own_grid(reference: Reference, case: Case) -> bool:
     """Whether the reference took a synchronous grid that is not the straight line."""
     return case.mode == "base" and reference.train_timesteps % case.steps != 0
 
@@ -111,7 +120,7 @@ class Starting(Mask):
         return self.mask.follow(weights, maps, scene)
 
 
-def mask_of(case: Case) -> Mask:
+def make_mask(case: Case) -> Mask:
     threshold = case.settings.get("mask_thr", 1.0)
     masks = {
         "base": NoMask(),
@@ -122,12 +131,12 @@ def mask_of(case: Case) -> Mask:
     return masks[case.mode]
 
 
-def method_of(reference: Reference, case: Case, mask: Mask) -> Method:
+def make_method(reference: Reference, case: Case, mask: Mask) -> Method:
     batch = len(reference.inputs["init_latents"])
     return Method(case.curve, mask, torch.tensor([case.concavities] * batch, dtype=torch.float64))
 
 
-def scene_of(reference: Reference, method: Method) -> Scene:
+def make_scene(reference: Reference, method: Method) -> Scene:
     height, width = reference.inputs["init_latents"].shape[-2:]
     return method.make_scene((height, width), torch.device("cpu"))
 
@@ -162,11 +171,11 @@ def run(
     return images
 
 
-def initial_weights(reference: Reference, case: Case, method: Method) -> Tensor:
+def compute_initial_weights(reference: Reference, case: Case, method: Method) -> Tensor:
     """Ours, equal to those recorded; the recorded ones where the reference's rule is another."""
     if case.mode == "tgt_static":
-        return static_weights(reference, reference.case(case.settings["mask_from"]))
-    scene = scene_of(reference, method)
+        return compute_static_weights(reference, reference.case(case.settings["mask_from"]))
+    scene = make_scene(reference, method)
     weights = method.mask.initial(scene, never)
     if case.mode == "tgt_dynamic":
         recorded = case.tensors["masks"][0].double()
@@ -177,13 +186,13 @@ def initial_weights(reference: Reference, case: Case, method: Method) -> Tensor:
     return weights
 
 
-def static_weights(reference: Reference, source: Case) -> Tensor:
+def compute_static_weights(reference: Reference, source: Case) -> Tensor:
     """The static masks found by a complete synchronous run, equal to those recorded with it."""
     recorded = source.tensors["static_masks16"].double()
     mask = StaticMask(source.settings["mask_thr"])
-    method = method_of(reference, source, NoMask())
-    scene = scene_of(reference, method)
-    if on_own_grid(reference, source):
+    method = make_method(reference, source, NoMask())
+    scene = make_scene(reference, method)
+    if is_on_own_grid(reference, source):
         return to_pixels(recorded, scene.size)
     maps: list[Tensor] = []
 
@@ -207,9 +216,9 @@ def case(reference: Reference, case_id: str) -> Case:
 
 
 def test_case(reference: Reference, case: Case) -> None:
-    tensors, mask = case.tensors, mask_of(case)
-    method = method_of(reference, case, mask)
-    scene = scene_of(reference, method)
+    tensors, mask = case.tensors, make_mask(case)
+    method = make_method(reference, case, mask)
+    scene = make_scene(reference, method)
     driven = Driven(reference, case, method, scene)
     mean_maps: list[Tensor] = []
     worst: dict[str, float] = {}
@@ -229,25 +238,28 @@ def test_case(reference: Reference, case: Case) -> None:
                 f"masks after {record.step}"
             )
         if "latents" in tensors:
-            note("latents", relative(record.latents, tensors["latents"][row]))
+            note("latents", measure_relative(record.latents, tensors["latents"][row]))
         if "noise_pred" in tensors:
-            note("noise_pred", relative(record.output, tensors["noise_pred"][row]))
+            note("noise_pred", measure_relative(record.output, tensors["noise_pred"][row]))
         if record.maps is not None:
             mean_maps.append(record.maps.flatten(2).transpose(1, 2))
             if "mask_raw" in tensors:
-                note("mask_raw", relative(mean_maps[-1], tensors["mask_raw"][row]))
+                note("mask_raw", measure_relative(mean_maps[-1], tensors["mask_raw"][row]))
         if not record.remaining:
             assert (record.next_timesteps == 0).all()
 
-    started = Starting(mask, initial_weights(reference, case, method))
+    started = Starting(mask, compute_initial_weights(reference, case, method))
     read = mask.follows_attention or "mask_mean_over_steps" in tensors
     final = run(reference, case, replace(method, mask=started, advance=driven), check, read)
     if "mask_mean_over_steps" in tensors:
-        note("mask_mean", relative(torch.stack(mean_maps).mean(0), tensors["mask_mean_over_steps"]))
+        note(
+            "mask_mean",
+            measure_relative(torch.stack(mean_maps).mean(0), tensors["mask_mean_over_steps"]),
+        )
     scale = float(case.settings["final_absmax"])
-    note("final_sub8", relative(final[:, :, ::8, ::8], tensors["final_sub8"], scale))
+    note("final_sub8", measure_relative(final[:, :, ::8, ::8], tensors["final_sub8"], scale))
     if "final" in tensors:
-        note("final", relative(final, tensors["final"], scale))
+        note("final", measure_relative(final, tensors["final"], scale))
     note("final_absmax", abs(float(final.abs().max()) - scale) / scale)
     print(
         case.id, f"timesteps {driven.largest_difference:.1e}, {driven.ties} ties,", *worst.items()

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from asyndm.curves import Curve, Linear
-from tests.trajectory import trajectory
+from tests.trajectory import record_trajectory
 
-from .reference import CURVES, DRIFT, TIMESTEPS, Reference, near_half
+from .reference import CURVES, DRIFT, TIMESTEPS, Reference, is_near_half
 
 Plan = list[tuple[Curve, float]]
 
@@ -36,9 +36,9 @@ def check_walk(reference: Reference, plan: Plan, recorded: dict[str, Any]) -> No
         update = advance(reference, curve, start, steps - i, steps, omega)
         t = advance(reference, curve, t, steps - i, steps, omega)
         assert abs(float(update - states[i])) <= TIMESTEPS, (i, recorded)
-        assert update.round() == rounded[i] or near_half(states[i]), (i, recorded)
+        assert update.round() == rounded[i] or is_near_half(states[i]), (i, recorded)
         assert abs(float(t - states[i])) <= DRIFT, (i, recorded)
-        assert t.round() == rounded[i] or near_half(states[i], DRIFT), (i, recorded)
+        assert t.round() == rounded[i] or is_near_half(states[i], DRIFT), (i, recorded)
         start = states[i]
 
 
@@ -76,7 +76,7 @@ def test_where_the_reference_breaks_down_we_do_not(reference: Reference) -> None
             continue
         steps = recorded["N"]
         curve = CURVES[recorded["curve"]](recorded["k"])
-        levels = reference.to_timesteps(trajectory(curve, steps), steps)
+        levels = reference.to_timesteps(record_trajectory(curve, steps), steps)
         assert torch.isfinite(levels).all() and (levels.diff() <= 0).all()
         assert abs(float(levels[-1] - reference.to_timesteps(torch.zeros(()), steps))) < 1e-9
         if not recorded["crash"]:

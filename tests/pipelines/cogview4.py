@@ -7,14 +7,14 @@ from diffusers import CogView4Pipeline, CogView4Transformer2DModel, FlowMatchEul
 from tokenizers import processors
 from transformers import GlmConfig, GlmModel, PreTrainedTokenizerFast
 
-from tests.pipelines.shared import WORDS, Tiny, bytes_tokenizer, finish, make_autoencoder
+from tests.pipelines.shared import WORDS, Tiny, finish, make_autoencoder, make_bytes_tokenizer
 
 SPECIAL = ("<|endoftext|>", "[gMASK]", "<sop>")
 
 
 def make_glm_tokenizer() -> PreTrainedTokenizerFast:
     """Two tokens begin every text; a word of WORDS is one token."""
-    tokenizer = bytes_tokenizer(WORDS, SPECIAL)
+    tokenizer = make_bytes_tokenizer(WORDS, SPECIAL)
     special = [(piece, tokenizer.token_to_id(piece)) for piece in SPECIAL[1:]]
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[gMASK] <sop> $A", special_tokens=special

@@ -19,13 +19,13 @@ from diffusers import (
 from tests.conftest import make_tokenizer
 from tests.pipelines.shared import (
     Tiny,
+    draw_picture,
+    draw_right_half,
     finish,
     make_autoencoder,
     make_clip,
     make_t5,
     make_t5_tokenizer,
-    picture,
-    right_half,
 )
 
 TEXT = {"max_sequence_length": 24}
@@ -45,7 +45,9 @@ TRANSFORMER: dict[str, Any] = {
 }
 
 
-def parts(seed: int = 0, scheduler: dict[str, Any] = DEV, **transformer: Any) -> dict[str, Any]:
+def make_parts(
+    seed: int = 0, scheduler: dict[str, Any] = DEV, **transformer: Any
+) -> dict[str, Any]:
     """All that a pipeline's constructor asks for."""
     torch.manual_seed(seed)
     first, second = make_tokenizer(), make_t5_tokenizer()
@@ -63,29 +65,31 @@ def parts(seed: int = 0, scheduler: dict[str, Any] = DEV, **transformer: Any) ->
 def make_flux(seed: int = 0) -> FluxPipeline:
     """As dev: the guidance scale is told to the network, the shift depends on the picture's
     size."""
-    return finish(FluxPipeline(**parts(seed)), seed)
+    return finish(FluxPipeline(**make_parts(seed)), seed)
 
 
 def make_flux_schnell(seed: int = 0) -> FluxPipeline:
-    return finish(FluxPipeline(**parts(seed, SCHNELL, guidance_embeds=False)), seed)
+    return finish(FluxPipeline(**make_parts(seed, SCHNELL, guidance_embeds=False)), seed)
 
 
 def make_flux_img2img(seed: int = 0) -> FluxImg2ImgPipeline:
-    return finish(FluxImg2ImgPipeline(**parts(seed)), seed)
+    return finish(FluxImg2ImgPipeline(**make_parts(seed)), seed)
 
 
 def make_flux_inpaint(seed: int = 0) -> FluxInpaintPipeline:
     """The known half is put back after every step."""
-    return finish(FluxInpaintPipeline(**parts(seed)), seed)
+    return finish(FluxInpaintPipeline(**make_parts(seed)), seed)
 
 
 def make_flux_fill(seed: int = 0) -> FluxFillPipeline:
     """The network is shown the masked picture and, for each token, its 16x16 pixels of the mask."""
-    return finish(FluxFillPipeline(**parts(seed, in_channels=16 + 16 + 256, out_channels=16)), seed)
+    return finish(
+        FluxFillPipeline(**make_parts(seed, in_channels=16 + 16 + 256, out_channels=16)), seed
+    )
 
 
 def make_flux_controlnet(seed: int = 0) -> FluxControlNetPipeline:
-    pieces = parts(seed)
+    pieces = make_parts(seed)
     controlnet = FluxControlNetModel(**{**TRANSFORMER, "num_layers": 1, "num_single_layers": 1})
     return finish(FluxControlNetPipeline(**pieces, controlnet=controlnet), seed)
 
@@ -93,11 +97,13 @@ def make_flux_controlnet(seed: int = 0) -> FluxControlNetPipeline:
 FLUX = {
     "flux": Tiny(make_flux, TEXT),
     "flux_schnell": Tiny(make_flux_schnell, {**TEXT, "guidance_scale": 0.0}),
-    "flux_img2img": Tiny(make_flux_img2img, {**TEXT, "image": picture(), "strength": 0.8}),
+    "flux_img2img": Tiny(make_flux_img2img, {**TEXT, "image": draw_picture(), "strength": 0.8}),
     "flux_inpaint": Tiny(
         make_flux_inpaint,
-        {**TEXT, "image": picture(), "mask_image": right_half(), "strength": 0.99},
+        {**TEXT, "image": draw_picture(), "mask_image": draw_right_half(), "strength": 0.99},
     ),
-    "flux_fill": Tiny(make_flux_fill, {**TEXT, "image": picture(), "mask_image": right_half()}),
-    "flux_controlnet": Tiny(make_flux_controlnet, {**TEXT, "control_image": picture()}),
+    "flux_fill": Tiny(
+        make_flux_fill, {**TEXT, "image": draw_picture(), "mask_image": draw_right_half()}
+    ),
+    "flux_controlnet": Tiny(make_flux_controlnet, {**TEXT, "control_image": draw_picture()}),
 }

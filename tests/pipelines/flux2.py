@@ -22,8 +22,8 @@ from transformers import (
 )
 
 from tests.pipelines.qwen import make_qwen_tokenizer
-from tests.pipelines.shared import LOUDER, WORDS, Tiny, bytes_tokenizer, finish
-from tests.pipelines.zimage import CHAT, qwen3_config
+from tests.pipelines.shared import LOUDER, WORDS, Tiny, finish, make_bytes_tokenizer
+from tests.pipelines.zimage import CHAT, make_qwen3_config
 
 SPECIAL = (
     "<unk>",
@@ -51,7 +51,7 @@ def make_mistral_tokenizer() -> PreTrainedTokenizerFast:
     token."""
     words = [word.strip(".,") for word in SYSTEM_MESSAGE.split()]
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=bytes_tokenizer([*words, *WORDS], SPECIAL),
+        tokenizer_object=make_bytes_tokenizer([*words, *WORDS], SPECIAL),
         bos_token="<s>",
         eos_token="</s>",
         pad_token="<pad>",
@@ -90,7 +90,7 @@ def make_mistral(
     return Mistral3ForConditionalGeneration(config)
 
 
-def parts(**transformer: Any) -> dict[str, Any]:
+def make_parts(**transformer: Any) -> dict[str, Any]:
     """All but the reader that a pipeline's constructor asks for."""
     config = {
         "patch_size": 1,
@@ -121,7 +121,7 @@ def parts(**transformer: Any) -> dict[str, Any]:
 def make_flux2(seed: int = 0) -> Flux2Pipeline:
     torch.manual_seed(seed)
     tokenizer = make_mistral_tokenizer()
-    pipe = Flux2Pipeline(**parts(), text_encoder=make_mistral(tokenizer), tokenizer=tokenizer)
+    pipe = Flux2Pipeline(**make_parts(), text_encoder=make_mistral(tokenizer), tokenizer=tokenizer)
     return finish(pipe, seed, LOUDER | {"modulation": 0.3})
 
 
@@ -130,9 +130,9 @@ def make_flux2_klein(seed: int = 0) -> Flux2KleinPipeline:
     torch.manual_seed(seed)
     tokenizer = make_qwen_tokenizer()
     tokenizer.chat_template = CHAT
-    encoder = Qwen3ForCausalLM(qwen3_config(tokenizer, layers=3))
+    encoder = Qwen3ForCausalLM(make_qwen3_config(tokenizer, layers=3))
     pipe = Flux2KleinPipeline(
-        **parts(guidance_embeds=False), text_encoder=encoder, tokenizer=tokenizer
+        **make_parts(guidance_embeds=False), text_encoder=encoder, tokenizer=tokenizer
     )
     return finish(pipe, seed, LOUDER | {"modulation": 0.3})
 

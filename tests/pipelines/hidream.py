@@ -18,9 +18,9 @@ from tests.conftest import make_tokenizer
 from tests.pipelines.shared import (
     WORDS,
     Tiny,
-    bytes_tokenizer,
     finish,
     make_autoencoder,
+    make_bytes_tokenizer,
     make_clip,
     make_second_tokenizer,
     make_t5,
@@ -32,7 +32,7 @@ SPECIAL = ("<|end_of_text|>", "<|begin_of_text|>")
 
 def make_llama_tokenizer() -> PreTrainedTokenizerFast:
     """One token begins every text; a word of WORDS is one token."""
-    tokenizer = bytes_tokenizer(WORDS, SPECIAL)
+    tokenizer = make_bytes_tokenizer(WORDS, SPECIAL)
     begin = SPECIAL[1]
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{begin} $A", special_tokens=[(begin, tokenizer.token_to_id(begin))]

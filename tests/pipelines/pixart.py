@@ -34,7 +34,7 @@ TRANSFORMER: dict[str, Any] = {
 }
 
 
-def parts(seed: int = 0, **transformer: Any) -> dict[str, Any]:
+def make_parts(seed: int = 0, **transformer: Any) -> dict[str, Any]:
     """All that a pipeline's constructor asks for."""
     torch.manual_seed(seed)
     tokenizer = make_t5_tokenizer()
@@ -48,19 +48,20 @@ def parts(seed: int = 0, **transformer: Any) -> dict[str, Any]:
 
 
 def make_pixart(seed: int = 0) -> PixArtSigmaPipeline:
-    return finish(PixArtSigmaPipeline(**parts(seed)), seed)
+    return finish(PixArtSigmaPipeline(**make_parts(seed)), seed)
 
 
 def make_pixart_dpm(seed: int = 0) -> PixArtSigmaPipeline:
     """With the scheduler that Sigma is published with."""
     scheduler = DPMSolverMultistepScheduler(**NOISE)
-    return finish(PixArtSigmaPipeline(**{**parts(seed), "scheduler": scheduler}), seed)
+    return finish(PixArtSigmaPipeline(**{**make_parts(seed), "scheduler": scheduler}), seed)
 
 
 def make_pixart_alpha(seed: int = 0) -> PixArtAlphaPipeline:
     """As the 1024 model, which is known by its sample size."""
     return finish(
-        PixArtAlphaPipeline(**parts(seed, sample_size=128, use_additional_conditions=True)), seed
+        PixArtAlphaPipeline(**make_parts(seed, sample_size=128, use_additional_conditions=True)),
+        seed,
     )
 
 

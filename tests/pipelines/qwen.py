@@ -15,7 +15,7 @@ from diffusers import (
 )
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2Tokenizer
 
-from tests.pipelines.shared import WORDS, Tiny, byte_pairs, finish, picture
+from tests.pipelines.shared import WORDS, Tiny, draw_picture, finish, list_byte_pairs
 
 # The words of the real one, one token each there too.
 TEMPLATE = (
@@ -29,7 +29,7 @@ CALL = {"negative_prompt": " ", "true_cfg_scale": 4.0}
 
 def make_qwen_tokenizer() -> Qwen2Tokenizer:
     """Bytes for pieces; a word of the template or of WORDS is one token."""
-    vocabulary, merges = byte_pairs((*TEMPLATE, *WORDS), SPECIAL)
+    vocabulary, merges = list_byte_pairs((*TEMPLATE, *WORDS), SPECIAL)
     return Qwen2Tokenizer(
         vocab=vocabulary, merges=merges, additional_special_tokens=list(SPECIAL[1:])
     )
@@ -65,7 +65,7 @@ def make_qwen_encoder(
     )
 
 
-def parts(seed: int = 0) -> dict[str, Any]:
+def make_parts(seed: int = 0) -> dict[str, Any]:
     """All that a pipeline's constructor asks for."""
     torch.manual_seed(seed)
     tokenizer = make_qwen_tokenizer()
@@ -99,14 +99,14 @@ def parts(seed: int = 0) -> dict[str, Any]:
 
 
 def make_qwen(seed: int = 0) -> QwenImagePipeline:
-    return finish(QwenImagePipeline(**parts(seed)), seed)
+    return finish(QwenImagePipeline(**make_parts(seed)), seed)
 
 
 def make_qwen_img2img(seed: int = 0) -> QwenImageImg2ImgPipeline:
-    return finish(QwenImageImg2ImgPipeline(**parts(seed)), seed)
+    return finish(QwenImageImg2ImgPipeline(**make_parts(seed)), seed)
 
 
 QWEN = {
     "qwen": Tiny(make_qwen, CALL),
-    "qwen_img2img": Tiny(make_qwen_img2img, {**CALL, "image": picture(), "strength": 0.8}),
+    "qwen_img2img": Tiny(make_qwen_img2img, {**CALL, "image": draw_picture(), "strength": 0.8}),
 }

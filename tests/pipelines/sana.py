@@ -16,7 +16,7 @@ from diffusers import (
 )
 from transformers import Gemma2Config, Gemma2Model, GemmaTokenizer
 
-from tests.pipelines.shared import LOUDER, WORDS, Tiny, finish, merges_of
+from tests.pipelines.shared import LOUDER, WORDS, Tiny, finish, list_merges
 
 TEXT = {"max_sequence_length": 24, "use_resolution_binning": False}
 GAINS = LOUDER | {"attn2.to_out": 1.0, "attn2.to_q": 3.0, "conv2": 1.0}
@@ -25,7 +25,7 @@ GAINS = LOUDER | {"attn2.to_out": 1.0, "attn2.to_q": 3.0, "conv2": 1.0}
 def make_gemma_tokenizer() -> GemmaTokenizer:
     """Begins with <bos>; a word of WORDS is one token with the space before it, others are
     spelled."""
-    merges = merges_of("▁" + word for word in WORDS)
+    merges = list_merges("▁" + word for word in WORDS)
     characters = ["▁", "\n", *string.ascii_letters, *string.digits, *string.punctuation]
     pieces = [
         "<pad>",
@@ -80,7 +80,7 @@ def make_deep_autoencoder() -> AutoencoderDC:
     )
 
 
-def parts(seed: int = 0) -> dict[str, Any]:
+def make_parts(seed: int = 0) -> dict[str, Any]:
     """All that a pipeline's constructor asks for."""
     torch.manual_seed(seed)
     tokenizer = make_gemma_tokenizer()
@@ -107,7 +107,7 @@ def parts(seed: int = 0) -> dict[str, Any]:
 
 
 def make_sana(seed: int = 0) -> SanaPipeline:
-    return finish(SanaPipeline(**parts(seed)), seed, GAINS)
+    return finish(SanaPipeline(**make_parts(seed)), seed, GAINS)
 
 
 def make_sana_dpm(seed: int = 0) -> SanaPipeline:
@@ -115,7 +115,7 @@ def make_sana_dpm(seed: int = 0) -> SanaPipeline:
     scheduler = DPMSolverMultistepScheduler(
         prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
     )
-    return finish(SanaPipeline(**{**parts(seed), "scheduler": scheduler}), seed, GAINS)
+    return finish(SanaPipeline(**{**make_parts(seed), "scheduler": scheduler}), seed, GAINS)
 
 
 SANA = {"sana": Tiny(make_sana, TEXT), "sana_dpm": Tiny(make_sana_dpm, TEXT)}

@@ -17,13 +17,13 @@ from diffusers import (
 from tests.conftest import make_tokenizer
 from tests.pipelines.shared import (
     Tiny,
+    draw_picture,
     finish,
     make_autoencoder,
     make_clip,
     make_second_tokenizer,
     make_t5,
     make_t5_tokenizer,
-    picture,
 )
 
 TEXT = {"max_sequence_length": 24}  # 77 + 24 text tokens beside 96 of the image
@@ -42,7 +42,7 @@ TRANSFORMER: dict[str, Any] = {
 }
 
 
-def parts(seed: int = 0, **transformer: Any) -> dict[str, Any]:
+def make_parts(seed: int = 0, **transformer: Any) -> dict[str, Any]:
     """All that a pipeline's constructor asks for."""
     torch.manual_seed(seed)
     first, second, third = make_tokenizer(), make_second_tokenizer(), make_t5_tokenizer()
@@ -60,13 +60,15 @@ def parts(seed: int = 0, **transformer: Any) -> dict[str, Any]:
 
 
 def make_sd3(seed: int = 0) -> StableDiffusion3Pipeline:
-    return finish(StableDiffusion3Pipeline(**parts(seed)), seed)
+    return finish(StableDiffusion3Pipeline(**make_parts(seed)), seed)
 
 
 def make_sd35(seed: int = 0) -> StableDiffusion3Pipeline:
     """As the medium model: the first block attends twice, queries and keys are normed."""
     return finish(
-        StableDiffusion3Pipeline(**parts(seed, dual_attention_layers=(0,), qk_norm="rms_norm")),
+        StableDiffusion3Pipeline(
+            **make_parts(seed, dual_attention_layers=(0,), qk_norm="rms_norm")
+        ),
         seed,
     )
 
@@ -74,17 +76,19 @@ def make_sd35(seed: int = 0) -> StableDiffusion3Pipeline:
 def make_sd3_clips(seed: int = 0) -> StableDiffusion3Pipeline:
     """Without T5: zeros in its place."""
     return finish(
-        StableDiffusion3Pipeline(**{**parts(seed), "text_encoder_3": None, "tokenizer_3": None}),
+        StableDiffusion3Pipeline(
+            **{**make_parts(seed), "text_encoder_3": None, "tokenizer_3": None}
+        ),
         seed,
     )
 
 
 def make_sd3_img2img(seed: int = 0) -> StableDiffusion3Img2ImgPipeline:
-    return finish(StableDiffusion3Img2ImgPipeline(**parts(seed)), seed)
+    return finish(StableDiffusion3Img2ImgPipeline(**make_parts(seed)), seed)
 
 
 def make_sd3_controlnet(seed: int = 0) -> StableDiffusion3ControlNetPipeline:
-    pieces = parts(seed)
+    pieces = make_parts(seed)
     controlnet = SD3ControlNetModel(**TRANSFORMER, num_layers=1)
     return finish(StableDiffusion3ControlNetPipeline(**pieces, controlnet=controlnet), seed)
 
@@ -93,6 +97,6 @@ SD3 = {
     "sd3": Tiny(make_sd3, TEXT),
     "sd35": Tiny(make_sd35, TEXT),
     "sd3_clips": Tiny(make_sd3_clips, TEXT),
-    "sd3_img2img": Tiny(make_sd3_img2img, {**TEXT, "image": picture(), "strength": 0.8}),
-    "sd3_controlnet": Tiny(make_sd3_controlnet, {**TEXT, "control_image": picture()}),
+    "sd3_img2img": Tiny(make_sd3_img2img, {**TEXT, "image": draw_picture(), "strength": 0.8}),
+    "sd3_controlnet": Tiny(make_sd3_controlnet, {**TEXT, "control_image": draw_picture()}),
 }

@@ -20,12 +20,12 @@ from asyndm.shapes.model import SD_SCHEDULER
 from tests.conftest import make_tokenizer
 from tests.pipelines.shared import (
     Tiny,
+    draw_picture,
+    draw_right_half,
     finish,
     make_autoencoder,
     make_clip,
     make_second_tokenizer,
-    picture,
-    right_half,
 )
 
 POOLED = 20
@@ -51,7 +51,7 @@ def make_unet(text: int = 32, ids: int = 6, **changes: Any) -> UNet2DConditionMo
     return UNet2DConditionModel(**{**config, **changes})
 
 
-def parts(seed: int = 0, **unet: Any) -> dict[str, Any]:
+def make_parts(seed: int = 0, **unet: Any) -> dict[str, Any]:
     """All that a pipeline's constructor asks for."""
     torch.manual_seed(seed)
     first, second = make_tokenizer(), make_second_tokenizer()
@@ -68,25 +68,25 @@ def parts(seed: int = 0, **unet: Any) -> dict[str, Any]:
 
 
 def make_sdxl(seed: int = 0) -> StableDiffusionXLPipeline:
-    return finish(StableDiffusionXLPipeline(**parts(seed)), seed)
+    return finish(StableDiffusionXLPipeline(**make_parts(seed)), seed)
 
 
 def make_sdxl_img2img(seed: int = 0) -> StableDiffusionXLImg2ImgPipeline:
-    return finish(StableDiffusionXLImg2ImgPipeline(**parts(seed)), seed)
+    return finish(StableDiffusionXLImg2ImgPipeline(**make_parts(seed)), seed)
 
 
 def make_sdxl_inpaint(seed: int = 0) -> StableDiffusionXLInpaintPipeline:
     """Four channels: the known half is put back after every step."""
-    return finish(StableDiffusionXLInpaintPipeline(**parts(seed)), seed)
+    return finish(StableDiffusionXLInpaintPipeline(**make_parts(seed)), seed)
 
 
 def make_sdxl_inpaint_nine(seed: int = 0) -> StableDiffusionXLInpaintPipeline:
     """Nine channels: the network is shown the mask and the masked picture."""
-    return finish(StableDiffusionXLInpaintPipeline(**parts(seed, in_channels=9)), seed)
+    return finish(StableDiffusionXLInpaintPipeline(**make_parts(seed, in_channels=9)), seed)
 
 
 def make_sdxl_controlnet(seed: int = 0) -> StableDiffusionXLControlNetPipeline:
-    pieces = parts(seed)
+    pieces = make_parts(seed)
     controlnet = ControlNetModel.from_unet(
         pieces["unet"], conditioning_embedding_out_channels=(8, 8, 8, 8)
     )
@@ -94,26 +94,26 @@ def make_sdxl_controlnet(seed: int = 0) -> StableDiffusionXLControlNetPipeline:
 
 
 def make_sdxl_pag(seed: int = 0) -> StableDiffusionXLPAGPipeline:
-    return finish(StableDiffusionXLPAGPipeline(**parts(seed), pag_applied_layers="mid"), seed)
+    return finish(StableDiffusionXLPAGPipeline(**make_parts(seed), pag_applied_layers="mid"), seed)
 
 
 def make_sdxl_refiner(seed: int = 0) -> StableDiffusionXLImg2ImgPipeline:
     """The second tokenizer and encoder alone, and an aesthetic score; takes latents of
     ``make_sdxl`` as its image."""
-    pieces = {**parts(seed, text=16, ids=5), "text_encoder": None, "tokenizer": None}
+    pieces = {**make_parts(seed, text=16, ids=5), "text_encoder": None, "tokenizer": None}
     return finish(
         StableDiffusionXLImg2ImgPipeline(**pieces, requires_aesthetics_score=True), seed + 1
     )
 
 
-IMG2IMG = {"image": picture(), "strength": 0.8}
-INPAINT = {"image": picture(), "mask_image": right_half(), "strength": 0.99}
+IMG2IMG = {"image": draw_picture(), "strength": 0.8}
+INPAINT = {"image": draw_picture(), "mask_image": draw_right_half(), "strength": 0.99}
 SDXL = {
     "sdxl": Tiny(make_sdxl, grid=(16, 24)),
     "sdxl_img2img": Tiny(make_sdxl_img2img, IMG2IMG, grid=(16, 24), sized=False),
     "sdxl_inpaint": Tiny(make_sdxl_inpaint, INPAINT, grid=(16, 24)),
     "sdxl_inpaint_nine": Tiny(make_sdxl_inpaint_nine, INPAINT, grid=(16, 24)),
-    "sdxl_controlnet": Tiny(make_sdxl_controlnet, {"image": picture()}, grid=(16, 24)),
+    "sdxl_controlnet": Tiny(make_sdxl_controlnet, {"image": draw_picture()}, grid=(16, 24)),
     "sdxl_pag": Tiny(make_sdxl_pag, {"pag_scale": 3.0}, grid=(16, 24)),
     "sdxl_refiner": Tiny(make_sdxl_refiner, IMG2IMG, grid=(16, 24), sized=False),
 }

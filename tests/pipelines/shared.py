@@ -100,13 +100,13 @@ def finish(pipe: Stock, seed: int = 0, louder: Mapping[str, float] = LOUDER) -> 
     return pipe
 
 
-def picture(height: int = HEIGHT, width: int = WIDTH, seed: int = 0) -> Image.Image:
+def draw_picture(height: int = HEIGHT, width: int = WIDTH, seed: int = 0) -> Image.Image:
     """Coarse coloured noise."""
     cells = np.random.default_rng(seed).integers(0, 255, (8, 8, 3), dtype=np.uint8)
     return Image.fromarray(cells).resize((width, height))
 
 
-def right_half(height: int = HEIGHT, width: int = WIDTH) -> Image.Image:
+def draw_right_half(height: int = HEIGHT, width: int = WIDTH) -> Image.Image:
     """An inpainting mask."""
     return Image.fromarray(
         np.where(np.arange(width) < width // 2, 0, 255).astype(np.uint8)[None].repeat(height, 0)
@@ -152,7 +152,7 @@ def make_second_tokenizer() -> CLIPTokenizer:
     return tokenizer
 
 
-def merges_of(words: Iterable[str]) -> Merges:
+def list_merges(words: Iterable[str]) -> Merges:
     """Rules of a byte-pair tokenizer that spell each word from its left: what no earlier word
     breaks is one token."""
     return list(
@@ -160,19 +160,21 @@ def merges_of(words: Iterable[str]) -> Merges:
     )
 
 
-def byte_pairs(words: Iterable[str], special: Iterable[str] = ()) -> tuple[dict[str, int], Merges]:
+def list_byte_pairs(
+    words: Iterable[str], special: Iterable[str] = ()
+) -> tuple[dict[str, int], Merges]:
     """Vocabulary and rules over bytes: each word is one token, with a space before it and
     without."""
     known = dict.fromkeys(words)
-    merges = merges_of([*("Ġ" + word for word in known), *known])
+    merges = list_merges([*("Ġ" + word for word in known), *known])
     pieces = ["Ġ", "Ċ", *string.ascii_letters, *string.digits, *string.punctuation]
     pieces += [*("".join(pair) for pair in merges), *special]
     return {piece: number for number, piece in enumerate(dict.fromkeys(pieces))}, merges
 
 
-def bytes_tokenizer(words: Iterable[str], special: Iterable[str]) -> Tokenizer:
+def make_bytes_tokenizer(words: Iterable[str], special: Iterable[str]) -> Tokenizer:
     """To be wrapped, with ``special`` for its last pieces."""
-    vocabulary, merges = byte_pairs(words, special)
+    vocabulary, merges = list_byte_pairs(words, special)
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

@@ -17,7 +17,7 @@ CHAT = (
 )
 
 
-def qwen3_config(tokenizer: Qwen2Tokenizer, width: int = 16, layers: int = 2) -> Qwen3Config:
+def make_qwen3_config(tokenizer: Qwen2Tokenizer, width: int = 16, layers: int = 2) -> Qwen3Config:
     return Qwen3Config(
         vocab_size=len(tokenizer),
         hidden_size=width,
@@ -49,7 +49,7 @@ def make_zimage(seed: int = 0) -> ZImagePipeline:
     pipe = ZImagePipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
         vae=make_autoencoder(shift_factor=0.1),
-        text_encoder=Qwen3Model(qwen3_config(tokenizer)),
+        text_encoder=Qwen3Model(make_qwen3_config(tokenizer)),
         tokenizer=tokenizer,
         transformer=transformer,
     )

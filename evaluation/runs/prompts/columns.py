@@ -168,8 +168,8 @@ def read_list(path: Path, own: Columns) -> Iterator[Entry]:
             continue
         if not isinstance(said, Mapping):
             raise UserError(
-                f"{place}: expected a text or a mapping with text and subjects, found "
-                f"{shorten(said)}"
+                f"{place}: "
+                f"expected a text or a mapping with text and subjects, found {shorten(said)}"
             )
         try:
             found = own.of(tuple(map(str, said)))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from asyndm.errors import UserError
-from asyndm.subjects import subject_at
+from asyndm.subjects import find_subject
 from asyndm.words import normalise
 from evaluation.runs.prompts.plurals import find_mentions, list_forms
 from evaluation.runs.prompts.rows import read_jsonl_rows
@@ -49,8 +49,8 @@ class GenEvalPrompts(PromptSet):
             place = f"{path}, line {line}"
             if not isinstance(row, Mapping):
                 raise UserError(
-                    f"{place}: expected a mapping with tag, include and prompt, found "
-                    f"{shorten(row)}"
+                    f"{place}: "
+                    f"expected a mapping with tag, include and prompt, found {shorten(row)}"
                 )
             for key in ("prompt", "tag"):
                 if not isinstance(value := row.get(key), str) or not value.strip():
@@ -65,8 +65,8 @@ class GenEvalPrompts(PromptSet):
                     or not isinstance(thing.get("color", ""), str)
                 ):
                     raise UserError(
-                        f"{place}: include: expected a class and perhaps a color, found "
-                        f"{shorten(thing)}"
+                        f"{place}: include: "
+                        f"expected a class and perhaps a color, found {shorten(thing)}"
                     )
             yield place, row
 
@@ -86,7 +86,7 @@ class GenEvalPrompts(PromptSet):
             found = [
                 (subject, text[slice(*phrase)])
                 for phrase, name in find_mentions(text, spellings, before)
-                if (subject := subject_at(text, *name))
+                if (subject := find_subject(text, *name))
             ]
             subjects, phrases = zip(*found, strict=True) if found else ((), ())
             yield place, Prompt(make_text_id(text), text, subjects, row["tag"], phrases)

@@ -26,8 +26,8 @@ ENDINGS = {
 }
 """Nouns, also as the end of others ("snowman", "dormouse"), and their plurals."""
 NO_MEN = re.compile(
-    "(?:super|sub|non|trans)?human|german|roman|norman|ottoman|shaman|talisman|caiman|cayman|doberman|brahman|walkman"
-    "|oman|ataman|hetman|dragoman|mussulman|turkoman|pacman"
+    "(?:super|sub|non|trans)?human|german|roman|norman|ottoman|shaman|talisman|caiman|cayman"
+    "|doberman|brahman|walkman|oman|ataman|hetman|dragoman|mussulman|turkoman|pacman"
 )
 OWN = {
     "goose": ("geese",),

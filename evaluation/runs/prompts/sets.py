@@ -15,7 +15,7 @@ from itertools import product, zip_longest
 from typing import Any, Self
 
 from asyndm.errors import UserError, is_number, is_whole
-from asyndm.subjects import Subject, as_written, span
+from asyndm.subjects import Subject, as_written, find_span
 from asyndm.words import find_occurrences
 from evaluation.runs.text_files import find_file, parse_json, read_text, shorten
 
@@ -55,8 +55,8 @@ class Prompt:
     def __post_init__(self) -> None:
         if not PROMPT_ID.fullmatch(self.prompt_id):
             raise UserError(
-                f"id {shorten(self.prompt_id)}: use 1 to 80 letters, digits, dots, dashes and "
-                "underscores"
+                f"id {shorten(self.prompt_id)}: "
+                "use 1 to 80 letters, digits, dots, dashes and underscores"
             )
         if not self.text.strip():
             raise UserError(f"prompt {self.prompt_id}: its text is empty")
@@ -66,7 +66,7 @@ class Prompt:
             )
         subjects = tuple(as_written(self.text, subject) for subject in self.subjects)
         for subject in subjects:
-            span(self.text, subject)
+            find_span(self.text, subject)
         object.__setattr__(self, "subjects", subjects)
 
     @classmethod

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from asyndm.errors import UserError
-from asyndm.subjects import subject_at
+from asyndm.subjects import find_subject
 from evaluation.runs.prompts.plurals import find_mentions, list_forms
 from evaluation.runs.prompts.sets import Prompt
 from evaluation.runs.text_files import find_file, read_text
@@ -41,7 +41,7 @@ class WordList(SubjectChoice):
             UserError: no words at all, or a file that is not there.
         """
         found = (
-            subject_at(prompt.text, *name)
+            find_subject(prompt.text, *name)
             for _, name in find_mentions(prompt.text, self._spellings)
         )
         return replace(prompt, subjects=tuple(filter(None, found)))

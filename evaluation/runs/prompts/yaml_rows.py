@@ -11,7 +11,7 @@ import yaml
 from yaml.composer import Composer
 from yaml.reader import Reader
 
-from asyndm.errors import UserError, first_line
+from asyndm.errors import UserError, read_first_line
 
 DEPTH = 50
 """How far lists and mappings may lie in each other."""
@@ -123,5 +123,5 @@ def read_yaml_rows(path: Path, text: str) -> Iterator[tuple[int, Any]]:
     except TooMuch as error:
         raise UserError(f"{path}, line {loader.at}: {error}") from error
     except (ValueError, LookupError, ArithmeticError, TypeError, AttributeError) as error:
-        why = first_line(error)
+        why = read_first_line(error)
         raise UserError(f"{path}, line {loader.at}: not YAML ({why})") from error

@@ -1,9 +1,11 @@
-"""The cost of asynchrony: python -m experiments.studies.benchmark [--network unet,sd35,flux]
-[--size small|full]
+"""The cost of asynchrony: a step of AsynDM against one of the stock pipeline.
 
-AsynDM's step (64 timesteps in the picture, attention read, mask, per-pixel update) against the
-stock pipeline's, whose calls take turns in one run on the same random weights: one image of 64x64
-latents, with guidance where the pipeline has two rows for it. On a GPU also the peak of memory.
+    python -m experiments.studies.benchmark                               # all three, small
+    python -m experiments.studies.benchmark --network unet --size full  # on a GPU
+
+AsynDM's step (64 timesteps in the picture, attention read, mask, per-pixel update) and the stock
+pipeline's are timed on the same random weights, their calls in turn: one image of 64x64 latents,
+with guidance where the pipeline has two rows for it. On a GPU also the peak of memory.
 
 ``small``, the default, takes four minutes on a CPU. ``full`` has the sizes of Stable Diffusion 2.1,
 Stable Diffusion 3.5 medium and FLUX.1: for a GPU.
@@ -26,7 +28,7 @@ from asyndm.errors import UserError
 from asyndm.masks import DynamicMask, Scene
 from asyndm.method import Method
 from asyndm.models import choose_device, choose_dtype
-from asyndm.networks import denoiser, find_family
+from asyndm.networks import find_denoiser, find_family
 from asyndm.protocols import Pipeline
 from asyndm.scheduler import AsynchronousScheduler
 from asyndm.session import Session
@@ -55,7 +57,7 @@ def build_session(pipe: Pipeline) -> Session:
     """The pipeline with two subjects, as AsynDM."""
     concavity = torch.full((1, 2), 0.5, dtype=torch.float64)
     family = find_family(pipe)
-    reader = family.attention(denoiser(pipe), [[[2], [5, 6]]], Reading())
+    reader = family.attention(find_denoiser(pipe), [[[2], [5, 6]]], Reading())
     method = Method(Quadratic(), GradedMask(), concavity)
     return Session(pipe, family, AsynchronousScheduler(pipe.scheduler, method), reader)
 
@@ -136,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--network", default=",".join(NETWORKS), help=f"some of {', '.join(NETWORKS)}"
     )
-    parser.add_argument("--size", choices=[*UNETS], default="small")
+    parser.add_argument("--size", choices=[*UNETS], default="small", help="of the networks")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--dtype", default="auto", help="auto, float32, float16 or bfloat16")
     parser.add_argument("--calls", type=int, default=5, help="calls of each kind")

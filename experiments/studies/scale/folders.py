@@ -22,7 +22,7 @@ from evaluation.runs.prompts import Prompt, make_text_id
 from evaluation.runs.records import RUN_FILE, SCHEMA_VERSION
 from evaluation.runs.row_files import write_rows
 from evaluation.runs.rows import IMAGES, ImageRow, ScoreRow
-from evaluation.runs.traces import TRACES, encode, trace
+from evaluation.runs.traces import TRACES, encode_trace, make_trace
 from experiments.engine.cost import forecast_evaluations
 from experiments.engine.plan import Plan
 from experiments.engine.sweep import plan_sweep
@@ -70,7 +70,7 @@ def _draw_traces() -> Iterator[bytes]:
     for _ in range(DISTINCT):
         levels = np.sort(rng.uniform(0, 1000, (len(steps), LATENTS, LATENTS)), 0)[::-1]
         masks = rng.integers(0, 2, (len(steps), 2, LATENTS, LATENTS)).astype(float)
-        yield encode(trace(steps, levels, masks))
+        yield encode_trace(make_trace(steps, levels, masks))
 
 
 def add_number(png: bytes, number: int) -> bytes:

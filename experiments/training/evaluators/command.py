@@ -1,8 +1,8 @@
 """Train the evaluators of the shapes world, from nothing: a small CLIP and a small BLIP that
 answers questions.
 
-    python -m experiments.training.evaluators  # both, about 50 minutes on two CPU cores
-    python -m experiments.training.evaluators --only clip --seconds 60 # quicker and worse
+    python -m experiments.training.evaluators                           # both, in 50 minutes
+    python -m experiments.training.evaluators --only clip --seconds 60  # quicker and worse
 
 The results are ``OUT/clip``, a folder of open_clip, and ``OUT/blip_vqa``, one of transformers, each
 with a record of its training; ``python -m experiments.studies.evaluator_accuracy --weights OUT``
@@ -30,13 +30,31 @@ NAMES = ("clip", "blip_vqa")
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns its exit status."""
     parser = Parser("experiments.training.evaluators", __doc__)
-    parser.add_argument("--out", type=Path, default=Path("runs/evaluators"), metavar="FOLDER")
-    parser.add_argument("--only", choices=NAMES, help="one of them")
-    parser.add_argument("--seconds", type=float, default=1500, help="of training, for each")
     parser.add_argument(
-        "--pictures", type=int, default=40000, help="rendered once, from which batches are drawn"
+        "--out",
+        type=Path,
+        default=Path("runs/evaluators"),
+        metavar="FOLDER",
+        help="where they are saved, each in a folder of its own",
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", choices=NAMES, help="one of them")
+    parser.add_argument(
+        "--seconds", type=float, default=1500, metavar="S", help="of training, for each"
+    )
+    parser.add_argument(
+        "--pictures",
+        type=int,
+        default=40000,
+        metavar="N",
+        help="rendered once, from which batches are drawn",
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="of first weights, pictures and batches",
+    )
     chosen = parser.read(arguments)
     if not 0 < chosen.seconds < math.inf or chosen.pictures < 2:
         raise UserError("--seconds must be above 0, --pictures at least 2")

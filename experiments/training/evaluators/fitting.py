@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from asyndm.protocols import Network
 from asyndm.shapes.world import Spec
-from evaluation.networks.blip import first_answers
+from evaluation.networks.blip import compute_first_logits
 from experiments.training.evaluators.networks import NORMAL, WIDTH
 from experiments.training.evaluators.pictures import (
     CONTENTS,
@@ -91,10 +91,8 @@ def train_clip(
     from asyndm.shapes.model import build_tokenizer
 
     pairs, texts = len(pool.asked) // 2, [spec.text for spec in pool.asked]
-    length = network.context_length
-    tokens = build_tokenizer()(texts, padding="max_length", max_length=length, return_tensors="pt")[
-        "input_ids"
-    ]
+    settings = {"padding": "max_length", "max_length": network.context_length}
+    tokens = build_tokenizer()(texts, **settings, return_tensors="pt")["input_ids"]
     head = nn.Linear(WIDTH, len(CONTENTS))
 
     def loss() -> Tensor:
@@ -155,7 +153,7 @@ def train_blip(
             group = [question for question in asked if len(question.tokens) == length]
             tokens = torch.tensor([question.tokens for question in group])
             pictures = seen[[question.row for question in group]]
-            logits = first_answers(network, pictures, tokens, ids("[DEC]"))
+            logits = compute_first_logits(network, pictures, tokens, ids("[DEC]"))
             wanted = answers[[question.answer for question in group]]
             total = total + F.cross_entropy(logits, wanted, reduction="sum")
         return total / len(asked) + named

@@ -10,7 +10,7 @@ from asyndm.shapes.world import COLOURS, OPPOSITE, PLAIN, SHAPES, TEXTURES, Spec
 from experiments.training.shapes.dataset import pick
 
 
-def near_miss(spec: Spec, generator: torch.Generator) -> Spec:
+def make_near_miss(spec: Spec, generator: torch.Generator) -> Spec:
     """The same prompt with one thing changed: a colour, a shape, the count, the relation, a place
     or the background."""
     changes = ["colour", "shape"]

@@ -28,8 +28,8 @@ from asyndm.shapes.world import (
     Thing,
     prompts,
 )
-from experiments.training.evaluators.near_misses import near_miss
-from experiments.training.shapes.autoencoder import round_trip
+from experiments.training.evaluators.near_misses import make_near_miss
+from experiments.training.shapes.autoencoder import reconstruct
 from experiments.training.shapes.dataset import draw_specs, pick
 
 SHARES = {
@@ -75,7 +75,7 @@ def make_pool(asked: list[Spec], vae: Network, generator: torch.Generator) -> Po
     for start in range(0, len(drawn), 512):
         specs = drawn[start : start + 512]
         picture = render(specs, generator)
-        picture.images[::2] = round_trip(vae, picture.images[::2])
+        picture.images[::2] = reconstruct(vae, picture.images[::2])
         pictures.append((picture.images * 255).round().to(torch.uint8))
         contents.append(_name_patches(specs, picture))
     return Pool(torch.cat(pictures), torch.cat(contents), asked, drawn)
@@ -119,7 +119,7 @@ def draw_training_pool(count: int, vae: Network, generator: torch.Generator) -> 
     counts = [spec for split in SPLITS for spec in prompts(split, "count")]
     for drawn in draw_specs(count // 2, generator, SHARES):
         spec = pick(counts, generator) if drawn.kind == "count" else drawn
-        other = near_miss(spec, generator)
+        other = make_near_miss(spec, generator)
         is_twice = len(set(other.things)) < len(other.things)
         is_lawful = not is_twice and other.combination not in list_held_out()
         asked += [spec, other if is_lawful else spec]

@@ -87,7 +87,7 @@ def _draw_pictures(recipe: AutoencoderRecipe, generator: torch.Generator) -> tup
 
 
 @torch.no_grad()
-def round_trip(vae: Network, images: Tensor) -> Tensor:
+def reconstruct(vae: Network, images: Tensor) -> Tensor:
     """Encode and decode pictures (B, 3, 64, 64) in [0, 1]."""
     parts = [
         vae.decode(vae.encode(batch * 2 - 1).latent_dist.mean).sample

@@ -15,30 +15,34 @@ from __future__ import annotations
 from pathlib import Path
 
 import hydra
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from asyndm.errors import UserError
 from evaluation.choices import CONF
+from experiments.engine.hydra_app import raise_hydra_errors
+from experiments.engine.hydra_messages import describe
 from experiments.engine.preflight import check_writable
 from experiments.training.shapes.settings import Settings, register
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train_shapes")
 def _train(config: DictConfig) -> None:
-    settings = OmegaConf.to_object(config)
-    assert isinstance(settings, Settings)
-    out = Path(settings.out).resolve()
     try:
+        settings = OmegaConf.to_object(config)
+        assert isinstance(settings, Settings)
+        out = Path(settings.out).resolve()
         settings.check()
         check_writable(out, 0)
         from experiments.training.shapes.stages import train
 
         train(out, settings)
-    except UserError as error:
-        raise SystemExit(f"error: {error}") from error
+    except (UserError, OmegaConfBaseException) as error:
+        raise SystemExit(f"error: {describe(error)}") from error
     print(
-        f"done: copy {out}/shapes and {out}/shapes_mixed over src/asyndm/shapes/weights/ to ship "
-        "them"
+        f"done: copy {out}/shapes and {out}/shapes_mixed over src/asyndm/shapes/weights/ "
+        "to ship them"
     )
 
 
@@ -46,7 +50,11 @@ def main() -> None:
     """The command line.
 
     Raises:
-        SystemExit: with a message where a setting is wrong.
+        SystemExit: with one line where a setting is wrong.
     """
     register()
-    _train()
+    try:
+        with raise_hydra_errors():
+            _train()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise SystemExit(f"error: {describe(error)}") from error

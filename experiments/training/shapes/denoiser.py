@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from asyndm.attention import Reading
-from asyndm.levels import pixel_timesteps
+from asyndm.levels import make_pixel_timesteps
 from asyndm.networks.unet import UNet
 from asyndm.protocols import Pipeline
 from asyndm.shapes.render import MOST
@@ -75,7 +75,7 @@ def compute_losses(
     noise = torch.randn(x0.shape, generator=generator)
     x, target = alpha_t * x0 + sigma_t * noise, alpha_t * noise - sigma_t * x0
     text = net.text_encoder(batch["tokens"]).last_hidden_state
-    timesteps = pixel_timesteps(rows[index]) if recipe.mixed_share else rows[:count]
+    timesteps = make_pixel_timesteps(rows[index]) if recipe.mixed_share else rows[:count]
     with UNet().attention(net.unet, batch["positions"], Reading(factor=1)) as attention:
         attention.listen(slice(None), (x.shape[-2], x.shape[-1]))
         output = net.unet(x, timesteps, encoder_hidden_states=text).sample

@@ -10,13 +10,20 @@ from asyndm.errors import UserError
 from asyndm.networks.base import Family
 from asyndm.protocols import Network, Pipeline
 
-__all__ = ["Family", "denoiser", "families", "find_family", "helpers", "pipeline_names"]
+__all__ = [
+    "Family",
+    "find_denoiser",
+    "find_family",
+    "find_helpers",
+    "list_families",
+    "list_pipelines",
+]
 
 BASE = "base"
 
 
 @cache
-def families() -> tuple[Family, ...]:
+def list_families() -> tuple[Family, ...]:
     """All families served, by the name of their files."""
     names = sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != BASE)
     for name in names:
@@ -29,18 +36,18 @@ def families() -> tuple[Family, ...]:
     )
 
 
-def pipeline_names() -> tuple[str, ...]:
+def list_pipelines() -> tuple[str, ...]:
     """The classes of pipeline that are served."""
-    return tuple(name for family in families() for name in family.pipelines)
+    return tuple(name for family in list_families() for name in family.pipelines)
 
 
-def denoiser(pipe: Pipeline) -> Network:
+def find_denoiser(pipe: Pipeline) -> Network:
     """The network of a pipeline that denoises; None if it has none."""
     network = getattr(pipe, "transformer", None)
     return getattr(pipe, "unet", None) if network is None else network
 
 
-def helpers(pipe: Pipeline) -> list[Network]:
+def find_helpers(pipe: Pipeline) -> list[Network]:
     """The networks of a pipeline beside its denoiser that see time: its ControlNets."""
     helper = getattr(pipe, "controlnet", None)
     return [] if helper is None else list(getattr(helper, "nets", [helper]))
@@ -52,11 +59,11 @@ def find_family(pipe: Pipeline) -> Family:
     Raises:
         UserError: none does, or not with this ControlNet.
     """
-    network = getattr(denoiser(pipe), "_orig_mod", denoiser(pipe))
+    network = getattr(find_denoiser(pipe), "_orig_mod", find_denoiser(pipe))
     classes, pipelines = (
         [kind.__name__ for kind in type(each).__mro__] for each in (network, pipe)
     )
-    for family in families():
+    for family in list_families():
         if set(classes) & set(family.networks):
             if set(pipelines) & set(family.pipelines):
                 _check_helpers(family, pipe)
@@ -70,12 +77,12 @@ def find_family(pipe: Pipeline) -> Family:
 
 
 def _check_helpers(family: Family, pipe: Pipeline) -> None:
-    for helper in helpers(pipe):
+    for helper in find_helpers(pipe):
         helper = getattr(helper, "_orig_mod", helper)  # compiled ones are refused as such
         if not {kind.__name__ for kind in type(helper).__mro__} & set(family.helpers):
             raise UserError(
-                f"pipe has a {type(helper).__name__}, which cannot be told a timestep per pixel "
-                "here"
+                f"pipe has a {type(helper).__name__}, "
+                "which cannot be told a timestep per pixel here"
             )
 
 

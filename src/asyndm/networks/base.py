@@ -223,11 +223,11 @@ def resolve_argument(pipeline: Pipeline, arguments: Arguments, name: str) -> Any
     """An argument of the pipeline's call: as given, else its own default."""
     if arguments.get(name) is not None:
         return arguments[name]
-    parameter = call_parameters(pipeline).get(name)
+    parameter = read_call_parameters(pipeline).get(name)
     return None if parameter is None else parameter.default
 
 
-def call_parameters(pipeline: Pipeline) -> Mapping[str, inspect.Parameter]:
+def read_call_parameters(pipeline: Pipeline) -> Mapping[str, inspect.Parameter]:
     """Of the pipeline's call; of a user's subclass that hands all on as ``**kwargs``, of the class
     below it."""
     for kind in type(pipeline).__mro__:

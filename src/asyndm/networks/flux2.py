@@ -55,7 +55,7 @@ class Flux2(JointFamily):
                 "caption_upsample_temperature has the prompt rewritten: subjects could not be "
                 "found in it"
             )
-        before, after = split_template(lambda text: _chat(parts, text), prompt)
+        before, after = split_template(lambda text: _format_chat(parts, text), prompt)
         # Dev's is in a processor, and its chat begins with the first token of all.
         tokenizer = getattr(parts.tokenizer, "tokenizer", parts.tokenizer)
         special = not _is_dev(parts)
@@ -76,7 +76,7 @@ def _is_dev(parts: Pipeline) -> bool:
     return hasattr(parts, "system_message")
 
 
-def _chat(parts: Pipeline, text: str) -> str:
+def _format_chat(parts: Pipeline, text: str) -> str:
     if _is_dev(parts):
         from diffusers.pipelines.flux2.pipeline_flux2 import format_input
 

@@ -65,7 +65,7 @@ class UNet(Family):
         return locate(tokenizer, spell(prompt), said, limit=tokenizer.model_max_length)
 
     def attention(self, network: Network, tokens: Tokens, reading: Reading) -> AttentionMaps:
-        factor, layers = layers_at(network, reading.factor)
+        factor, layers = find_layers(network, reading.factor)
         return ProjectedMaps(layers, tokens, factor)
 
     def map_size(self, reader: AttentionMaps, grid: tuple[int, int]) -> tuple[int, int]:
@@ -73,14 +73,14 @@ class UNet(Family):
         return -(-grid[0] // reader.factor), -(-grid[1] // reader.factor)
 
 
-def layers_at(unet: Network, factor: int | None) -> tuple[int, list[Attention]]:
+def find_layers(unet: Network, factor: int | None) -> tuple[int, list[Attention]]:
     """The cross-attention layers at one resolution, in network order, and its factor: latent size
     over map size.
 
     Raises:
         UserError: no cross-attention at this factor, or none at all.
     """
-    layers = cross_attention_layers(unet)
+    layers = find_cross_attention(unet)
     if not layers:
         raise UserError(
             "the network has no cross-attention: masks from attention need one (use another mask)"
@@ -95,7 +95,7 @@ def layers_at(unet: Network, factor: int | None) -> tuple[int, list[Attention]]:
     return factor, layers[factor]
 
 
-def cross_attention_layers(unet: Network) -> dict[int, list[Attention]]:
+def find_cross_attention(unet: Network) -> dict[int, list[Attention]]:
     """All cross-attention layers of a network by factor: latent size over the size the layer works
     at."""
     layers: dict[int, list[Attention]] = {}

@@ -45,7 +45,7 @@ class Picture:
     owners: list[list[int]]
 
 
-def signed_distance(shape: str, x: Tensor, y: Tensor, radius: Tensor) -> Tensor:
+def compute_signed_distance(shape: str, x: Tensor, y: Tensor, radius: Tensor) -> Tensor:
     """Distance in pixels to the outline, negative inside; y points down. Sizes make the areas
     alike."""
     if shape == "circle":
@@ -57,11 +57,11 @@ def signed_distance(shape: str, x: Tensor, y: Tensor, radius: Tensor) -> Tensor:
         slope = math.cos(math.pi / 6) * x.abs() - 0.5 * y
         return torch.maximum(y, slope) - reach
     if shape == "star":
-        return _star(x, y, 1.3 * radius)
+        return _compute_star_distance(x, y, 1.3 * radius)
     raise ValueError(f"shape={shape!r}: choose from {', '.join(SHAPES)}")
 
 
-def _star(x: Tensor, y: Tensor, outer: Tensor, inner: float = 0.4) -> Tensor:
+def _compute_star_distance(x: Tensor, y: Tensor, outer: Tensor, inner: float = 0.4) -> Tensor:
     """Five points, one up: fold the plane into a half sector, then the distance to its one edge."""
     sector = math.pi / 5
     angle = torch.remainder(torch.atan2(x, -y), 2 * sector)
@@ -78,13 +78,15 @@ def draw_outline(shape: str, size: int, scale: float) -> Tensor:
     grid in {0, 1}."""
     grid = torch.arange(192, dtype=torch.float64) - 95.5
     y, x = torch.meshgrid(grid, grid, indexing="ij")
-    inside = signed_distance(shape, x, y, torch.tensor(40.0, dtype=torch.float64)) < 0
+    inside = compute_signed_distance(shape, x, y, torch.tensor(40.0, dtype=torch.float64)) < 0
     area = inside.sum()
     cy, cx = y[inside].mean(), x[inside].mean()
     step = area.sqrt() / scale
     out = (torch.arange(size, dtype=torch.float64) - (size - 1) / 2) * step
     oy, ox = torch.meshgrid(out + cy, out + cx, indexing="ij")
-    return (signed_distance(shape, ox, oy, torch.tensor(40.0, dtype=torch.float64)) < 0).float()
+    return (
+        compute_signed_distance(shape, ox, oy, torch.tensor(40.0, dtype=torch.float64)) < 0
+    ).float()
 
 
 def draw_texture(name: str, phase_x: Tensor, phase_y: Tensor, turned: Tensor) -> Tensor:
@@ -240,7 +242,7 @@ def render(specs: Sequence[Spec], generator: torch.Generator) -> Picture:
         if where:
             i, j = torch.tensor(where).T
             x, y = (g - centre[i, j, axis, None, None] for axis, g in enumerate((gx, gy)))
-            distance = signed_distance(name, x, y, radius[i, j, None, None])
+            distance = compute_signed_distance(name, x, y, radius[i, j, None, None])
             regions[i, j] = (0.5 - distance).clamp(0, 1)  # an edge one pixel wide
     for j in range(MOST):
         paint = torch.zeros(len(specs), 3, 1, 1)

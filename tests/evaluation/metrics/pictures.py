@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 
-def noise(*sizes: tuple[int, int]) -> list[Image.Image]:
+def draw_noise(*sizes: tuple[int, int]) -> list[Image.Image]:
     """Pictures of these widths and heights, always the same."""
     rng = np.random.default_rng(0)
     return [Image.fromarray(rng.integers(0, 256, (h, w, 3), np.uint8)) for w, h in sizes]

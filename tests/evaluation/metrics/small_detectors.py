@@ -25,18 +25,17 @@ from tests.evaluation.metrics.small_clip import CONFIG
 LABELS = {0: "person", 1: "Motorbike", 2: "mouse", 3: "TV monitor"}
 
 
-def make(root: Path) -> dict[str, Path]:
+def make_detector(root: Path) -> dict[str, Path]:
     """Writes the folders of all, by their names."""
     torch.manual_seed(0)
     for kind in ("yolos", "rtdetr"):
-        network(kind).save_pretrained(root / kind)
-    YolosImageProcessor(size={"shortest_edge": 32, "longest_edge": 48}).save_pretrained(
-        root / "yolos"
-    )
+        build_detector(kind).save_pretrained(root / kind)
+    processor = YolosImageProcessor(size={"shortest_edge": 32, "longest_edge": 48})
+    processor.save_pretrained(root / "yolos")
     RTDetrImageProcessor(size={"height": 64, "width": 64}).save_pretrained(root / "rtdetr")
     (root / "clip").mkdir()
     clip = open_clip.CLIP(**CONFIG)
-    spread(clip.named_parameters())
+    spread_weights(clip.named_parameters())
     save_file(clip.state_dict(), root / "clip" / "open_clip_model.safetensors")
     normal = {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}
     content = {"model_cfg": CONFIG, "preprocess_cfg": normal}
@@ -44,7 +43,7 @@ def make(root: Path) -> dict[str, Path]:
     return {path.name: path for path in root.iterdir()}
 
 
-def network(kind: str) -> Any:
+def build_detector(kind: str) -> Any:
     """A detector of random weights, of boxes all over the picture."""
     labels: dict[str, Any] = {
         "id2label": LABELS,
@@ -95,11 +94,11 @@ def network(kind: str) -> Any:
             )
         )
         changed = ((n, p) for n, p in model.named_parameters() if "_embed" in n and "decoder" in n)
-    spread(changed)
+    spread_weights(changed)
     return model
 
 
-def spread(parameters: Iterable[tuple[str, torch.nn.Parameter]]) -> None:
+def spread_weights(parameters: Iterable[tuple[str, torch.nn.Parameter]]) -> None:
     """Weights so wide that outputs differ from picture to picture."""
     for name, tensor in parameters:
         scale = ("norm" in name or "ln_" in name) and "weight" in name

@@ -42,7 +42,7 @@ PATCH, MERGED, WIDTH = 4, 2, 32
 """Pixels of a patch, patches to a side of a token, width of the network."""
 
 
-def pieces(*lines: str) -> tuple[dict[str, int], Any]:
+def learn_pieces(*lines: str) -> tuple[dict[str, int], Any]:
     """Vocabulary and merges of a byte-level BPE that knows the words of these lines."""
     learner = Tokenizer(models.BPE())
     learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -53,9 +53,11 @@ def pieces(*lines: str) -> tuple[dict[str, int], Any]:
     return learned["vocab"], [(left, right) for left, right in learned["merges"]]
 
 
-def make(path: Path) -> Path:
+def make_qwen(path: Path) -> Path:
     """The folder, with sampling settings that no metric may follow."""
-    vocabulary, merges = pieces(*["Yes does this image show a red dog please answer yes or no"] * 3)
+    vocabulary, merges = learn_pieces(
+        *["Yes does this image show a red dog please answer yes or no"] * 3
+    )
     tokenizer: Any = Qwen2Tokenizer(vocab=vocabulary, merges=merges)
     tokenizer.add_special_tokens({"additional_special_tokens": MARKS})
     sizes: Any = {"patch_size": PATCH, "merge_size": MERGED, "temporal_patch_size": 2}

@@ -15,8 +15,8 @@ from transformers import BertConfig, RobertaConfig, RobertaModel, RobertaTokeniz
 from asyndm.errors import UserError
 from evaluation.metrics.bert_score import BERTScore
 from evaluation.runs.prompts import Prompt
-from tests.evaluation.metrics.pictures import noise
-from tests.evaluation.metrics.small_qwen import Alone, pieces
+from tests.evaluation.metrics.pictures import draw_noise
+from tests.evaluation.metrics.small_qwen import Alone, learn_pieces
 from tests.lab import Lab
 
 CLOSE = 1e-6
@@ -33,7 +33,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A RoBERTa of random weights, as transformers keeps one, without the pooler, which checkpoints
     often lack."""
     path = tmp_path_factory.mktemp("roberta")
-    learned, merges = pieces(*["a red dog and a cat on a bench"] * 3)
+    learned, merges = learn_pieces(*["a red dog and a cat on a bench"] * 3)
     marks = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
     words = [*marks, *learned]
     tokenizer = RobertaTokenizer(
@@ -58,7 +58,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def metric(qwen: Path, reader: Path, most: int = 12) -> BERTScore:
+def make_metric(qwen: Path, reader: Path, most: int = 12) -> BERTScore:
     return BERTScore(
         str(qwen),
         instruction=INSTRUCTION,
@@ -68,12 +68,12 @@ def metric(qwen: Path, reader: Path, most: int = 12) -> BERTScore:
     )
 
 
-def pictures() -> list[Image.Image]:
-    return noise((32, 32), (64, 48), (16, 40), (24, 24), (40, 40))
+def draw_pictures() -> list[Image.Image]:
+    return draw_noise((32, 32), (64, 48), (16, 40), (24, 24), (40, 40))
 
 
 @cache
-def shortened(reader: Path) -> tuple[Any, Any]:
+def load_shortened(reader: Path) -> tuple[Any, Any]:
     """The text model without the layers that do not count."""
     network = RobertaModel.from_pretrained(
         reader, num_hidden_layers=LAYERS, add_pooling_layer=False
@@ -81,57 +81,57 @@ def shortened(reader: Path) -> tuple[Any, Any]:
     return network.eval(), RobertaTokenizer.from_pretrained(reader)
 
 
-def states(reader: Path, text: str) -> list[torch.Tensor]:
+def compute_states(reader: Path, text: str) -> list[torch.Tensor]:
     """What the last layer says of each token between the marks, scaled to length 1."""
-    network, tokenizer = shortened(reader)
+    network, tokenizer = load_shortened(reader)
     tokens = tokenizer.convert_tokens_to_ids(tokenizer.tokenize(text))[: LENGTH - 2]
     with torch.no_grad():
         found = network(torch.tensor([[0, *tokens, 2]])).last_hidden_state[0]
     return [state / state.square().sum().sqrt() for state in found[1:-1]]
 
 
-def matched(reader: Path, caption: str, text: str) -> float:
+def match_tokens(reader: Path, caption: str, text: str) -> float:
     """F by loops over pairs of tokens."""
-    ours, theirs = states(reader, caption), states(reader, text)
+    ours, theirs = compute_states(reader, caption), compute_states(reader, text)
     precision = sum(max(0.0, *(float(x @ y) for y in theirs)) for x in ours) / len(ours)
     recall = sum(max(0.0, *(float(x @ y) for x in ours)) for y in theirs) / len(theirs)
     return 2 * precision * recall / (precision + recall)
 
 
 def test_the_score_is_a_greedy_matching_of_caption_and_prompt(qwen: Path, reader: Path) -> None:
-    scores = metric(qwen, reader).score(pictures(), PROMPTS)
+    scores = make_metric(qwen, reader).score(draw_pictures(), PROMPTS)
     alone = Alone(qwen)
-    for score, image, text in zip(scores, pictures(), TEXTS, strict=True):
+    for score, image, text in zip(scores, draw_pictures(), TEXTS, strict=True):
         ids = alone.tokens(image, INSTRUCTION, 12, {alone.network.config.text_config.eos_token_id})
         assert score.reason == " ".join(
             alone.tokenizer.decode(ids, skip_special_tokens=True).split()
         )
-        assert score.value == pytest.approx(matched(reader, score.reason, text), abs=CLOSE)
+        assert score.value == pytest.approx(match_tokens(reader, score.reason, text), abs=CLOSE)
     values = [score.value or 0 for score in scores]
     assert max(values) - min(values) > 0.05
 
 
 def test_texts_are_compared_alike_up_to_the_models_length(qwen: Path, reader: Path) -> None:
-    one = metric(qwen, reader)
+    one = make_metric(qwen, reader)
     for caption in ("a red dog", "a cat", "a blue rabbit, and no dog " * 8):
         for text in TEXTS:
             assert one.similarity(caption, text) == pytest.approx(
-                matched(reader, caption, text), abs=CLOSE
+                match_tokens(reader, caption, text), abs=CLOSE
             )
         assert one.similarity(caption, caption) == pytest.approx(1, abs=CLOSE)
 
 
 def test_a_score_does_not_depend_on_its_company(qwen: Path, reader: Path) -> None:
-    one = metric(qwen, reader)
-    together = one.score(pictures(), PROMPTS)
-    for score, image, prompt in zip(together, pictures(), PROMPTS, strict=True):
+    one = make_metric(qwen, reader)
+    together = one.score(draw_pictures(), PROMPTS)
+    for score, image, prompt in zip(together, draw_pictures(), PROMPTS, strict=True):
         assert one.score([image], [prompt]) == [score]
 
 
 def test_the_layers_that_count_are_a_setting(qwen: Path, reader: Path) -> None:
     values = set()
     for layers in (1, 2, 3, None):
-        one = metric(qwen, reader)
+        one = make_metric(qwen, reader)
         one.num_layers = layers
         one.check(PROMPTS, (32, 32))
         values.add(one.similarity("a dog", "a red cat"))
@@ -141,13 +141,13 @@ def test_the_layers_that_count_are_a_setting(qwen: Path, reader: Path) -> None:
 def test_what_cannot_be_compared_has_no_value(qwen: Path, reader: Path) -> None:
     """The captioner's rows for its first token and for the end of an answer change places: it says
     nothing."""
-    alone, one = Alone(qwen), metric(qwen, reader, most=1)
-    firsts = [alone.tokens(image, INSTRUCTION, 1, set())[0] for image in pictures()]
+    alone, one = Alone(qwen), make_metric(qwen, reader, most=1)
+    firsts = [alone.tokens(image, INSTRUCTION, 1, set())[0] for image in draw_pictures()]
     end = alone.tokenizer.convert_tokens_to_ids("<|im_end|>")
     captioning, network, _ = one.loaded
     head = captioning.network.lm_head.weight.data
     head[[firsts[0], end]] = head[[end, firsts[0]]]
-    scores = one.score(pictures(), PROMPTS)
+    scores = one.score(draw_pictures(), PROMPTS)
     changed = [{firsts[0]: end, end: firsts[0]}.get(first, first) for first in firsts]
     captions = [
         alone.tokenizer.decode([token], skip_special_tokens=True).strip() for token in changed
@@ -158,11 +158,11 @@ def test_what_cannot_be_compared_has_no_value(qwen: Path, reader: Path) -> None:
     ]
     assert [score.value is None for score in scores] == [not caption for caption in captions]
     network.encoder.layer[0].output.dense.weight.data[:] = float("nan")
-    again = one.score(pictures(), PROMPTS)
+    again = one.score(draw_pictures(), PROMPTS)
     assert all(score.value is None for score in again)
     assert {score.reason for score in again} == {"empty caption", "the model gives no number"}
     head[3] = float("nan")
-    assert {score.reason for score in one.score(pictures(), PROMPTS)} == {
+    assert {score.reason for score in one.score(draw_pictures(), PROMPTS)} == {
         "the model gives no number"
     }
 
@@ -198,17 +198,17 @@ def test_text_models_that_do_not_fit_are_refused(qwen: Path, reader: Path, tmp_p
     }
     network.save_pretrained(tmp_path, state_dict=state)
     with pytest.raises(UserError, match="text_model=.*: no weights for encoder.layer.1.output"):
-        metric(qwen, tmp_path).load()
+        make_metric(qwen, tmp_path).load()
     network.save_pretrained(tmp_path)
     Alone(qwen).tokenizer.save_pretrained(tmp_path)
     with pytest.raises(UserError, match="text_model=.*: its tokenizer marks no beginning and end"):
-        metric(qwen, tmp_path).load()
+        make_metric(qwen, tmp_path).load()
 
 
 def test_scores_rest_on_both_models(qwen: Path, reader: Path) -> None:
-    basis = metric(qwen, reader).basis
+    basis = make_metric(qwen, reader).basis
     assert str(qwen) not in basis.values() and str(reader) not in basis.values()
-    assert metric(qwen, qwen).basis["text_model"] == basis["model"] != basis["text_model"]
+    assert make_metric(qwen, qwen).basis["text_model"] == basis["model"] != basis["text_model"]
 
 
 def test_runs_are_scored(lab: Lab, qwen: Path, reader: Path) -> None:

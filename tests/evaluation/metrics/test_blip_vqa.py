@@ -20,7 +20,7 @@ from evaluation.metrics.blip_vqa import BLIPVQA, list_questions, prepare_image
 from evaluation.networks.blip import load_vqa
 from evaluation.runs.prompts import Prompt
 from tests.evaluation.metrics.blip_reference import yes_share
-from tests.evaluation.metrics.pictures import noise
+from tests.evaluation.metrics.pictures import draw_noise
 from tests.lab import Lab
 
 CLOSE = 2e-6
@@ -69,12 +69,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
         torch.nn.init.normal_(tensor, 1.0 if "orm" in name and "weight" in name else 0.0, 0.15)
     network.save_pretrained(root / "folder")
     tokenizer.save_pretrained(root / "folder")
-    weights = {original_name(name): value for name, value in network.state_dict().items()}
+    weights = {find_original_name(name): value for name, value in network.state_dict().items()}
     torch.save({"model": weights}, root / "model.pth")
     return Model(root / "folder", root / "model.pth", weights)
 
 
-def original_name(name: str) -> str:
+def find_original_name(name: str) -> str:
     for new, old in {
         "vision_model.embeddings.class_embedding": "visual_encoder.cls_token",
         "vision_model.embeddings.position_embedding": "visual_encoder.pos_embed",
@@ -90,11 +90,11 @@ def original_name(name: str) -> str:
     return name
 
 
-def pictures(count: int = 4) -> list[Image.Image]:
-    return noise((32, 32), (64, 64), (48, 20), (100, 70))[:count]
+def draw_pictures(count: int = 4) -> list[Image.Image]:
+    return draw_noise((32, 32), (64, 64), (48, 20), (100, 70))[:count]
 
 
-def metric(model: Model, original: bool = False, **settings: Any) -> BLIPVQA:
+def make_metric(model: Model, original: bool = False, **settings: Any) -> BLIPVQA:
     source = (
         {"model": str(model.file), "tokenizer": str(model.folder)}
         if original
@@ -103,7 +103,7 @@ def metric(model: Model, original: bool = False, **settings: Any) -> BLIPVQA:
     return BLIPVQA(**source, image_size=SIZE, device="cpu", **settings)
 
 
-def expected(model: Model, image: Image.Image, phrase: str) -> float:
+def compute_expected(model: Model, image: Image.Image, phrase: str) -> float:
     """P(yes) by the slow computation; picture and question prepared by hand."""
     squashed = np.asarray(image.resize((SIZE, SIZE), Image.Resampling.BICUBIC)) / 255
     normal = (squashed - [0.48145466, 0.4578275, 0.40821073]) / [0.26862954, 0.26130258, 0.27577711]
@@ -116,24 +116,24 @@ def expected(model: Model, image: Image.Image, phrase: str) -> float:
 @pytest.mark.parametrize("original", [False, True])
 def test_answers_are_those_of_the_slow_computation(model: Model, original: bool) -> None:
     own = [*PROMPTS[1].phrases, *PROMPTS[3].phrases]
-    images = pictures(2)
+    images = draw_pictures(2)
     pairs = [
         (place, list_questions(Prompt("p", "x", phrases=(phrase,)))[0])
         for place in (0, 1)
         for phrase in own
     ]
-    found = metric(model, original)._answers(images, pairs)
-    wanted = [expected(model, image, phrase) for image in images for phrase in own]
+    found = make_metric(model, original)._answers(images, pairs)
+    wanted = [compute_expected(model, image, phrase) for image in images for phrase in own]
     assert max(abs(a - b) for a, b in zip(found, wanted, strict=True)) < CLOSE
     assert max(wanted) - min(wanted) > 0.05
 
 
 def test_the_score_is_the_rounded_product_over_the_phrases_that_name_things(model: Model) -> None:
     for image, prompt, score in zip(
-        pictures(), PROMPTS, metric(model).score(pictures(), PROMPTS), strict=True
+        draw_pictures(), PROMPTS, make_metric(model).score(draw_pictures(), PROMPTS), strict=True
     ):
         answers = [
-            round(expected(model, image, phrase), 4)
+            round(compute_expected(model, image, phrase), 4)
             for phrase in prompt.phrases
             if phrase != "the left"
         ]
@@ -142,18 +142,20 @@ def test_the_score_is_the_rounded_product_over_the_phrases_that_name_things(mode
 
 
 def test_a_score_does_not_depend_on_its_company(model: Model) -> None:
-    together = metric(model).score(pictures(), PROMPTS)
-    alone = [metric(model).score([i], [p])[0] for i, p in zip(pictures(), PROMPTS, strict=True)]
+    together = make_metric(model).score(draw_pictures(), PROMPTS)
+    alone = [
+        make_metric(model).score([i], [p])[0] for i, p in zip(draw_pictures(), PROMPTS, strict=True)
+    ]
     for a, b in zip(together, alone, strict=True):
         assert a.value == pytest.approx(b.value, abs=1.01e-4)
 
 
 def test_each_picture_is_encoded_once(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    one, encoded = metric(model), list[int]()
+    one, encoded = make_metric(model), list[int]()
     one.loaded.network.vision_model.register_forward_hook(
         lambda module, args, out: encoded.append(len(args[0]))
     )
-    one.score(pictures(), PROMPTS)
+    one.score(draw_pictures(), PROMPTS)
     assert encoded == [4] and sum(len(list_questions(prompt)) for prompt in PROMPTS) > 4
 
 
@@ -169,23 +171,21 @@ def test_pictures_of_another_size_have_interpolated_places(model: Model) -> None
         .reshape(16, WIDTH)
     )
     assert torch.allclose(table[0, 1:], wanted, atol=1e-6)
-    assert prepare_image(pictures()[0], 64).shape == (3, 64, 64)
+    assert prepare_image(draw_pictures()[0], 64).shape == (3, 64, 64)
 
 
 def test_questions_are_cleaned_and_limited() -> None:
-    assert list_questions(Prompt("p", "x", phrases=('A "Big" dog!', "top", "the side"))) == [
-        "a big dog?"
-    ]
-    assert (
-        len(list_questions(Prompt("p", "x", phrases=tuple(f"thing {i}" for i in range(12))))) == 8
-    )
+    prompt = Prompt("p", "x", phrases=('A "Big" dog!', "top", "the side"))
+    assert list_questions(prompt) == ["a big dog?"]
+    many = Prompt("p", "x", phrases=tuple(f"thing {i}" for i in range(12)))
+    assert len(list_questions(many)) == 8
 
 
 def test_what_cannot_be_asked_is_refused(model: Model, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="prompt 'a dog' has no phrases to ask about"):
-        metric(model).check([Prompt("p", "a dog")], (64, 64))
+        make_metric(model).check([Prompt("p", "a dog")], (64, 64))
     assert (
-        metric(model).score(pictures(1), [Prompt("p", "a dog")])[0].reason
+        make_metric(model).score(draw_pictures(1), [Prompt("p", "a dog")])[0].reason
         == "no phrases to ask about"
     )
     with pytest.raises(UserError, match="metric blip_vqa: model=.*none.pth: no such file"):
@@ -233,8 +233,8 @@ def test_a_file_that_holds_no_weights_is_refused_in_one_line(model: Model, tmp_p
 
 def test_prompts_without_phrases_leave_the_others(model: Model) -> None:
     both = [Prompt("p", "a dog"), PROMPTS[0]]
-    metric(model).check(both, (64, 64))
-    first, second = metric(model).score(pictures()[:2], both)
+    make_metric(model).check(both, (64, 64))
+    first, second = make_metric(model).score(draw_pictures()[:2], both)
     assert (first.value, first.reason) == (
         None,
         "no phrases to ask about",

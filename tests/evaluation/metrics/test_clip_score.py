@@ -23,7 +23,7 @@ from evaluation.networks.open_clip import name_architecture
 from evaluation.networks.weights import hash_files
 from evaluation.quality.features import Features
 from evaluation.runs.prompts import Prompt
-from tests.evaluation.metrics.pictures import noise
+from tests.evaluation.metrics.pictures import draw_noise
 from tests.evaluation.metrics.small_clip import CONFIG, NORMAL, make_twin
 from tests.lab import Lab
 
@@ -37,44 +37,48 @@ TEXTS = [
 ]
 
 
-def pictures() -> list[Image.Image]:
-    return noise((32, 32), (64, 64), (48, 20), (32, 32))
+def draw_pictures() -> list[Image.Image]:
+    return draw_noise((32, 32), (64, 64), (48, 20), (32, 32))
 
 
-def prompts(texts: list[str] = TEXTS) -> list[Prompt]:
+def make_prompts(texts: list[str] = TEXTS) -> list[Prompt]:
     return [Prompt(f"p{i}", text) for i, text in enumerate(texts)]
 
 
-def metric(clip: Path, convention: str = "compbench") -> CLIPScore:
+def make_metric(clip: Path, convention: str = "compbench") -> CLIPScore:
     return CLIPScore(f"local-dir:{clip}", convention=convention, device="cpu")
 
 
-def values(clip: Path, convention: str, texts: list[str] = TEXTS) -> Tensor:
+def score_values(clip: Path, convention: str, texts: list[str] = TEXTS) -> Tensor:
     return torch.tensor(
-        [s.value for s in metric(clip, convention).score(pictures(), prompts(texts))]
+        [s.value for s in make_metric(clip, convention).score(draw_pictures(), make_prompts(texts))]
     )
 
 
-def features(clip: Path, texts: list[str], activation: str = "gelu") -> tuple[Tensor, Tensor]:
+def compute_features(
+    clip: Path, texts: list[str], activation: str = "gelu"
+) -> tuple[Tensor, Tensor]:
     """Unit features by transformers, of pixels and tokens prepared by open_clip."""
     model = make_twin(clip, activation)
     _, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{clip}")
     tokens = open_clip.get_tokenizer(f"local-dir:{clip}")(texts)
     with torch.no_grad():
-        seen = model.get_image_features(torch.stack([preprocess(image) for image in pictures()]))
+        seen = model.get_image_features(
+            torch.stack([preprocess(image) for image in draw_pictures()])
+        )
         read = model.get_text_features(tokens)
     return F.normalize(seen.pooler_output, dim=-1), F.normalize(read.pooler_output, dim=-1)
 
 
 def test_the_cosine_is_that_of_transformers_clip_with_the_same_weights(clip: Path) -> None:
-    seen, read = features(clip, TEXTS)
-    assert (values(clip, "compbench") - (seen * read).sum(-1)).abs().max() < CLOSE
+    seen, read = compute_features(clip, TEXTS)
+    assert (score_values(clip, "compbench") - (seen * read).sum(-1)).abs().max() < CLOSE
 
 
 def test_the_original_convention(clip: Path) -> None:
-    seen, read = features(clip, [f"A photo depicts {text}" for text in TEXTS])
+    seen, read = compute_features(clip, [f"A photo depicts {text}" for text in TEXTS])
     expected = 2.5 * (seen * read).sum(-1).clamp(min=0)
-    assert (values(clip, "original") - expected).abs().max() < 2.5 * CLOSE
+    assert (score_values(clip, "original") - expected).abs().max() < 2.5 * CLOSE
 
 
 @pytest.fixture
@@ -104,8 +108,8 @@ def test_the_activation_is_the_one_that_the_weights_were_trained_with(clip: Path
         ("tiny", "plain", "gelu"),
     ):
         one = CLIPScore(name, pretrained=tag, convention="compbench", device="cpu")
-        seen, read = features(clip, TEXTS, activation)
-        found = torch.tensor([score.value for score in one.score(pictures(), prompts())])
+        seen, read = compute_features(clip, TEXTS, activation)
+        found = torch.tensor([score.value for score in one.score(draw_pictures(), make_prompts())])
         assert (found - (seen * read).sum(-1)).abs().max() < CLOSE
         assert one.basis["model"] == ("tiny" if activation == "gelu" else "tiny-quickgelu")
     assert Features("tiny:quick").name == "tiny-quickgelu:quick"
@@ -150,8 +154,12 @@ def test_torchmetrics_gives_the_same_under_its_convention(clip: Path) -> None:
         return Adapter(), processor
 
     theirs = TorchmetricsCLIPScore(adapt)
-    ours = [s for s, text in zip(values(clip, "torchmetrics"), TEXTS, strict=True) if text in short]
-    shown = [image for image, text in zip(pictures(), TEXTS, strict=True) if text in short]
+    ours = [
+        s
+        for s, text in zip(score_values(clip, "torchmetrics"), TEXTS, strict=True)
+        if text in short
+    ]
+    shown = [image for image, text in zip(draw_pictures(), TEXTS, strict=True) if text in short]
     for value, image, text in zip(ours, shown, short, strict=True):
         theirs.reset()
         theirs.update(torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1), text)
@@ -162,20 +170,21 @@ def test_a_long_prompt_keeps_its_end_token(clip: Path) -> None:
     tokens = open_clip.get_tokenizer(f"local-dir:{clip}")(TEXTS)
     assert (tokens == 49407).any(1).all() and int(tokens[2, -1]) == 49407
     longer = [*TEXTS[:2], TEXTS[2] + " with more words that are not read", *TEXTS[3:]]
-    assert torch.equal(values(clip, "compbench", longer), values(clip, "compbench"))
+    assert torch.equal(score_values(clip, "compbench", longer), score_values(clip, "compbench"))
 
 
 def test_a_score_does_not_depend_on_its_company(clip: Path) -> None:
-    together = values(clip, "compbench")
+    together = score_values(clip, "compbench")
     alone = [
-        metric(clip).score([i], [p])[0].value for i, p in zip(pictures(), prompts(), strict=True)
+        make_metric(clip).score([i], [p])[0].value
+        for i, p in zip(draw_pictures(), make_prompts(), strict=True)
     ]
     assert (together - torch.tensor(alone)).abs().max() < CLOSE
 
 
 @pytest.mark.parametrize("convention", CONVENTIONS)
 def test_names_and_records_tell_conventions_apart(clip: Path, convention: str) -> None:
-    one = metric(clip, convention)
+    one = make_metric(clip, convention)
     assert one.name == f"clip_{convention}" and one.basis["convention"] == convention
     assert one.basis["model"] == hash_files(clip)
 
@@ -192,7 +201,7 @@ def test_what_is_not_there_is_refused(tmp_path: Path) -> None:
     ):
         CLIPScore("Vit").check([], (64, 64))
     with pytest.raises(UserError, match="no open_clip_config.json there"):
-        metric(tmp_path).check([], (64, 64))
+        make_metric(tmp_path).check([], (64, 64))
     with pytest.raises(UserError, match="knows no weights 'mine' of the model 'ViT-B-32'"):
         CLIPScore("ViT-B-32", pretrained="mine").check([], (64, 64))
     with pytest.raises(UserError, match="are not in the local cache and cannot be fetched"):

@@ -29,9 +29,9 @@ from evaluation.metrics.geneval_rules import (
     find_relations,
 )
 from evaluation.runs.prompts import Prompt
-from tests.evaluation.metrics.pictures import noise
-from tests.evaluation.metrics.small_detectors import make
-from tests.evaluation.metrics.test_geneval_rules import ROW, written
+from tests.evaluation.metrics.pictures import draw_noise
+from tests.evaluation.metrics.small_detectors import make_detector
+from tests.evaluation.metrics.test_geneval_rules import ROW, write_rows
 from tests.lab import Lab
 
 CLOSE = 5e-6
@@ -43,19 +43,19 @@ NAMES = ["person", "motorcycle", "mouse", "tv"]
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Two detectors as transformers keep them, and a CLIP as open_clip does."""
-    return make(tmp_path_factory.mktemp("geneval"))
+    return make_detector(tmp_path_factory.mktemp("geneval"))
 
 
-def metric(folders: dict[str, Path], kind: str = "yolos", **settings: Any) -> GenEval:
+def make_metric(folders: dict[str, Path], kind: str = "yolos", **settings: Any) -> GenEval:
     clip = {"colour_model": str(folders["clip"]), "colour_pretrained": None}
     return GenEval(str(folders[kind]), device="cpu", **{**clip, **settings})
 
 
-def pictures() -> list[Image.Image]:
-    return noise((60, 40), (33, 50), (60, 40), (48, 32))
+def draw_pictures() -> list[Image.Image]:
+    return draw_noise((60, 40), (33, 50), (60, 40), (48, 32))
 
 
-def alone(folder: Path, kind: str, image: Image.Image) -> list[tuple[str, float, Box]]:
+def detect_alone(folder: Path, kind: str, image: Image.Image) -> list[tuple[str, float, Box]]:
     """What the model of its own class finds in one picture, decoded by hand, the surest first."""
     model: Any
     transform: Any
@@ -91,11 +91,11 @@ def alone(folder: Path, kind: str, image: Image.Image) -> list[tuple[str, float,
 def test_detections_are_the_networks_own_of_one_picture_at_a_time(
     folders: dict[str, Path], kind: str
 ) -> None:
-    found = metric(folders, kind, threshold=0.0).detect(pictures())
+    found = make_metric(folders, kind, threshold=0.0).detect(draw_pictures())
     names = set()
-    for own, image in zip(found, pictures(), strict=True):
+    for own, image in zip(found, draw_pictures(), strict=True):
         assert own is not None
-        wanted = alone(folders[kind], kind, image)
+        wanted = detect_alone(folders[kind], kind, image)
         own = sorted(own, key=lambda one: -one.score)
         assert [one.name for one in own] == [name for name, _, _ in wanted] and len(own) == 12
         for one, (name, score, box) in zip(own, wanted, strict=True):
@@ -115,8 +115,8 @@ def test_colours_are_those_of_one_crop_and_one_text_at_a_time(folders: dict[str,
     tokenizer = open_clip.get_tokenizer(f"local-dir:{folders['clip']}")
     classes = ["bench", "dog", "bench", "cup"]
     said = ("a photo of a {} {}", "a photo of a {}-colored {}", "a photo of a {} object")
-    colours = metric(folders).colours
-    crops = list(zip(classes, pictures(), strict=True))
+    colours = make_metric(folders).colours
+    crops = list(zip(classes, draw_pictures(), strict=True))
     cosines, named = colours.cosines(crops), colours.of(crops)
     for row, (name, image) in enumerate(crops):
         with torch.no_grad():
@@ -133,7 +133,7 @@ def test_colours_are_those_of_one_crop_and_one_text_at_a_time(folders: dict[str,
 
 
 def test_a_crop_is_within_the_picture_and_never_empty() -> None:
-    image = noise((20, 10))[0]
+    image = draw_noise((20, 10))[0]
     pixels = np.asarray(image)
     for box, part in {
         (2.4, 1.6, 7.6, 8.4): pixels[2:8, 2:8],
@@ -145,17 +145,16 @@ def test_a_crop_is_within_the_picture_and_never_empty() -> None:
         assert np.array_equal(np.asarray(crop(image, box)), part)
 
 
-def asked(folder: Path, tag: str, include: list[dict[str, Any]], **more: Any) -> tuple[str, Prompt]:
-    return written(folder, {"tag": tag, "include": include, "prompt": "it", **more}), Prompt(
-        "it", "it"
-    )
+def ask(folder: Path, tag: str, include: list[dict[str, Any]], **more: Any) -> tuple[str, Prompt]:
+    row = {"tag": tag, "include": include, "prompt": "it", **more}
+    return write_rows(folder, row), Prompt("it", "it")
 
 
 @pytest.mark.parametrize("kind", ["yolos", "rtdetr"])
 def test_pictures_are_counted(folders: dict[str, Path], tmp_path: Path, kind: str) -> None:
     """Of the class that the detector sees most, at a threshold between its detections; the limit of
     the tag."""
-    found = [alone(folders[kind], kind, image) for image in pictures()]
+    found = [detect_alone(folders[kind], kind, image) for image in draw_pictures()]
     name = max(NAMES, key=lambda name: sum(one[0] == name for own in found for one in own))
     limit = (
         float(np.median([score for own in found for one, score, _ in own if one == name])) + 1e-4
@@ -163,10 +162,10 @@ def test_pictures_are_counted(folders: dict[str, Path], tmp_path: Path, kind: st
     counts = [sum(one == name and score > limit for one, score, _ in own) for own in found]
     middle = sorted(counts)[1]
     thing, more = {"class": name, "count": middle}, {"class": name, "count": middle + 1}
-    path, prompt = asked(tmp_path, "counting", [thing], exclude=[more])
-    own = metric(folders, kind, metadata=path, threshold=1.0, counting_threshold=limit)
+    path, prompt = ask(tmp_path, "counting", [thing], exclude=[more])
+    own = make_metric(folders, kind, metadata=path, threshold=1.0, counting_threshold=limit)
     assert middle > 0 and len(set(counts)) > 1
-    scores = own.score(pictures(), [prompt] * 4)
+    scores = own.score(draw_pictures(), [prompt] * 4)
     assert [score.value for score in scores] == [float(count == middle) for count in counts]
     for score, count in zip(scores, counts, strict=True):
         few, many = (
@@ -174,20 +173,20 @@ def test_pictures_are_counted(folders: dict[str, Path], tmp_path: Path, kind: st
             f"expected {name}<{middle + 1}, found {count}",
         )
         assert score.reason == ("" if count == middle else few if count < middle else many)
-    most = metric(
+    most = make_metric(
         folders, kind, metadata=path, threshold=1.0, counting_threshold=limit, max_objects=middle
     )
-    for score, count in zip(most.score(pictures(), [prompt] * 4), counts, strict=True):
+    for score, count in zip(most.score(draw_pictures(), [prompt] * 4), counts, strict=True):
         assert score.value == float(count >= middle)
 
 
 def test_pictures_are_judged_by_colour_and_place(folders: dict[str, Path], tmp_path: Path) -> None:
-    image = pictures()[0]
+    image = draw_pictures()[0]
     surest: dict[str, Box] = {}
-    for name, _, box in alone(folders["yolos"], "yolos", image):
+    for name, _, box in detect_alone(folders["yolos"], "yolos", image):
         surest.setdefault(name, box)
     (one, box), (other, target) = list(surest.items())[:2]
-    [colour] = metric(folders).colours.of([(one, crop(image, box))])
+    [colour] = make_metric(folders).colours.of([(one, crop(image, box))])
     [place] = find_relations(box, target, 0.0)
     wrong, elsewhere = (
         COLOURS[COLOURS.index(colour) - 1],
@@ -196,9 +195,9 @@ def test_pictures_are_judged_by_colour_and_place(folders: dict[str, Path], tmp_p
 
     def judge(colour: str, place: str, **settings: Any) -> Score:
         thing = {"class": one, "count": 1, "color": colour, "position": [place, 0]}
-        path, prompt = asked(tmp_path, "position", [{"class": other, "count": 1}, thing])
+        path, prompt = ask(tmp_path, "position", [{"class": other, "count": 1}, thing])
         settings = {"threshold": 0.0, "position_threshold": 0.0, **settings}
-        return metric(folders, metadata=path, **settings).score([image], [prompt])[0]
+        return make_metric(folders, metadata=path, **settings).score([image], [prompt])[0]
 
     assert judge(colour, place) == Score(1.0)
     assert judge(wrong, place) == Score(
@@ -212,9 +211,9 @@ def test_pictures_are_judged_by_colour_and_place(folders: dict[str, Path], tmp_p
 
 
 def test_prompts_without_metadata_have_no_value(folders: dict[str, Path], tmp_path: Path) -> None:
-    path, prompt = asked(tmp_path, "single_object", [{"class": "person", "count": 1}])
-    own, other = metric(folders, metadata=path, threshold=0.0), Prompt("o", "something else")
-    first, second, third = own.score(pictures()[:3], [other, prompt, other])
+    path, prompt = ask(tmp_path, "single_object", [{"class": "person", "count": 1}])
+    own, other = make_metric(folders, metadata=path, threshold=0.0), Prompt("o", "something else")
+    first, second, third = own.score(draw_pictures()[:3], [other, prompt, other])
     assert first == third == Score(None, "no GenEval metadata for this prompt")
     assert second.value is not None
 
@@ -222,11 +221,15 @@ def test_prompts_without_metadata_have_no_value(folders: dict[str, Path], tmp_pa
 def test_a_model_that_gives_no_numbers_gives_no_value(
     folders: dict[str, Path], tmp_path: Path
 ) -> None:
-    image = pictures()[0]
-    thing = {"class": alone(folders["yolos"], "yolos", image)[0][0], "count": 1, "color": "red"}
-    path, prompt = asked(tmp_path, "colors", [thing])
+    image = draw_pictures()[0]
+    thing = {
+        "class": detect_alone(folders["yolos"], "yolos", image)[0][0],
+        "count": 1,
+        "color": "red",
+    }
+    path, prompt = ask(tmp_path, "colors", [thing])
     for spoilt in ("detector", "clip"):
-        own = metric(folders, metadata=path, threshold=0.0)
+        own = make_metric(folders, metadata=path, threshold=0.0)
         assert own.score([image], [prompt])[0].value is not None
         network: Any = own.loaded[0] if spoilt == "detector" else own.colours.clip.network
         for tensor in network.parameters():
@@ -240,13 +243,13 @@ def test_what_cannot_be_scored_is_refused(folders: dict[str, Path], tmp_path: Pa
         {"class": "computer mouse", "count": 1},
         {"class": "tv", "count": 1, "color": "red"},
     )
-    path, prompt = asked(tmp_path, "two_object", [mouse, red])
-    metric(folders, metadata=path).check([Prompt("o", "other"), prompt], (64, 64))
+    path, prompt = ask(tmp_path, "two_object", [mouse, red])
+    make_metric(folders, metadata=path).check([Prompt("o", "other"), prompt], (64, 64))
     refused = {
-        "metadata is missing: give metric.geneval.metadata=": metric(folders),
-        "no such metadata file": metric(folders, metadata="nowhere.jsonl"),
+        "metadata is missing: give metric.geneval.metadata=": make_metric(folders),
+        "no such metadata file": make_metric(folders, metadata="nowhere.jsonl"),
         "model=/nowhere: no such file or folder": GenEval("/nowhere", metadata=path),
-        "colour_model: model=Vit: no such folder": metric(
+        "colour_model: model=Vit: no such folder": make_metric(
             folders, metadata=path, colour_model="Vit"
         ),
     }
@@ -256,14 +259,14 @@ def test_what_cannot_be_scored_is_refused(folders: dict[str, Path], tmp_path: Pa
     with pytest.raises(
         UserError, match="^metric geneval: metadata=.*: none of the prompts is there"
     ):
-        metric(folders, metadata=path).check([Prompt("o", "other")], (64, 64))
-    path, prompt = asked(tmp_path, "counting", [mouse], exclude=[{"class": "clock", "count": 2}])
+        make_metric(folders, metadata=path).check([Prompt("o", "other")], (64, 64))
+    path, prompt = ask(tmp_path, "counting", [mouse], exclude=[{"class": "clock", "count": 2}])
     with pytest.raises(
         UserError, match="^metric geneval: model=.*yolos: the detector knows no 'clock'; "
     ):
-        metric(folders, metadata=path).check([prompt], (64, 64))
-    path, prompt = asked(tmp_path, "single_object", [mouse])
-    metric(folders, metadata=path, colour_model="Vit").check([prompt], (64, 64))
+        make_metric(folders, metadata=path).check([prompt], (64, 64))
+    path, prompt = ask(tmp_path, "single_object", [mouse])
+    make_metric(folders, metadata=path, colour_model="Vit").check([prompt], (64, 64))
 
 
 @pytest.mark.parametrize(
@@ -301,26 +304,28 @@ def test_a_checkpoint_that_is_no_detector_is_refused(
 def test_scores_rest_on_weights_settings_and_metadata(
     folders: dict[str, Path], tmp_path: Path
 ) -> None:
-    one = metric(folders, metadata=written(tmp_path, ROW)).basis
+    one = make_metric(folders, metadata=write_rows(tmp_path, ROW)).basis
     assert one["threshold"] == 0.3 and one["counting_threshold"] == 0.9 and one["max_objects"] == 16
     (tmp_path / "moved").mkdir()
-    assert metric(folders, metadata=written(tmp_path / "moved", ROW)).basis == one
-    assert metric(folders, metadata=written(tmp_path / "moved", ROW, ROW)).basis != one
-    assert metric(folders, "rtdetr", metadata=written(tmp_path, ROW)).basis != one
+    assert make_metric(folders, metadata=write_rows(tmp_path / "moved", ROW)).basis == one
+    assert make_metric(folders, metadata=write_rows(tmp_path / "moved", ROW, ROW)).basis != one
+    assert make_metric(folders, "rtdetr", metadata=write_rows(tmp_path, ROW)).basis != one
 
 
 def test_half_precision_is_near(folders: dict[str, Path]) -> None:
-    full, half = (metric(folders, threshold=0.0, dtype=dtype) for dtype in ("float32", "bfloat16"))
-    [one], [other] = full.detect(pictures()[:1]), half.detect(pictures()[:1])
+    full, half = (
+        make_metric(folders, threshold=0.0, dtype=dtype) for dtype in ("float32", "bfloat16")
+    )
+    [one], [other] = full.detect(draw_pictures()[:1]), half.detect(draw_pictures()[:1])
     assert one is not None and other is not None
     far = [abs(a.score - b.score) for a, b in zip(one, other, strict=True)]
     assert 0 < max(far) < 0.1
-    crops = [("dog", image) for image in pictures()]
+    crops = [("dog", image) for image in draw_pictures()]
     assert 0 < float((full.colours.cosines(crops) - half.colours.cosines(crops)).abs().max()) < 0.05
 
 
 def test_networks_are_loaded_once_and_let_go(folders: dict[str, Path]) -> None:
-    own = metric(folders)
+    own = make_metric(folders)
     first, colours = own.loaded, own.colours
     assert own.loaded is first and own.colours is colours
     own.release()
@@ -329,7 +334,7 @@ def test_networks_are_loaded_once_and_let_go(folders: dict[str, Path]) -> None:
 
 def test_runs_of_its_prompts_are_scored(lab: Lab, folders: dict[str, Path], tmp_path: Path) -> None:
     thing = {"class": "person", "count": 1}
-    path, _ = asked(tmp_path, "two_object", [thing, thing], prompt="a person and a person")
+    path, _ = ask(tmp_path, "two_object", [thing, thing], prompt="a person and a person")
     own = [f"metric.geneval.model={folders['yolos']}", "metric.geneval.threshold=0"]
     done = lab("prompt_set=geneval", f"prompt_set.metadata={path}", "metric=geneval", *own)
     assert done.status == 0, done.error

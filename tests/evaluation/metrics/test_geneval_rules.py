@@ -30,11 +30,11 @@ HERE, FAR_LEFT, FAR_UP = (
 )
 
 
-def seen(*found: tuple[str, float] | tuple[str, float, Box]) -> list[Detection]:
+def make_detections(*found: tuple[str, float] | tuple[str, float, Box]) -> list[Detection]:
     return [Detection(one[0], one[1], one[2] if len(one) == 3 else HERE) for one in found]
 
 
-def judged(meaning: Meaning, found: list[Detection], *colours: str) -> list[str]:
+def judge(meaning: Meaning, found: list[Detection], *colours: str) -> list[str]:
     """What is wrong, with these colours of the objects that are asked for theirs."""
     objects = keep_surest(found, 0.3, 16)
     return find_faults(
@@ -44,28 +44,30 @@ def judged(meaning: Meaning, found: list[Detection], *colours: str) -> list[str]
 
 def test_a_single_object() -> None:
     bench = Meaning("single_object", (Wanted("bench", 1),))
-    assert judged(bench, seen(("bench", 0.31))) == []
-    assert judged(bench, seen(("bench", 0.9), ("bench", 0.8), ("dog", 0.9))) == []
-    assert judged(bench, seen(("bench", 0.3), ("dog", 0.9))) == ["expected bench>=1, found 0"]
+    assert judge(bench, make_detections(("bench", 0.31))) == []
+    assert judge(bench, make_detections(("bench", 0.9), ("bench", 0.8), ("dog", 0.9))) == []
+    assert judge(bench, make_detections(("bench", 0.3), ("dog", 0.9))) == [
+        "expected bench>=1, found 0"
+    ]
 
 
 def test_two_objects() -> None:
     both = Meaning("two_object", (Wanted("Computer Mouse", 1), Wanted("hair drier", 1)))
-    assert judged(both, seen(("mouse", 0.5), ("hairdrier", 0.5))) == []
+    assert judge(both, make_detections(("mouse", 0.5), ("hairdrier", 0.5))) == []
     wanted = ["expected Computer Mouse>=1, found 0", "expected hair drier>=1, found 0"]
-    assert judged(both, []) == wanted and judged(both, seen(("mouse", 0.5))) == wanted[1:]
+    assert judge(both, []) == wanted and judge(both, make_detections(("mouse", 0.5))) == wanted[1:]
 
 
 def test_counting() -> None:
     three = Meaning("counting", (Wanted("clock", 3),), (Wanted("clock", 4),))
-    found = seen(*[("clock", 0.95)] * 4)
-    assert judged(three, found[:3]) == []
-    assert judged(three, found[:2]) == ["expected clock>=3, found 2"]
-    assert judged(three, found) == ["expected clock<4, found 4"]
+    found = make_detections(*[("clock", 0.95)] * 4)
+    assert judge(three, found[:3]) == []
+    assert judge(three, found[:2]) == ["expected clock>=3, found 2"]
+    assert judge(three, found) == ["expected clock<4, found 4"]
 
 
 def test_the_surest_count_strictly_above_the_threshold() -> None:
-    found = seen(("a", 0.5), ("b", 0.9), ("a", 0.7), ("a", 0.9), ("a", 0.6))
+    found = make_detections(("a", 0.5), ("b", 0.9), ("a", 0.7), ("a", 0.9), ("a", 0.6))
     assert [one.score for one in keep_surest(found, 0.5, 2)["a"]] == [0.9, 0.7]
     assert [one.score for one in keep_surest(found, 0.5, 9)["a"]] == [0.9, 0.7, 0.6]
     assert keep_surest(found, 0.9, 9) == {}
@@ -73,24 +75,26 @@ def test_the_surest_count_strictly_above_the_threshold() -> None:
 
 def test_colours() -> None:
     red = Meaning("colors", (Wanted("bench", 1, "red"),))
-    assert judged(red, seen(("bench", 0.9)), "red") == []
-    assert judged(red, seen(("bench", 0.9)), "blue") == [
+    assert judge(red, make_detections(("bench", 0.9)), "red") == []
+    assert judge(red, make_detections(("bench", 0.9)), "blue") == [
         "expected red bench>=1, found 0 red; and 1 blue"
     ]
-    asked = list_to_colour(red, keep_surest(seen(("bench", 0.5), ("bench", 0.9)), 0.3, 16))
+    asked = list_to_colour(
+        red, keep_surest(make_detections(("bench", 0.5), ("bench", 0.9)), 0.3, 16)
+    )
     assert [(name, one.score) for name, one in asked] == [("bench", 0.9)]
     two = Meaning("colors", (Wanted("bench", 2, "red"),))
-    assert judged(two, seen(("bench", 0.9), ("bench", 0.8)), "white", "red") == [
+    assert judge(two, make_detections(("bench", 0.9), ("bench", 0.8)), "white", "red") == [
         "expected red bench>=2, found 1 red; and 1 red, 1 white"
     ]
-    assert judged(two, seen(("bench", 0.9))) == ["expected bench>=2, found 1"]
+    assert judge(two, make_detections(("bench", 0.9))) == ["expected bench>=2, found 1"]
 
 
 def test_colours_of_two_things() -> None:
     both = Meaning("color_attr", (Wanted("cup", 1, "red"), Wanted("dog", 1, "blue")))
-    found = seen(("dog", 0.9), ("cup", 0.9))
-    assert judged(both, found, "red", "blue") == []
-    assert judged(both, found, "blue", "red") == [
+    found = make_detections(("dog", 0.9), ("cup", 0.9))
+    assert judge(both, found, "red", "blue") == []
+    assert judge(both, found, "blue", "red") == [
         "expected red cup>=1, found 0 red; and 1 blue",
         "expected blue dog>=1, found 0 blue; and 1 red",
     ]
@@ -98,21 +102,21 @@ def test_colours_of_two_things() -> None:
 
 def test_positions() -> None:
     left = Meaning("position", (Wanted("cat", 1), Wanted("dog", 1, None, "left of", 0)))
-    assert judged(left, seen(("cat", 0.9, HERE), ("dog", 0.9, FAR_LEFT))) == []
-    assert judged(left, seen(("cat", 0.9, HERE), ("dog", 0.9, FAR_UP))) == [
+    assert judge(left, make_detections(("cat", 0.9, HERE), ("dog", 0.9, FAR_LEFT))) == []
+    assert judge(left, make_detections(("cat", 0.9, HERE), ("dog", 0.9, FAR_UP))) == [
         "expected dog left of target, found above target"
     ]
-    assert judged(left, seen(("cat", 0.9, HERE), ("dog", 0.9, HERE))) == [
+    assert judge(left, make_detections(("cat", 0.9, HERE), ("dog", 0.9, HERE))) == [
         "expected dog left of target, found none of the four"
     ]
-    assert judged(left, seen(("dog", 0.9, FAR_LEFT))) == [
+    assert judge(left, make_detections(("dog", 0.9, FAR_LEFT))) == [
         "expected cat>=1, found 0",
         "no target for dog to be left of",
     ]
-    surest = seen(("cat", 0.9, HERE), ("dog", 0.9, FAR_UP), ("dog", 0.8, FAR_LEFT))
-    assert judged(left, surest) == ["expected dog left of target, found above target"]
+    surest = make_detections(("cat", 0.9, HERE), ("dog", 0.9, FAR_UP), ("dog", 0.8, FAR_LEFT))
+    assert judge(left, surest) == ["expected dog left of target, found above target"]
     two = Meaning("position", (Wanted("cat", 1), Wanted("dog", 2, None, "left of", 0)))
-    assert judged(two, surest) == ["expected dog left of target, found above target"]
+    assert judge(two, surest) == ["expected dog left of target, found above target"]
 
 
 @pytest.mark.parametrize(
@@ -162,7 +166,7 @@ def test_relations_are_antisymmetric(one: Box, other: Box, margin: float) -> Non
 ROW: dict[str, Any] = {"tag": "t", "include": [{"class": "cat", "count": 1}], "prompt": "a cat"}
 
 
-def written(folder: Path, *rows: dict[str, Any]) -> str:
+def write_rows(folder: Path, *rows: dict[str, Any]) -> str:
     path = folder / "metadata.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return str(path)
@@ -172,7 +176,7 @@ def test_metadata_is_read(tmp_path: Path) -> None:
     position = {"class": "dog", "count": 2, "color": "red", "position": ["left of", 0]}
     row = {**ROW, "include": [*ROW["include"], position], "exclude": [{"class": "owl", "count": 3}]}
     wanted = (Wanted("cat", 1), Wanted("dog", 2, "red", "left of", 0))
-    assert read_meanings(written(tmp_path, row, row)) == {
+    assert read_meanings(write_rows(tmp_path, row, row)) == {
         "a cat": Meaning("t", wanted, (Wanted("owl", 3),))
     }
 
@@ -207,4 +211,4 @@ def test_bad_metadata_is_told_with_its_line(
     tmp_path: Path, row: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UserError, match=f"metadata.jsonl, line 2: .*{message}"):
-        read_meanings(written(tmp_path, ROW, {**ROW, **row}))
+        read_meanings(write_rows(tmp_path, ROW, {**ROW, **row}))

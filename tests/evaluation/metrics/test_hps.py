@@ -19,7 +19,7 @@ from asyndm.errors import UserError
 from evaluation.metrics.hps import HPS
 from evaluation.networks.weights import hash_files
 from evaluation.runs.prompts import Prompt
-from tests.evaluation.metrics.pictures import noise
+from tests.evaluation.metrics.pictures import draw_noise
 from tests.evaluation.metrics.small_clip import CONFIG, NORMAL, make_twin
 from tests.lab import Lab
 
@@ -62,25 +62,28 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     return Model(root / "HPS_v2.1_compressed.pt", folder, weights)
 
 
-def pictures() -> list[Image.Image]:
-    return noise((32, 32), (64, 64), (48, 20), (37, 101))
+def draw_pictures() -> list[Image.Image]:
+    return draw_noise((32, 32), (64, 64), (48, 20), (37, 101))
 
 
-def prompts() -> list[Prompt]:
+def make_prompts() -> list[Prompt]:
     return [Prompt(f"p{i}", text) for i, text in enumerate(TEXTS)]
 
 
-def metric(model: Model, **settings: Any) -> HPS:
+def make_metric(model: Model, **settings: Any) -> HPS:
     return HPS(NAME, pretrained=str(model.file), device="cpu", **settings)
 
 
-def values(model: Model, **settings: Any) -> Tensor:
+def score_values(model: Model, **settings: Any) -> Tensor:
     return torch.tensor(
-        [score.value for score in metric(model, **settings).score(pictures(), prompts())]
+        [
+            score.value
+            for score in make_metric(model, **settings).score(draw_pictures(), make_prompts())
+        ]
     )
 
 
-def padded(image: Image.Image) -> Tensor:
+def pad(image: Image.Image) -> Tensor:
     """The longest side resized, black around, normalised."""
     longest = max(image.size)
     width, height = (round(side * SIZE / longest) for side in image.size)
@@ -91,50 +94,56 @@ def padded(image: Image.Image) -> Tensor:
     return torch.tensor(normal.transpose(2, 0, 1), dtype=torch.float32)
 
 
-def expected(model: Model) -> Tensor:
+def compute_expected(model: Model) -> Tensor:
     """The cosines, one pair at a time."""
     network, found = make_twin(model.folder), []
     encode = open_clip.SimpleTokenizer().encode
-    for image, text in zip(pictures(), TEXTS, strict=True):
+    for image, text in zip(draw_pictures(), TEXTS, strict=True):
         ids = [BEGIN, *encode(text)[: LENGTH - 2], END]
         with torch.no_grad():
-            seen = network.get_image_features(padded(image)[None]).pooler_output[0]
+            seen = network.get_image_features(pad(image)[None]).pooler_output[0]
             read = network.get_text_features(torch.tensor([ids])).pooler_output[0]
         found.append(seen @ read / (seen.norm() * read.norm()))
     return torch.stack(found)
 
 
 def test_scores_are_cosines_of_transformers_clip_with_the_same_weights(model: Model) -> None:
-    wanted = expected(model)
-    assert (values(model) - wanted).abs().max() < CLOSE
+    wanted = compute_expected(model)
+    assert (score_values(model) - wanted).abs().max() < CLOSE
     assert wanted.max() - wanted.min() > 0.05
 
 
 def test_pictures_are_seen_whole(model: Model) -> None:
-    _, prepare, _ = metric(model).loaded.loaded
-    for image in pictures():
-        assert torch.allclose(prepare(image), padded(image), atol=1e-6)
+    _, prepare, _ = make_metric(model).loaded.loaded
+    for image in draw_pictures():
+        assert torch.allclose(prepare(image), pad(image), atol=1e-6)
     wide = Image.new("RGB", (3 * SIZE, SIZE), "white")
     edge = wide.copy()
     edge.paste("red", (0, 0, SIZE, SIZE))
-    first, second = metric(model).score([wide, edge], [prompts()[0]] * 2)
+    first, second = make_metric(model).score([wide, edge], [make_prompts()[0]] * 2)
     assert first.value != pytest.approx(second.value, abs=100 * CLOSE)
 
 
 def test_a_score_does_not_depend_on_its_company(model: Model) -> None:
     alone = [
-        metric(model).score([i], [p])[0].value for i, p in zip(pictures(), prompts(), strict=True)
+        make_metric(model).score([i], [p])[0].value
+        for i, p in zip(draw_pictures(), make_prompts(), strict=True)
     ]
-    assert (values(model) - torch.tensor(alone)).abs().max() < CLOSE
+    assert (score_values(model) - torch.tensor(alone)).abs().max() < CLOSE
 
 
 def test_a_long_prompt_is_cut(model: Model) -> None:
-    image, longer = pictures()[2:3], Prompt("p", TEXTS[2] + " with more words that are not read")
-    assert metric(model).score(image, [longer]) == metric(model).score(image, [prompts()[2]])
+    image, longer = (
+        draw_pictures()[2:3],
+        Prompt("p", TEXTS[2] + " with more words that are not read"),
+    )
+    assert make_metric(model).score(image, [longer]) == make_metric(model).score(
+        image, [make_prompts()[2]]
+    )
 
 
 def test_half_precision_is_near(model: Model) -> None:
-    difference = (values(model) - values(model, dtype="bfloat16")).abs().max()
+    difference = (score_values(model) - score_values(model, dtype="bfloat16")).abs().max()
     assert 0 < difference < 0.05
 
 
@@ -152,7 +161,7 @@ def test_what_is_not_there_is_refused(model: Model, tmp_path: Path) -> None:
     ) as said:
         HPS("ViT-H-14", pretrained="nobody/none").check([], (64, 64))
     assert "\n" not in str(said.value)
-    metric(model).check([], (64, 64))
+    make_metric(model).check([], (64, 64))
 
 
 @pytest.mark.parametrize(
@@ -180,7 +189,7 @@ def test_scores_rest_on_the_weights(model: Model, tmp_path: Path) -> None:
     asked = {"version": 1, "higher_is_better": True, "dtype": "float32"}
     assert HPS("ViT-H-14").basis == {**asked, "model": "ViT-H-14", "pretrained": "xswu/HPSv2"}
     assert HPS("ViT-H-14", "r").basis != HPS("ViT-H-14").basis
-    own = metric(model).basis
+    own = make_metric(model).basis
     assert own == {**asked, "model": NAME, "pretrained": hash_files(model.file)}
     torch.save({"state_dict": {}}, tmp_path / "HPS_v2.1_compressed.pt")
     assert HPS(NAME, pretrained=str(tmp_path / "HPS_v2.1_compressed.pt")).basis != own

@@ -19,7 +19,7 @@ from evaluation.metrics.image_reward import ImageReward
 from evaluation.networks.weights import hash_files
 from evaluation.runs.prompts import Prompt
 from tests.evaluation.metrics.blip_reference import linear, text, vision
-from tests.evaluation.metrics.pictures import noise
+from tests.evaluation.metrics.pictures import draw_noise
 from tests.lab import Lab
 
 CLOSE = 2e-6
@@ -114,24 +114,27 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     return Model(root / "ImageReward.pt", root / "words", weights)
 
 
-def pictures() -> list[Image.Image]:
-    return noise((32, 32), (64, 64), (48, 20), (70, 101))
+def draw_pictures() -> list[Image.Image]:
+    return draw_noise((32, 32), (64, 64), (48, 20), (70, 101))
 
 
-def prompts() -> list[Prompt]:
+def make_prompts() -> list[Prompt]:
     return [Prompt(f"p{i}", text) for i, text in enumerate(TEXTS)]
 
 
-def metric(model: Model, **settings: Any) -> ImageReward:
+def make_metric(model: Model, **settings: Any) -> ImageReward:
     return ImageReward(str(model.file), tokenizer=str(model.tokenizer), device="cpu", **settings)
 
 
-def values(model: Model, **settings: Any) -> list[float]:
-    found = [score.value for score in metric(model, **settings).score(pictures(), prompts())]
+def score_values(model: Model, **settings: Any) -> list[float]:
+    found = [
+        score.value
+        for score in make_metric(model, **settings).score(draw_pictures(), make_prompts())
+    ]
     return [value for value in found if value is not None]
 
 
-def expected(model: Model, image: Image.Image, prompt: str) -> float:
+def compute_expected(model: Model, image: Image.Image, prompt: str) -> float:
     """The reward by the slow computation, of the prompt's own tokens; the picture is prepared by
     hand."""
     weights = {name.removeprefix("blip."): value for name, value in model.weights.items()}
@@ -151,9 +154,10 @@ def expected(model: Model, image: Image.Image, prompt: str) -> float:
 
 def test_scores_are_those_of_the_slow_computation(model: Model) -> None:
     wanted = [
-        expected(model, image, prompt) for image, prompt in zip(pictures(), TEXTS, strict=True)
+        compute_expected(model, image, prompt)
+        for image, prompt in zip(draw_pictures(), TEXTS, strict=True)
     ]
-    found = values(model)
+    found = score_values(model)
     scale = max(map(abs, wanted))
     assert max(abs(a - b) for a, b in zip(found, wanted, strict=True)) < CLOSE * scale
     assert max(wanted) - min(wanted) > 0.1 * scale
@@ -161,31 +165,34 @@ def test_scores_are_those_of_the_slow_computation(model: Model) -> None:
 
 def test_a_score_does_not_depend_on_its_company(model: Model) -> None:
     alone = [
-        metric(model).score([i], [p])[0].value for i, p in zip(pictures(), prompts(), strict=True)
+        make_metric(model).score([i], [p])[0].value
+        for i, p in zip(draw_pictures(), make_prompts(), strict=True)
     ]
-    assert values(model) == pytest.approx(alone, abs=CLOSE)
+    assert score_values(model) == pytest.approx(alone, abs=CLOSE)
 
 
 def test_a_prompt_and_its_picture_both_count(model: Model) -> None:
-    first, *_ = pictures()
-    same = [score.value for score in metric(model).score([first] * 4, prompts())]
+    first, *_ = draw_pictures()
+    same = [score.value for score in make_metric(model).score([first] * 4, make_prompts())]
     assert len({round(value or 0, 4) for value in same}) == 4
-    same = [score.value for score in metric(model).score(pictures(), [prompts()[0]] * 4)]
+    same = [
+        score.value for score in make_metric(model).score(draw_pictures(), [make_prompts()[0]] * 4)
+    ]
     assert len({round(value or 0, 4) for value in same}) == 4
 
 
 def test_words_after_the_thirty_third_are_not_read(model: Model) -> None:
     cut, longer = Prompt("p", " ".join(TEXTS[3].split()[:33])), Prompt("p", TEXTS[3] + "red " * 500)
-    image = pictures()[:1]
-    assert metric(model).score(image, [longer]) == metric(model).score(image, [cut])
-    assert metric(model).score(image, [longer]) != metric(model).score(
+    image = draw_pictures()[:1]
+    assert make_metric(model).score(image, [longer]) == make_metric(model).score(image, [cut])
+    assert make_metric(model).score(image, [longer]) != make_metric(model).score(
         image, [Prompt("p", cut.text[:-4])]
     )
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_is_near(model: Model, dtype: str) -> None:
-    full, half = np.asarray(values(model)), np.asarray(values(model, dtype=dtype))
+    full, half = np.asarray(score_values(model)), np.asarray(score_values(model, dtype=dtype))
     assert 0 < np.abs(full - half).max() < 0.05 * np.abs(full).max()
 
 
@@ -193,7 +200,7 @@ def test_a_reward_that_is_no_number_is_no_score(model: Model, tmp_path: Path) ->
     broken = {**model.weights, "mlp.layers.7.bias": torch.tensor([float("nan")])}
     torch.save(broken, tmp_path / "ImageReward.pt")
     one = ImageReward(str(tmp_path), tokenizer=str(model.tokenizer), device="cpu")
-    score = one.score(pictures()[:1], prompts()[:1])[0]
+    score = one.score(draw_pictures()[:1], make_prompts()[:1])[0]
     assert score.value is None and score.reason == "the model gives no number"
 
 
@@ -214,7 +221,7 @@ def test_what_is_not_there_is_refused(model: Model, tmp_path: Path) -> None:
     assert "\n" not in str(said.value)
     with pytest.raises(UserError, match=r"metric image_reward: tokenizer=\S*: .*no tokenizer"):
         ImageReward(str(model.file), tokenizer=str(tmp_path)).check([], (64, 64))
-    metric(model).check([], (64, 64))
+    make_metric(model).check([], (64, 64))
 
 
 @pytest.mark.parametrize(
@@ -249,7 +256,7 @@ def test_scores_rest_on_weights_and_tokenizer(model: Model, tmp_path: Path) -> N
         "model": "o/n@r",
         "tokenizer": "o/t",
     }
-    own = metric(model).basis
+    own = make_metric(model).basis
     assert own == {
         **asked,
         "model": hash_files(model.file),

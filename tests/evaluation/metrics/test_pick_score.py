@@ -16,7 +16,7 @@ from asyndm.errors import UserError
 from evaluation.metrics.pick_score import PickScore
 from evaluation.runs.prompts import Prompt
 from tests.conftest import make_tokenizer
-from tests.evaluation.metrics.pictures import noise
+from tests.evaluation.metrics.pictures import draw_noise
 
 CLOSE = 1e-6
 """Largest difference from the second computation's, relative to the logit scale (7e-8 measured)."""
@@ -53,21 +53,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def pictures() -> list[Image.Image]:
-    return noise((32, 32), (64, 64), (48, 32), (32, 40))
+def draw_pictures() -> list[Image.Image]:
+    return draw_noise((32, 32), (64, 64), (48, 32), (32, 40))
 
 
 def test_scores_are_the_models_own_logits_of_one_pair_at_a_time(folder: Path) -> None:
     prompts = [Prompt(f"p{i}", text) for i, text in enumerate(TEXTS)]
     found = [
-        score.value for score in PickScore(str(folder), device="cpu").score(pictures(), prompts)
+        score.value
+        for score in PickScore(str(folder), device="cpu").score(draw_pictures(), prompts)
     ]
     model, prepare = (
         CLIPModel.from_pretrained(folder).eval(),
         CLIPImageProcessor.from_pretrained(folder),
     )
     tokenizer = make_tokenizer()
-    for value, image, text in zip(found, pictures(), TEXTS, strict=True):
+    for value, image, text in zip(found, draw_pictures(), TEXTS, strict=True):
         ids = tokenizer(text)["input_ids"]
         ids = ids if len(ids) <= 77 else [*ids[:76], tokenizer.eos_token_id]
         with torch.no_grad():
@@ -102,7 +103,7 @@ def test_scores_rest_on_weights_and_settings_wherever_they_lie(
 def test_half_precision_is_near(folder: Path, dtype: str) -> None:
     prompts = [Prompt("p", "a red dog")]
     full, half = (
-        PickScore(str(folder), dtype=d).score(pictures()[:1], prompts)[0].value
+        PickScore(str(folder), dtype=d).score(draw_pictures()[:1], prompts)[0].value
         for d in ("auto", dtype)
     )
     assert (
@@ -118,7 +119,7 @@ def test_an_unknown_dtype_is_refused() -> None:
 def test_the_network_is_loaded_once_and_let_go(folder: Path) -> None:
     metric = PickScore(str(folder))
     first = metric.loaded
-    metric.score(pictures()[:1], [Prompt("p", "a cat")])
+    metric.score(draw_pictures()[:1], [Prompt("p", "a cat")])
     assert metric.loaded is first
     metric.release()
     assert metric.loaded is not first

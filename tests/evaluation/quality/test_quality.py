@@ -23,7 +23,7 @@ from evaluation.quality.features import SUBSETS, Features, _to_tensor, fid, kid
 from evaluation.runs.folder import QUALITY_FILE, SCORES_FILE
 from evaluation.runs.row_files import read_rows
 from evaluation.runs.rows import QualityRow
-from tests.evaluation.metrics.pictures import noise
+from tests.evaluation.metrics.pictures import draw_noise
 from tests.lab import Lab
 
 CLOSE_FID, CLOSE_KID, CLOSE_FEATURES = 1e-10, 1e-12, 1e-6
@@ -34,17 +34,17 @@ CLOSE_SINGULAR = 1e-5
 Array = npt.NDArray[np.float64]
 
 
-def true_pictures(count: int, seed: int = 0) -> list[Image.Image]:
+def draw_true_pictures(count: int, seed: int = 0) -> list[Image.Image]:
     return draw_renders([spec.text for spec in shapes_prompts("test", "two")[:count]], seed)
 
 
-def spoiled(images: list[Image.Image], share: float) -> list[Image.Image]:
+def spoil(images: list[Image.Image], share: float) -> list[Image.Image]:
     """Each picture mixed with noise."""
-    grain = noise(*[(64, 64)] * len(images))
+    grain = draw_noise(*[(64, 64)] * len(images))
     return [Image.blend(image, other, share) for image, other in zip(images, grain, strict=True)]
 
 
-def kept(folder: Path, images: list[Image.Image]) -> Path:
+def save_pictures(folder: Path, images: list[Image.Image]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for i, image in enumerate(images):
         image.save(folder / f"{i:03}.png")
@@ -55,19 +55,19 @@ def kept(folder: Path, images: list[Image.Image]) -> Path:
 def features(clip: Path) -> tuple[Tensor, Tensor]:
     """Of 30 true pictures and of 24 others, spoiled."""
     network = Features(str(clip))
-    return network.of(true_pictures(30)), network.of(spoiled(true_pictures(24, 1), 0.3))
+    return network.of(draw_true_pictures(30)), network.of(spoil(draw_true_pictures(24, 1), 0.3))
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Ten spoiled pictures, one of them in a folder below, and twelve true ones."""
     path = tmp_path_factory.mktemp("sets")
-    kept(path / "worse", spoiled(true_pictures(9, 1), 0.3))
-    kept(path / "worse" / "below", spoiled(true_pictures(1, 2), 0.3))
-    return path / "worse", kept(path / "true", true_pictures(12))
+    save_pictures(path / "worse", spoil(draw_true_pictures(9, 1), 0.3))
+    save_pictures(path / "worse" / "below", spoil(draw_true_pictures(1, 2), 0.3))
+    return path / "worse", save_pictures(path / "true", draw_true_pictures(12))
 
 
-def rows(folder: Path) -> list[QualityRow]:
+def read_quality(folder: Path) -> list[QualityRow]:
     return read_rows(folder / QUALITY_FILE, QualityRow)
 
 
@@ -135,8 +135,8 @@ def test_kids_subsets_are_drawn_by_the_seed_and_by_nothing_else(
 
 def test_equal_sets_are_no_distance_apart_and_worse_ones_are_further(clip: Path) -> None:
     network = Features(str(clip))
-    known = network.of(true_pictures(20))
-    sets = [network.of(spoiled(true_pictures(20), share)) for share in (0.0, 0.25, 0.5)]
+    known = network.of(draw_true_pictures(20))
+    sets = [network.of(spoil(draw_true_pictures(20), share)) for share in (0.0, 0.25, 0.5)]
     distances, kernels = (
         [fid(known, seen) for seen in sets],
         [kid(known, seen, 20, 0)[0] for seen in sets],
@@ -147,7 +147,7 @@ def test_equal_sets_are_no_distance_apart_and_worse_ones_are_further(clip: Path)
 
 def test_features_are_clips_own_before_they_are_scaled(clip: Path) -> None:
     network, _, prepare = open_clip.create_model_and_transforms(f"local-dir:{clip}")
-    images = noise((32, 32), (64, 48), (20, 32))
+    images = draw_noise((32, 32), (64, 48), (20, 32))
     found = Features(str(clip)).of(images)
     assert found.dtype == torch.float64 and found.shape == (3, 8)
     for image, row in zip(images, found, strict=True):
@@ -157,7 +157,7 @@ def test_features_are_clips_own_before_they_are_scaled(clip: Path) -> None:
 
 
 def test_pictures_of_several_sizes_keep_their_order_where_the_network_takes_any() -> None:
-    images, network = noise((8, 8), (8, 8), (4, 6), (8, 8)), Features("shapes")
+    images, network = draw_noise((8, 8), (8, 8), (4, 6), (8, 8)), Features("shapes")
     network.__dict__["loaded"] = (_to_tensor, lambda batch: batch.double().mean((2, 3)))
     assert torch.allclose(
         network.of(images),
@@ -169,17 +169,16 @@ def test_a_network_without_numbers_is_refused(clip: Path) -> None:
     network = Features(str(clip))
     network.__dict__["loaded"] = (_to_tensor, lambda batch: batch.double().mean((2, 3)) / 0 * 0)
     with pytest.raises(UserError, match="gives no numbers"):
-        network.of(noise((8, 8)))
+        network.of(draw_noise((8, 8)))
 
 
 def test_the_embedded_clip_sees_worse_pictures() -> None:
     network = Features("shapes")
-    known = network.of(true_pictures(16))
-    better, worse = (network.of(spoiled(true_pictures(16, 1), share)) for share in (0.0, 0.4))
+    known = network.of(draw_true_pictures(16))
+    better, worse = (network.of(spoil(draw_true_pictures(16, 1), share)) for share in (0.0, 0.4))
     assert network.name.startswith("shapes@")
-    assert fid(known, better) < fid(known, worse) and kid(known, better, 16, 0) < kid(
-        known, worse, 16, 0
-    )
+    assert fid(known, better) < fid(known, worse)
+    assert kid(known, better, 16, 0) < kid(known, worse, 16, 0)
 
 
 def test_rows_are_added_and_skipped(
@@ -191,7 +190,7 @@ def test_rows_are_added_and_skipped(
     assert main(arguments) == 0
     said = capsys.readouterr()
     assert "10 pictures against 12 of true@" in said.out and "2 new" in said.out and not said.err
-    first, second = rows(worse)
+    first, second = read_quality(worse)
     assert (first.metric, first.deviation, first.subset_size, first.seed) == (
         "fid",
         None,
@@ -215,23 +214,23 @@ def test_rows_are_added_and_skipped(
     assert (worse / QUALITY_FILE).read_text() == tampered
     assert main([*arguments, "--subset-size", "10", "--seed", "3"]) == 0
     assert "fid 7.5000" in (out := capsys.readouterr().out) and "1 new" in out
-    assert (worse / QUALITY_FILE).read_text().startswith(tampered) and rows(worse)[
-        2
-    ].subset_size == 10
-    assert rows(worse)[2].value == pytest.approx(kid(pair[0], pair[1], 10, 3)[0], rel=1e-4)
+    assert (worse / QUALITY_FILE).read_text().startswith(tampered)
+    row = read_quality(worse)[2]
+    assert row.subset_size == 10
+    assert row.value == pytest.approx(kid(pair[0], pair[1], 10, 3)[0], rel=1e-4)
     assert (worse / SCORES_FILE).read_text() == "untouched"
 
 
 def test_other_pictures_of_the_same_number_are_measured_anew(
     clip: Path, folders: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    mine, true = kept(tmp_path / "mine", true_pictures(9, 1)), folders[1]
+    mine, true = save_pictures(tmp_path / "mine", draw_true_pictures(9, 1)), folders[1]
     arguments = [str(mine), "--reference", str(true), "--features", str(clip)]
     assert main(arguments) == 0
-    kept(mine, spoiled(true_pictures(9, 1), 0.5))
+    save_pictures(mine, spoil(draw_true_pictures(9, 1), 0.5))
     assert main(arguments) == 0
-    assert [row.metric for row in rows(mine)] == ["fid", "kid"] * 2
-    assert len({row.value for row in rows(mine)}) == 4
+    assert [row.metric for row in read_quality(mine)] == ["fid", "kid"] * 2
+    assert len({row.value for row in read_quality(mine)}) == 4
 
 
 def test_a_broken_picture_is_named_and_not_counted(
@@ -240,14 +239,14 @@ def test_a_broken_picture_is_named_and_not_counted(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    mine, true = kept(tmp_path / "mine", true_pictures(10, 1)), folders[1]
+    mine, true = save_pictures(tmp_path / "mine", draw_true_pictures(10, 1)), folders[1]
     (mine / "004.png").write_bytes((mine / "004.png").read_bytes()[:40])
     arguments = [str(mine), "--reference", str(true), "--features", str(clip)]
     assert main(arguments) == 0
     (line,) = capsys.readouterr().err.splitlines()
     assert (
         line.startswith(f"warning: {mine / '004.png'}: not a readable picture (")
-        and rows(mine)[0].images == 9
+        and read_quality(mine)[0].images == 9
     )
     assert main(arguments) == 0 and "0 new" in capsys.readouterr().out
 
@@ -258,7 +257,7 @@ def test_few_pictures_for_the_dimensions_are_told(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    mine = kept(tmp_path / "mine", true_pictures(7, 1))
+    mine = save_pictures(tmp_path / "mine", draw_true_pictures(7, 1))
     assert main([str(mine), "--reference", str(folders[1]), "--features", str(clip)]) == 0
     (line,) = capsys.readouterr().err.splitlines()
     assert (
@@ -275,7 +274,7 @@ def test_runs_are_compared_with_true_renders_of_their_own_prompts(
     out = capsys.readouterr().out.splitlines()
     assert len(out) == 2 and all("8 pictures against 8 of shapes by" in line for line in out)
     for path in lab.runs.rglob(QUALITY_FILE):
-        run, (first, second) = PictureSet.of(path.parent), rows(path.parent)
+        run, (first, second) = PictureSet.of(path.parent), read_quality(path.parent)
         assert (
             first.reference == "shapes"
             and first.seed == second.seed == 4
@@ -288,9 +287,9 @@ def test_runs_are_compared_with_true_renders_of_their_own_prompts(
         assert second.value == pytest.approx(
             kid(known, network.of([*map(Image.open, run.files)]), 4, 4)[0], rel=1e-4
         )
-    other = kept(tmp_path / "other", noise(*[(64, 64)] * 9))
+    other = save_pictures(tmp_path / "other", draw_noise(*[(64, 64)] * 9))
     assert main([str(other), "--reference", str(lab.runs), "--features", str(clip)]) == 0
-    assert rows(other)[0].reference_images == 16
+    assert read_quality(other)[0].reference_images == 16
 
 
 def test_the_next_run_is_compared_although_one_is_refused(
@@ -355,12 +354,19 @@ def test_bad_input_is_one_line(
 ) -> None:
     places = {name: tmp_path / name for name in ("mine", "one", "empty")}
     for name, count in (("mine", 3), ("one", 1), ("empty", 0)):
-        kept(places[name], noise(*[(8, 8)] * count))
+        save_pictures(places[name], draw_noise(*[(8, 8)] * count))
     chosen = [argument.format(**places) for argument in arguments]
     assert main(chosen if "--features" in chosen else [*chosen, "--features", str(clip)]) == 1
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("error: ") and message.format(**places) in line
     assert not list(tmp_path.rglob(QUALITY_FILE))
+
+
+def test_help_tells_what_a_batch_is_of(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "--batch-size N pictures whose features are computed at once" in shown
 
 
 @pytest.mark.skipif(find_spec("torch_fidelity") is not None, reason="torch-fidelity is installed")

@@ -7,21 +7,21 @@ import pytest
 from PIL import Image
 
 from evaluation.runs import sheets as pictures
-from evaluation.runs.traces import SUBJECTS, trace
+from evaluation.runs.traces import SUBJECTS, make_trace
 
 RED = Image.new("RGB", (16, 16), (255, 0, 0))
 BLUE = Image.new("RGB", (16, 8), (0, 0, 255))
 
 
-def colours(image: Image.Image) -> set[tuple[int, ...]]:
+def find_colours(image: Image.Image) -> set[tuple[int, ...]]:
     return {tuple(pixel) for pixel in np.asarray(image).reshape(-1, 3).tolist()}
 
 
 def test_a_grid_frames_what_is_right_and_wrong() -> None:
-    canvas = pictures.grid(
+    canvas = pictures.compose_grid(
         [RED, BLUE, RED], ["a red square", "blue", "words " * 40], [True, False, None]
     )
-    assert colours(canvas) >= {
+    assert find_colours(canvas) >= {
         (255, 0, 0),
         (0, 0, 255),
         pictures.RIGHT,
@@ -35,7 +35,7 @@ def test_a_grid_frames_what_is_right_and_wrong() -> None:
 
 
 def test_a_grid_of_many_is_eight_wide() -> None:
-    canvas = pictures.grid([RED] * 70, ["x"] * 70, [None] * 70)
+    canvas = pictures.compose_grid([RED] * 70, ["x"] * 70, [None] * 70)
     assert canvas.width == pictures.GAP + 8 * (pictures.CELL + pictures.GAP)
 
 
@@ -44,10 +44,15 @@ def test_a_strip_shows_levels_subjects_and_predictions(steps: int) -> None:
     weights = np.zeros((steps, 2, 4, 4))
     weights[:, 0, :2], weights[:, 1, 2:, 2:] = 1, 1
     levels = np.stack([np.full((4, 4), level) for level in np.linspace(1000, 0, steps)])
-    way, green = trace(range(1, steps + 1), levels, weights), Image.new("RGB", (8, 8), (0, 255, 0))
-    canvas = pictures.strip([RED, BLUE], ["first", "second"], [way] * 2, [[green] * steps] * 2)
+    way, green = (
+        make_trace(range(1, steps + 1), levels, weights),
+        Image.new("RGB", (8, 8), (0, 255, 0)),
+    )
+    canvas = pictures.compose_strip(
+        [RED, BLUE], ["first", "second"], [way] * 2, [[green] * steps] * 2
+    )
     first, second = (tuple(int(c) for c in colour) for colour in SUBJECTS[:2])
     shown = {(253, 231, 37), first, second, (0, 0, 0), (255, 0, 0), (0, 0, 255), (0, 255, 0)}
-    assert colours(canvas) >= shown
-    narrower = pictures.strip([RED], ["first"], [way], [[green] * steps])
+    assert find_colours(canvas) >= shown
+    narrower = pictures.compose_strip([RED], ["first"], [way], [[green] * steps])
     assert narrower.width == canvas.width and narrower.height < canvas.height

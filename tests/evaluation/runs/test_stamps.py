@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from evaluation.runs import stamps
-from evaluation.runs.files import sha256, write_json
+from evaluation.runs.files import hash_file, write_json
 from evaluation.runs.folder import IMAGES_FILE
 from evaluation.runs.row_files import write_rows
 from evaluation.runs.rows import ImageRow
@@ -29,12 +29,12 @@ def run(tmp_path: Path) -> Path:
     for i in range(6):
         noise = np.random.default_rng(i).integers(0, 256, (8, 8, 3), dtype=np.uint8)
         Image.fromarray(noise).save(folder / f"images/{i}.png")
-    write_rows(folder / IMAGES_FILE, ImageRow, images(folder))
+    write_rows(folder / IMAGES_FILE, ImageRow, list_images(folder))
     write_json(folder / "state.json", {"state": "done", "total": 6})
     return folder
 
 
-def images(folder: Path) -> list[ImageRow]:
+def list_images(folder: Path) -> list[ImageRow]:
     """What lists the pictures as they are."""
     return [
         ImageRow(
@@ -46,7 +46,7 @@ def images(folder: Path) -> list[ImageRow]:
             0,
             0,
             f"images/{i}.png",
-            sha256(folder / f"images/{i}.png"),
+            hash_file(folder / f"images/{i}.png"),
         )
         for i in range(6)
     ]
@@ -58,9 +58,9 @@ def read_files(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def noting(path: Path) -> str:
         read.append(path.name)
-        return sha256(path)
+        return hash_file(path)
 
-    monkeypatch.setattr(stamps, "sha256", noting)
+    monkeypatch.setattr(stamps, "hash_file", noting)
     return read
 
 
@@ -70,7 +70,7 @@ def read_files(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     now="is named, and left out of scores and reports; asked for again, the run makes it anew",
 )
 def test_what_changed_is_named_whatever_its_time_says(run: Path) -> None:
-    rows = images(run)
+    rows = list_images(run)
     assert find_changed_pictures(run, rows) == []
     first, second, third = (run / row.file for row in rows[:3])
     before = first.stat()
@@ -86,7 +86,7 @@ def test_what_changed_is_named_whatever_its_time_says(run: Path) -> None:
 def test_a_picture_is_read_once_for_as_long_as_nothing_touches_it(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows, read = images(run), read_files(monkeypatch)
+    rows, read = list_images(run), read_files(monkeypatch)
     assert find_changed_pictures(run, rows) == [] and len(read) == 6
     assert find_changed_pictures(run, rows) == [] and len(read) == 6
     os.utime(run / rows[1].file)
@@ -107,7 +107,7 @@ def test_stamps_that_cannot_be_read_or_kept_are_done_without(
         (run / STAMPS_FILE).mkdir()
     else:
         (run / STAMPS_FILE).write_bytes(content)
-    rows = images(run)
+    rows = list_images(run)
     (run / rows[0].file).write_bytes(b"other")
     assert [find_changed_pictures(run, rows) for _ in range(2)] == [rows[:1]] * 2
     assert sorted(path.name for path in run.iterdir() if path.name.startswith(".")) in (
@@ -116,7 +116,7 @@ def test_stamps_that_cannot_be_read_or_kept_are_done_without(
 
 
 def test_a_damaged_stamp_condemns_no_picture(run: Path) -> None:
-    rows = images(run)
+    rows = list_images(run)
     assert find_changed_pictures(run, rows) == []
     table = (run / STAMPS_FILE).read_text()
     (run / STAMPS_FILE).write_text(
@@ -132,7 +132,7 @@ def test_processes_add_to_the_same_stamps(run: Path, monkeypatch: pytest.MonkeyP
     one.save()
     other.save()
     read = read_files(monkeypatch)
-    assert find_changed_pictures(run, images(run)) == [] and read == []
+    assert find_changed_pictures(run, list_images(run)) == [] and read == []
 
 
 @pytest.mark.fault(
@@ -162,12 +162,11 @@ def test_every_picture_is_verified(run: Path, capsys: pytest.CaptureFixture[str]
     what="rows taken out of images.csv, with their pictures or without",
     kind="pictures that are no longer those that were listed",
     now="`experiments.status --verify` names the pictures without a row and counts the rows that "
-    "are gone; asked for "
-    "again, the run lists them, scores them anew, and makes anew those that are other ones than "
-    "when last read",
+    "are gone; asked for again, the run lists them, scores them anew, and makes anew those that "
+    "changed since they were last read",
 )
 def test_a_picture_without_a_row_is_named(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_rows(run / IMAGES_FILE, ImageRow, images(run)[1:])
+    write_rows(run / IMAGES_FILE, ImageRow, list_images(run)[1:])
     assert status([str(run.parent), "--verify"]) == 1
     assert capsys.readouterr().out.splitlines()[0] == f"not in images.csv: {run / 'images/0.png'}"
     write_json(run / "run.json", RECORD | {"images": 6})

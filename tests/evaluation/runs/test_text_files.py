@@ -86,7 +86,7 @@ def test_another_encoding_is_told_with_its_line(
         load(tmp_path, f"p{suffix}", content)
 
 
-def no_file(folder: Path, kind: str) -> Path:
+def make_no_file(folder: Path, kind: str) -> Path:
     path = folder / f"{kind}.csv"
     if kind == "pipe":
         os.mkfifo(path)
@@ -119,7 +119,7 @@ def no_file(folder: Path, kind: str) -> Path:
 def test_what_is_no_file_is_refused_by_name(
     tmp_path: Path, read: Callable[[Path], object], kind: str
 ) -> None:
-    path = no_file(tmp_path, kind)
+    path = make_no_file(tmp_path, kind)
     expected = "no such" if kind in ("nothing", "name") else f"a {kind}, not"
     with pytest.raises(UserError, match=f"{path}: {expected}"):
         read(path)

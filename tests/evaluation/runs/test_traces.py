@@ -16,11 +16,11 @@ from evaluation.runs.traces import (
     SUBJECTS,
     WHOLE,
     choose_steps,
-    encode,
     encode_previews,
+    encode_trace,
+    make_trace,
     read_previews,
     read_trace,
-    trace,
 )
 from tests.lab import Lab
 
@@ -35,7 +35,7 @@ def test_a_trace_comes_back_as_it_was_written(tmp_path: Path) -> None:
     levels = np.stack([np.full((2, 3), 1000.0), np.array([[0.0, 250, 500], [750, 1000, 1000]])])
     weights = np.zeros((2, 2, 2, 3))
     weights[1, 0, 0], weights[1, 1, 1] = 1, 0.5
-    (tmp_path / "way.png").write_bytes(encode(trace([1, 7], levels, weights)))
+    (tmp_path / "way.png").write_bytes(encode_trace(make_trace([1, 7], levels, weights)))
     way = read_trace(tmp_path / "way.png")
     assert (way.steps, way.ranges, way.labels) == (
         (1, 7),
@@ -55,7 +55,7 @@ def test_a_mask_of_the_whole_picture_is_no_subjects(tmp_path: Path) -> None:
     weights = np.zeros((2, 2, 2, 3))
     weights[0, 0] = 1
     weights[1, 1, 0] = 1
-    way = trace([1, 2], np.zeros((2, 2, 3)), weights)
+    way = make_trace([1, 2], np.zeros((2, 2, 3)), weights)
     assert (np.asarray(way.masks[0]) == WHOLE).all()
     assert np.asarray(way.masks[1])[0].tolist() == [SUBJECTS[1].tolist()] * 3
 

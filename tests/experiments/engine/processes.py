@@ -16,7 +16,7 @@ from tests.lab import ROOT
 
 
 @contextmanager
-def python(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+def start_python(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     """A Python program that is killed in the end."""
     process = subprocess.Popen(
         [sys.executable, "-c", *arguments],
@@ -33,7 +33,7 @@ def python(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
         process.communicate()
 
 
-def children(pid: int) -> list[int]:
+def find_children(pid: int) -> list[int]:
     """The processes that a process started."""
     return [
         int(c)
@@ -42,14 +42,14 @@ def children(pid: int) -> list[int]:
     ]
 
 
-def lives(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
 
 
-def until(reached: Callable[[], bool], seconds: float = 60) -> None:
+def wait_until(reached: Callable[[], bool], seconds: float = 60) -> None:
     """Waits for something to be so."""
     deadline = time.monotonic() + seconds
     while not reached():
@@ -57,7 +57,7 @@ def until(reached: Callable[[], bool], seconds: float = 60) -> None:
         time.sleep(0.1)
 
 
-def read(stream: IO[bytes] | None) -> str:
+def read_line(stream: IO[bytes] | None) -> str:
     """A line that a process says, which it does soon or never."""
     assert stream is not None
     assert select.select([stream], [], [], 30)[0], "it says nothing"

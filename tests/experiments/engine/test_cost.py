@@ -7,8 +7,8 @@ import pytest
 import asyndm
 from experiments.engine.cost import forecast_evaluations
 from experiments.engine.plan import Plan, build_mask, make_plan
-from experiments.engine.sampling import load_model, sample_arguments
-from tests.experiments.engine.test_schema import composed
+from experiments.engine.sampling import load_model, make_sample_arguments
+from tests.experiments.engine.test_schema import compose_config
 from tests.lab import Lab
 
 
@@ -26,7 +26,7 @@ def count_evaluations(plan: Plan) -> int:
         mask=build_mask(plan),
         seed=[item.seed for item in plan.items],
         callback=keep,
-        **sample_arguments(plan),
+        **make_sample_arguments(plan),
     )
     return sum(counted.values())
 
@@ -35,6 +35,6 @@ def count_evaluations(plan: Plan) -> int:
 @pytest.mark.parametrize("mask", ["none", "dynamic", "static"])
 def test_a_run_costs_what_was_forecast(lab: Lab, mask: str, scale: object) -> None:
     words = lab.arguments(f"mask={mask}", f"guidance.guidance_scale={scale}", "limit=2")
-    plan = make_plan(composed(*words))
+    plan = make_plan(compose_config(*words))
     steps = 2 * lab.steps * (1 + (mask == "static")) * (1 if scale == 1 else 2)
     assert forecast_evaluations(plan) == steps == count_evaluations(plan)

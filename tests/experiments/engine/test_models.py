@@ -48,7 +48,7 @@ CLASSES = {
 OTHERS = {"folder", "shapes", "shapes_mixed"}
 
 
-def composed(*overrides: str) -> DictConfig:
+def compose_config(*overrides: str) -> DictConfig:
     schema.register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("config", ["prompt_set=animal_activity", "metric=none", *overrides])
@@ -60,7 +60,7 @@ def test_every_model_is_known_here() -> None:
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_a_model_recommends_what_its_pipeline_takes(name: str) -> None:
-    config = composed(f"model={name}", "model.path=a/b")
+    config = compose_config(f"model={name}", "model.path=a/b")
     model, pipe = config.model, PIPELINES[CLASSES[name]].build()
     check_call(pipe, model.num_inference_steps, "pil", model.pipeline_arguments or {})
     parameters = inspect.signature(type(pipe).__call__).parameters
@@ -73,7 +73,7 @@ def test_a_model_recommends_what_its_pipeline_takes(name: str) -> None:
 @pytest.mark.parametrize("name", CLASSES)
 def test_a_run_does_what_its_model_recommends_unless_told_otherwise(name: str) -> None:
     words = [f"model={name}", "model.path=a/b", "device=cpu", "limit=1"]
-    config = composed(*words)
+    config = compose_config(*words)
     model, identity = config.model, make_plan(config).identity
     assert (
         identity["num_inference_steps"] == model.num_inference_steps
@@ -83,7 +83,7 @@ def test_a_run_does_what_its_model_recommends_unless_told_otherwise(name: str) -
     assert identity["pipeline_arguments"] == (model.pipeline_arguments or {})
     assert not {*ADVICE} & {*identity["model"]}
     told = make_plan(
-        composed(
+        compose_config(
             *words,
             "num_inference_steps=3",
             "eta=0.5",
@@ -103,7 +103,7 @@ def test_a_run_does_what_its_model_recommends_unless_told_otherwise(name: str) -
 def test_half_precision_that_a_model_asks_for_is_refused_on_a_cpu_in_one_line(
     name: str, lab: Lab
 ) -> None:
-    asks = composed(f"model={name}", "model.path=a/b").model.dtype
+    asks = compose_config(f"model={name}", "model.path=a/b").model.dtype
     result = lab(f"model={name}", "model.path=a/b")
     (line,) = result.lines
     assert result.status == 1

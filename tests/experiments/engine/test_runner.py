@@ -10,9 +10,7 @@ import pytest
 
 from evaluation.runs import files, folder, records
 from evaluation.runs.folder import read_run
-from tests.lab import Lab
-
-BRIGHTNESS = "+metric.brightness._target_=tests.experiments.metrics.Brightness"
+from tests.lab import BRIGHTNESS, Lab
 
 
 @pytest.fixture

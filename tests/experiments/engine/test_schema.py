@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from evaluation.choices import CONF, build, settings
+from evaluation.choices import CONF, build, read_arguments
 from experiments.engine import schema as schema
 from experiments.engine.identity import ADVICE
 from experiments.run import main
@@ -33,7 +33,7 @@ GIVEN = {
 """Values of the settings that have no default."""
 
 
-def composed(*overrides: str) -> DictConfig:
+def compose_config(*overrides: str) -> DictConfig:
     schema.register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("config", list(overrides))
@@ -46,7 +46,7 @@ def test_the_groups_are_these() -> None:
 
 @pytest.mark.parametrize(("group", "name"), CHOICES)
 def test_a_choice_stands_for_a_class_with_these_settings(group: str, name: str) -> None:
-    node = composed("prompt_set=animal_activity", f"{group}={name}")[group]
+    node = compose_config("prompt_set=animal_activity", f"{group}={name}")[group]
     choices = list(node.values()) if group == "metric" else [node]
     for choice in choices:
         if group != "metric":
@@ -54,7 +54,8 @@ def test_a_choice_stands_for_a_class_with_these_settings(group: str, name: str) 
             assert OmegaConf.get_type(choice) in schema.SCHEMAS[group].values()
         for key in OmegaConf.missing_keys(choice):
             choice[key.rpartition(".")[2]] = GIVEN[key.rpartition(".")[2]]
-        keywords = settings(OmegaConf.to_container(choice, resolve=True))  # type: ignore[arg-type]
+        content = OmegaConf.to_container(choice, resolve=True)
+        keywords = read_arguments(content)  # type: ignore[arg-type]
         for advice in ("threads", *ADVICE):
             keywords.pop(advice, None)
         target = get_object(choice._target_)
@@ -68,8 +69,8 @@ def test_an_experiment_composes_and_says_its_command(path: Path) -> None:
     package, command = path.read_text().splitlines()[:2]
     assert package == "# @package _global_"
     assert command == f"# python -m experiments.run experiment={path.stem}"
-    config = composed(f"experiment={path.stem}")
-    assert set(config) == set(composed())
+    config = compose_config(f"experiment={path.stem}")
+    assert set(config) == set(compose_config())
 
 
 def test_the_training_of_the_embedded_models_composes() -> None:

@@ -10,13 +10,13 @@ import yaml
 
 from asyndm.shapes.world import KINDS, prompts
 from evaluation.runs.folder import find_runs, read_run
-from evaluation.scoring import means
+from evaluation.scoring import average_scores
 from experiments.run import main
 
 TRIALS = 4
 
 
-def search(folder: Path, *more: str) -> int:
+def run_search(folder: Path, *more: str) -> int:
     small = ["limit=4", "num_inference_steps=2", f"hydra.sweeper.n_trials={TRIALS}", "pictures=0"]
     return main(["experiment=search", f"output_dir={folder}", *small, *more])
 
@@ -24,15 +24,15 @@ def search(folder: Path, *more: str) -> int:
 def test_a_search_maximises_the_mean_on_validation_prompts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert search(tmp_path, "metric=clip_shapes", "objective=clip_shapes") == 0
+    assert run_search(tmp_path, "metric=clip_shapes", "objective=clip_shapes") == 0
     said = capsys.readouterr().out.splitlines()
     runs = [read_run(folder) for folder in find_runs([tmp_path])]
     assert 2 <= len(runs) <= TRIALS
     validation = {spec.text for kind in KINDS for spec in prompts("val", kind)}
     assert all(row.prompt in validation for run in runs for row in run.images)
     best = yaml.safe_load((tmp_path / ".hydra" / "optimization_results.yaml").read_text())
-    run = max(runs, key=lambda run: means(run.scores)["clip_shapes"])
-    assert best["best_value"] == means(run.scores)["clip_shapes"]
+    run = max(runs, key=lambda run: average_scores(run.scores)["clip_shapes"])
+    assert best["best_value"] == average_scores(run.scores)["clip_shapes"]
     assert best["best_params"] == {
         "curve.concavity": run.identity["curve"]["concavity"],
         "mask_threshold": run.identity["mask"]["threshold"],
@@ -40,7 +40,7 @@ def test_a_search_maximises_the_mean_on_validation_prompts(
     }
     told = " ".join(f"{key}={value}" for key, value in best["best_params"].items())
     assert said[-1] == f"best: {told}  clip_shapes {best['best_value']:.4f} on prompts of val"
-    assert search(tmp_path, "metric=clip_shapes", "objective=clip_shapes") == 0
+    assert run_search(tmp_path, "metric=clip_shapes", "objective=clip_shapes") == 0
     again = capsys.readouterr().out.splitlines()
     assert again[-1] == said[-1] and all("  found  " in line for line in again[:-1])
     assert len(again) == len(said) == TRIALS + 1
@@ -59,7 +59,7 @@ def test_a_search_maximises_the_mean_on_validation_prompts(
 def test_a_search_that_would_not_be_honest(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
 ) -> None:
-    assert search(tmp_path, *words) == 1
+    assert run_search(tmp_path, *words) == 1
     assert f"error: {message}" in capsys.readouterr().err
     assert not list(tmp_path.rglob("*.png"))
 

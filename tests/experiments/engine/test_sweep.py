@@ -149,9 +149,8 @@ def test_a_dry_run_tells_runs_and_costs_and_makes_nothing(lab: Lab, multirun: li
     assert lab("mask=none").status == 0
     assert lab(*multirun, "--dry-run", "mask=none").out.splitlines()[1] == "nothing to make"
     refused = lab(*multirun, "--dry-run", "num_inference_steps=0")
-    assert refused.status == 1 and refused.lines == [
-        "error: num_inference_steps=0: must be between 1 and 1000"
-    ]
+    assert refused.status == 1
+    assert refused.lines == ["error: num_inference_steps=0: must be between 1 and 1000"]
 
 
 def test_quiet_says_results_only_and_verbose_what_is_checked(lab: Lab) -> None:

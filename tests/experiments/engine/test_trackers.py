@@ -18,7 +18,7 @@ from tests.lab import Lab
 BRIGHTNESS = "+metric.brightness._target_=tests.experiments.metrics.Brightness"
 
 
-def wandb_records(path: Path) -> Iterator[Any]:
+def read_wandb(path: Path) -> Iterator[Any]:
     """The records of a .wandb file: a 7-byte header, then 32 KiB blocks of chunks of protobuf."""
     from wandb.proto import wandb_internal_pb2 as protocol
 
@@ -44,7 +44,7 @@ def test_wandb_offline_holds_config_group_metrics_and_pictures(lab: Lab) -> None
     groups, tags = set(), set()
     for path in files:
         run_id = path.stem.removeprefix("run-")
-        records = list(wandb_records(path))
+        records = list(read_wandb(path))
         begun = next(record.run for record in records if record.WhichOneof("record_type") == "run")
         config = {item.key: item.value_json for item in begun.config.update}
         assert (
@@ -88,7 +88,7 @@ def test_a_found_run_is_told_to_a_tracker_that_has_not_had_it(
         result = lab(BRIGHTNESS, "tracker=wandb", "tracker.group=given", "tracker.tags=[a,b]")
         assert result.status == 0 and result.lines == [] and "  found  " in result.out
     (path,) = lab.runs.rglob("*.wandb")
-    records = list(wandb_records(path))
+    records = list(read_wandb(path))
     begun = next(record.run for record in records if record.WhichOneof("record_type") == "run")
     assert (begun.project, begun.display_name, begun.run_group) == (
         "my project",
@@ -143,9 +143,8 @@ def test_an_unknown_mode_of_the_environment_is_refused(
     monkeypatch.setenv("WANDB_MODE", "ofline")
     result = lab(*multirun, "tracker=wandb")
     assert result.status == 1 and result.out == "" and not list(lab.folder.rglob("*.png"))
-    assert result.lines == [
-        "error: WANDB_MODE=ofline: choose from offline, online, shared, disabled"
-    ]
+    message = "error: WANDB_MODE=ofline: choose from offline, online, shared, disabled"
+    assert result.lines == [message]
 
 
 def test_a_missing_package_is_a_warning(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

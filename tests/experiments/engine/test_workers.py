@@ -24,7 +24,13 @@ from evaluation.runs.prompts import Prompt
 from experiments.engine import schema
 from experiments.engine.workers import explain_lost_job, register_resolvers
 from hydra_plugins.asyndm_processes import name_jobs
-from tests.experiments.engine.processes import children, lives, python, read, until
+from tests.experiments.engine.processes import (
+    find_children,
+    is_alive,
+    read_line,
+    start_python,
+    wait_until,
+)
 from tests.experiments.metrics import Brightness
 from tests.lab import Lab
 
@@ -50,8 +56,8 @@ os.environ[DRIVER] = str(os.getpid())
 Parallel(n_jobs=2)(delayed(job)(number) for number in range(2))
 """
 NO_PLUGINS = (
-    "import sys, hydra_plugins as h; h.__path__ = []; from experiments.run import main; "
-    "sys.exit(main())"
+    "import sys, hydra_plugins as h; h.__path__ = []; "
+    "from experiments.run import main; sys.exit(main())"
 )
 
 
@@ -70,7 +76,7 @@ class Deadly(Brightness):
         raise AssertionError
 
 
-def results(runs: Path) -> Runs:
+def read_results(runs: Path) -> Runs:
     """The pictures and tables of every run that is done, by the run's folder."""
     found = {}
     for folder in runs.glob("[!.]*"):
@@ -84,7 +90,7 @@ def results(runs: Path) -> Runs:
     return found
 
 
-def elsewhere(lab: Lab, name: str) -> Lab:
+def copy_lab(lab: Lab, name: str) -> Lab:
     """The same laboratory with a folder of runs of its own."""
     folder = lab.folder / name
     folder.mkdir()
@@ -92,7 +98,7 @@ def elsewhere(lab: Lab, name: str) -> Lab:
     return Lab(folder, lab.pipeline, lab.capture, lab.steps)
 
 
-def broken_model(lab: Lab) -> Path:
+def break_model(lab: Lab) -> Path:
     """A model that passes the checks and cannot be loaded."""
     broken = lab.folder / "broken"
     shutil.copytree(lab.pipeline, broken)
@@ -101,7 +107,7 @@ def broken_model(lab: Lab) -> Path:
     return broken
 
 
-def swept(lab: Lab, *overrides: str) -> tuple[int, str, str]:
+def run_sweep(lab: Lab, *overrides: str) -> tuple[int, str, str]:
     """Exit status of a sweep by the console command, and all that it said on either stream."""
     console = str(Path(sys.executable).with_name("asyndm"))
     process = lab.start(*SETTINGS, *overrides, code=(console, "run"))
@@ -113,7 +119,7 @@ def swept(lab: Lab, *overrides: str) -> tuple[int, str, str]:
     return process.returncode, out, error
 
 
-def one_run(line: str) -> re.Pattern[str]:
+def match_line(line: str) -> re.Pattern[str]:
     """A line that begins so, without a prefix or a colour."""
     return re.compile(rf"^{line}[^\x1b\n]*$", re.MULTILINE)
 
@@ -126,15 +132,15 @@ def one_run(line: str) -> re.Pattern[str]:
 def test_joblib_shares_out_shards_and_a_failing_or_killed_job_leaves_the_others(lab: Lab) -> None:
     pytest.importorskip("joblib")
     lab(*SETTINGS)
-    parallel = elsewhere(lab, "joblib")
+    parallel = copy_lab(lab, "joblib")
     deadly = ["++metric.brightness._target_=tests.experiments.engine.test_workers.Deadly"]
     deadly += [f"+metric.brightness.mark={lab.folder / 'killed'}"]
     sweep = [
         "hydra.launcher.n_jobs=2",
-        f"model.path={broken_model(lab)},{lab.pipeline}",
+        f"model.path={break_model(lab)},{lab.pipeline}",
         "shard=1/2,2/2",
     ]
-    status, out, error = swept(parallel, "-m", "launcher=joblib", *sweep, *deadly)
+    status, out, error = run_sweep(parallel, "-m", "launcher=joblib", *sweep, *deadly)
     assert status == 1 and "img/s" not in error
     assert len(re.findall(r"^error: .*broken.* cannot be loaded", error, re.MULTILINE)) == 2, error
     killed = re.findall(
@@ -146,7 +152,9 @@ def test_joblib_shares_out_shards_and_a_failing_or_killed_job_leaves_the_others(
     assert len(re.findall(r"shard [12]/2, ", out)) == 1
     finished = parallel(*SETTINGS, *deadly)
     assert finished.status == 0 and finished.lines == []
-    assert results(parallel.runs) == results(lab.runs) and len(results(lab.runs)) == 1
+    assert (
+        read_results(parallel.runs) == read_results(lab.runs) and len(read_results(lab.runs)) == 1
+    )
 
 
 def test_jobs_are_named_by_what_they_do_not_share() -> None:
@@ -170,17 +178,19 @@ def test_a_job_of_submitit_that_is_gone_names_its_logs() -> None:
 def test_submitits_local_executor_makes_the_same_and_says_it_here(lab: Lab) -> None:
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     lab(*SETTINGS)
-    sweep = f"model.path={broken_model(lab)},{lab.pipeline}"
-    parallel = elsewhere(lab, "submitit")
-    status, out, error = swept(parallel, "launcher=slurm_local", sweep)
-    assert status == 1 and len(one_run("folder-AsynDM-.* 6 images ").findall(out)) == 1, out
-    assert len(one_run("error: .*broken.* cannot be loaded").findall(error)) == 1, error
+    sweep = f"model.path={break_model(lab)},{lab.pipeline}"
+    parallel = copy_lab(lab, "submitit")
+    status, out, error = run_sweep(parallel, "launcher=slurm_local", sweep)
+    assert status == 1 and len(match_line("folder-AsynDM-.* 6 images ").findall(out)) == 1, out
+    assert len(match_line("error: .*broken.* cannot be loaded").findall(error)) == 1, error
     assert error.count("cannot be loaded") == 1 and "submitit INFO" not in out
     assert not list(parallel.runs.glob(".hydra/said-*"))
     logs = [path.read_text() for path in parallel.runs.glob(".hydra/.submitit/*/*.err")]
     assert len(logs) == 2 and sum("cannot be loaded" in log for log in logs) == 1
     assert not any("%|" in log for log in logs)
-    assert results(parallel.runs) == results(lab.runs) and len(results(lab.runs)) == 1
+    assert (
+        read_results(parallel.runs) == read_results(lab.runs) and len(read_results(lab.runs)) == 1
+    )
 
 
 @pytest.mark.fault(
@@ -192,17 +202,21 @@ def test_ray_makes_the_same_and_says_it_here(lab: Lab, monkeypatch: pytest.Monke
     pytest.importorskip("hydra_plugins.hydra_ray_launcher")
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     lab("-m", *SETTINGS, "mask=none,dynamic")
-    parallel = elsewhere(lab, "ray")
-    status, out, error = swept(
+    parallel = copy_lab(lab, "ray")
+    status, out, error = run_sweep(
         parallel, "launcher=ray", "+hydra.launcher.ray.init.num_cpus=2", "mask=none,dynamic"
     )
     assert status == 0, error
     assert (
-        len(one_run("folder-(DM|AsynDM)-.* 6 images ").findall(out)) == len(out.splitlines()) == 2
+        len(match_line("folder-(DM|AsynDM)-.* 6 images ").findall(out))
+        == len(out.splitlines())
+        == 2
     ), out
     pids = {read_state(folder)["pid"] for folder in parallel.runs.glob("[!.]*")}
     assert len(pids) == 2 and "\x1b" not in error
-    assert results(parallel.runs) == results(lab.runs) and len(results(lab.runs)) == 2
+    assert (
+        read_results(parallel.runs) == read_results(lab.runs) and len(read_results(lab.runs)) == 2
+    )
 
 
 def test_a_terminated_joblib_sweep_says_so_and_leaves_no_process(lab: Lab) -> None:
@@ -210,22 +224,22 @@ def test_a_terminated_joblib_sweep_says_so_and_leaves_no_process(lab: Lab) -> No
     process = lab.start(
         *SETTINGS, "launcher=joblib", "hydra.launcher.n_jobs=2", "images_per_prompt=999", "eta=0,1"
     )
-    until(lambda: len({path.parent for path in lab.runs.glob("*/images/*.png")}) == 2)
-    started = children(process.pid)
+    wait_until(lambda: len({path.parent for path in lab.runs.glob("*/images/*.png")}) == 2)
+    started = find_children(process.pid)
     process.send_signal(signal.SIGTERM)
     assert len(started) >= 2 and process.wait(timeout=20) == 143
-    until(lambda: not any(map(lives, started)))
+    wait_until(lambda: not any(map(is_alive, started)))
     states = [read_state(folder)["state"] for folder in lab.runs.glob("[!.]*")]
     assert states == ["interrupted", "interrupted"]
 
 
 def test_joblibs_workers_end_with_a_sweep_that_was_killed() -> None:
     pytest.importorskip("joblib")
-    with python(SLEEPERS) as process:
-        started = [int(read(process.stdout)), int(read(process.stdout))]
-        assert all(map(lives, started)) and process.pid not in started
+    with start_python(SLEEPERS) as process:
+        started = [int(read_line(process.stdout)), int(read_line(process.stdout))]
+        assert all(map(is_alive, started)) and process.pid not in started
         process.kill()
-        until(lambda: not any(map(lives, started)))
+        wait_until(lambda: not any(map(is_alive, started)))
 
 
 def test_a_launcher_asks_for_what_the_runs_use() -> None:

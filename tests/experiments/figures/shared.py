@@ -13,7 +13,7 @@ from matplotlib.transforms import BboxBase
 from PIL import Image
 
 from evaluation.runs.folder import Run, find_runs, read_run
-from evaluation.runs.traces import encode, encode_previews, trace
+from evaluation.runs.traces import encode_previews, encode_trace, make_trace
 from evaluation.tables import TableRow, make_table
 from tests.written_runs import ASYNDM, DM, Made, make_method, write_pictures, write_run
 
@@ -69,8 +69,8 @@ def write_previews(folder: Path, prompt: str, steps: int = 3) -> Run:
     """A run of AsynDM with one picture, its trace over so many steps and its predicted pictures."""
     run = write_pictures(folder, ASYNDM, [Made(prompt)])
     levels = np.linspace(1000, 0, steps)[:, None, None] * np.ones((steps, 4, 4))
-    way = trace(list(range(1, steps + 1)), levels, np.ones((steps, 1, 4, 4)))
-    (folder / "traces" / "p0_0.png").write_bytes(encode(way))
+    way = make_trace(list(range(1, steps + 1)), levels, np.ones((steps, 1, 4, 4)))
+    (folder / "traces" / "p0_0.png").write_bytes(encode_trace(way))
     (folder / "previews").mkdir()
     previews = [Image.new("RGB", (16, 16))] * steps
     (folder / "previews" / "p0_0.png").write_bytes(encode_previews(previews))

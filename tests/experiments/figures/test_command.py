@@ -1,90 +1,19 @@
-"""Figures by the command line, and pictures of real runs, chosen by order alone."""
+"""Figures by the command line."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-from matplotlib.colors import to_hex
 from PIL import Image
 
-from evaluation.runs.colours import RIGHT, WRONG
-from evaluation.runs.folder import SCORES_FILE, Run, find_runs, read_run
-from evaluation.runs.rows import ScoreRow
-from evaluation.runs.traces import read_previews, read_trace
+from evaluation.runs.folder import SCORES_FILE, find_runs, read_run
 from evaluation.tables import make_table
-from experiments.figures import seeds, strip
 from experiments.figures.command import draw, main
-from tests.experiments.figures.shared import OUTCOMES, list_texts
+from tests.experiments.figures.shared import OUTCOMES
 from tests.lab import Lab
 from tests.written_runs import DM, write_run
-
-
-def judge(runs: Sequence[Run], rights: Sequence[Sequence[float]]) -> list[Run]:
-    """The runs with these scores of their images, each with a reason where it is wrong."""
-    return [
-        replace(
-            run,
-            scores=[
-                ScoreRow(
-                    "",
-                    image.prompt_id,
-                    image.image_index,
-                    "exact",
-                    right,
-                    "" if right else "the dog is a cat",
-                )
-                for image, right in zip(run.images, row, strict=True)
-            ],
-        )
-        for run, row in zip(runs, rights, strict=True)
-    ]
-
-
-def test_pictures_of_real_runs(sampled: Lab) -> None:
-    runs = [read_run(folder) for folder in find_runs([sampled.runs])]
-    trio = seeds.choose_trio(runs)
-    assert [str(run.identity["mask"]["_target_"]).rpartition(".")[2] for run in trio] == [
-        "NoMask",
-        "GlobalMask",
-        "DynamicMask",
-    ]
-    asyn = trio[-1]
-    prompts = [image.prompt for image in asyn.images]
-    wanted = [prompts[0], prompts[2], prompts[1]]
-    for right in (0.0, 1.0):
-        outcomes = judge(trio, [[right, 1 - right, right]] * 3)
-        assert [shot[0].image.prompt for shot in seeds.collect_shots(outcomes, 5)] == wanted
-        assert {shot.right for shot in seeds.collect_shots(outcomes, 1)[0]} == {bool(right)}
-
-    figure = seeds.draw_figure(judge(trio, [[1, 0, 1], [0, 0, 0], [1, 1, 1]]), 2)
-    words = list_texts(figure)
-    assert [word for word in words if word[0] in "✓✗"].count("✗ the dog is a cat") == 2
-    frames = [
-        to_hex(axes.spines["left"].get_edgecolor())
-        for axes in figure.axes
-        if axes.spines["left"].get_visible() and axes.spines["left"].get_linewidth() > 2
-    ]
-    assert frames == [RIGHT, WRONG, RIGHT] * 2
-    shown = [np.asarray(axes.get_images()[0].get_array()) for axes in figure.axes]
-    way = read_trace(strip.trace_file(asyn, asyn.images[0]))
-    with Image.open(asyn.folder / asyn.images[0].file) as picture:
-        for wanted_picture in (picture.convert("RGB"), way.maps[1], way.masks[1]):
-            assert any(np.array_equal(one, np.asarray(wanted_picture)) for one in shown)
-    assert any("never chosen by outcome" in word for word in words)
-
-    run, image = strip.choose_picture(runs)
-    assert run.folder == asyn.folder and image == asyn.images[0]
-    figure = strip.draw_figure(run, image)
-    shown = [np.asarray(axes.get_images()[0].get_array()) for axes in figure.axes]
-    frames_of = read_previews(strip.previews_file(run, image), len(way.steps))
-    expected = [np.asarray(cell) for cell in (*way.maps, *way.masks, *frames_of)]
-    assert all(np.array_equal(a, b) for a, b in zip(shown, expected, strict=False))
-    assert {"1", "2", "dog", "cat"} <= set(list_texts(figure))
 
 
 def test_the_command_writes_what_there_is_data_for_and_says_the_rest(

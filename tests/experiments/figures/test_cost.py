@@ -9,16 +9,14 @@ import pytest
 from matplotlib.colors import to_hex
 
 from asyndm.errors import UserError
-from evaluation.labels import GuidanceLabel, read_labels
+from evaluation.labels import read_labels
 from evaluation.runs.folder import Run
 from experiments.engine.cost import forecast_per_image
 from experiments.engine.sweep import plan_sweep
 from experiments.figures import cost
-from tests.experiments.figures.shared import OUTCOMES, tabulate, write_sweep
+from tests.experiments.figures.shared import OUTCOMES, list_texts, tabulate, write_sweep
 from tests.lab import Lab
 from tests.written_runs import ASYNDM, DM, STATIC, write_run
-
-GUIDED = GuidanceLabel("5", 5.0)
 
 
 @pytest.mark.parametrize("lower", [False, True])
@@ -26,7 +24,7 @@ def test_the_front_is_the_best_for_its_cost(tmp_path: Path, lower: bool) -> None
     scores = [(10, DM, "a"), (20, DM, "c"), (20, ASYNDM, "b"), (50, ASYNDM, "a")]
     for i, (steps, method, right) in enumerate(scores):
         write_run(tmp_path, f"{i}", OUTCOMES[right], method, num_inference_steps=steps)
-    rows = [row | {"guidance": GUIDED, "higher_is_better": not lower} for row in tabulate(tmp_path)]
+    rows = [row | {"higher_is_better": not lower} for row in tabulate(tmp_path)]
     (((_, points)),) = cost.find_panels(rows)
     best = {(point.evaluations, point.row["score"]) for point in cost.find_front(points)}
     assert best == ({(20, 0.5), (40, 0.25)} if lower else {(20, 0.5), (40, 0.75)})
@@ -40,7 +38,10 @@ def test_the_front_is_the_best_for_its_cost(tmp_path: Path, lower: bool) -> None
         (round(float(np.asarray(m.get_xdata())[0])), float(np.asarray(m.get_ydata())[0]))
         for m in filled
     } == best
-    bars = [bar.get_segments()[0][:, 1].tolist() for bar in figure.axes[0].collections]  # type: ignore[attr-defined]
+    bars = [
+        bar.get_segments()[0][:, 1].tolist()  # type: ignore[attr-defined]
+        for bar in figure.axes[0].collections
+    ]
     assert sorted(bars) == sorted([row["score_low"], row["score_high"]] for row in rows)
 
 
@@ -48,17 +49,22 @@ def test_what_runs_have_counted_is_their_cost(tmp_path: Path) -> None:
     counted = {"evaluations": {"rows": 28, "images": 4}}
     write_run(tmp_path, "dm", OUTCOMES["c"], DM, record=counted)
     write_run(tmp_path, "asyn", OUTCOMES["a"], ASYNDM)
-    (((_, points)),) = cost.find_panels([row | {"guidance": GUIDED} for row in tabulate(tmp_path)])
+    (((_, points)),) = cost.find_panels(tabulate(tmp_path))
     assert [(point.row["method"], point.evaluations) for point in points] == [
         ("DM", 7),
         ("AsynDM", 20),
     ], "AsynDM's is a forecast"
 
 
-def test_a_cell_costs_what_its_plan_says(lab: Lab) -> None:
-    swept = ["mask=none,dynamic,static", "num_inference_steps=2,5", "guidance.guidance_scale=1,3"]
-    plans = plan_sweep(lab.arguments(*swept))
-    assert len(plans) == 12
+@pytest.mark.parametrize("guided", [True, False])
+def test_a_cell_costs_what_its_plan_says(lab: Lab, guided: bool) -> None:
+    swept = [
+        "mask=none,dynamic,static",
+        "num_inference_steps=2,5",
+        "guidance.guidance_scale=null,0,0.5,1,5",
+    ]
+    plans = plan_sweep(lab.arguments(*swept, f"model.guided={guided}"))
+    assert len(plans) == 30
     for plan in plans:
         row = read_labels(
             Run(plan.folder, {"config": plan.config, "identity": plan.identity}, "pending")
@@ -66,17 +72,42 @@ def test_a_cell_costs_what_its_plan_says(lab: Lab) -> None:
         assert cost.read_evaluations(row) == forecast_per_image(plan)
 
 
-def test_cells_of_one_cost_are_no_front_and_guidance_must_be_known(tmp_path: Path) -> None:
-    rows = write_sweep(tmp_path)
-    with pytest.raises(UserError, match="guidance: the rows do not tell it"):
-        cost.draw_figure(rows)
+def test_cells_of_one_cost_are_no_front(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="all methods cost the same"):
-        cost.draw_figure([row | {"guidance": GuidanceLabel("1")} for row in rows])
+        cost.draw_figure(write_sweep(tmp_path))
+
+
+def test_cells_of_unknown_cost_are_left_out(tmp_path: Path) -> None:
+    own = {"_target_": "mine.Own", "guidance_scale": 3.0}
+    write_run(tmp_path, "own", OUTCOMES["a"], ASYNDM, guidance=own)
+    with pytest.raises(UserError, match="the cost of 1 cell is not known: neither"):
+        cost.draw_figure(tabulate(tmp_path))
+    for steps in (10, 20):
+        write_run(tmp_path, f"dm{steps}", OUTCOMES["c"], DM, num_inference_steps=steps)
+    rows = tabulate(tmp_path)
+    (((_, points)),) = cost.find_panels(rows)
+    assert [point.evaluations for point in points] == [20, 40]
+    assert any(
+        "; 1 cell of unknown cost not shown" in text for text in list_texts(cost.draw_figure(rows))
+    )
+    for steps, rows_of_network in ((10, 60), (20, 120)):
+        counted = {"evaluations": {"rows": rows_of_network, "images": 4}}
+        write_run(
+            tmp_path,
+            f"own{steps}",
+            OUTCOMES["a"],
+            ASYNDM,
+            guidance=own,
+            num_inference_steps=steps,
+            record=counted,
+        )
+    found = cost.find_panels(tabulate(tmp_path))
+    assert sorted([p.evaluations for p in points] for _, points in found) == [[15, 30], [20, 40]]
 
 
 def test_a_rehearsal_costs_where_all_take_the_same_steps(tmp_path: Path) -> None:
     write_run(tmp_path, "dm", OUTCOMES["c"], DM)
     write_run(tmp_path, "static", OUTCOMES["a"], STATIC)
-    (((_, points)),) = cost.find_panels([row | {"guidance": GUIDED} for row in tabulate(tmp_path)])
+    (((_, points)),) = cost.find_panels(tabulate(tmp_path))
     assert sorted(point.evaluations for point in points) == [20, 40]
     assert cost.describe_front(cost.find_front(points), 60)

@@ -105,8 +105,9 @@ def test_guidance_is_a_number_and_its_negative_prompt_a_condition() -> None:
 
     rows = [row(GuidanceLabel(f"{g:g}", g), g / 10) for g in (1.0, 2.5, 10.0)]
     rows.append(row(GuidanceLabel("2.5 not 'blurry'", 2.5, "not 'blurry'"), 0.4))
+    rows.append(row(GuidanceLabel(""), 0.7) | {"method": "AsynDM"})
     figure = lines.draw_figure(rows, "guidance")
-    assert list_lines(figure)["DM"] == ([1, 2.5, 10], [0.1, 0.25, 1.0])
+    assert list_lines(figure) == {"DM": ([1, 2.5, 10], [0.1, 0.25, 1.0])}, "one's own is no scale"
     assert [axes.get_ylabel() for axes in figure.axes] == ["distance ↓"]
     assert figure.axes[0].get_ylim()[1] < 2  # an unknown interval has no band
     with pytest.raises(UserError, match="eta: takes fewer than 3 values"):

@@ -7,10 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
+from evaluation.runs.folder import find_runs, read_run
+from evaluation.runs.traces import read_previews, read_trace
 from experiments.figures import strip, style
 from tests.experiments.figures.shared import list_texts, measure_texts, write_previews
+from tests.lab import Lab
 
 
 @pytest.mark.fault(
@@ -68,3 +72,17 @@ def test_no_words_of_the_strip_lie_over_others(tmp_path: Path, subjects: tuple[s
         if one.padded(-1).overlaps(two)
     ]
     assert not over
+
+
+def test_a_picture_of_a_real_run_over_its_steps(sampled: Lab) -> None:
+    runs = [read_run(folder) for folder in find_runs([sampled.runs])]
+    run, image = strip.choose_picture(runs)
+    asyn = next(run for run in runs if run.identity["mask"]["_target_"].endswith("DynamicMask"))
+    assert run.folder == asyn.folder and image == asyn.images[0]
+    way = read_trace(strip.find_trace_file(run, image))
+    figure = strip.draw_figure(run, image)
+    shown = [np.asarray(axes.get_images()[0].get_array()) for axes in figure.axes]
+    frames_of = read_previews(strip.find_previews_file(run, image), len(way.steps))
+    expected = [np.asarray(cell) for cell in (*way.maps, *way.masks, *frames_of)]
+    assert all(np.array_equal(a, b) for a, b in zip(shown, expected, strict=False))
+    assert {"1", "2", "dog", "cat"} <= set(list_texts(figure))

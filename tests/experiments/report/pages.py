@@ -31,9 +31,9 @@ class Elements(HTMLParser):
             self.data = json.loads(data)
 
 
-def data_of(page: Path) -> dict[str, Any]:
+def read_data(page: Path) -> dict[str, Any]:
     return Elements(page).data
 
 
 def write_data(folder: Path, *runs: Run) -> dict[str, Any]:
-    return data_of(write_page(folder, "Report", [], [], runs))
+    return read_data(write_page(folder, "Report", [], [], runs))

@@ -180,9 +180,8 @@ def test_the_mean_over_kinds_is_told_in_every_format(
             for row in csv.DictReader(file)
             if (row["method"], row["kind"]) == ("AsynDM", "mean of kinds")
         ]
-    assert float(row["score"]) == pytest.approx(5 / 6) and float(
-        row["difference"]
-    ) == pytest.approx(1 / 3)
+    assert float(row["score"]) == pytest.approx(5 / 6)
+    assert float(row["difference"]) == pytest.approx(1 / 3)
     assert " & mean of kinds & " in files["latex"].read_text()
 
 
@@ -196,9 +195,8 @@ def test_a_place_that_cannot_be_written_is_refused_before_anything_is_drawn(
     assert main([str(tmp_path / "runs"), option, str(blocked / "below")]) == 1
     said = capsys.readouterr()
     (line,) = said.err.splitlines()
-    assert line.startswith(f"error: {option} {blocked / 'below'}: ") and line.endswith(
-        "choose another place"
-    )
+    assert line.startswith(f"error: {option} {blocked / 'below'}: ")
+    assert line.endswith("choose another place")
     assert not said.out
 
 

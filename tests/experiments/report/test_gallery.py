@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from evaluation.runs.folder import read_run
 from experiments.report.page import write_page
-from tests.experiments.report.pages import data_of, write_data
-from tests.written_runs import ASYNDM, DM, Made, write_pictures
+from tests.experiments.report.pages import read_data, write_data
+from tests.written_runs import ASYNDM, DM, Made, change_record, write_pictures
 
 
 def test_one_card_for_a_prompt_and_seed_with_all_methods(tmp_path: Path) -> None:
@@ -54,6 +55,15 @@ def test_runs_that_differ_only_in_their_subjects_are_two_methods(tmp_path: Path)
     assert all("subjects=" in detail for _, detail in data["methods"])
 
 
+def test_subjects_whose_name_looks_like_a_digest_are_a_choice_of_subjects(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "a", ASYNDM, [Made("a dog")])
+    config = {**read_run(tmp_path / "a").record["config"], "subjects": {"name": "decade"}}
+    change_record(tmp_path / "a", config=config)
+    data = write_data(tmp_path / "page", read_run(tmp_path / "a"))
+    assert data["methods"] == [["AsynDM", "quadratic ω 0.5 subjects=decade"]]
+    assert len(data["cards"]) == 1
+
+
 def test_a_metric_of_which_less_is_better_says_so(tmp_path: Path) -> None:
     run = write_pictures(
         tmp_path / "a",
@@ -77,7 +87,7 @@ def test_control_characters_are_spelled_out_on_cards(tmp_path: Path) -> None:
     run = replace(run, images=[replace(image, subjects=(code,)) for image in run.images])
     page = write_page(tmp_path / "page", code, [], [], [run])
     plain = r"\x1b[31m\u202e"
-    data = data_of(page)
+    data = read_data(page)
     assert data["prompts"] == [[f"a {plain} dog", plain]] and data["subjects"] == [[plain]]
     assert data["metrics"][0][0] == plain and data["reasons"] == ["", f"{plain}: no dog"]
     assert not set(code[:1] + code[-1:]) & set(page.read_text())

@@ -9,10 +9,20 @@ import pytest
 from PIL import Image
 
 from asyndm.errors import UserError
+from evaluation.runs.folder import read_run
 from experiments.report import opening
-from experiments.report.page import Section, write_page
+from experiments.report.page import Section, make_caption, write_page
 from tests.experiments.report.pages import HOSTILE, Elements
-from tests.written_runs import ASYNDM, Made, choose_colour, save_png, write_pictures
+from tests.written_runs import (
+    ASYNDM,
+    CONCAVE,
+    DM,
+    Made,
+    change_record,
+    choose_colour,
+    save_png,
+    write_pictures,
+)
 
 
 def test_a_hostile_text_stays_text(tmp_path: Path) -> None:
@@ -49,6 +59,19 @@ def test_the_page_needs_nothing_from_elsewhere(tmp_path: Path) -> None:
     assert {a["alt"] for tag, a in seen.found if tag == "img"} == {"my figure"}
 
 
+def test_the_seeds_are_captioned_by_the_methods_shown(tmp_path: Path) -> None:
+    runs = [
+        write_pictures(tmp_path / name, dict(method), [Made("a dog")])  # a copy has traces
+        for name, method in (("a", DM), ("b", CONCAVE), ("c", ASYNDM))
+    ]
+    assert "under DM, DM_concave and AsynDM, with" in make_caption("seeds", runs)
+    own = {"label": "steady", "follows_attention": True}
+    change_record(tmp_path / "c", choices={"mask": own})
+    runs[-1] = read_run(tmp_path / "c")
+    assert "under DM, DM_concave and steady, with" in make_caption("seeds", runs)
+    assert "under three methods, with" in make_caption("seeds", [])
+
+
 def test_numbers_are_told_from_words() -> None:
     body = [
         ["AsynDM", "0.912 [0.900, 0.925]", "", "6-46-12", "<0.001", "3 dogs"],
@@ -56,9 +79,8 @@ def test_numbers_are_told_from_words() -> None:
     ]
     heads = ["method", "score", "none", "wins", "p", "words"]
     assert Section("t", heads, body).numeric == [False, True, False, True, True, False]
-    assert Section("t", ["difference"], [["+0.1 [unknown]"], ["-1e-05 [-0.1, +0.1]"]]).numeric == [
-        True
-    ]
+    differences = [["+0.1 [unknown]"], ["-1e-05 [-0.1, +0.1]"]]
+    assert Section("t", ["difference"], differences).numeric == [True]
 
 
 def test_a_page_without_runs_has_only_its_tables(tmp_path: Path) -> None:

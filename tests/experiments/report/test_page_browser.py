@@ -97,7 +97,7 @@ def until(driver: Chrome, happens: Callable[[Chrome], bool]) -> None:
     WebDriverWait(driver, 10, poll_frequency=0.05).until(happens)
 
 
-def prompts(driver: Chrome) -> list[str]:
+def list_prompts(driver: Chrome) -> list[str]:
     """Of the cards that are there, in order."""
     shown: list[str] = driver.execute_script(
         "return [...document.querySelectorAll('.card .open')].map((button) => button.textContent)"
@@ -110,12 +110,12 @@ def test_opens_from_the_disk_without_an_error_and_runs_no_prompt(
 ) -> None:
     assert opened.current_url.startswith("file://")
     assert count(opened) == f"{len(CARDS)} of {len(CARDS)}"
-    assert prompts(opened)[0] == HOSTILE
+    assert list_prompts(opened)[0] == HOSTILE
     assert opened.title == "Report"
     assert opened.execute_script("return document.querySelectorAll('[onerror], b cat').length") == 0
     widths = (
-        "return [...document.querySelectorAll('.card:first-child .frame img')].map((i) => "
-        "i.naturalWidth)"
+        "return [...document.querySelectorAll('.card:first-child .frame img')]"
+        ".map((i) => i.naturalWidth)"
     )
     until(opened, lambda driver: driver.execute_script(widths) == [16, 16, 16])
     said: Any = opened
@@ -127,7 +127,7 @@ def test_what_is_missing_is_a_labelled_gap(opened: Chrome) -> None:
     assert gaps == ["p1_0.png is missing"]
 
 
-def outcome(test: Callable[[float | None, float | None], bool]) -> Callable[[Card], bool]:
+def read_outcome(test: Callable[[float | None, float | None], bool]) -> Callable[[Card], bool]:
     return lambda card: test(card.exact(A), card.exact(B))
 
 
@@ -141,11 +141,11 @@ FILTERS: list[tuple[dict[str, str], Callable[[Card], bool]]] = [
     ({"q": "1 BLUE"}, lambda card: "Blue" in card.prompt and "1" in card.prompt),
     ({"q": "<b>"}, lambda card: card.prompt == HOSTILE),
     ({"q": "zebra"}, lambda card: False),
-    ({"outcome": "right"}, outcome(lambda a, b: a == 1)),
-    ({"outcome": "wrong"}, outcome(lambda a, b: a == 0)),
-    ({"outcome": "won"}, outcome(lambda a, b: a == 1 and b == 0)),
-    ({"outcome": "lost"}, outcome(lambda a, b: a == 0 and b == 1)),
-    ({"outcome": "differ"}, outcome(lambda a, b: a is not None and b is not None and a != b)),
+    ({"outcome": "right"}, read_outcome(lambda a, b: a == 1)),
+    ({"outcome": "wrong"}, read_outcome(lambda a, b: a == 0)),
+    ({"outcome": "won"}, read_outcome(lambda a, b: a == 1 and b == 0)),
+    ({"outcome": "lost"}, read_outcome(lambda a, b: a == 0 and b == 1)),
+    ({"outcome": "differ"}, read_outcome(lambda a, b: a is not None and b is not None and a != b)),
     ({"a": C, "outcome": "wrong"}, lambda card: card.exact(C) == 0),
     ({"b": C, "outcome": "won"}, lambda card: card.exact(A) == 1 and card.exact(C) == 0),
     ({"metric": "clip", "least": "0.4"}, at_least("clip", 0.4)),
@@ -179,7 +179,7 @@ def test_filters_leave_what_they_should(
     expected = [card.prompt for card in CARDS if passes(card)]
     assert len(expected) < len(CARDS)
     assert count(unfiltered) == f"{len(expected)} of {len(CARDS)}"
-    shown = prompts(unfiltered)
+    shown = list_prompts(unfiltered)
     assert shown == expected[: len(shown)]
     assert find(unfiltered, "#none").is_displayed() == (not expected)
 
@@ -195,11 +195,11 @@ def test_the_address_restores_a_view(unfiltered: Chrome) -> None:
     }
     for name, value in settings.items():
         choose(unfiltered, name, value)
-    view, shown, told = unfiltered.current_url, prompts(unfiltered), count(unfiltered)
+    view, shown, told = unfiltered.current_url, list_prompts(unfiltered), count(unfiltered)
     assert 0 < len(shown) < len(CARDS)
     unfiltered.get("about:blank")
     unfiltered.get(view)
-    until(unfiltered, lambda driver: prompts(driver)[: len(shown)] == shown)
+    until(unfiltered, lambda driver: list_prompts(driver)[: len(shown)] == shown)
     assert count(unfiltered) == told
     chosen = {
         name: find(unfiltered, f'[name="{name}"]').get_attribute("value") for name in settings
@@ -219,7 +219,7 @@ def test_sorts_by_difference_and_puts_the_unknown_last(unfiltered: Chrome, order
     unknown = [card for card in listed if card.difference("clip") is None]
     assert unknown
     expected = [card.prompt for card in (*(card for _, card in known), *unknown)]
-    until(unfiltered, lambda driver: prompts(driver) == expected)
+    until(unfiltered, lambda driver: list_prompts(driver) == expected)
     signed = f"{known[0][0]:+.3f}"
     assert find(unfiltered, ".card .facts").text.endswith(f"clip A − B {signed.replace('-', '−')}")
 
@@ -251,9 +251,9 @@ def test_right_and_wrong_have_a_sign_and_a_text(opened: Chrome) -> None:
 def test_cards_are_made_as_they_come_into_view(opened: Chrome) -> None:
     def at_end(driver: Chrome) -> bool:
         driver.execute_script("scrollTo(0, document.documentElement.scrollHeight)")
-        return prompts(driver) == [card.prompt for card in CARDS]
+        return list_prompts(driver) == [card.prompt for card in CARDS]
 
-    assert len(prompts(opened)) < len(CARDS)
+    assert len(list_prompts(opened)) < len(CARDS)
     until(opened, at_end)
 
 
@@ -262,8 +262,8 @@ def test_keys(opened: Chrome) -> None:
 
     def at() -> int:
         place: int = opened.execute_script(
-            "return "
-            "[...document.querySelectorAll('.card')].indexOf(document.activeElement.closest('.card'))"
+            "return [...document.querySelectorAll('.card')]"
+            ".indexOf(document.activeElement.closest('.card'))"
         )
         return place
 

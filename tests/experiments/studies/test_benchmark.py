@@ -60,6 +60,13 @@ def test_both_kinds_of_step_are_timed_on_the_same_weights(
     assert len(stock.seconds) == len(ours.seconds) == 2 and min(stock.seconds + ours.seconds) > 0
 
 
+def test_help_begins_with_what_it_does(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        command.main(["--help"])
+    described = capsys.readouterr().out.partition("\n\n")[2]
+    assert described.startswith("The cost of asynchrony: a step of AsynDM against one of")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -16,7 +16,7 @@ from evaluation.networks.weights import EMBEDDED
 from evaluation.runs.prompts import Prompt
 from experiments.training.evaluators import networks
 from experiments.training.evaluators.command import main as train
-from experiments.training.evaluators.near_misses import near_miss
+from experiments.training.evaluators.near_misses import make_near_miss
 from experiments.training.evaluators.pictures import (
     CONTENTS,
     Pool,
@@ -70,7 +70,7 @@ def test_near_misses_say_something_else() -> None:
     generator = torch.Generator().manual_seed(0)
     for kind in KINDS:
         for spec in prompts("test", kind)[:30]:
-            assert near_miss(spec, generator).combination != spec.combination
+            assert make_near_miss(spec, generator).combination != spec.combination
 
 
 def test_blip_begins_with_clips_vision() -> None:
@@ -90,6 +90,14 @@ def test_blip_begins_with_clips_vision() -> None:
         state = torch.randn(4, 65, networks.WIDTH)
         ours = blip.vision_model.post_layernorm(blip.vision_model.encoder(state).last_hidden_state)
         assert (ours - theirs.ln_post(theirs.transformer(state))).abs().max() < 1e-3
+
+
+def test_help_tells_of_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        train(["--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "--out FOLDER where they are saved" in shown
+    assert "--seed N of first weights, pictures and batches" in shown
 
 
 def test_a_short_training_makes_evaluators_that_load(

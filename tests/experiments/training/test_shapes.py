@@ -134,7 +134,7 @@ def test_a_branch_begins_with_the_trunk_and_counts_for_itself(
     assert first["steps"] > 0
 
 
-def settings(out: Path) -> list[str]:
+def make_settings(out: Path) -> list[str]:
     """Seconds for hours."""
     short = [
         f"out={out}",
@@ -152,10 +152,10 @@ def settings(out: Path) -> list[str]:
     ]
 
 
-def command(out: Path, *more: str) -> subprocess.CompletedProcess[str]:
+def run_command(out: Path, *more: str) -> subprocess.CompletedProcess[str]:
     """The script, in a process of its own."""
     return subprocess.run(
-        [sys.executable, "-m", "experiments.training.shapes", *settings(out), *more],
+        [sys.executable, "-m", "experiments.training.shapes", *make_settings(out), *more],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"},
         capture_output=True,
@@ -165,7 +165,7 @@ def command(out: Path, *more: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_all_stages_leave_checkpoints_that_load(tmp_path: Path) -> None:
-    done = command(tmp_path, f"start_from={WEIGHTS / 'shapes'}")
+    done = run_command(tmp_path, f"start_from={WEIGHTS / 'shapes'}")
     assert done.returncode == 0, done.stderr
     shipped, trained, mixed, trunk = (
         StableDiffusionPipeline.from_pretrained(folder)
@@ -184,13 +184,13 @@ def test_all_stages_leave_checkpoints_that_load(tmp_path: Path) -> None:
     networks = [pipe.unet.conv_in.weight.half() for pipe in (shipped, trunk, trained, mixed)]
     for i, one in enumerate(networks):
         assert not any(torch.equal(one, other) for other in networks[:i])
-    again = command(tmp_path, f"start_from={WEIGHTS / 'shapes'}")
+    again = run_command(tmp_path, f"start_from={WEIGHTS / 'shapes'}")
     assert again.returncode == 0 and "branch" not in again.stdout
-    changed = command(tmp_path, f"start_from={WEIGHTS / 'shapes'}", "branches.shapes.seconds=2")
+    changed = run_command(tmp_path, f"start_from={WEIGHTS / 'shapes'}", "branches.shapes.seconds=2")
     assert changed.returncode == 1
     assert changed.stderr.strip() == (
-        f"error: out={tmp_path}: holds stages made with other settings; choose another, or delete "
-        "it"
+        f"error: out={tmp_path}: holds stages made with other settings; "
+        "choose another, or delete it"
     )
 
 
@@ -208,8 +208,11 @@ def test_all_stages_leave_checkpoints_that_load(tmp_path: Path) -> None:
         ("trunk.learning_rate=-1", "trunk.learning_rate=-1.0: must be at least 0"),
         ("polish.kl_weight=-1", "polish.kl_weight=-1.0: must be at least 0"),
         ("out=/proc/no", "/proc/no: cannot be written to"),
-        ("trunk.seconds=long", "Value 'long'"),
-        ("trunk.second=1", "Could not override 'trunk.second'"),
+        ("trunk.seconds=long", "error: trunk.seconds=long: Value 'long'"),
+        ("trunk.second=1", "error: trunk.second: no such setting (did you mean trunk.seconds?)"),
+        ("foo=1", "error: foo: no such setting; see --cfg job for those there are"),
+        ("foo", "error: foo: no setting; give NAME=VALUE"),
+        ("out=???", "missing mandatory value: out"),
     ],
 )
 def test_bad_settings_are_refused_before_anything_is_made(
@@ -219,12 +222,26 @@ def test_bad_settings_are_refused_before_anything_is_made(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["train_shapes", *settings(tmp_path / "out"), setting])
+    monkeypatch.setattr(
+        sys, "argv", ["experiments.training.shapes", *make_settings(tmp_path / "out"), setting]
+    )
     with pytest.raises(SystemExit) as end:
         main()
-    said = f"{end.value} {capsys.readouterr().err}"
-    assert message in said and "Traceback" not in said
+    said = f"{end.value}{capsys.readouterr().err}"
+    assert said.startswith("error: ") and message in said and "\n" not in said
     assert not (tmp_path / "out").exists()
+
+
+def test_help_says_what_it_does_and_lists_its_own_settings_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["experiments.training.shapes", "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        main()
+    shown = capsys.readouterr().out
+    assert shown.startswith("Trains the embedded models from nothing: ")
+    assert "python -m experiments.training.shapes trunk.seconds=300" in shown
+    assert "start_from: null" in shown and "prompt_set" not in shown
 
 
 def test_a_branch_cannot_take_the_files_of_another_stage() -> None:

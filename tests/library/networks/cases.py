@@ -13,7 +13,7 @@ from torch import Tensor
 import asyndm
 from asyndm.attention import AttentionMaps
 from asyndm.method import Method
-from asyndm.networks import denoiser, find_family
+from asyndm.networks import find_denoiser, find_family
 from asyndm.scheduler import AsynchronousScheduler
 from asyndm.session import Session
 from tests.pipelines.registry import PIPELINES
@@ -62,16 +62,16 @@ VARIANTS = {
 
 
 @cache
-def built(name: str) -> Any:
+def build(name: str) -> Any:
     """Shared: ``asyndm`` promises to leave it untouched. Who changes a pipeline builds one."""
     return PIPELINES[name].build()
 
 
-def generators(seeds: list[int]) -> list[torch.Generator]:
+def make_generators(seeds: list[int]) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
-def call_of(name: str, pipe: Any, prompts: list[str], **changes: Any) -> dict[str, Any]:
+def make_call(name: str, pipe: Any, prompts: list[str], **changes: Any) -> dict[str, Any]:
     """Arguments of the pipeline's call beside prompt, generator and η; texts and pictures listed
     for each prompt."""
     tiny = PIPELINES[name]
@@ -83,11 +83,11 @@ def call_of(name: str, pipe: Any, prompts: list[str], **changes: Any) -> dict[st
     return call
 
 
-def takes(pipe: Any, argument: str) -> bool:
+def has_argument(pipe: Any, argument: str) -> bool:
     return argument in inspect.signature(type(pipe).__call__).parameters
 
 
-def stock(
+def sample_stock(
     name: str,
     pipe: Any = None,
     prompts: list[str] = PROMPTS,
@@ -96,14 +96,14 @@ def stock(
     **changes: Any,
 ) -> Any:
     """What the pipeline makes of itself."""
-    pipe = built(name) if pipe is None else pipe
-    call = call_of(name, pipe, prompts, **changes)
-    more = {"eta": eta} if takes(pipe, "eta") else {}
+    pipe = build(name) if pipe is None else pipe
+    call = make_call(name, pipe, prompts, **changes)
+    more = {"eta": eta} if has_argument(pipe, "eta") else {}
     torch.manual_seed(seeds[0])  # some pipelines draw from it, whatever their generator
-    return pipe(prompt=list(prompts), generator=generators(seeds), **more, **call).images
+    return pipe(prompt=list(prompts), generator=make_generators(seeds), **more, **call).images
 
 
-def ours(
+def sample_ours(
     name: str,
     pipe: Any = None,
     prompts: list[str] = PROMPTS,
@@ -114,9 +114,9 @@ def ours(
     **changes: Any,
 ) -> Any:
     """What it makes asynchronously."""
-    pipe = built(name) if pipe is None else pipe
+    pipe = build(name) if pipe is None else pipe
     own = {key: changes.pop(key) for key in SETTINGS if key in changes}
-    call = call_of(name, pipe, prompts, **changes)
+    call = make_call(name, pipe, prompts, **changes)
     return asyndm.sample(
         pipe,
         list(prompts),
@@ -140,33 +140,33 @@ SETTINGS = (
 )
 
 
-def dm(name: str, pipe: Any = None, **changes: Any) -> Any:
+def sample_dm(name: str, pipe: Any = None, **changes: Any) -> Any:
     """All pixels in step: what the stock pipeline makes."""
-    return ours(name, pipe, subjects=None, mask=asyndm.NoMask(), **changes)
+    return sample_ours(name, pipe, subjects=None, mask=asyndm.NoMask(), **changes)
 
 
-def distance(a: Tensor, b: Tensor) -> float:
+def measure_distance(a: Tensor, b: Tensor) -> float:
     """Over the largest."""
     return float((a - b).abs().max() / b.abs().max())
 
 
-def evaluations(name: str, pipe: Any = None, **changes: Any) -> list[dict[str, Any]]:
+def record_evaluations(name: str, pipe: Any = None, **changes: Any) -> list[dict[str, Any]]:
     """The arguments of each evaluation of the network in a stock call, by name."""
-    pipe = built(name) if pipe is None else pipe
-    network, seen = denoiser(pipe), list[dict[str, Any]]()
+    pipe = build(name) if pipe is None else pipe
+    network, seen = find_denoiser(pipe), list[dict[str, Any]]()
 
     def keep(module: Any, args: Any, kwargs: Any) -> None:
         seen.append(dict(inspect.signature(module.forward).bind(*args, **kwargs).arguments))
 
     handle = network.register_forward_pre_hook(keep, with_kwargs=True)
     try:
-        stock(name, pipe, **changes)
+        sample_stock(name, pipe, **changes)
     finally:
         handle.remove()
     return seen
 
 
-def output_of(
+def compute_output(
     pipe: Any, arguments: dict[str, Any], rungs: Tensor, reader: AttentionMaps | None = None
 ) -> Tensor:
     """The network's output where its B samples' tokens stand on these of `RUNGS` rungs (B, h, w),
@@ -175,7 +175,7 @@ def output_of(
         asyndm.Linear(), asyndm.NoMask(), torch.zeros(len(rungs), 1, dtype=torch.float64)
     )
     scheduler = AsynchronousScheduler(pipe.scheduler, method, images=range(len(rungs)))
-    network = denoiser(pipe)
+    network = find_denoiser(pipe)
     with (
         Session(pipe, find_family(pipe), scheduler, reader, text_level="slowest").open(),
         torch.no_grad(),
@@ -188,7 +188,7 @@ def output_of(
     return output if isinstance(output, Tensor) else torch.stack(output)[:, :, 0]
 
 
-def on_grid(values: Tensor, grid: tuple[int, int]) -> Tensor:
+def measure_grid(values: Tensor, grid: tuple[int, int]) -> Tensor:
     """(B, h, w): the size of each token's part of an output, packed (B, h w, C) or a picture (B, C,
     H, W)."""
     if values.ndim == 3:
@@ -199,24 +199,24 @@ def on_grid(values: Tensor, grid: tuple[int, int]) -> Tensor:
     return pooled[:, 0].sqrt()
 
 
-def largest_displacement(name: str) -> int:
+def find_displacement(name: str) -> int:
     """How far from a token whose level is another the output changes most, in tokens along either
     side: the largest of five such tokens."""
-    pipe = copy.copy(built(name))
+    pipe = copy.copy(build(name))
     if hasattr(pipe, "unet"):
         # The convolutions of the shared one are loud enough to carry a change anywhere. As it is,
         # the first pixel of a coarse cell, which is that of all the cell, moves the whole cell.
         torch.manual_seed(0)
         pipe.register_modules(unet=type(pipe.unet).from_config(pipe.unet.config).eval())
-    family, arguments = find_family(pipe), evaluations(name, pipe, num_inference_steps=2)[0]
-    h, w = family.grid(denoiser(pipe), arguments)
+    family, arguments = find_family(pipe), record_evaluations(name, pipe, num_inference_steps=2)[0]
+    h, w = family.grid(find_denoiser(pipe), arguments)
     base = torch.full((family.batch(arguments), h, w), 16.0)
-    expected = output_of(pipe, arguments, base)
+    expected = compute_output(pipe, arguments, base)
     found = []
     for row, column in ((0, 0), (h - 1, w - 1), (0, w - 1), (h // 2, 3), (3, w // 2)):
         moved = base.clone()
         moved[:, row, column] = 8
-        change = on_grid(output_of(pipe, arguments, moved) - expected, (h, w)).norm(dim=0)
+        change = measure_grid(compute_output(pipe, arguments, moved) - expected, (h, w)).norm(dim=0)
         peak_row, peak_column = divmod(int(change.argmax()), w)
         found.append(max(abs(peak_row - row), abs(peak_column - column)))
     return max(found)
@@ -224,4 +224,4 @@ def largest_displacement(name: str) -> int:
 
 def is_local(name: str) -> bool:
     """Whether the output changes most at the very token, of a UNet within two latent pixels."""
-    return largest_displacement(name) <= (2 if find_family(built(name)).picture else 0)
+    return find_displacement(name) <= (2 if find_family(build(name)).picture else 0)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import asyndm
-from tests.library.networks.cases import built
+from tests.library.networks.cases import build
 from tests.pipelines.registry import PIPELINES
 
 NAMES = (
@@ -29,19 +29,21 @@ SHAPES = {
 """Pictures by their size, of which some need tokens that are no places of theirs."""
 
 
-def call(name: str, prompts: tuple[str, ...] = PROMPTS, pipe: Any = None, **changes: Any) -> Any:
+def run_call(
+    name: str, prompts: tuple[str, ...] = PROMPTS, pipe: Any = None, **changes: Any
+) -> Any:
     """The pipeline's latents; its prompts are a fresh list, as Z-Image writes into the one it is
     given."""
     tiny = PIPELINES[name]
     generators = [torch.Generator().manual_seed(i) for i in range(len(prompts))]
     return tiny.run(
-        built(name) if pipe is None else pipe,
+        build(name) if pipe is None else pipe,
         list(prompts),
         **{"generator": generators, "output_type": "latent", **changes},
     )
 
 
-def inside(
+def make_asynchronous(
     name: str, pipe: Any, prompts: tuple[str, ...], subjects: Any = None, **settings: Any
 ) -> AbstractContextManager[None]:
     """The pipeline is asynchronous; how it reads a prompt is stated as its call does."""
@@ -55,7 +57,7 @@ class Stop(Exception):
 
 
 @contextmanager
-def first_call(network: nn.Module, end: bool = True) -> Iterator[list[Tensor]]:
+def catch_first_call(network: nn.Module, end: bool = True) -> Iterator[list[Tensor]]:
     """The network's output at its first evaluation, after which the pipeline is left."""
     seen: list[Tensor] = []
 

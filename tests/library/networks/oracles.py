@@ -23,7 +23,7 @@ from torch import Tensor
 
 from asyndm.levels import TimeRows, make_time_rows
 from tests.conftest import make_unet
-from tests.library.networks.cases import built, distance
+from tests.library.networks.cases import build, measure_distance
 from tests.pipelines.flux import TRANSFORMER as FLUX
 from tests.pipelines.pixart import TRANSFORMER as PIXART
 from tests.pipelines.sd3 import TRANSFORMER as SD3
@@ -35,17 +35,17 @@ GRID = (4, 6)
 TEXT = 5
 
 
-def normal(*shape: int, seed: int = 0) -> Tensor:
+def draw_normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def levels(*shape: int, most: int = 999) -> Tensor:
+def draw_levels(*shape: int, most: int = 999) -> Tensor:
     """As many timesteps as there are tokens, other ones in each sample."""
     generator = torch.Generator().manual_seed(7)
     return torch.randint(1, most, shape, generator=generator).double()
 
 
-def each(embed: Callable[[Tensor, int], Any], timesteps: Tensor) -> Any:
+def embed_each(embed: Callable[[Tensor, int], Any], timesteps: Tensor) -> Any:
     """(B, N, ...) of what is computed for one token (1, ...) after another; timesteps are (B,
     N)."""
     made = [[embed(t[None], b) for t in timesteps[b]] for b in range(len(timesteps))]
@@ -57,26 +57,26 @@ def each(embed: Callable[[Tensor, int], Any], timesteps: Tensor) -> Any:
     return torch.stack([torch.cat(row) for row in made])
 
 
-def rows_of(timesteps: Tensor, name: str, **joint: Any) -> Tensor:
+def make_rows(timesteps: Tensor, name: str, **joint: Any) -> Tensor:
     made = make_time_rows(timesteps, lambda values: values, network=name, **joint)
     assert isinstance(made, TimeRows) and len(made) > 0.9 * timesteps.numel()
     return made
 
 
-def modulation(adaptive: Any, embedding: Tensor, parts: int) -> tuple[Tensor, ...]:
+def compute_modulation(adaptive: Any, embedding: Tensor, parts: int) -> tuple[Tensor, ...]:
     projected: Tensor = adaptive.linear(F.silu(embedding))
     return projected.chunk(parts, -1)
 
 
-def bare(x: Tensor) -> Tensor:
+def normalise(x: Tensor) -> Tensor:
     return F.layer_norm(x, x.shape[-1:], eps=1e-6)
 
 
-def modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    return bare(x) * (1 + scale) + shift
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    return normalise(x) * (1 + scale) + shift
 
 
-def spread_out(x: Tensor, grid: tuple[int, int], size: int) -> Tensor:
+def unpatch(x: Tensor, grid: tuple[int, int], size: int) -> Tensor:
     """(B, h w, size size C) -> (B, C, size h, size w)."""
     cells = x.view(len(x), *grid, size, size, -1)
     return cells.permute(0, 5, 1, 3, 2, 4).reshape(len(x), -1, grid[0] * size, grid[1] * size)
@@ -88,38 +88,45 @@ def sd3(
     def embed(t: Tensor, b: int) -> Any:
         return network.time_text_embed(t, pooled[b : b + 1])
 
-    own, words = each(embed, image_t.flatten(1)), each(embed, text_t[:, None].expand(-1, TEXT))
+    own, words = (
+        embed_each(embed, image_t.flatten(1)),
+        embed_each(embed, text_t[:, None].expand(-1, TEXT)),
+    )
     h, c = network.pos_embed(x), network.context_embedder(text)
     for block in network.transformer_blocks:
-        parts = modulation(block.norm1, own, 9 if block.use_dual_attention else 6)
+        parts = compute_modulation(block.norm1, own, 9 if block.use_dual_attention else 6)
         if block.context_pre_only:
-            scale, shift = modulation(block.norm1_context, words, 2)
+            scale, shift = compute_modulation(block.norm1_context, words, 2)
             c_parts: tuple[Tensor, ...] = (shift, scale)
         else:
-            c_parts = modulation(block.norm1_context, words, 6)
-        normed = modulated(h, *parts[:2])
-        image, context = block.attn(normed, encoder_hidden_states=modulated(c, *c_parts[:2]))
-        second = modulated(h, *parts[6:8]) if block.use_dual_attention else None
+            c_parts = compute_modulation(block.norm1_context, words, 6)
+        normed = modulate(h, *parts[:2])
+        image, context = block.attn(normed, encoder_hidden_states=modulate(c, *c_parts[:2]))
+        second = modulate(h, *parts[6:8]) if block.use_dual_attention else None
         h = h + parts[2] * image
         if second is not None:
             h = h + parts[8] * block.attn2(second)
-        h = h + parts[5] * block.ff(modulated(h, *parts[3:5]))
+        h = h + parts[5] * block.ff(modulate(h, *parts[3:5]))
         if not block.context_pre_only:
             c = c + c_parts[2] * context
-            c = c + c_parts[5] * block.ff_context(modulated(c, *c_parts[3:5]))
-    scale, shift = modulation(network.norm_out, own, 2)
-    return spread_out(network.proj_out(modulated(h, shift, scale)), GRID, 2)
+            c = c + c_parts[5] * block.ff_context(modulate(c, *c_parts[3:5]))
+    scale, shift = compute_modulation(network.norm_out, own, 2)
+    return unpatch(network.proj_out(modulate(h, shift, scale)), GRID, 2)
 
 
 @torch.no_grad()
 def sd3_difference(config: dict[str, Any]) -> float:
     torch.manual_seed(0)
     network = randomise(SD3Transformer2DModel(**{**SD3, "num_layers": 3, **config})).double()
-    x, text, pooled = normal(2, 4, 8, 12), normal(2, TEXT, 32, seed=1), normal(2, 32, seed=2)
-    image_t, text_t = levels(2, *GRID), torch.tensor([250.0, 777.0]).double()
-    rows = rows_of(image_t, "SD3", text=text_t, text_length=TEXT, text_first=False)
+    x, text, pooled = (
+        draw_normal(2, 4, 8, 12),
+        draw_normal(2, TEXT, 32, seed=1),
+        draw_normal(2, 32, seed=2),
+    )
+    image_t, text_t = draw_levels(2, *GRID), torch.tensor([250.0, 777.0]).double()
+    rows = make_rows(image_t, "SD3", text=text_t, text_length=TEXT, text_first=False)
     made = network(x, text, pooled, rows).sample
-    return distance(made, sd3(network, x, text, pooled, image_t, text_t))
+    return measure_distance(made, sd3(network, x, text, pooled, image_t, text_t))
 
 
 def flux(network: Any, given: dict[str, Tensor], image_t: Tensor, text_t: Tensor) -> Tensor:
@@ -129,30 +136,36 @@ def flux(network: Any, given: dict[str, Tensor], image_t: Tensor, text_t: Tensor
         more = [] if guidance is None else [guidance[b : b + 1] * 1000]
         return network.time_text_embed(t * 1000, *more, given["pooled_projections"][b : b + 1])
 
-    own, words = each(embed, image_t.flatten(1)), each(embed, text_t[:, None].expand(-1, TEXT))
+    own, words = (
+        embed_each(embed, image_t.flatten(1)),
+        embed_each(embed, text_t[:, None].expand(-1, TEXT)),
+    )
     h, c = (
         network.x_embedder(given["hidden_states"]),
         network.context_embedder(given["encoder_hidden_states"]),
     )
     rotary = network.pos_embed(torch.cat([given["txt_ids"], given["img_ids"]]))
     for block in network.transformer_blocks:
-        parts, c_parts = modulation(block.norm1, own, 6), modulation(block.norm1_context, words, 6)
+        parts, c_parts = (
+            compute_modulation(block.norm1, own, 6),
+            compute_modulation(block.norm1_context, words, 6),
+        )
         image, context = block.attn(
-            modulated(h, *parts[:2]), modulated(c, *c_parts[:2]), image_rotary_emb=rotary
+            modulate(h, *parts[:2]), modulate(c, *c_parts[:2]), image_rotary_emb=rotary
         )
         h, c = h + parts[2] * image, c + c_parts[2] * context
-        h = h + parts[5] * block.ff(modulated(h, *parts[3:5]))
-        c = c + c_parts[5] * block.ff_context(modulated(c, *c_parts[3:5]))
+        h = h + parts[5] * block.ff(modulate(h, *parts[3:5]))
+        c = c + c_parts[5] * block.ff_context(modulate(c, *c_parts[3:5]))
     joint, both = torch.cat([c, h], 1), torch.cat([words, own], 1)
     for block in network.single_transformer_blocks:
-        shift, scale, gate = modulation(block.norm, both, 3)
-        normed = modulated(joint, shift, scale)
+        shift, scale, gate = compute_modulation(block.norm, both, 3)
+        normed = modulate(joint, shift, scale)
         mlp = F.gelu(block.proj_mlp(normed), approximate="tanh")
         joint = joint + gate * block.proj_out(
             torch.cat([block.attn(normed, image_rotary_emb=rotary), mlp], 2)
         )
-    scale, shift = modulation(network.norm_out, own, 2)
-    output: Tensor = network.proj_out(modulated(joint[:, TEXT:], shift, scale))
+    scale, shift = compute_modulation(network.norm_out, own, 2)
+    output: Tensor = network.proj_out(modulate(joint[:, TEXT:], shift, scale))
     return output
 
 
@@ -162,20 +175,20 @@ def flux_difference(guided: bool) -> float:
     network = randomise(FluxTransformer2DModel(**{**FLUX, "guidance_embeds": guided})).double()
     places = torch.cartesian_prod(torch.arange(GRID[0]), torch.arange(GRID[1])).double()
     given = {
-        "hidden_states": normal(2, GRID[0] * GRID[1], 16),
-        "encoder_hidden_states": normal(2, TEXT, 32, seed=1),
-        "pooled_projections": normal(2, 16, seed=2),
+        "hidden_states": draw_normal(2, GRID[0] * GRID[1], 16),
+        "encoder_hidden_states": draw_normal(2, TEXT, 32, seed=1),
+        "pooled_projections": draw_normal(2, 16, seed=2),
         "img_ids": F.pad(places, (1, 0)),
         "txt_ids": torch.zeros(TEXT, 3, dtype=torch.float64),
         **({"guidance": torch.tensor([3.5, 1.0]).double()} if guided else {}),
     }
-    image_t, text_t = levels(2, *GRID) / 1000, torch.tensor([0.25, 0.777]).double()
-    rows = rows_of(image_t, "Flux", text=text_t, text_length=TEXT)
+    image_t, text_t = draw_levels(2, *GRID) / 1000, torch.tensor([0.25, 0.777]).double()
+    rows = make_rows(image_t, "Flux", text=text_t, text_length=TEXT)
     made = network(**given, timestep=rows).sample
-    return distance(made, flux(network, given, image_t, text_t))
+    return measure_distance(made, flux(network, given, image_t, text_t))
 
 
-def single(table: Tensor, six: Tensor) -> tuple[Tensor, ...]:
+def split_table(table: Tensor, six: Tensor) -> tuple[Tensor, ...]:
     """Six parts of a table that every block adds to the one projection of time, (B, N, D) each."""
     parts: tuple[Tensor, ...] = (table + six.unflatten(-1, (len(table), -1))).unbind(2)
     return parts
@@ -188,16 +201,16 @@ def pixart(
         own = {name: None if value is None else value[b : b + 1] for name, value in added.items()}
         return network.adaln_single(t, own, batch_size=1, hidden_dtype=torch.float64)
 
-    six, embedded = each(embed, timesteps.flatten(1))
+    six, embedded = embed_each(embed, timesteps.flatten(1))
     h, c = network.pos_embed(x), network.caption_projection(text)
     bias = (1 - hidden).mul(-10000.0)[:, None]
     for block in network.transformer_blocks:
-        parts = single(block.scale_shift_table, six)
-        h = h + parts[2] * block.attn1(modulated(h, *parts[:2]))
+        parts = split_table(block.scale_shift_table, six)
+        h = h + parts[2] * block.attn1(modulate(h, *parts[:2]))
         h = h + block.attn2(h, encoder_hidden_states=c, attention_mask=bias)
-        h = h + parts[5] * block.ff(modulated(h, *parts[3:5]))
+        h = h + parts[5] * block.ff(modulate(h, *parts[3:5]))
     shift, scale = (network.scale_shift_table + embedded[:, :, None]).unbind(2)
-    return spread_out(network.proj_out(modulated(h, shift, scale)), GRID, 2)
+    return unpatch(network.proj_out(modulate(h, shift, scale)), GRID, 2)
 
 
 @torch.no_grad()
@@ -206,14 +219,17 @@ def pixart_difference(sized: bool) -> float:
     network = randomise(
         PixArtTransformer2DModel(**{**PIXART, "use_additional_conditions": sized})
     ).double()
-    x, text = normal(2, 4, 8, 12), normal(2, TEXT, 32, seed=1)
+    x, text = draw_normal(2, 4, 8, 12), draw_normal(2, TEXT, 32, seed=1)
     hidden = torch.tensor([[1.0] * TEXT, [1.0, 1.0, 1.0, 0.0, 0.0]]).double()
-    size = {"resolution": normal(2, 2, seed=3) * 500, "aspect_ratio": normal(2, 1, seed=4)}
+    size = {
+        "resolution": draw_normal(2, 2, seed=3) * 500,
+        "aspect_ratio": draw_normal(2, 1, seed=4),
+    }
     added = size if sized else dict.fromkeys(size)
-    timesteps = levels(2, *GRID)
-    rows = rows_of(timesteps, "PixArt")
+    timesteps = draw_levels(2, *GRID)
+    rows = make_rows(timesteps, "PixArt")
     made = network(x, text, rows, added_cond_kwargs=added, encoder_attention_mask=hidden).sample
-    return distance(made, pixart(network, x, text, hidden, added, timesteps))
+    return measure_distance(made, pixart(network, x, text, hidden, added, timesteps))
 
 
 def sana(
@@ -224,33 +240,33 @@ def sana(
             return network.time_embed(t, guidance=guidance[b : b + 1], hidden_dtype=torch.float64)
         return network.time_embed(t, batch_size=1, hidden_dtype=torch.float64)
 
-    six, embedded = each(embed, timesteps.flatten(1))
+    six, embedded = embed_each(embed, timesteps.flatten(1))
     h, c = network.patch_embed(x), network.caption_norm(network.caption_projection(text))
     bias = (1 - hidden).mul(-10000.0)[:, None]
     for block in network.transformer_blocks:
-        parts = single(block.scale_shift_table, six)
-        h = h + parts[2] * block.attn1(modulated(h, *parts[:2]))
+        parts = split_table(block.scale_shift_table, six)
+        h = h + parts[2] * block.attn1(modulate(h, *parts[:2]))
         h = h + block.attn2(h, encoder_hidden_states=c, attention_mask=bias)
-        picture = modulated(h, *parts[3:5]).unflatten(1, GRID).permute(0, 3, 1, 2)
+        picture = modulate(h, *parts[3:5]).unflatten(1, GRID).permute(0, 3, 1, 2)
         h = h + parts[5] * block.ff(picture).flatten(2).transpose(1, 2)
     shift, scale = (network.scale_shift_table + embedded[:, :, None]).unbind(2)
-    return spread_out(network.proj_out(modulated(h, shift, scale)), GRID, 1)
+    return unpatch(network.proj_out(modulate(h, shift, scale)), GRID, 1)
 
 
 @torch.no_grad()
 def sana_difference(guided: bool) -> float:
     config = {
-        key: value for key, value in built("sana").transformer.config.items() if key[0] != "_"
+        key: value for key, value in build("sana").transformer.config.items() if key[0] != "_"
     }
     torch.manual_seed(0)
     network = randomise(SanaTransformer2DModel(**{**config, "guidance_embeds": guided})).double()
-    x, text = normal(2, 4, *GRID), normal(2, TEXT, 16, seed=1)
+    x, text = draw_normal(2, 4, *GRID), draw_normal(2, TEXT, 16, seed=1)
     hidden = torch.tensor([[1.0] * TEXT, [1.0, 1.0, 1.0, 0.0, 0.0]]).double()
     guidance = torch.tensor([0.45, 0.1]).double() if guided else None
-    timesteps = levels(2, *GRID)
-    rows = rows_of(timesteps, "Sana")
+    timesteps = draw_levels(2, *GRID)
+    rows = make_rows(timesteps, "Sana")
     made = network(x, text, rows, guidance=guidance, encoder_attention_mask=hidden).sample
-    return distance(made, sana(network, x, text, hidden, guidance, timesteps))
+    return measure_distance(made, sana(network, x, text, hidden, guidance, timesteps))
 
 
 def unet(network: Any, x: Tensor, text: Tensor, timesteps: Tensor, added: Any) -> Tensor:
@@ -264,7 +280,7 @@ def unet(network: Any, x: Tensor, text: Tensor, timesteps: Tensor, added: Any) -
         ids = network.add_time_proj(added["time_ids"][b]).double().flatten()
         return made + network.add_embedding(torch.cat([added["text_embeds"][b], ids])[None])
 
-    embedded = each(embed, timesteps.flatten(1)).unflatten(1, timesteps.shape[1:])
+    embedded = embed_each(embed, timesteps.flatten(1)).unflatten(1, timesteps.shape[1:])
 
     def forward(block: Any, hidden: Tensor, temb: Tensor) -> Any:
         cell = x.shape[-1] // hidden.shape[-1]
@@ -289,13 +305,13 @@ def unet_difference(make: Any) -> float:
     torch.manual_seed(0)
     network = randomise(make()).double()
     wide = network.config.addition_embed_type is not None
-    x, text = normal(2, 4, 8, 12), normal(2, TEXT, 32 if wide else 16, seed=1)
+    x, text = draw_normal(2, 4, 8, 12), draw_normal(2, TEXT, 32 if wide else 16, seed=1)
     sizes = torch.tensor([[128.0, 192, 0, 0, 128, 192], [64, 96, 8, 8, 64, 96]]).double()
-    added = {"text_embeds": normal(2, POOLED, seed=2), "time_ids": sizes} if wide else None
-    timesteps = levels(2, 8, 12)
-    rows = rows_of(timesteps, "UNet", picture=True)
+    added = {"text_embeds": draw_normal(2, POOLED, seed=2), "time_ids": sizes} if wide else None
+    timesteps = draw_levels(2, 8, 12)
+    rows = make_rows(timesteps, "UNet", picture=True)
     made = network(x, rows, text, added_cond_kwargs=added).sample
-    return distance(made, unet(network, x, text, timesteps, added))
+    return measure_distance(made, unet(network, x, text, timesteps, added))
 
 
 SD3_CONFIGS: list[dict[str, Any]] = [{}, {"dual_attention_layers": (0, 1), "qk_norm": "rms_norm"}]

@@ -8,11 +8,11 @@ from typing import Any
 
 import diffusers
 
-from tests.library.networks.cases import built
+from tests.library.networks.cases import build
 from tests.pipelines.registry import PIPELINES
-from tests.pipelines.shared import picture, right_half
+from tests.pipelines.shared import draw_picture, draw_right_half
 
-SMALL, LARGE = picture(32, 48), picture()
+SMALL, LARGE = draw_picture(32, 48), draw_picture()
 PAG = {"pag_scale": 3.0}
 RELATIVES: dict[str, tuple[str, dict[str, Any]]] = {
     "StableDiffusionPAGImg2ImgPipeline": ("sd_img2img", PAG),
@@ -37,7 +37,7 @@ RELATIVES: dict[str, tuple[str, dict[str, Any]]] = {
     "ZImageImg2ImgPipeline": ("zimage", {"image": LARGE, "strength": 0.8}),
     "ZImageInpaintPipeline": (
         "zimage",
-        {"image": LARGE, "mask_image": right_half(), "strength": 0.8},
+        {"image": LARGE, "mask_image": draw_right_half(), "strength": 0.8},
     ),
 }
 """Class -> a pipeline whose parts and arguments it takes, and what its call wants beside."""
@@ -48,7 +48,7 @@ PERTURBED = {
 }
 
 
-def relative(name: str) -> Any:
+def build_relative(name: str) -> Any:
     """A pipeline of that class around the parts of another."""
     kind = getattr(diffusers, name)
     base = RELATIVES[name][0]
@@ -56,7 +56,7 @@ def relative(name: str) -> Any:
     # parts of its own: inpainting with PAG leaves its processors behind
     parts = dict(PIPELINES[base].build().components)
     if "controlnet" in wanted:
-        parts = {**built(f"{base.partition('_')[0]}_controlnet").components, **parts}
+        parts = {**build(f"{base.partition('_')[0]}_controlnet").components, **parts}
     own = {
         "requires_safety_checker": False,
         "add_watermarker": False,

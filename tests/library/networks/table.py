@@ -15,56 +15,66 @@ from pathlib import Path
 import diffusers
 import torch
 
-from asyndm.networks import Family, families, find_family
-from tests.library.networks.cases import PLAIN, VARIANTS, built, distance, dm, is_local, stock
+from asyndm.networks import Family, find_family, list_families
+from tests.library.networks.cases import (
+    PLAIN,
+    VARIANTS,
+    build,
+    is_local,
+    measure_distance,
+    sample_dm,
+    sample_stock,
+)
 from tests.library.networks.oracles import ORACLES
-from tests.library.networks.relatives import RELATIVES, relative
+from tests.library.networks.relatives import RELATIVES, build_relative
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "models.md"
 BEGIN, END = "<!-- table -->", "<!-- end -->"
 
 
-def module(family: Family) -> str:
+def name_module(family: Family) -> str:
     """The name of a family's file."""
     return type(family).__module__.rpartition(".")[2]
 
 
-def number(value: float) -> str:
+def format_number(value: float) -> str:
     return "0.0" if value == 0 else f"{value:.0e}"
 
 
-def difference(name: str, steps: int = 5) -> float:
+def measure_difference(name: str, steps: int = 5) -> float:
     """DM against the stock pipeline, over the largest latent."""
-    return distance(dm(name, num_inference_steps=steps), stock(name, num_inference_steps=steps))
+    return measure_distance(
+        sample_dm(name, num_inference_steps=steps), sample_stock(name, num_inference_steps=steps)
+    )
 
 
-def relatives_of(family: Family) -> list[str]:
+def list_relatives(family: Family) -> list[str]:
     """Its pipelines that share their parts with another."""
     return [name for name in family.pipelines if name in RELATIVES]
 
 
-def related(name: str) -> float:
+def measure_relative(name: str) -> float:
     base, more = RELATIVES[name]
-    pipe, call = relative(name), {"num_inference_steps": 5, **more}
-    return distance(dm(base, pipe, **call), stock(base, pipe, **call))
+    pipe, call = build_relative(name), {"num_inference_steps": 5, **more}
+    return measure_distance(sample_dm(base, pipe, **call), sample_stock(base, pipe, **call))
 
 
-def oracle(name: str) -> str:
+def measure_oracle(name: str) -> str:
     """The largest difference to the slow computation token by token, in float64."""
     if name not in ORACLES:
         return "–"
     measure, settings = ORACLES[name]
-    return number(max(measure(setting) for setting in settings))
+    return format_number(max(measure(setting) for setting in settings))
 
 
-def locality(names: list[str]) -> str:
+def count_local(names: list[str]) -> str:
     """In how many of the pipelines a token's own level moves the output most where it is, for each
     of five tokens."""
     good = sum(is_local(name) for name in names)
     return f"{good} of {len(names)}"
 
 
-def refused(family: Family) -> list[str]:
+def list_refused(family: Family) -> list[str]:
     """Pipelines of diffusers around the same network that are not served."""
     found = []
     for name in dir(diffusers):
@@ -81,41 +91,45 @@ def refused(family: Family) -> list[str]:
     return found
 
 
-def short(names: list[str], most: int = 6) -> str:
+def shorten(names: list[str], most: int = 6) -> str:
     """Some names, and how many more."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return (", ".join(names[:most]) or "–") + more
 
 
-def row(family: Family) -> str:
-    names = [name for name in PLAIN if find_family(built(name)) is family]
-    variants = [name for name in VARIANTS if find_family(built(name)) is family]
-    plain = max(difference(name, steps) for name in names for steps in (5, 20))
-    with_more = [difference(name) for name in variants] + [
-        related(name) for name in relatives_of(family)
+def make_row(family: Family) -> str:
+    names = [name for name in PLAIN if find_family(build(name)) is family]
+    variants = [name for name in VARIANTS if find_family(build(name)) is family]
+    plain = max(measure_difference(name, steps) for name in names for steps in (5, 20))
+    with_more = [measure_difference(name) for name in variants] + [
+        measure_relative(name) for name in list_relatives(family)
     ]
     lines = len(Path(inspect.getfile(type(family))).read_text().splitlines())
-    tested = {type(built(name)).__name__ for name in (*names, *variants)}
+    tested = {type(build(name)).__name__ for name in (*names, *variants)}
     relatives = [name for name in family.pipelines if name not in tested]
     cells = [
-        f"`{module(family)}` ({', '.join(family.networks)})",
+        f"`{name_module(family)}` ({', '.join(family.networks)})",
         str(lines),
         ", ".join((*sorted(tested), *relatives)),
-        number(plain),
-        f"{number(max(with_more))} ({len(with_more)})" if with_more else "–",
-        oracle(module(family)),
-        locality(names),
-        short(refused(family)),
+        format_number(plain),
+        f"{format_number(max(with_more))} ({len(with_more)})" if with_more else "–",
+        measure_oracle(name_module(family)),
+        count_local(names),
+        shorten(list_refused(family)),
     ]
     return "| " + " | ".join(cells) + " |"
 
 
-def table() -> str:
+def make_table() -> str:
     head = (
         "| file (network) | lines | pipelines | DM - stock | variants (number) | oracle | locality "
         "| refused by name |"
     )
-    rows = [head, "|---|---|---|---|---|---|---|---|", *(row(family) for family in families())]
+    rows = [
+        head,
+        "|---|---|---|---|---|---|---|---|",
+        *(make_row(family) for family in list_families()),
+    ]
     return "\n".join(rows)
 
 
@@ -127,7 +141,7 @@ def main() -> int:
     torch.set_num_threads(1)
     page = PAGE.read_text()
     start, stop = page.index(BEGIN) + len(BEGIN), page.index(END)
-    PAGE.write_text(f"{page[:start]}\n{table()}\n{page[stop:]}")
+    PAGE.write_text(f"{page[:start]}\n{make_table()}\n{page[stop:]}")
     return 0
 
 

@@ -16,24 +16,24 @@ from PIL import Image
 
 import asyndm
 from asyndm.errors import UserError
-from asyndm.networks import denoiser
+from asyndm.networks import find_denoiser
 from asyndm.records import StepRecord
 from asyndm.sampler import BrokenImages
 from tests.library.networks.cases import (
     PROMPTS,
     SEEDS,
     SUBJECTS,
-    built,
-    call_of,
-    distance,
-    ours,
-    stock,
+    build,
+    make_call,
+    measure_distance,
+    sample_ours,
+    sample_stock,
 )
-from tests.library.traces import traces
+from tests.library.traces import find_traces
 from tests.pipelines.registry import PIPELINES
 
 
-def in_threads(*works: Any) -> list[Any]:
+def run_in_threads(*works: Any) -> list[Any]:
     """What each returned or raised."""
     results: list[Any] = [None] * len(works)
 
@@ -56,14 +56,14 @@ def test_threads_with_one_pipeline_take_turns(name: str) -> None:
     pipe = PIPELINES[name].build()
 
     def one(i: int) -> Any:
-        return ours(name, pipe, ["a red dog"], ["dog"], [i], num_inference_steps=3 + i)
+        return sample_ours(name, pipe, ["a red dog"], ["dog"], [i], num_inference_steps=3 + i)
 
     alone = [one(i) for i in range(3)]
-    before = traces(denoiser(pipe))
-    results = in_threads(*(partial(one, i) for i in range(3)))
+    before = find_traces(find_denoiser(pipe))
+    results = run_in_threads(*(partial(one, i) for i in range(3)))
     assert [result for result in results if isinstance(result, Exception)] == []
     assert all(map(torch.equal, results, alone))
-    assert traces(denoiser(pipe)) == before
+    assert find_traces(find_denoiser(pipe)) == before
 
 
 @pytest.mark.parametrize("name", ["sd", "flux"])
@@ -71,20 +71,20 @@ def test_a_stock_call_in_another_thread_is_refused_while_the_pipeline_is_asynchr
     name: str,
 ) -> None:
     pipe = PIPELINES[name].build()
-    expected, own = stock(name, pipe), ours(name, pipe, PROMPTS[:1], ["dog"], [3])
-    before = traces(denoiser(pipe))
+    expected, own = sample_stock(name, pipe), sample_ours(name, pipe, PROMPTS[:1], ["dog"], [3])
+    before = find_traces(find_denoiser(pipe))
     errors: list[Any] = []
 
     def interfere(record: StepRecord) -> None:
         if record.step == 2:
-            errors.extend(in_threads(lambda: stock(name, pipe)))
+            errors.extend(run_in_threads(lambda: sample_stock(name, pipe)))
 
-    made = ours(name, pipe, PROMPTS[:1], ["dog"], [3], callback=interfere)
+    made = sample_ours(name, pipe, PROMPTS[:1], ["dog"], [3], callback=interfere)
     assert [type(error) for error in errors] == [UserError]
     assert "another thread" in str(errors[0])
     assert torch.equal(made, own)
-    assert traces(denoiser(pipe)) == before
-    assert torch.equal(stock(name, pipe), expected)
+    assert find_traces(find_denoiser(pipe)) == before
+    assert torch.equal(sample_stock(name, pipe), expected)
 
 
 @pytest.mark.parametrize("name", ["sd", "qwen"])
@@ -96,26 +96,26 @@ def test_a_pipeline_that_shares_the_network_waits_or_is_refused(name: str) -> No
         **pipe.components, **({"requires_safety_checker": False} if name == "sd" else {})
     )
     other.set_progress_bar_config(disable=True)
-    expected = stock(name, other)
+    expected = sample_stock(name, other)
     with asyndm.asynchronous(pipe, "a dog", ["dog"]):
         pass
     errors: list[Any] = []
 
     def interfere(record: StepRecord) -> None:
         if record.step == 2:
-            errors.extend(in_threads(lambda: stock(name, other)))
+            errors.extend(run_in_threads(lambda: sample_stock(name, other)))
 
-    ours(name, pipe, PROMPTS[:1], ["dog"], [3], callback=interfere)
+    sample_ours(name, pipe, PROMPTS[:1], ["dog"], [3], callback=interfere)
     assert [type(error) for error in errors] == [UserError]
-    assert torch.equal(stock(name, other), expected)
+    assert torch.equal(sample_stock(name, other), expected)
 
 
 def test_a_second_context_in_one_thread_is_refused() -> None:
-    pipe = built("sd")
+    pipe = build("sd")
     with asyndm.asynchronous(pipe, "a dog", ["dog"]):
         with pytest.raises(UserError, match="asynchronous already"):
-            ours("sd")
-    assert torch.isfinite(ours("sd")).all()
+            sample_ours("sd")
+    assert torch.isfinite(sample_ours("sd")).all()
 
 
 @pytest.mark.parametrize("name", ["sd", "sd3", "flux"])
@@ -123,7 +123,7 @@ def test_a_network_whose_hooks_do_not_run_is_an_error(name: str) -> None:
     """As with a copy of a forward that something else has kept, or a network that was compiled
     unnoticed."""
     pipe = PIPELINES[name].build()
-    network = denoiser(pipe)
+    network = find_denoiser(pipe)
 
     class Bypassing(type(network)):  # type: ignore[misc]
         def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -132,13 +132,13 @@ def test_a_network_whose_hooks_do_not_run_is_an_error(name: str) -> None:
     network.__class__ = Bypassing
     Bypassing.__name__ = type(network).__mro__[1].__name__
     with pytest.raises(UserError, match="without being told a timestep per pixel"):
-        ours(name, pipe)
+        sample_ours(name, pipe)
     with pytest.raises(UserError, match="without being told a timestep per pixel"):
-        ours(name, pipe, subjects=None, mask=asyndm.NoMask())
+        sample_ours(name, pipe, subjects=None, mask=asyndm.NoMask())
 
 
 @contextmanager
-def decoder_that_breaks(pipe: Any, value: float, broken: int) -> Iterator[None]:
+def break_decoder(pipe: Any, value: float, broken: int) -> Iterator[None]:
     """One of the batch's pictures, counted over the calls, comes out of the autoencoder as no
     numbers.
 
@@ -171,18 +171,18 @@ def test_pictures_that_are_no_numbers_are_named_and_the_others_kept(
 ) -> None:
     if (name, value) == ("qwen", float("inf")):
         return
-    pipe = built(name)
+    pipe = build(name)
     call: dict[str, Any] = {
         "output_type": "pil",
         "batch_invariant": one_by_one,
         "num_inference_steps": 2,
     }
-    whole = ours(name, **call)
+    whole = sample_ours(name, **call)
     with (
-        decoder_that_breaks(pipe, value, broken=1),
+        break_decoder(pipe, value, broken=1),
         pytest.raises(BrokenImages, match="images 1 came out") as caught,
     ):
-        ours(name, **call)
+        sample_ours(name, **call)
     kept, lost = caught.value.images
     assert lost is None and isinstance(kept, Image.Image)
     assert np.abs(np.asarray(kept, int) - np.asarray(whole[0], int)).max() <= 1
@@ -194,18 +194,18 @@ def test_broken_weights_name_every_picture(name: str) -> None:
     pipe.vae.decoder.conv_out.bias.fill_(float("nan"))
     for output_type in ("pil", "np", "pt"):
         with pytest.raises(BrokenImages, match="images 0, 1 came out") as caught:
-            ours(name, pipe, output_type=output_type)
+            sample_ours(name, pipe, output_type=output_type)
         assert caught.value.images == [None, None]
-    assert torch.isfinite(ours(name, pipe)).all()
+    assert torch.isfinite(sample_ours(name, pipe)).all()
     with pytest.raises(BrokenImages), asyndm.asynchronous(pipe, PROMPTS, SUBJECTS):
-        pipe(prompt=list(PROMPTS), **call_of(name, pipe, PROMPTS, output_type="pil"))
+        pipe(prompt=list(PROMPTS), **make_call(name, pipe, PROMPTS, output_type="pil"))
 
 
 def test_latents_that_overflow_are_broken_pictures() -> None:
     pipe = PIPELINES["sd"].build()
     pipe.unet.conv_out.bias.fill_(float("inf"))
     with pytest.raises(BrokenImages, match="images 0, 1"):
-        ours("sd", pipe, output_type="pil")
+        sample_ours("sd", pipe, output_type="pil")
 
 
 TOKENS = 8 * 12
@@ -218,18 +218,18 @@ TOKENS = 8 * 12
 def test_as_many_text_as_image_tokens_are_an_error_that_names_the_remedy(
     name: str, length: int
 ) -> None:
-    stock(name)
-    before = traces(denoiser(built(name)))
+    sample_stock(name)
+    before = find_traces(find_denoiser(build(name)))
     with pytest.raises(UserError, match="max_sequence_length"):
-        ours(name, max_sequence_length=length)
-    assert traces(denoiser(built(name))) == before
-    made = ours(name, max_sequence_length=length - 1)
-    assert distance(made, stock(name, max_sequence_length=length - 1)) > 0.01
+        sample_ours(name, max_sequence_length=length)
+    assert find_traces(find_denoiser(build(name))) == before
+    made = sample_ours(name, max_sequence_length=length - 1)
+    assert measure_distance(made, sample_stock(name, max_sequence_length=length - 1)) > 0.01
 
 
 def test_another_number_of_images_than_stated_is_an_error() -> None:
-    pipe = built("flux")
-    call = call_of("flux", pipe, PROMPTS[:1])
+    pipe = build("flux")
+    call = make_call("flux", pipe, PROMPTS[:1])
     with pytest.raises(UserError, match="num_images_per_prompt"):
         with asyndm.asynchronous(pipe, PROMPTS[:1], ["dog"]):
             pipe(prompt=PROMPTS[:1], num_images_per_prompt=2, **call)
@@ -237,10 +237,10 @@ def test_another_number_of_images_than_stated_is_an_error() -> None:
 
 @pytest.mark.parametrize("name", ["sd", "sdxl", "sd3", "flux", "qwen", "pixart", "sana"])
 def test_calling_the_pipeline_in_the_context_is_what_sample_makes(name: str) -> None:
-    pipe = built(name)
-    call = call_of(name, pipe, PROMPTS)
+    pipe = build(name)
+    call = make_call(name, pipe, PROMPTS)
     arguments = {key: value for key, value in call.items() if key == "max_sequence_length"}
     generators = [torch.Generator().manual_seed(seed) for seed in SEEDS]
     with asyndm.asynchronous(pipe, list(PROMPTS), SUBJECTS, eta=0.0, **arguments):
         made = pipe(prompt=list(PROMPTS), generator=generators, **call).images
-    assert torch.equal(made, ours(name))
+    assert torch.equal(made, sample_ours(name))

@@ -14,11 +14,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from asyndm.attention import Reading
-from asyndm.networks import denoiser, find_family
-from asyndm.networks.unet import layers_at
+from asyndm.networks import find_denoiser, find_family
+from asyndm.networks.unet import find_layers
 from asyndm.records import StepRecord
 from asyndm.subjects import as_subject
-from tests.library.networks.cases import PROMPTS, SUBJECTS, built, call_of, distance, ours
+from tests.library.networks.cases import (
+    PROMPTS,
+    SUBJECTS,
+    build,
+    make_call,
+    measure_distance,
+    sample_ours,
+)
 
 Arguments = dict[str, Any]
 ROUNDING = 1e-5
@@ -39,7 +46,7 @@ def project(x: Tensor, linear: Any, heads: int, norm: Any = None) -> Tensor:
     return split * root * weight
 
 
-def shares(
+def compute_shares(
     query: Tensor, text: Tensor, image: Tensor | None = None, hidden: Tensor | None = None
 ) -> Tensor:
     """(B, heads, n, L): how much image tokens attend to each text token, of all keys; hidden (B, L)
@@ -58,7 +65,7 @@ def turn(x: Tensor, angles: Tensor) -> Tensor:
     return torch.view_as_real(pairs * torch.polar(torch.ones_like(angles), angles)).flatten(-2)
 
 
-def angles_of(ids: Tensor, sizes: tuple[int, ...]) -> Tensor:
+def compute_angles(ids: Tensor, sizes: tuple[int, ...]) -> Tensor:
     """(N, d/2) of rotary positions: 10000^(-2i/d) times each axis."""
     axes = []
     for axis, size in enumerate(sizes):
@@ -73,12 +80,12 @@ def cross(layer: Any, given: Arguments, network: Arguments) -> Tensor:
     bias = given.get("attention_mask")
     hidden = None if bias is None else bias.view(len(text), -1) < 0
     query = project(given["hidden_states"], layer.to_q, layer.heads)
-    return shares(query, project(text, layer.to_k, layer.heads), hidden=hidden)
+    return compute_shares(query, project(text, layer.to_k, layer.heads), hidden=hidden)
 
 
 def sd3(layer: Any, given: Arguments, network: Arguments) -> Tensor:
     image, text = given["hidden_states"], given["encoder_hidden_states"]
-    return shares(
+    return compute_shares(
         project(image, layer.to_q, layer.heads, layer.norm_q),
         project(text, layer.add_k_proj, layer.heads, layer.norm_added_k),
         project(image, layer.to_k, layer.heads, layer.norm_k),
@@ -87,8 +94,8 @@ def sd3(layer: Any, given: Arguments, network: Arguments) -> Tensor:
 
 def flux(layer: Any, given: Arguments, network: Arguments) -> Tensor:
     image, text = given["hidden_states"], given["encoder_hidden_states"]
-    places, words = (angles_of(network[ids], (4, 6, 6)) for ids in ("img_ids", "txt_ids"))
-    return shares(
+    places, words = (compute_angles(network[ids], (4, 6, 6)) for ids in ("img_ids", "txt_ids"))
+    return compute_shares(
         turn(project(image, layer.to_q, layer.heads, layer.norm_q), places),
         turn(project(text, layer.add_k_proj, layer.heads, layer.norm_added_k), words),
         turn(project(image, layer.to_k, layer.heads, layer.norm_k), places),
@@ -100,12 +107,12 @@ def qwen(layer: Any, given: Arguments, network: Arguments) -> Tensor:
     image, text = given["hidden_states"], given["encoder_hidden_states"]
     _, h, w = network["img_shapes"][0][0]
     grid = torch.cartesian_prod(torch.arange(h) - (h - h // 2), torch.arange(w) - (w - w // 2))
-    places = angles_of(F.pad(grid, (1, 0)), (4, 6, 6))
-    words = angles_of(
+    places = compute_angles(F.pad(grid, (1, 0)), (4, 6, 6))
+    words = compute_angles(
         (torch.arange(text.shape[1]) + max(h // 2, w // 2))[:, None].expand(-1, 3), (4, 6, 6)
     )
     mask = network.get("encoder_hidden_states_mask")
-    return shares(
+    return compute_shares(
         turn(project(image, layer.to_q, layer.heads, layer.norm_q), places),
         turn(project(text, layer.add_k_proj, layer.heads, layer.norm_added_k), words),
         turn(project(image, layer.to_k, layer.heads, layer.norm_k), places),
@@ -137,7 +144,7 @@ def second(network: Any) -> list[Any]:
 
 
 def quarter(network: Any) -> list[Any]:
-    return list(layers_at(network, 4)[1])
+    return list(find_layers(network, 4)[1])
 
 
 GUIDED, ALONE = slice(2, 4), slice(0, 2)
@@ -155,10 +162,10 @@ CASES = {
 }
 
 
-def first_maps(name: str, **changes: Any) -> tuple[Tensor, Tensor]:
+def read_first_maps(name: str, **changes: Any) -> tuple[Tensor, Tensor]:
     """The maps of the first evaluation, and the shares (layers, B, heads, n, L) of what its layers
     were given."""
-    pipe, case = built(name), CASES[name]
+    pipe, case = build(name), CASES[name]
     given: list[tuple[Any, Arguments]] = []
     whole: list[Arguments] = []
 
@@ -174,11 +181,11 @@ def first_maps(name: str, **changes: Any) -> tuple[Tensor, Tensor]:
     def begin(module: Any, args: Any, kwargs: Any) -> None:
         whole.append(dict(inspect.signature(module.forward).bind(*args, **kwargs).arguments))
 
-    layers, kept = case.layers(denoiser(pipe)), list[StepRecord]()
+    layers, kept = case.layers(find_denoiser(pipe)), list[StepRecord]()
     handles = [layer.register_forward_pre_hook(keep, with_kwargs=True) for layer in layers]
-    handles.append(denoiser(pipe).register_forward_pre_hook(begin, with_kwargs=True))
+    handles.append(find_denoiser(pipe).register_forward_pre_hook(begin, with_kwargs=True))
     try:
-        ours(name, num_inference_steps=2, callback=kept.append, **changes)
+        sample_ours(name, num_inference_steps=2, callback=kept.append, **changes)
     finally:
         for handle in handles:
             handle.remove()
@@ -188,11 +195,11 @@ def first_maps(name: str, **changes: Any) -> tuple[Tensor, Tensor]:
     return maps, torch.stack(found)
 
 
-def subjects_maps(name: str, shares: Tensor, size: tuple[int, int]) -> Tensor:
+def select_subjects(name: str, shares: Tensor, size: tuple[int, int]) -> Tensor:
     """(B, S, h, w): the mean over layers, heads and each subject's tokens; nothing where an image
     has fewer subjects."""
-    pipe = built(name)
-    arguments = call_of(name, pipe, PROMPTS)
+    pipe = build(name)
+    arguments = make_call(name, pipe, PROMPTS)
     expected = torch.zeros(2, 2, *size, dtype=torch.float64)
     for image, (prompt, words) in enumerate(zip(PROMPTS, SUBJECTS, strict=True)):
         said = [as_subject(word) for word in words]
@@ -205,9 +212,9 @@ def subjects_maps(name: str, shares: Tensor, size: tuple[int, int]) -> Tensor:
 
 @pytest.mark.parametrize("name", CASES)
 def test_maps_are_the_softmax_written_out(name: str) -> None:
-    maps, found = first_maps(name)
-    expected = subjects_maps(name, found, (maps.shape[2], maps.shape[3]))
-    assert distance(maps, expected) <= ROUNDING
+    maps, found = read_first_maps(name)
+    expected = select_subjects(name, found, (maps.shape[2], maps.shape[3]))
+    assert measure_distance(maps, expected) <= ROUNDING
     for each in (expected[0, 0], expected[1, 0], expected[1, 1]):
         assert each.std() > 1e-3 * each.mean()
     assert (maps[0, 1] == 0).all()
@@ -215,22 +222,24 @@ def test_maps_are_the_softmax_written_out(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["sd3", "flux", "qwen"])
 def test_keys_of_text_alone_are_shares_of_the_text(name: str) -> None:
-    maps, found = first_maps(name, attention_keys="text")
-    expected = subjects_maps(
+    maps, found = read_first_maps(name, attention_keys="text")
+    expected = select_subjects(
         name, found / found.sum(-1, keepdim=True), (maps.shape[2], maps.shape[3])
     )
-    assert distance(maps, expected) <= ROUNDING
+    assert measure_distance(maps, expected) <= ROUNDING
 
 
 def test_layers_that_are_asked_for_are_read() -> None:
     both, first, second = (
-        first_maps("flux", attention_layers=layers)[0] for layers in ([0, 1], [0], [1])
+        read_first_maps("flux", attention_layers=layers)[0] for layers in ([0, 1], [0], [1])
     )
     assert torch.allclose(both, (first + second) / 2, atol=1e-7)
     assert not torch.allclose(first, second, rtol=0.05)
 
 
 def test_either_text_of_sd3_can_be_read_alone() -> None:
-    clip, t5, both = (first_maps("sd3", attention_text=text)[0] for text in ("clip", "t5", "both"))
+    clip, t5, both = (
+        read_first_maps("sd3", attention_text=text)[0] for text in ("clip", "t5", "both")
+    )
     assert torch.allclose(both[0, 0], (clip[0, 0] + t5[0, 0]) / 2, atol=1e-7)
     assert not torch.allclose(clip, t5, rtol=0.05)

@@ -22,20 +22,20 @@ from tests.conftest import make_pipeline
 from tests.library.networks.cases import (
     PROMPTS,
     SUBJECTS,
-    built,
-    call_of,
-    distance,
-    dm,
-    generators,
-    ours,
-    stock,
+    build,
+    make_call,
+    make_generators,
+    measure_distance,
+    sample_dm,
+    sample_ours,
+    sample_stock,
 )
 from tests.pipelines.registry import PIPELINES
-from tests.pipelines.shared import picture
+from tests.pipelines.shared import draw_picture
 
 
-def with_scheduler(name: str, scheduler: Any) -> Any:
-    pipe = copy.copy(built(name))
+def set_scheduler(name: str, scheduler: Any) -> Any:
+    pipe = copy.copy(build(name))
     pipe.register_modules(scheduler=scheduler)
     return pipe
 
@@ -48,7 +48,7 @@ def test_a_subject_out_of_reach_that_is_left_out_owns_no_pixel(mask: asyndm.Mask
     prompt = "a dog " + "x " * 80 + "a cat"
     kept: list[StepRecord] = []
     settings: dict[str, Any] = {"prompts": [prompt], "seeds": [3], "mask": mask}
-    ours(
+    sample_ours(
         "sd",
         subjects=["dog", Subject("cat", 1.0, required=False)],
         callback=kept.append,
@@ -56,9 +56,9 @@ def test_a_subject_out_of_reach_that_is_left_out_owns_no_pixel(mask: asyndm.Mask
     )
     assert all(record.weights.shape[1] == 1 for record in kept)
     assert all(0 < float(record.weights.mean()) < 1 for record in kept[1:])
-    alone = ours("sd", subjects=["dog"], **settings)
+    alone = sample_ours("sd", subjects=["dog"], **settings)
     assert torch.equal(
-        ours("sd", subjects=["dog", Subject("cat", 1.0, required=False)], **settings), alone
+        sample_ours("sd", subjects=["dog", Subject("cat", 1.0, required=False)], **settings), alone
     )
 
 
@@ -67,24 +67,24 @@ def test_ctrl_c_in_the_middle_of_a_layer_that_is_read_leaves_nothing(part: str) 
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    pipe = built("flux")
-    expected = stock("flux")
+    pipe = build("flux")
+    expected = sample_stock("flux")
     layer = pipe.transformer.transformer_blocks[0].attn
     handle = (layer.to_q if part == "to_q" else layer.to_out[0]).register_forward_pre_hook(stop)
     before = torch._C._len_torch_function_stack()
     try:
         with pytest.raises(KeyboardInterrupt):
-            ours("flux", attention_layers=[0])
+            sample_ours("flux", attention_layers=[0])
     finally:
         handle.remove()
     assert torch._C._len_torch_function_stack() == before
-    assert torch.equal(stock("flux"), expected)
+    assert torch.equal(sample_stock("flux"), expected)
 
 
 @pytest.mark.parametrize("name", ["sd_img2img", "sdxl_img2img"])
 def test_each_image_of_a_prompt_may_have_a_picture_of_its_own(name: str) -> None:
     size = PIPELINES[name].size
-    pictures = [picture(*size, seed=seed) for seed in (1, 2)]
+    pictures = [draw_picture(*size, seed=seed) for seed in (1, 2)]
     call: dict[str, Any] = {
         "prompts": ["a dog"],
         "subjects": ["dog"],
@@ -92,20 +92,22 @@ def test_each_image_of_a_prompt_may_have_a_picture_of_its_own(name: str) -> None
         "num_images_per_prompt": 2,
     }
     at_once, one_by_one = (
-        ours(name, image=pictures, batch_invariant=each, **call) for each in (False, True)
+        sample_ours(name, image=pictures, batch_invariant=each, **call) for each in (False, True)
     )
-    assert distance(one_by_one, at_once) < 1e-4
-    second = ours(name, image=[pictures[1]], **{**call, "seeds": [8], "num_images_per_prompt": 1})
-    assert distance(second, at_once[1:]) < 1e-4
+    assert measure_distance(one_by_one, at_once) < 1e-4
+    second = sample_ours(
+        name, image=[pictures[1]], **{**call, "seeds": [8], "num_images_per_prompt": 1}
+    )
+    assert measure_distance(second, at_once[1:]) < 1e-4
     with pytest.raises(UserError, match="image has 3 entries for 1 prompts"):
-        ours(name, image=[*pictures, pictures[0]], **call)
+        sample_ours(name, image=[*pictures, pictures[0]], **call)
 
 
 def test_another_pipeline_of_the_same_network_is_refused_inside_the_context() -> None:
-    pipe = built("sd")
+    pipe = build("sd")
     other = StableDiffusionImg2ImgPipeline(**pipe.components, requires_safety_checker=False)
     other.set_progress_bar_config(disable=True)
-    call = {"image": picture(32, 48), "num_inference_steps": 3, "output_type": "latent"}
+    call = {"image": draw_picture(32, 48), "num_inference_steps": 3, "output_type": "latent"}
     for first in (True, False):
         with asyndm.asynchronous(pipe, "a dog", ["dog"]):
             if first:
@@ -124,27 +126,30 @@ def test_another_pipeline_of_the_same_network_is_refused_inside_the_context() ->
 )
 def test_schedulers_whose_step_is_of_another_kind_are_refused(name: str, scheduler: Any) -> None:
     with pytest.raises(UserError, match="has a step of its own kind"):
-        ours(name, with_scheduler(name, scheduler))
+        sample_ours(name, set_scheduler(name, scheduler))
 
 
 def test_a_scheduler_that_draws_noise_does_so_in_the_context_as_well() -> None:
-    pipe = with_scheduler(
-        "sd", EulerAncestralDiscreteScheduler.from_config(built("sd").scheduler.config)
+    pipe = set_scheduler(
+        "sd", EulerAncestralDiscreteScheduler.from_config(build("sd").scheduler.config)
     )
-    call = call_of("sd", pipe, PROMPTS)
-    expected = pipe(PROMPTS, generator=generators([3, 8]), **call).images
+    call = make_call("sd", pipe, PROMPTS)
+    expected = pipe(PROMPTS, generator=make_generators([3, 8]), **call).images
     with asyndm.asynchronous(pipe, PROMPTS, mask=asyndm.NoMask()):
-        made = pipe(PROMPTS, generator=generators([3, 8]), **call).images
-    assert distance(made, expected) < 2e-5
+        made = pipe(PROMPTS, generator=make_generators([3, 8]), **call).images
+    assert measure_distance(made, expected) < 2e-5
 
 
 @pytest.mark.parametrize("name", ["pixart", "pixart_alpha", "sana", "sd3", "lumina2"])
 def test_one_image_without_guidance(name: str) -> None:
     one: dict[str, Any] = {"prompts": PROMPTS[1:], "seeds": [8], "guidance_scale": 1.0}
-    assert distance(dm(name, **one), stock(name, **one)) <= 1e-6
-    made = ours(name, subjects=SUBJECTS[1], **one)
-    both = ours(name, guidance_scale=1.0)
-    assert distance(made, stock(name, **one)) > 1e-3 and distance(made, both[1:]) < 1e-4
+    assert measure_distance(sample_dm(name, **one), sample_stock(name, **one)) <= 1e-6
+    made = sample_ours(name, subjects=SUBJECTS[1], **one)
+    both = sample_ours(name, guidance_scale=1.0)
+    assert (
+        measure_distance(made, sample_stock(name, **one)) > 1e-3
+        and measure_distance(made, both[1:]) < 1e-4
+    )
 
 
 def test_a_broken_picture_is_counted_once_beside_a_safety_checker() -> None:
@@ -178,14 +183,14 @@ def test_a_broken_picture_is_counted_once_beside_a_safety_checker() -> None:
 @pytest.mark.parametrize(("name", "further"), [("flux", "prompt_2"), ("sd3", "prompt_3")])
 def test_further_prompts_as_lists_are_each_prompts_own(name: str, further: str) -> None:
     call: dict[str, Any] = {further: list(PROMPTS)}
-    assert torch.equal(ours(name, **call), ours(name))
+    assert torch.equal(sample_ours(name, **call), sample_ours(name))
 
 
 def test_a_compiled_controlnet_is_refused_as_such() -> None:
     pipe = PIPELINES["sd_controlnet"].build()
     pipe.controlnet.compile(backend="eager")
     with pytest.raises(UserError, match="compiled by torch.compile"):
-        ours("sd_controlnet", pipe)
+        sample_ours("sd_controlnet", pipe)
 
 
 @pytest.mark.parametrize("name", ["pixart", "sana", "flux"])
@@ -197,13 +202,13 @@ def test_a_static_mask_is_rehearsed_without_the_users_callbacks(name: str) -> No
         return values
 
     call: dict[str, Any] = {} if name == "pixart" else {"callback_on_step_end": count}
-    made = ours(name, mask=asyndm.StaticMask(), **call)
-    assert distance(made, stock(name)) > 1e-3
+    made = sample_ours(name, mask=asyndm.StaticMask(), **call)
+    assert measure_distance(made, sample_stock(name)) > 1e-3
     assert steps == ([] if name == "pixart" else [0, 1, 2, 3, 4])
 
 
 def test_bad_words_of_a_context_are_refused() -> None:
-    pipe = built("sd")
+    pipe = build("sd")
     for wrong, message in (
         ({"curvee": 1}, "takes no argument 'curvee'"),
         ({"num_images_per_prompt": 0}, "num_images_per_prompt must be a whole number"),

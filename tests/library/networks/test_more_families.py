@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from asyndm.curves import Quadratic
 from asyndm.masks import NoMask
 from asyndm.method import Method
-from asyndm.networks import denoiser, find_family
+from asyndm.networks import find_denoiser, find_family
 from asyndm.previews import decode
 from asyndm.records import StepRecord
 from asyndm.scheduler import AsynchronousScheduler
 from asyndm.session import Session
-from tests.library.networks.cases import built, distance
+from tests.library.networks.cases import build, measure_distance
 from tests.library.networks.more_cases import (
     LONG,
     NAMES,
@@ -28,9 +28,9 @@ from tests.library.networks.more_cases import (
     SHAPES,
     SUBJECTS,
     Stop,
-    call,
-    first_call,
-    inside,
+    catch_first_call,
+    make_asynchronous,
+    run_call,
 )
 from tests.pipelines.registry import PIPELINES
 
@@ -43,30 +43,30 @@ RELATED = {
 
 @pytest.mark.parametrize("name", NAMES)
 def test_dm_is_the_stock_pipeline(name: str) -> None:
-    pipe = built(name)
-    stock = call(name, eta=0.0) if name == "hunyuandit" else call(name)
-    with inside(name, pipe, PROMPTS, mask=NoMask(), eta=0.0):
-        assert torch.equal(call(name), stock)
-    again = call(name, eta=0.0) if name == "hunyuandit" else call(name)
+    pipe = build(name)
+    stock = run_call(name, eta=0.0) if name == "hunyuandit" else run_call(name)
+    with make_asynchronous(name, pipe, PROMPTS, mask=NoMask(), eta=0.0):
+        assert torch.equal(run_call(name), stock)
+    again = run_call(name, eta=0.0) if name == "hunyuandit" else run_call(name)
     assert torch.equal(again, stock)
 
 
 @pytest.mark.parametrize("kind", RELATED)
 def test_dm_is_the_stock_pipeline_of_other_pictures(kind: str) -> None:
-    from tests.pipelines.shared import picture, right_half
+    from tests.pipelines.shared import draw_picture, draw_right_half
 
     name = RELATED[kind]
-    pipe = getattr(diffusers, kind)(**built(name).components)
+    pipe = getattr(diffusers, kind)(**build(name).components)
     pipe.set_progress_bar_config(disable=True)
-    more: dict[str, Any] = {"image": [picture(seed=1), picture(seed=2)], "strength": 0.6}
+    more: dict[str, Any] = {"image": [draw_picture(seed=1), draw_picture(seed=2)], "strength": 0.6}
     if "Inpaint" in kind:
-        more["mask_image"] = [right_half()] * 2
-    stock = call(name, pipe=pipe, **more)
-    with inside(name, pipe, PROMPTS, mask=NoMask()):
-        assert torch.equal(call(name, pipe=pipe, **more), stock)
-    with inside(name, pipe, PROMPTS, SUBJECTS):
-        assert distance(call(name, pipe=pipe, **more), stock) > 1e-3
-    assert torch.equal(call(name, pipe=pipe, **more), stock)
+        more["mask_image"] = [draw_right_half()] * 2
+    stock = run_call(name, pipe=pipe, **more)
+    with make_asynchronous(name, pipe, PROMPTS, mask=NoMask()):
+        assert torch.equal(run_call(name, pipe=pipe, **more), stock)
+    with make_asynchronous(name, pipe, PROMPTS, SUBJECTS):
+        assert measure_distance(run_call(name, pipe=pipe, **more), stock) > 1e-3
+    assert torch.equal(run_call(name, pipe=pipe, **more), stock)
 
 
 class Moved(AsynchronousScheduler):
@@ -88,15 +88,15 @@ def evaluate(
 
     Text stands with the slowest, which are not moved: its own change would be everywhere.
     """
-    pipe = built(name)
+    pipe = build(name)
     method = Method(
         Quadratic(0.5), NoMask(), torch.full((len(prompts), 1), 0.5, dtype=torch.float64)
     )
     scheduler = Moved(pipe.scheduler, method, images=range(len(prompts)))
     scheduler.by = by
     session = Session(pipe, find_family(pipe), scheduler, text_level="slowest")
-    with first_call(denoiser(pipe)) as seen, session.open():
-        call(name, prompts, height=size[0], width=size[1])
+    with catch_first_call(find_denoiser(pipe)) as seen, session.open():
+        run_call(name, prompts, height=size[0], width=size[1])
     (output,) = seen
     height, width = by.shape[1:]
     if output.ndim == 4:
@@ -134,11 +134,11 @@ def test_a_moved_token_moves_most(shape: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_one_level_everywhere_is_a_scalar_timestep(name: str) -> None:
     """The pipeline alone, whose timesteps begin where all tokens are moved to."""
-    pipe, (height, width) = built(name), PIPELINES[name].grid
+    pipe, (height, width) = build(name), PIPELINES[name].grid
     moved = evaluate(name, torch.full((2, height, width), -1.0))
     first: dict[str, Any] = {}
     levels: list[Tensor] = []
-    family, network = find_family(pipe), denoiser(pipe)
+    family, network = find_family(pipe), find_denoiser(pipe)
 
     def swap(module: nn.Module, args: Any, kwargs: Any) -> Any:
         """Of the first call the arguments, with the timestep of the second."""
@@ -154,7 +154,7 @@ def test_one_level_everywhere_is_a_scalar_timestep(name: str) -> None:
 
     handle = network.register_forward_pre_hook(swap, with_kwargs=True)
     try:
-        call(name)
+        run_call(name)
     except Stop:
         pass
     finally:
@@ -169,21 +169,21 @@ def test_one_level_everywhere_is_a_scalar_timestep(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_image_is_the_same_in_company(name: str) -> None:
-    pipe = built(name)
-    with inside(name, pipe, PROMPTS, SUBJECTS, eta=0.0):
-        together = call(name)
+    pipe = build(name)
+    with make_asynchronous(name, pipe, PROMPTS, SUBJECTS, eta=0.0):
+        together = run_call(name)
     for i in range(2):
-        with inside(name, pipe, PROMPTS[i : i + 1], SUBJECTS[i], eta=0.0):
-            alone = call(name, PROMPTS[i : i + 1], generator=[torch.Generator().manual_seed(i)])
-        assert distance(together[i], alone[0]) < 1e-4
-    assert distance(together, call(name)) > 1e-2
+        with make_asynchronous(name, pipe, PROMPTS[i : i + 1], SUBJECTS[i], eta=0.0):
+            alone = run_call(name, PROMPTS[i : i + 1], generator=[torch.Generator().manual_seed(i)])
+        assert measure_distance(together[i], alone[0]) < 1e-4
+    assert measure_distance(together, run_call(name)) > 1e-2
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_records_and_pictures_of_them(name: str) -> None:
-    pipe, tiny, records = built(name), PIPELINES[name], list[StepRecord]()
-    with inside(name, pipe, PROMPTS, SUBJECTS, eta=0.0, callback=records.append):
-        images = call(name, output_type="pil")
+    pipe, tiny, records = build(name), PIPELINES[name], list[StepRecord]()
+    with make_asynchronous(name, pipe, PROMPTS, SUBJECTS, eta=0.0, callback=records.append):
+        images = run_call(name, output_type="pil")
     assert [record.step for record in records] == [1, 2, 3, 4, 5]
     for record in records:
         assert record.timesteps.shape == (2, *tiny.grid)

@@ -18,16 +18,16 @@ from asyndm.attention import Reading
 from asyndm.curves import Quadratic
 from asyndm.masks import NoMask
 from asyndm.method import Method
-from asyndm.networks import denoiser, find_family
+from asyndm.networks import find_denoiser, find_family
 from asyndm.records import StepRecord
 from asyndm.scheduler import AsynchronousScheduler
 from asyndm.session import Session
 from asyndm.subjects import Subject
-from tests.library.networks.cases import built
+from tests.library.networks.cases import build
 from tests.library.networks.more_cases import (
     SHAPES,
-    call,
-    first_call,
+    catch_first_call,
+    run_call,
 )
 from tests.pipelines.registry import PIPELINES
 
@@ -65,7 +65,7 @@ class Recorder(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def explicit(
+def compute_explicitly(
     pipe: Any,
     calls: list[Any],
     tokens: list[list[list[int]]],
@@ -102,10 +102,10 @@ def explicit(
     return maps
 
 
-def text_lengths(pipe: Any, run: Callable[[], Any]) -> list[int]:
+def measure_texts(pipe: Any, run: Callable[[], Any]) -> list[int]:
     """Of each sequence of the network's first batch, as the pipeline's masks and lists have
     them."""
-    family, network, lengths = find_family(pipe), denoiser(pipe), list[int]()
+    family, network, lengths = find_family(pipe), find_denoiser(pipe), list[int]()
 
     def measure(module: nn.Module, args: Any, kwargs: Any) -> None:
         arguments = (
@@ -118,13 +118,15 @@ def text_lengths(pipe: Any, run: Callable[[], Any]) -> list[int]:
             )
 
     handle = network.register_forward_pre_hook(measure, with_kwargs=True)
-    with first_call(network):
+    with catch_first_call(network):
         run()
     handle.remove()
     return lengths
 
 
-def synchronous(pipe: Any, reader: Any, records: list[StepRecord]) -> AbstractContextManager[None]:
+def run_synchronously(
+    pipe: Any, reader: Any, records: list[StepRecord]
+) -> AbstractContextManager[None]:
     """DM of two images whose attention is read."""
     method = Method(Quadratic(0.5), NoMask(), torch.full((2, 1), 0.5, dtype=torch.float64))
     scheduler = AsynchronousScheduler(
@@ -137,7 +139,7 @@ def synchronous(pipe: Any, reader: Any, records: list[StepRecord]) -> AbstractCo
 @pytest.mark.parametrize("shape", SHAPES)
 def test_maps_are_the_softmax_in_full(shape: str, keys: str) -> None:
     name, (height, width) = shape.split()[0], SHAPES[shape]
-    pipe, tiny = built(name), PIPELINES[name]
+    pipe, tiny = build(name), PIPELINES[name]
     family = find_family(pipe)
     prompts = ("a rabbit", "the red dog and the cat in the blue house and a dog on the house")
     subjects = [[Subject("rabbit")], [Subject("red dog"), Subject("cat")]]
@@ -148,22 +150,22 @@ def test_maps_are_the_softmax_in_full(shape: str, keys: str) -> None:
     ]
 
     def run() -> Any:
-        return call(name, prompts, height=height, width=width)
+        return run_call(name, prompts, height=height, width=width)
 
-    lengths = text_lengths(pipe, run)
-    reader = family.attention(denoiser(pipe), tokens, reading)
+    lengths = measure_texts(pipe, run)
+    reader = family.attention(find_denoiser(pipe), tokens, reading)
     recorder, records = Recorder(reader.layers), list[StepRecord]()
-    with first_call(denoiser(pipe)), recorder.watching():
+    with catch_first_call(find_denoiser(pipe)), recorder.watching():
         run()
     stock = run()
-    with synchronous(pipe, None, []):
+    with run_synchronously(pipe, None, []):
         alone = run()
-    with synchronous(pipe, reader, records):
+    with run_synchronously(pipe, reader, records):
         assert torch.equal(run(), alone)  # reading moves nothing
     # η is the pipeline's to say, and there by default 1
     assert torch.equal(alone, stock) or name == "hunyuandit"
     maps = records[0].maps
     assert maps is not None and maps.shape == (2, 2, height // 16, width // 16)
-    own = explicit(pipe, recorder.calls, tokens, lengths, keys, height * width // 256)
+    own = compute_explicitly(pipe, recorder.calls, tokens, lengths, keys, height * width // 256)
     torch.testing.assert_close(maps.flatten(2), own, rtol=1e-3, atol=1e-6)
     assert (maps[0, 1] == 0).all() and maps[0, 0].std() > 0

@@ -10,23 +10,23 @@ from torch import nn
 
 from asyndm.attention import Reading
 from asyndm.errors import UserError
-from asyndm.networks import denoiser, find_family
+from asyndm.networks import find_denoiser, find_family
 from asyndm.subjects import Subject
-from tests.library.networks.cases import built
+from tests.library.networks.cases import build
 from tests.library.networks.more_cases import (
     NAMES,
     PROMPTS,
     SUBJECTS,
-    call,
-    first_call,
-    inside,
+    catch_first_call,
+    make_asynchronous,
+    run_call,
 )
 from tests.pipelines.registry import PIPELINES
 
 
 def encode(name: str, prompt: str) -> list[list[int]]:
     """The token ids that each text encoder receives for a prompt."""
-    pipe, seen = built(name), dict[str, list[int]]()
+    pipe, seen = build(name), dict[str, list[int]]()
     handles = []
     for part in ("text_encoder", "text_encoder_2", "text_encoder_3", "text_encoder_4"):
         if (encoder := getattr(pipe, part, None)) is None:
@@ -40,8 +40,8 @@ def encode(name: str, prompt: str) -> list[list[int]]:
                 seen[part] = row.tolist()
 
         handles.append(encoder.register_forward_pre_hook(keep, with_kwargs=True))
-    with first_call(denoiser(pipe)):
-        call(name, (prompt,))
+    with catch_first_call(find_denoiser(pipe)):
+        run_call(name, (prompt,))
     for handle in handles:
         handle.remove()
     return [seen[part] for part in sorted(seen)]
@@ -59,7 +59,7 @@ def encode(name: str, prompt: str) -> list[list[int]]:
 def test_positions_are_those_of_the_words_the_encoder_reads(
     name: str, prompt: str, subjects: tuple[str, ...]
 ) -> None:
-    pipe, tiny = built(name), PIPELINES[name]
+    pipe, tiny = build(name), PIPELINES[name]
     texts = encode(name, prompt)
     wanted = [Subject.parse(each) for each in subjects]
     found = find_family(pipe).positions(pipe, prompt, wanted, Reading(), tiny.arguments)
@@ -72,13 +72,13 @@ def test_positions_are_those_of_the_words_the_encoder_reads(
 
 def spell(name: str, texts: list[list[int]], tokens: list[int]) -> list[str]:
     """The words at these positions, in each text of which they are."""
-    pipe = built(name)
+    pipe = build(name)
     if name == "hidream":
         length = 40
         parts = [[t - i * length for t in tokens if t // length == i] for i in range(3)]
         ids = [texts[2], texts[3], texts[3]]
         return [
-            words(tokenizer, each, places)
+            read_words(tokenizer, each, places)
             for tokenizer, each, places in zip(
                 (pipe.tokenizer_3, pipe.tokenizer_4, pipe.tokenizer_4), ids, parts, strict=True
             )
@@ -86,21 +86,23 @@ def spell(name: str, texts: list[list[int]], tokens: list[int]) -> list[str]:
     if name == "hunyuandit":
         second = [t - 77 for t in tokens if t >= 77]
         return [
-            words(pipe.tokenizer, texts[0], [t for t in tokens if t < 77]),
-            words(pipe.tokenizer_2, texts[1], second),
+            read_words(pipe.tokenizer, texts[0], [t for t in tokens if t < 77]),
+            read_words(pipe.tokenizer_2, texts[1], second),
         ]
     return [
-        words(pipe.tokenizer, texts[0], [t - 8 for t in tokens] if name == "auraflow" else tokens)
+        read_words(
+            pipe.tokenizer, texts[0], [t - 8 for t in tokens] if name == "auraflow" else tokens
+        )
     ]
 
 
-def words(tokenizer: Any, ids: list[int], places: list[int]) -> str:
+def read_words(tokenizer: Any, ids: list[int], places: list[int]) -> str:
     return str(tokenizer.decode([ids[place] for place in places]))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_words_beyond_reach_are_refused(name: str) -> None:
-    pipe, tiny = built(name), PIPELINES[name]
+    pipe, tiny = build(name), PIPELINES[name]
     prompt = "a dog " + "and a red house " * 90 + "and a cat"
     arguments = {
         **tiny.arguments,
@@ -113,7 +115,7 @@ def test_words_beyond_reach_are_refused(name: str) -> None:
 
 
 def test_a_word_that_one_of_two_encoders_reads() -> None:
-    pipe = built("hunyuandit")
+    pipe = build("hunyuandit")
     prompt = "a " + "red " * 100 + "dog"
     (tokens,) = find_family(pipe).positions(pipe, prompt, [Subject("dog")], Reading(), {})
     assert tokens == [77 + 101]
@@ -126,12 +128,15 @@ def test_a_word_that_one_of_two_encoders_reads() -> None:
 
 
 def test_what_changes_prompt_or_tokens_of_flux2_is_refused() -> None:
-    from tests.pipelines.shared import picture
+    from tests.pipelines.shared import draw_picture
 
-    pipe = built("flux2")
+    pipe = build("flux2")
     with pytest.raises(UserError, match="rewritten"):
         find_family(pipe).positions(
             pipe, "a dog", [Subject("dog")], Reading(), {"caption_upsample_temperature": 0.1}
         )
-    with pytest.raises(UserError, match="to go by"), inside("flux2", pipe, PROMPTS, SUBJECTS):
-        call("flux2", image=[picture()])
+    with (
+        pytest.raises(UserError, match="to go by"),
+        make_asynchronous("flux2", pipe, PROMPTS, SUBJECTS),
+    ):
+        run_call("flux2", image=[draw_picture()])

@@ -21,17 +21,17 @@ from tests.library.networks.cases import (
     SEEDS,
     SUBJECTS,
     VARIANTS,
-    built,
-    call_of,
-    distance,
-    dm,
-    evaluations,
-    ours,
-    stock,
+    build,
+    make_call,
+    measure_distance,
+    record_evaluations,
+    sample_dm,
+    sample_ours,
+    sample_stock,
 )
-from tests.library.networks.test_schedulers import ROUNDING, SD_EULER, with_scheduler
+from tests.library.networks.test_schedulers import ROUNDING, SD_EULER, set_scheduler
 from tests.pipelines.registry import PIPELINES
-from tests.pipelines.shared import picture
+from tests.pipelines.shared import draw_picture
 
 EULER = ("sd_img2img", "sd_inpaint", "sdxl_img2img", "sdxl_controlnet")
 
@@ -40,38 +40,41 @@ by_name = pytest.mark.parametrize("name", VARIANTS)
 
 @by_name
 def test_dm_is_the_stock_pipeline(name: str) -> None:
-    expected = stock(name, num_inference_steps=5)
+    expected = sample_stock(name, num_inference_steps=5)
     assert torch.isfinite(expected).all()
-    assert distance(dm(name, num_inference_steps=5), expected) <= VARIANTS[name]
-    assert torch.equal(stock(name, num_inference_steps=5), expected)
+    assert measure_distance(sample_dm(name, num_inference_steps=5), expected) <= VARIANTS[name]
+    assert torch.equal(sample_stock(name, num_inference_steps=5), expected)
 
 
 @by_name
 def test_asynchronous_pictures_are_others_and_the_same_one_by_one(name: str) -> None:
     call: dict[str, Any] = {"num_inference_steps": 4}
-    made = ours(name, **call)
-    assert distance(made, stock(name, **call)) > 0.01
-    one_by_one = ours(name, batch_invariant=True, **call)
+    made = sample_ours(name, **call)
+    assert measure_distance(made, sample_stock(name, **call)) > 0.01
+    one_by_one = sample_ours(name, batch_invariant=True, **call)
     if name != "sd3_controlnet":  # whose noise is drawn for the whole batch at once
-        assert distance(one_by_one, made) <= 1e-4
-    alone = ours(name, prompts=PROMPTS[:1], subjects=SUBJECTS[0], seeds=SEEDS[:1], **call)
-    assert distance(one_by_one[:1], alone) <= 1e-6
+        assert measure_distance(one_by_one, made) <= 1e-4
+    alone = sample_ours(name, prompts=PROMPTS[:1], subjects=SUBJECTS[0], seeds=SEEDS[:1], **call)
+    assert measure_distance(one_by_one[:1], alone) <= 1e-6
 
 
 @pytest.mark.parametrize("name", EULER)
 def test_eulers_own_scale_of_a_noised_picture(name: str) -> None:
-    pipe = with_scheduler(name, EulerDiscreteScheduler(**SD_EULER))
+    pipe = set_scheduler(name, EulerDiscreteScheduler(**SD_EULER))
     call: dict[str, Any] = {"num_inference_steps": 5}
-    assert distance(dm(name, pipe, **call), stock(name, pipe, **call)) <= ROUNDING
+    assert (
+        measure_distance(sample_dm(name, pipe, **call), sample_stock(name, pipe, **call))
+        <= ROUNDING
+    )
 
 
 def test_a_single_picture_is_for_each_prompt() -> None:
     call: dict[str, Any] = {
-        **call_of("sd_img2img", built("sd_img2img"), PROMPTS),
+        **make_call("sd_img2img", build("sd_img2img"), PROMPTS),
         "image": PIPELINES["sd_img2img"].arguments["image"],
     }
     made = asyndm.sample(
-        built("sd_img2img"),
+        build("sd_img2img"),
         PROMPTS,
         mask=asyndm.NoMask(),
         seed=SEEDS,
@@ -79,30 +82,33 @@ def test_a_single_picture_is_for_each_prompt() -> None:
         batch_invariant=False,
         **call,
     )
-    assert torch.equal(made, stock("sd_img2img"))
+    assert torch.equal(made, sample_stock("sd_img2img"))
 
 
 def test_a_picture_for_each_prompt() -> None:
-    image = [picture(32, 48, seed=seed) for seed in (1, 2)]
-    made = dm("sd_img2img", image=image)
-    assert torch.equal(made, stock("sd_img2img", image=image))
-    second = dm("sd_img2img", prompts=PROMPTS[1:], seeds=SEEDS[1:], image=image[1:])
-    assert distance(dm("sd_img2img", image=image, batch_invariant=True)[1:], second) == 0
+    image = [draw_picture(32, 48, seed=seed) for seed in (1, 2)]
+    made = sample_dm("sd_img2img", image=image)
+    assert torch.equal(made, sample_stock("sd_img2img", image=image))
+    second = sample_dm("sd_img2img", prompts=PROMPTS[1:], seeds=SEEDS[1:], image=image[1:])
+    assert (
+        measure_distance(sample_dm("sd_img2img", image=image, batch_invariant=True)[1:], second)
+        == 0
+    )
 
 
 @pytest.mark.parametrize("strength", [0.2, 0.5, 1.0])
 def test_every_strength_begins_on_its_own_rung(strength: float) -> None:
     for name in ("sd_img2img", "flux_img2img"):
         call: dict[str, Any] = {"strength": strength, "num_inference_steps": 5}
-        assert torch.equal(dm(name, **call), stock(name, **call))
+        assert torch.equal(sample_dm(name, **call), sample_stock(name, **call))
         kept: list[StepRecord] = []
-        ours(name, callback=kept.append, **call)
+        sample_ours(name, callback=kept.append, **call)
         assert [record.remaining for record in kept] == list(range(len(kept)))[::-1]
-        assert len(kept) == len(evaluations(name, **call))
+        assert len(kept) == len(record_evaluations(name, **call))
 
 
-def several_nets() -> tuple[Any, dict[str, Any]]:
-    single = built("sd_controlnet")
+def combine_nets() -> tuple[Any, dict[str, Any]]:
+    single = build("sd_controlnet")
     other = type(single.controlnet).from_unet(
         single.unet, conditioning_embedding_out_channels=(8, 8), load_weights_from_unet=False
     )
@@ -111,7 +117,7 @@ def several_nets() -> tuple[Any, dict[str, Any]]:
     pipe = StableDiffusionControlNetPipeline(**parts)
     pipe.set_progress_bar_config(disable=True)
     call: dict[str, Any] = {
-        "image": [picture(32, 48), picture(32, 48, seed=1)],
+        "image": [draw_picture(32, 48), draw_picture(32, 48, seed=1)],
         "controlnet_conditioning_scale": [0.5, 0.9],
     }
     return pipe, call
@@ -119,17 +125,20 @@ def several_nets() -> tuple[Any, dict[str, Any]]:
 
 def test_several_controlnets() -> None:
     torch.manual_seed(0)
-    pipe, call = several_nets()
-    expected = stock("sd_controlnet", pipe, **call)
-    assert torch.equal(dm("sd_controlnet", pipe, **call), expected)
-    made = ours("sd_controlnet", pipe, **call)
-    assert distance(made, expected) > 0.01
-    assert distance(ours("sd_controlnet", pipe, batch_invariant=True, **call), made) <= 1e-4
-    assert torch.equal(stock("sd_controlnet", pipe, **call), expected)
+    pipe, call = combine_nets()
+    expected = sample_stock("sd_controlnet", pipe, **call)
+    assert torch.equal(sample_dm("sd_controlnet", pipe, **call), expected)
+    made = sample_ours("sd_controlnet", pipe, **call)
+    assert measure_distance(made, expected) > 0.01
+    assert (
+        measure_distance(sample_ours("sd_controlnet", pipe, batch_invariant=True, **call), made)
+        <= 1e-4
+    )
+    assert torch.equal(sample_stock("sd_controlnet", pipe, **call), expected)
 
 
 def test_a_controlnet_is_told_the_same_timesteps_as_the_network() -> None:
-    pipe, told = built("sd_controlnet"), list[torch.Tensor]()
+    pipe, told = build("sd_controlnet"), list[torch.Tensor]()
     handles = [
         network.time_proj.register_forward_pre_hook(
             lambda module, args: told.append(args[0].as_subclass(torch.Tensor))
@@ -137,7 +146,7 @@ def test_a_controlnet_is_told_the_same_timesteps_as_the_network() -> None:
         for network in (pipe.unet, pipe.controlnet)
     ]
     try:
-        ours("sd_controlnet")
+        sample_ours("sd_controlnet")
     finally:
         for handle in handles:
             handle.remove()
@@ -149,7 +158,7 @@ def test_a_controlnet_is_told_the_same_timesteps_as_the_network() -> None:
 HANDED = 0.6
 
 
-def base(made: Any, **changes: Any) -> Any:
+def run_base(made: Any, **changes: Any) -> Any:
     return made("sdxl", denoising_end=HANDED, num_inference_steps=10, **changes)
 
 
@@ -160,17 +169,17 @@ def refine(made: Any, latents: Any, **changes: Any) -> Any:
 
 
 def test_a_refiner_goes_on_from_the_base() -> None:
-    handed = base(stock)
-    assert torch.equal(base(dm), handed)
-    expected = refine(stock, handed)
-    assert torch.equal(refine(dm, handed), expected)
-    assert distance(refine(ours, base(ours)), expected) > 0.01
+    handed = run_base(sample_stock)
+    assert torch.equal(run_base(sample_dm), handed)
+    expected = refine(sample_stock, handed)
+    assert torch.equal(refine(sample_dm, handed), expected)
+    assert measure_distance(refine(sample_ours, run_base(sample_ours)), expected) > 0.01
 
 
 def test_all_pixels_are_handed_over_at_one_level_and_taken_up_there() -> None:
     before, after = list[StepRecord](), list[StepRecord]()
-    handed = base(ours, callback=before.append)
-    refine(ours, handed, callback=after.append)
+    handed = run_base(sample_ours, callback=before.append)
+    refine(sample_ours, handed, callback=after.append)
     levels = [record.next_timesteps for record in before]
     assert len(levels) == 6 and len(after) == 4
     assert any(float(each.max() - each.min()) > 1 for each in levels[:-1])
@@ -181,24 +190,32 @@ def test_all_pixels_are_handed_over_at_one_level_and_taken_up_there() -> None:
 def test_eulers_own_scale_at_the_hand_over() -> None:
     """SDXL is published with Euler, whose latents are x₀ + σ ε: a stock refiner goes on from
     those."""
-    pipe = with_scheduler("sdxl", EulerDiscreteScheduler(**SD_EULER))
-    assert distance(base(dm, pipe=pipe), base(stock, pipe=pipe)) <= ROUNDING
+    pipe = set_scheduler("sdxl", EulerDiscreteScheduler(**SD_EULER))
+    assert (
+        measure_distance(run_base(sample_dm, pipe=pipe), run_base(sample_stock, pipe=pipe))
+        <= ROUNDING
+    )
 
 
 def test_eulers_own_scale_is_taken_up_from_a_stock_base() -> None:
-    handed = base(stock, pipe=with_scheduler("sdxl", EulerDiscreteScheduler(**SD_EULER)))
-    pipe = with_scheduler("sdxl_refiner", EulerDiscreteScheduler(**SD_EULER))
-    assert distance(refine(dm, handed, pipe=pipe), refine(stock, handed, pipe=pipe)) <= ROUNDING
+    handed = run_base(sample_stock, pipe=set_scheduler("sdxl", EulerDiscreteScheduler(**SD_EULER)))
+    pipe = set_scheduler("sdxl_refiner", EulerDiscreteScheduler(**SD_EULER))
+    assert (
+        measure_distance(
+            refine(sample_dm, handed, pipe=pipe), refine(sample_stock, handed, pipe=pipe)
+        )
+        <= ROUNDING
+    )
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("name", ["sd", "sdxl", "sd3", "pixart", "sana"])
 def test_no_guidance_is_the_pipelines(name: str, scale: float) -> None:
-    expected = stock(name, guidance_scale=scale)
+    expected = sample_stock(name, guidance_scale=scale)
     limit = 1e-6 if name == "pixart" else 0.0
-    assert distance(dm(name, guidance_scale=scale), expected) <= limit
+    assert measure_distance(sample_dm(name, guidance_scale=scale), expected) <= limit
     if scale == 0:
-        assert distance(ours(name, guidance_scale=scale), expected) > 0.005
+        assert measure_distance(sample_ours(name, guidance_scale=scale), expected) > 0.005
 
 
 def halve(pipe: Any, step: int, timestep: Any, given: dict[str, Any]) -> dict[str, Any]:
@@ -213,27 +230,30 @@ def test_rescaled_guidance_and_a_callback_that_changes_latents(name: str) -> Non
         "callback_on_step_end": halve,
         "num_inference_steps": 4,
     }
-    expected = stock(name, **call)
-    assert distance(expected, stock(name, guidance_rescale=0.7, num_inference_steps=4)) > 1e-3
-    assert torch.equal(dm(name, **call), expected)
-    assert distance(ours(name, **call), expected) > 0.01
+    expected = sample_stock(name, **call)
+    assert (
+        measure_distance(expected, sample_stock(name, guidance_rescale=0.7, num_inference_steps=4))
+        > 1e-3
+    )
+    assert torch.equal(sample_dm(name, **call), expected)
+    assert measure_distance(sample_ours(name, **call), expected) > 0.01
 
 
 @pytest.mark.parametrize("name", ["flux", "sd3", "qwen"])
 def test_a_callback_that_changes_latents_of_a_flow(name: str) -> None:
     call: dict[str, Any] = {"callback_on_step_end": halve, "num_inference_steps": 4}
-    expected = stock(name, **call)
-    assert distance(dm(name, **call), expected) == 0
-    assert distance(ours(name, **call), expected) > 0.01
+    expected = sample_stock(name, **call)
+    assert measure_distance(sample_dm(name, **call), expected) == 0
+    assert measure_distance(sample_ours(name, **call), expected) > 0.01
 
 
 # the stock pipeline of SD itself fails with transformers 5
 @pytest.mark.parametrize("name", ["sdxl", "sd3"])
 def test_skipped_layers_of_clip(name: str) -> None:
-    expected = stock(name, clip_skip=1)
-    assert distance(expected, stock(name)) > 1e-3
-    assert torch.equal(dm(name, clip_skip=1), expected)
-    assert distance(ours(name, clip_skip=1), expected) > 0.01
+    expected = sample_stock(name, clip_skip=1)
+    assert measure_distance(expected, sample_stock(name)) > 1e-3
+    assert torch.equal(sample_dm(name, clip_skip=1), expected)
+    assert measure_distance(sample_ours(name, clip_skip=1), expected) > 0.01
 
 
 @pytest.mark.parametrize("name", ["flux", "qwen"])
@@ -244,18 +264,18 @@ def test_two_calls_a_step_read_the_prompts(name: str) -> None:
         "negative_prompt": "a blue house",
         "num_inference_steps": 3,
     }
-    assert torch.equal(dm(name, **call), stock(name, **call))
+    assert torch.equal(sample_dm(name, **call), sample_stock(name, **call))
     other: dict[str, Any] = {**call, "negative_prompt": "a red cat"}
     maps = []
     for each in (call, other):
         kept: list[StepRecord] = []
-        ours(name, callback=kept.append, **each)
+        sample_ours(name, callback=kept.append, **each)
         maps.append(kept[0].maps)
     assert maps[0] is not None and maps[1] is not None and torch.equal(maps[0], maps[1])
 
 
 def test_pictures_are_the_stock_pipelines() -> None:
     for name in ("sdxl", "flux", "sana", "qwen"):
-        expected = stock(name, output_type="np")
-        made = dm(name, output_type="np")
+        expected = sample_stock(name, output_type="np")
+        made = sample_dm(name, output_type="np")
         assert made.shape == expected.shape and np.abs(made - expected).max() <= 1e-6

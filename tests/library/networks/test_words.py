@@ -11,9 +11,9 @@ from torch import Tensor
 
 from asyndm.attention import Reading
 from asyndm.errors import UserError
-from asyndm.networks import denoiser, families, find_family
+from asyndm.networks import find_denoiser, find_family, list_families
 from asyndm.subjects import as_subject
-from tests.library.networks.cases import built, call_of, dm, ours
+from tests.library.networks.cases import build, make_call, sample_dm, sample_ours
 
 PROMPT = "a Dog and a rabbit, the dog"
 SUBJECTS = ["dog", "rabbit", "a rabbit", "dog#2"]
@@ -21,10 +21,10 @@ SUBJECTS = ["dog", "rabbit", "a rabbit", "dog#2"]
 Sequence = list[int]
 
 
-def first_rows(name: str, **changes: Any) -> dict[str, Sequence]:
+def catch_first_rows(name: str, **changes: Any) -> dict[str, Sequence]:
     """What each text encoder was given for the first prompt: the ids of its first call, without
     trailing batch."""
-    pipe, seen = built(name), dict[str, Sequence]()
+    pipe, seen = build(name), dict[str, Sequence]()
     handles = []
     for part in ("text_encoder", "text_encoder_2", "text_encoder_3", "text_encoder_4"):
         encoder = getattr(pipe, part, None)
@@ -37,7 +37,7 @@ def first_rows(name: str, **changes: Any) -> dict[str, Sequence]:
 
         handles.append(encoder.register_forward_pre_hook(keep, with_kwargs=True))
     try:
-        dm(name, prompts=[PROMPT], seeds=[0], num_inference_steps=2, **changes)
+        sample_dm(name, prompts=[PROMPT], seeds=[0], num_inference_steps=2, **changes)
     finally:
         for handle in handles:
             handle.remove()
@@ -48,7 +48,7 @@ Seen = list[tuple[Any, int]]
 """The tokenizer and id of each token that the network attends to."""
 
 
-def tokens_of(pipe: Any, tokenizer: str, ids: Sequence) -> Seen:
+def find_tokens(pipe: Any, tokenizer: str, ids: Sequence) -> Seen:
     return [(getattr(pipe, tokenizer), number) for number in ids]
 
 
@@ -58,29 +58,29 @@ def clip(pipe: Any, rows: dict[str, Sequence]) -> Seen:
         words = pipe.tokenizer.decode(kept, skip_special_tokens=True)
         other = pipe.tokenizer_2.decode(rows["text_encoder_2"], skip_special_tokens=True)
         assert other.rstrip("# ") == words.strip()
-    return tokens_of(pipe, "tokenizer", rows["text_encoder"])
+    return find_tokens(pipe, "tokenizer", rows["text_encoder"])
 
 
 def clip_and_t5(pipe: Any, rows: dict[str, Sequence]) -> Seen:
-    return clip(pipe, rows) + tokens_of(pipe, "tokenizer_3", rows["text_encoder_3"])
+    return clip(pipe, rows) + find_tokens(pipe, "tokenizer_3", rows["text_encoder_3"])
 
 
 def t5_beside_clip(pipe: Any, rows: dict[str, Sequence]) -> Seen:
-    return tokens_of(pipe, "tokenizer_2", rows["text_encoder_2"])
+    return find_tokens(pipe, "tokenizer_2", rows["text_encoder_2"])
 
 
 def only(pipe: Any, rows: dict[str, Sequence]) -> Seen:
-    return tokens_of(pipe, "tokenizer", rows["text_encoder"])
+    return find_tokens(pipe, "tokenizer", rows["text_encoder"])
 
 
 def sana(pipe: Any, rows: dict[str, Sequence]) -> Seen:
     """The first token and the last 23 of what Gemma read."""
     ids = rows["text_encoder"]
-    return tokens_of(pipe, "tokenizer", [ids[0], *ids[-23:]])
+    return find_tokens(pipe, "tokenizer", [ids[0], *ids[-23:]])
 
 
 def qwen(pipe: Any, rows: dict[str, Sequence]) -> Seen:
-    return tokens_of(pipe, "tokenizer", rows["text_encoder"][34:])
+    return find_tokens(pipe, "tokenizer", rows["text_encoder"][34:])
 
 
 def auraflow(pipe: Any, rows: dict[str, Sequence]) -> Seen:
@@ -88,8 +88,8 @@ def auraflow(pipe: Any, rows: dict[str, Sequence]) -> Seen:
 
 
 def hidream(pipe: Any, rows: dict[str, Sequence]) -> Seen:
-    llama = tokens_of(pipe, "tokenizer_4", rows["text_encoder_4"])
-    return tokens_of(pipe, "tokenizer_3", rows["text_encoder_3"]) + llama + llama
+    llama = find_tokens(pipe, "tokenizer_4", rows["text_encoder_4"])
+    return find_tokens(pipe, "tokenizer_3", rows["text_encoder_3"]) + llama + llama
 
 
 def hunyuandit(pipe: Any, rows: dict[str, Sequence]) -> Seen:
@@ -123,8 +123,8 @@ TIMES = {"sd3": 2, "sd35": 2, "hidream": 3, "hunyuandit": 2}
 
 
 def positions(name: str, prompt: str, subjects: list[str], **arguments: Any) -> list[list[int]]:
-    pipe = built(name)
-    call = call_of(name, pipe, [prompt], **arguments)
+    pipe = build(name)
+    call = make_call(name, pipe, [prompt], **arguments)
     said = [as_subject(word) for word in subjects]
     return find_family(pipe).positions(pipe, prompt, said, Reading(), call)
 
@@ -138,7 +138,7 @@ def spell(seen: Seen, places: list[int]) -> str:
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_encoder_reads_the_subject_where_it_is_said_to_be(name: str) -> None:
-    seen = CASES[name](built(name), first_rows(name))
+    seen = CASES[name](build(name), catch_first_rows(name))
     found = positions(name, PROMPT, SUBJECTS)
     times = TIMES.get(name, 1)
     for word, places in zip(("dog", "rabbit", "arabbit", "dog"), found, strict=True):
@@ -150,12 +150,12 @@ def test_the_encoder_reads_the_subject_where_it_is_said_to_be(name: str) -> None
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_subject_beyond_what_the_encoder_reads_is_refused_before_it_runs(name: str) -> None:
-    pipe, ran = built(name), list[Any]()
-    handle = denoiser(pipe).register_forward_pre_hook(lambda module, args: ran.append(args))
+    pipe, ran = build(name), list[Any]()
+    handle = find_denoiser(pipe).register_forward_pre_hook(lambda module, args: ran.append(args))
     long = "a red dog " + "and a red house " * 400 + "and a cat"
     try:
         with pytest.raises(UserError, match="'cat' lies beyond"):
-            ours(name, prompts=[long], subjects=["cat"], seeds=[0])
+            sample_ours(name, prompts=[long], subjects=["cat"], seeds=[0])
         assert not ran
         assert positions(name, long, ["dog"])[0]
     finally:
@@ -163,8 +163,8 @@ def test_a_subject_beyond_what_the_encoder_reads_is_refused_before_it_runs(name:
 
 
 def test_every_family_says_where_words_are_and_finds_them() -> None:
-    missing = {type(family) for family in families()} - {
-        type(find_family(built(name))) for name in CASES
+    missing = {type(family) for family in list_families()} - {
+        type(find_family(build(name))) for name in CASES
     }
     assert not missing
 
@@ -173,9 +173,9 @@ def test_the_text_of_sd3_may_be_cut_off_for_clip_and_read_by_t5() -> None:
     prompt = "a " + "the house and " * 8 + "dog"
     (place,) = positions("sd3", prompt, ["dog"], max_sequence_length=40)
     assert len(place) == 1 and place[0] >= 77
-    pipe = built("sd3")
+    pipe = build("sd3")
     assert (
-        spell(tokens_of(pipe, "tokenizer_3", pipe.tokenizer_3(prompt).input_ids), [place[0] - 77])
+        spell(find_tokens(pipe, "tokenizer_3", pipe.tokenizer_3(prompt).input_ids), [place[0] - 77])
         == "dog"
     )
 
@@ -190,7 +190,7 @@ def test_another_text_for_t5_is_where_its_words_are_looked_for() -> None:
 
 def test_without_an_instruction_sana_reads_the_prompt_alone() -> None:
     changes = {"complex_human_instruction": None}
-    ids = first_rows("sana", **changes)["text_encoder"]
+    ids = catch_first_rows("sana", **changes)["text_encoder"]
     (place,) = positions("sana", PROMPT, ["dog#2"], **changes)
-    assert inspect.signature(built("sana").__call__).parameters["complex_human_instruction"].default
-    assert spell(tokens_of(built("sana"), "tokenizer", ids), place) == "dog"
+    assert inspect.signature(build("sana").__call__).parameters["complex_human_instruction"].default
+    assert spell(find_tokens(build("sana"), "tokenizer", ids), place) == "dog"

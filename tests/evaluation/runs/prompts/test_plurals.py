@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from asyndm.subjects import span
+from asyndm.subjects import find_span
 from evaluation.runs.prompts.sets import Prompt
 from evaluation.runs.prompts.subjects import WordList
 
@@ -126,5 +126,5 @@ def test_plurals_and_scripts_of_a_word_list(
 ) -> None:
     chosen = WordList(words).choose(Prompt("p", text))
     assert [subject.text for subject in chosen.subjects] == expected
-    places = [span(text, subject) for subject in chosen.subjects]
+    places = [find_span(text, subject) for subject in chosen.subjects]
     assert places == sorted(places) and [text[start:end] for start, end in places] == expected

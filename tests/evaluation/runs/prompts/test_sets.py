@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from asyndm.errors import UserError
-from asyndm.subjects import Subject, span
+from asyndm.subjects import Subject, find_span
 from evaluation.runs.prompts.sets import (
     AnimalActivity,
     Prompt,
@@ -86,7 +86,7 @@ def test_the_same_prompt_twice_is_refused(repeated: PromptSet, message: str) -> 
     assert "\n" not in str(raised.value)
 
 
-def reference(folder: Path, items: object, texts: object) -> ReferencePrompts:
+def write_reference(folder: Path, items: object, texts: object) -> ReferencePrompts:
     return ReferencePrompts(
         write(folder, "prompts.json", json.dumps(texts)),
         write(folder, "items.json", json.dumps(items)),
@@ -98,7 +98,7 @@ def test_reference_files_are_read_as_words(tmp_path: Path) -> None:
     texts = ["a cat and a cat ", "A cross-section view of a brain.", "a red hat, green gloves"]
     places = {texts[0]: [1, 4], texts[1]: [6], texts[2]: [2, 4]}
     numbers = {texts[0]: [0.7, 0.3], texts[1]: [0.5], texts[2]: [1, 0]}
-    given = reference(tmp_path, {"item_idx": places, "item_k": numbers}, texts)
+    given = write_reference(tmp_path, {"item_idx": places, "item_k": numbers}, texts)
     prompts = given.load()
     assert [prompt.subjects for prompt in prompts] == [
         (Subject("cat", 0.7), Subject("cat", 0.3, 2)),
@@ -113,8 +113,8 @@ def test_reference_files_are_read_as_words(tmp_path: Path) -> None:
 def test_reference_prompts_that_differ_in_outer_blanks_are_refused(tmp_path: Path) -> None:
     items = {"item_idx": {"a cat": [1], "a cat ": [1]}, "item_k": {"a cat": [0.5], "a cat ": [0.5]}}
     with pytest.raises(UserError, match="prompt 'a cat ': same id as .*prompt 'a cat' "):
-        reference(tmp_path, items, ["a cat", "a cat "]).load()
-    assert len(reference(tmp_path, items, ["a cat", "a cat"]).load()) == 1
+        write_reference(tmp_path, items, ["a cat", "a cat "]).load()
+    assert len(write_reference(tmp_path, items, ["a cat", "a cat"]).load()) == 1
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_malformed_reference_files_are_refused(
     tmp_path: Path, items: object, texts: object, message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
-        reference(tmp_path, items, texts).load()
+        write_reference(tmp_path, items, texts).load()
 
 
 def test_a_reference_file_that_is_not_json_is_refused(tmp_path: Path) -> None:
@@ -148,9 +148,11 @@ def test_a_reference_file_that_is_not_json_is_refused(tmp_path: Path) -> None:
 
 def test_reference_places_where_words_have_no_spaces(tmp_path: Path) -> None:
     text = "大猫 猫, cafe\u0301 猫"
-    given = reference(tmp_path, {"item_idx": {text: [1, 3]}, "item_k": {text: [0.5, 0.5]}}, [text])
+    given = write_reference(
+        tmp_path, {"item_idx": {text: [1, 3]}, "item_k": {text: [0.5, 0.5]}}, [text]
+    )
     (prompt,) = given.load()
-    assert [span(text, subject) for subject in prompt.subjects] == [
+    assert [find_span(text, subject) for subject in prompt.subjects] == [
         (3, 4),
         (text.rindex("猫"), len(text)),
     ]

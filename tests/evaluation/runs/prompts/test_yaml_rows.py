@@ -10,7 +10,7 @@ from asyndm.errors import UserError
 from tests.evaluation.runs.prompts.lists import load
 
 
-def bomb(first: str, more: str, count: int) -> str:
+def make_bomb(first: str, more: str, count: int) -> str:
     """Entries of which each stands for the one before several times."""
     return f"- &a0 {first}\n" + "".join(
         f"- &a{i} {more.format(f'*a{i - 1}', i)}\n" for i in range(1, count)
@@ -20,10 +20,10 @@ def bomb(first: str, more: str, count: int) -> str:
 @pytest.mark.parametrize(
     "content",
     [
-        bomb("{text: a}", "{{<<: [{0}, {0}, {0}], id: x{1}}}", 30),
-        bomb("{text: a, kind: [b, c]}", "{{text: t{1}, kind: [{0}, {0}, {0}, {0}]}}", 45),
+        make_bomb("{text: a}", "{{<<: [{0}, {0}, {0}], id: x{1}}}", 30),
+        make_bomb("{text: a, kind: [b, c]}", "{{text: t{1}, kind: [{0}, {0}, {0}, {0}]}}", 45),
         "- text: a\n  kind:\n"
-        + "".join("    " + line for line in bomb("[b]", "[{0}, {0}]", 45).splitlines(True)),
+        + "".join("    " + line for line in make_bomb("[b]", "[{0}, {0}]", 45).splitlines(True)),
         "- &a {text: a, kind: ["
         + "b, " * 2000
         + "]}\n"
@@ -44,9 +44,8 @@ def test_aliases_and_merge_keys_that_stand_for_little_are_read(tmp_path: Path) -
     head = "- &d {text: a cat, kind: pet, subjects: &s [cat]}\n"
     rows = "".join(f"- {{<<: *d, text: cat {i}, subjects: *s}}\n" for i in range(300))
     prompts = load(tmp_path, "p.yaml", head + rows)
-    assert {(prompt.kind, len(prompt.subjects)) for prompt in prompts} == {("pet", 1)} and len(
-        prompts
-    ) == 301
+    assert len(prompts) == 301
+    assert {(prompt.kind, len(prompt.subjects)) for prompt in prompts} == {("pet", 1)}
 
 
 @pytest.mark.parametrize(
@@ -57,7 +56,7 @@ def test_aliases_and_merge_keys_that_stand_for_little_are_read(tmp_path: Path) -
         ("p.yaml", "- a\n- " + "{a: " * 60 + "1" + "}" * 60),
         ("p.yaml", "- &a [*a]\n"),
         ("p.yaml", "- &a {text: a, kind: *a}\n"),
-        ("p.yaml", bomb("[b]", "[{0}]", 100)),
+        ("p.yaml", make_bomb("[b]", "[{0}]", 100)),
         ("p.json", "[" * 100_000),
         ("p.json", '{"a":' * 100_000),
         ("p.jsonl", "[" * 100_000),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL.Image import Image
 
-from asyndm.errors import UserError, one_line
+from asyndm.errors import UserError, join_lines
 from asyndm.protocols import Network
 from evaluation.metrics import Loaded, ModelMetric
 from evaluation.networks.pretrained import Part, load_network, load_part
@@ -129,8 +129,8 @@ class VisionLanguageMetric(ModelMetric[Loaded]):
         """
         if GAP not in (question := getattr(self, setting)):
             raise UserError(
-                f"metric {self.name}: {setting}={question!r}: has no {GAP}, where the prompt is to "
-                "stand"
+                f"metric {self.name}: {setting}={question!r}: "
+                f"has no {GAP}, where the prompt is to stand"
             )
 
     def check_length(self, max_new_tokens: int) -> None:
@@ -168,7 +168,7 @@ def load_processor(metric: str, model: str, revision: str | None) -> Part:
     try:
         render_question(processor, "What is this?")
     except Exception as error:  # a template is a program, and says in its own ways what fails
-        raise UserError(f"{place}: its chat template: {one_line(error)}") from error
+        raise UserError(f"{place}: its chat template: {join_lines(error)}") from error
     return processor
 
 

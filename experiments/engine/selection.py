@@ -62,8 +62,8 @@ def select_folders(names: Sequence[str]) -> tuple[list[Path], list[str]]:
     if settings and roots:
         raise UserError(
             f"{settings[0]}: a setting beside a folder ({roots[0]}): a folder's runs are taken as "
-            "they are; name either "
-            "folders or the settings of runs, and choose a metric by --metric"
+            "they are; "
+            "name either folders or the settings of runs, and choose a metric by --metric"
         )
     if settings:
         from hydra.errors import HydraException
@@ -140,6 +140,5 @@ def check_scores(run: Run) -> None:
         if score.value is not None and abs(score.value) > LARGEST:
             raise UserError(
                 f"{run.folder / SCORES_FILE}: {score.metric} of {score.prompt_id}, image "
-                f"{score.image_index}: "
-                f"{score.value:g} is no score; take the row out"
+                f"{score.image_index}: {score.value:g} is no score; take the row out"
             )

@@ -16,11 +16,11 @@ from transformers import Qwen2Config, Qwen2Tokenizer
 from asyndm.errors import UserError
 from evaluation.metrics.bert_score import BERTScore
 from evaluation.metrics.qwen_score import QwenScore, read_rating
+from evaluation.metrics.vision_language import load_processor, render_question
 from evaluation.metrics.vqa_score import VQAScore
-from evaluation.networks.vision_language import load_processor, render_question
 from evaluation.runs.prompts import Prompt
-from tests.evaluation.metrics.pictures import noise
-from tests.evaluation.metrics.small_qwen import Alone, pieces
+from tests.evaluation.metrics.pictures import draw_noise
+from tests.evaluation.metrics.small_qwen import Alone, learn_pieces
 from tests.lab import Lab
 
 CLOSE = 5e-6
@@ -41,8 +41,8 @@ def copy(qwen: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(qwen, tmp_path / "copy"))
 
 
-def pictures() -> list[Image.Image]:
-    return noise((32, 32), (64, 48), (16, 40), (24, 24))
+def draw_pictures() -> list[Image.Image]:
+    return draw_noise((32, 32), (64, 48), (16, 40), (24, 24))
 
 
 def share(logits: torch.Tensor, token: int) -> float:
@@ -53,9 +53,11 @@ def share(logits: torch.Tensor, token: int) -> float:
 def test_vqa_score_is_the_answers_share_of_one_pair_at_a_time(
     qwen: Path, alone: Alone, answer: str
 ) -> None:
-    found = [score.value for score in VQAScore(str(qwen), answer=answer).score(pictures(), PROMPTS)]
+    found = [
+        score.value for score in VQAScore(str(qwen), answer=answer).score(draw_pictures(), PROMPTS)
+    ]
     token = alone.tokenizer(answer)["input_ids"][0]
-    for value, image, text in zip(found, pictures(), TEXTS, strict=True):
+    for value, image, text in zip(found, draw_pictures(), TEXTS, strict=True):
         wanted = share(
             alone.asked(image, f'Does this figure show "{text}"? Please answer yes or no.'), token
         )
@@ -66,9 +68,10 @@ def test_vqa_score_is_the_answers_share_of_one_pair_at_a_time(
 def test_the_question_is_a_setting(qwen: Path, alone: Alone) -> None:
     asked = VQAScore(str(qwen), question="a {}?", answer="no")
     wanted = share(
-        alone.asked(pictures()[0], "a a red dog?"), alone.tokenizer("no")["input_ids"][0]
+        alone.asked(draw_pictures()[0], "a a red dog?"), alone.tokenizer("no")["input_ids"][0]
     )
-    assert asked.score(pictures()[:1], PROMPTS[:1])[0].value == pytest.approx(wanted, rel=CLOSE)
+    (score,) = asked.score(draw_pictures()[:1], PROMPTS[:1])
+    assert score.value == pytest.approx(wanted, rel=CLOSE)
     assert asked.basis != VQAScore(str(qwen)).basis
 
 
@@ -77,7 +80,7 @@ def test_logits_are_computed_for_the_last_position_only(qwen: Path) -> None:
     metric.loaded.network.lm_head.register_forward_hook(
         lambda head, args, out: lengths.append(out.shape[1])
     )
-    metric.score(pictures(), PROMPTS)
+    metric.score(draw_pictures(), PROMPTS)
     assert lengths == [1]
 
 
@@ -87,7 +90,7 @@ def test_a_model_without_a_chat_template_is_asked_plainly(copy: Path, alone: Alo
     metric.check(PROMPTS, (32, 32))
     token = alone.tokenizer("Yes")["input_ids"][0]
     for score, image, text in zip(
-        metric.score(pictures(), PROMPTS), pictures(), TEXTS, strict=True
+        metric.score(draw_pictures(), PROMPTS), draw_pictures(), TEXTS, strict=True
     ):
         wanted = share(alone.logits(image, "", f"\na {text}?", []), token)
         assert score.value == pytest.approx(wanted, rel=CLOSE)
@@ -118,7 +121,7 @@ def test_models_that_are_not_there_are_refused_before_loading(copy: Path, tmp_pa
     (copy / "model.safetensors").touch()
     VQAScore(str(copy)).check([], (32, 32))
     Qwen2Config().save_pretrained(tmp_path / "text")
-    Qwen2Tokenizer(*pieces("a red dog")).save_pretrained(tmp_path / "text")
+    Qwen2Tokenizer(*learn_pieces("a red dog")).save_pretrained(tmp_path / "text")
     (tmp_path / "text" / "model.safetensors").touch()
     with pytest.raises(
         UserError, match="^metric vqa_score: model=.* choose a vision-language model$"
@@ -144,7 +147,7 @@ def test_settings_that_ask_nothing_are_refused() -> None:
 
 def answers(qwen: Path, most: int) -> list[str | None]:
     return QwenScore(str(qwen)).loaded.answers(
-        pictures(), [INSTRUCTION.replace("{}", text) for text in TEXTS], most
+        draw_pictures(), [INSTRUCTION.replace("{}", text) for text in TEXTS], most
     )
 
 
@@ -154,7 +157,7 @@ def test_answers_are_greedy_ones_of_one_pair_at_a_time(copy: Path, alone: Alone)
     questions = [INSTRUCTION.replace("{}", text) for text in TEXTS]
     free = [
         alone.tokens(image, text, 8, set())
-        for image, text in zip(pictures(), questions, strict=True)
+        for image, text in zip(draw_pictures(), questions, strict=True)
     ]
     ends = {free[0][2], free[1][5]}
     settings = json.loads((copy / "generation_config.json").read_text())
@@ -163,7 +166,7 @@ def test_answers_are_greedy_ones_of_one_pair_at_a_time(copy: Path, alone: Alone)
     )
     wanted = [
         alone.tokens(image, text, 8, ends)
-        for image, text in zip(pictures(), questions, strict=True)
+        for image, text in zip(draw_pictures(), questions, strict=True)
     ]
     assert len({len(tokens) for tokens in wanted}) > 1
     told = [
@@ -177,7 +180,8 @@ def test_a_rating_is_read_from_the_answer(copy: Path, alone: Alone) -> None:
     7."""
     questions = [INSTRUCTION.replace("{}", text) for text in TEXTS]
     firsts = [
-        alone.tokens(image, q, 1, set())[0] for image, q in zip(pictures(), questions, strict=True)
+        alone.tokens(image, q, 1, set())[0]
+        for image, q in zip(draw_pictures(), questions, strict=True)
     ]
     first = firsts[0]
     seven = alone.tokenizer("7")["input_ids"][0]
@@ -185,7 +189,7 @@ def test_a_rating_is_read_from_the_answer(copy: Path, alone: Alone) -> None:
     head = network.lm_head.weight.data
     head[[first, seven]] = head[[seven, first]]
     network.save_pretrained(copy)
-    scores = QwenScore(str(copy), max_new_tokens=1).score(pictures(), PROMPTS)
+    scores = QwenScore(str(copy), max_new_tokens=1).score(draw_pictures(), PROMPTS)
     assert [score.value for score in scores] == [
         7.0 if token == first else None for token in firsts
     ]
@@ -249,7 +253,7 @@ def test_a_network_that_gives_no_numbers_gives_no_scores(copy: Path) -> None:
     network.lm_head.weight.data[5] = float("nan")
     network.save_pretrained(copy)
     for metric in (VQAScore(str(copy)), QwenScore(str(copy))):
-        for score in metric.score(pictures(), PROMPTS):
+        for score in metric.score(draw_pictures(), PROMPTS):
             assert score.value is None and score.reason == "the model gives no number"
 
 
@@ -267,7 +271,7 @@ def test_a_checkpoint_that_lacks_weights_is_refused(copy: Path) -> None:
 
 def test_half_precision_is_near(qwen: Path) -> None:
     full, half = (
-        VQAScore(str(qwen), dtype=dtype).score(pictures()[:1], PROMPTS[:1])[0].value
+        VQAScore(str(qwen), dtype=dtype).score(draw_pictures()[:1], PROMPTS[:1])[0].value
         for dtype in ("auto", "bfloat16")
     )
     assert full is not None and half is not None and 0 < abs(full - half) < 0.3 * full

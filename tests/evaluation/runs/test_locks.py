@@ -1,0 +1,50 @@
+"""Who makes what in one folder: each part is made by one process, and none is lost."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from evaluation.runs.locks import clear_claims, is_held, share_out
+from tests.lab import ROOT
+
+
+def test_each_part_is_made_once_and_what_a_dead_process_left_is_taken_over(tmp_path: Path) -> None:
+    made: list[int] = []
+    parts = share_out(tmp_path, ["a", "b", "c"], lambda i: i not in made)
+    for i in parts:
+        holder = tmp_path / ".claims" / "abc"[i]
+        assert is_held(holder)
+        if i == 0:
+            assert list(share_out(tmp_path, ["b"], lambda _: False)) == []
+        made.append(i)
+    assert made == [0, 1, 2] and not any(map(is_held, (tmp_path / ".claims").iterdir()))
+    clear_claims(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+    code = (
+        "import sys, time; from pathlib import Path; from evaluation.runs.locks import share_out\n"
+        "for i in share_out(Path(sys.argv[1]), ['a'], lambda i: True): "
+        "print('held', flush=True); time.sleep(60)"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE
+    )
+    assert other.stdout is not None and other.stdout.readline() == b"held\n"
+    mine = share_out(tmp_path, ["a", "b"], lambda i: True)
+    assert next(mine) == 1
+    other.kill()
+    assert next(mine) == 0 and next(mine, None) is None
+    other.wait()
+
+
+def test_a_lock_that_cannot_be_opened_for_writing_is_still_seen_to_be_held(tmp_path: Path) -> None:
+    """A folder is such a one, also for root."""
+    held = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    assert is_held(tmp_path)
+    os.close(held)
+    assert not is_held(tmp_path)

@@ -1,0 +1,46 @@
+"""Batches shrink to the memory there is, and no further."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+
+from asyndm.errors import UserError
+from evaluation.memory import Room, is_out_of_memory, process_in_parts
+
+
+def make_at_most(most: int, tried: list[int]) -> Callable[[Sequence[int]], list[int]]:
+    """Makes as many at once as a memory has room for."""
+
+    def make(part: Sequence[int]) -> list[int]:
+        tried.append(len(part))
+        if len(part) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return list(part)
+
+    return make
+
+
+def test_a_batch_is_halved_until_it_fits_and_stays_so() -> None:
+    room, tried = Room(8), list[int]()
+    made = list(process_in_parts(range(8), make_at_most(3, tried), room, "no room"))
+    assert made == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    assert tried == [8, 4, 2, 2, 2, 2] and room.size == 2
+    assert list(process_in_parts(range(3), make_at_most(3, tried), room, "")) == [[0, 1], [2]]
+
+
+def test_what_does_not_fit_alone_says_the_remedy() -> None:
+    with pytest.raises(UserError, match="^a larger one$"):
+        list(process_in_parts([1, 2], make_at_most(0, []), Room(2), "a larger one"))
+
+
+def test_other_errors_are_not_those_of_the_memory() -> None:
+    def fail(part: Sequence[int]) -> None:
+        raise RuntimeError("no idea")
+
+    room = Room(4)
+    with pytest.raises(RuntimeError, match="no idea"):
+        list(process_in_parts([1, 2], fail, room, ""))
+    assert room.size == 4 and not is_out_of_memory(RuntimeError("out of memory"))

@@ -1,0 +1,128 @@
+"""A run is known by what can change a pixel or a score, and by nothing else."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.experiments.engine import own_choices
+from tests.experiments.engine.own_choices import is_same_run, plan_run
+from tests.lab import Lab
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("mask=none curve=quadratic", "mask=none curve=exponential curve.concavity=0.9"),
+        ("mask=none", "mask=dynamic curve=linear"),
+        ("mask=none", "mask=dynamic mask.threshold=2 curve.concavity=0"),
+        ("mask=none", "mask=global curve=piecewise_linear curve.concavity=0"),
+        ("mask=global", "mask=global batch_size=3 tracker=wandb tracker.images=2 pictures=0"),
+        ("model.dtype=auto", "model.dtype=float32"),
+        ("model.dtype=auto", "device=null model.device=cpu"),
+        ("device=cuda", "device=cuda:1 model.dtype=float16"),
+        ("model.dtype=float32", "device=cuda model.dtype=float32"),
+        ("guidance=none", "guidance=cfg guidance.guidance_scale=1 guidance.negative_prompt=blur"),
+        ("metric=none", "metric=exact"),
+        ("prompt_set.limit=3", "limit=null"),
+    ],
+)
+def test_what_cannot_matter_makes_no_other_run(lab: Lab, first: str, second: str) -> None:
+    assert is_same_run(lab, first, second)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "mask=none",
+        "mask=global",
+        "mask=static",
+        "mask.threshold=1.5",
+        "curve=exponential",
+        "curve.concavity=0.6",
+        "num_inference_steps=3",
+        "eta=0",
+        "seed=1",
+        "images_per_prompt=2",
+        "limit=2",
+        "height=64",
+        "width=64",
+        "guidance.guidance_scale=3",
+        "guidance.negative_prompt=blur",
+        "model.dtype=float16",
+        "device=cuda",
+        "device=null model.device=cuda",
+    ],
+)
+def test_what_can_matter_makes_another_run(lab: Lab, override: str) -> None:
+    assert not is_same_run(lab, "", override)
+
+
+@pytest.mark.parametrize(("gpu", "dtype"), [("cuda", "float16"), ("cpu", "float32")])
+def test_on_any_device_the_dtype_is_that_of_the_device_found(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, gpu: str, dtype: str
+) -> None:
+    monkeypatch.setattr("asyndm.models.choose_device", lambda _: torch.device(gpu))
+    assert plan_run(lab, "device=auto").identity["model"]["dtype"] == dtype
+
+
+@pytest.mark.fault(
+    what="another class of guidance, or another loader of the model",
+    kind="settings that name no run",
+    now="built, and another run",
+)
+@pytest.mark.parametrize(
+    "override",
+    [
+        f"guidance._target_={own_choices.__name__}.Half",
+        f"model._target_={own_choices.__name__}.load",
+    ],
+)
+def test_another_class_is_another_run(lab: Lab, override: str) -> None:
+    assert not is_same_run(lab, "", override)
+
+
+def test_files_are_known_by_their_content(lab: Lab) -> None:
+    before = plan_run(lab).run_id
+    copy = lab.folder / "elsewhere"
+    shutil.copytree(lab.pipeline, copy)
+    shutil.copy(lab.folder / "prompts.yaml", lab.folder / "same.yml")
+    assert (
+        plan_run(lab, f"model.path={copy}", f"prompt_set.path={lab.folder / 'same.yml'}").run_id
+        == before
+    )
+    weights = next((copy / "unet").glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    assert plan_run(lab, f"model.path={copy}").run_id != before
+    (lab.folder / "same.yml").write_text("- {text: a red dog, subjects: [dog]}\n")
+    assert plan_run(lab, f"prompt_set.path={lab.folder / 'same.yml'}").run_id != before
+
+
+def test_a_mask_image_is_known_by_its_content(lab: Lab) -> None:
+    for name, value in (("a", 0), ("b", 0), ("c", 255)):
+        Image.fromarray(np.full((4, 4), value, np.uint8)).save(lab.folder / f"{name}.png")
+    a, b, c = (
+        plan_run(lab, "mask=external", f"mask.image={lab.folder / name}.png").run_id
+        for name in "abc"
+    )
+    assert a == b != c
+
+
+def test_concavities_of_subjects_matter_unless_no_pixel_is_on_the_curve(lab: Lab) -> None:
+    path = lab.folder / "own.yaml"
+    path.write_text("- {text: a red dog, subjects: [dog], concavities: [0.4]}\n")
+    own = f"prompt_set.path={path}"
+    bare = lab.folder / "bare.yaml"
+    bare.write_text("- {text: a red dog, subjects: [dog]}\n")
+    assert not is_same_run(lab, f"{own} curve.concavity=0", f"{own} mask=none")
+    assert not is_same_run(lab, own, f"prompt_set.path={bare}")
+    assert is_same_run(lab, f"{own} mask=none", f"prompt_set.path={bare} mask=none")
+
+
+def test_shared_noise_is_another_run_and_known_as_before(lab: Lab) -> None:
+    assert not is_same_run(lab, "noise=own", "noise=shared")
+    assert "noise" not in plan_run(lab, "noise=shared").identity
