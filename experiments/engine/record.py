@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from asyndm.errors import UserError
+from asyndm.protocols import Pipeline
 from asyndm.terminal import printable
 from evaluation.networks.weights import list_model_files
 from evaluation.runs.files import ForeignFile, hash_file, keep_beside
@@ -29,7 +30,7 @@ from experiments.engine.plan import Plan
 PACKAGES = ("asyndm", "torch", "diffusers", "transformers", "numpy", "pillow")
 
 
-def begin_record(folder: PlannedFolder, pipe: Any, samples: bool) -> None:
+def begin_record(folder: PlannedFolder, pipe: Pipeline, samples: bool) -> None:
     """Writes the run's record: the one its images were begun with, else a new one.
 
     Args:
@@ -114,7 +115,7 @@ def _count_made(folder: PlannedFolder) -> int:
     return len(folder.plan.items) - len(folder.missing(folder.plan.items))
 
 
-def _describe_maker(pipe: Any) -> dict[str, Any]:
+def _describe_maker(pipe: Pipeline) -> dict[str, Any]:
     """The program, the packages and the type of device that make images now."""
     return {
         "device": pipe._execution_device.type,
@@ -161,7 +162,7 @@ def _shorten_commit(commit: str | None) -> str:
     return "unknown" if commit is None else commit[:7] + "+" * commit.endswith("+")
 
 
-def _make_record(folder: PlannedFolder, pipe: Any) -> dict[str, Any]:
+def _make_record(folder: PlannedFolder, pipe: Pipeline) -> dict[str, Any]:
     """One that says of images which are there already, whose record was lost, that nothing is known
     of their making."""
     plan, there = folder.plan, _count_made(folder)
@@ -190,7 +191,7 @@ def _make_record(folder: PlannedFolder, pipe: Any) -> dict[str, Any]:
 
 def add_to_record(
     folder: PlannedFolder,
-    pipe: Any = None,
+    pipe: Pipeline | None = None,
     evaluations: Mapping[str, int] | None = None,
     **seconds: float,
 ) -> None:
@@ -278,7 +279,7 @@ def _find_cached_commit(model: dict[str, Any]) -> str | None:
     return Path(index).parent.name if isinstance(index, str) else None
 
 
-def _describe_device(plan: Plan, pipe: Any) -> dict[str, Any]:
+def _describe_device(plan: Plan, pipe: Pipeline) -> dict[str, Any]:
     import torch
 
     from asyndm.networks import find_denoiser

@@ -23,6 +23,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from asyndm.errors import UserError
+from asyndm.protocols import Pipeline
 from evaluation.choices import build
 from evaluation.memory import Room, process_in_parts
 from evaluation.messages import count_things, is_quiet
@@ -99,7 +100,7 @@ class Tracer:
             for i in sorted(self.timesteps)
         ]
 
-    def decode(self, pipe: Any) -> list[list[Image.Image]]:
+    def decode(self, pipe: Pipeline) -> list[list[Image.Image]]:
         """The predicted clean pictures of the first images, one at each step kept."""
         import torch
 
@@ -118,7 +119,7 @@ def _stack_steps(steps: Sequence[Tensor]) -> Any:
 
 def sample_missing(
     folder: PlannedFolder,
-    pipe: Any,
+    pipe: Pipeline,
     keep: Callable[[Item], None],
     count: Callable[[int, int], None],
 ) -> None:
@@ -207,7 +208,7 @@ def draw_strip(folder: PlannedFolder, made: Made, count: int) -> None:
     folder.write_picture(STRIP_FILE, encode_png(strip), durable=True)
 
 
-def _sample(plan: Plan, pipe: Any, mask: Mask, previews: int, batch: Sequence[Item]) -> Made:
+def _sample(plan: Plan, pipe: Pipeline, mask: Mask, previews: int, batch: Sequence[Item]) -> Made:
     """The images of a batch. Those without any negative prompt are made apart: to some pipelines
     none is not an empty text."""
     arguments, made = make_sample_arguments(plan), Made()
@@ -222,7 +223,7 @@ def _sample(plan: Plan, pipe: Any, mask: Mask, previews: int, batch: Sequence[It
 
 def _sample_alike(
     plan: Plan,
-    pipe: Any,
+    pipe: Pipeline,
     mask: Mask,
     previews: int,
     batch: Sequence[Item],
@@ -260,7 +261,7 @@ def make_sample_arguments(plan: Plan) -> dict[str, Any]:
     }
 
 
-def load_model(plan: Plan) -> Any:
+def load_model(plan: Plan) -> Pipeline:
     """The run's pipeline; the last one loaded stays at hand for the next job of a sweep.
 
     Raises:
@@ -278,14 +279,14 @@ def load_model(plan: Plan) -> Any:
 
 
 @lru_cache(maxsize=1)
-def _load(model: str, content: str) -> Any:
+def _load(model: str, content: str) -> Pipeline:
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
     warnings.filterwarnings("ignore", category=FutureWarning, module="diffusers")
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
-    pipe: Any = build(choice := json.loads(model), "model")
+    pipe: Pipeline = build(choice := json.loads(model), "model")
     if identify_model(choice) != json.loads(content):
         raise UserError(f"model.path={choice['path']}: {CHANGED_MEANWHILE}")
     pipe.set_progress_bar_config(disable=True)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from PIL import Image
 from torch import Tensor
 
 from asyndm.networks import find_family
+from asyndm.protocols import Pipeline
 
 
 @torch.no_grad()
-def decode(pipe: Any, latents: Tensor, grid: tuple[int, int]) -> list[Image.Image]:
+def decode(pipe: Pipeline, latents: Tensor, grid: tuple[int, int]) -> list[Image.Image]:
     """Latents as the loop has them to pictures, one at a time so that none depends on its company.
 
     Args:
