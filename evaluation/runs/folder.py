@@ -174,12 +174,12 @@ class RunFolder:
 
     def note_basis(self, metric: str, basis: Any) -> None:
         """Notes what all scores of a metric in the folder rest on."""
+        if self.is_run:
+            with self.edit_record() as record:
+                record.setdefault("metrics", {})[metric] = basis
+            return
         with hold_tables(self.path):  # other processes note their metrics in the same file
-            bases = {**self.bases, metric: basis}
-            if self.is_run:
-                self.write_record({**self.record, "metrics": bases})
-            else:
-                write_json(self.path / BASES_FILE, bases)
+            write_json(self.path / BASES_FILE, {**self.bases, metric: basis})
 
     @property
     def state(self) -> str:

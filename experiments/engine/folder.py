@@ -9,7 +9,6 @@ from asyndm.errors import UserError
 from evaluation.metrics import Metric
 from evaluation.pictures import Picture
 from evaluation.runs.folder import GRID_FILE, STRIP_FILE, Run, RunFolder
-from evaluation.runs.records import RUN_FILE
 from evaluation.runs.rows import ImageKey
 from experiments.engine.plan import Item, Plan, make_metrics
 
@@ -61,7 +60,7 @@ class PlannedFolder(RunFolder):
             ForeignFile: as `refuse_foreign`.
         """
         self.refuse_foreign()
-        if not (self.path / RUN_FILE).exists() or not self.has_prompts(self.plan.prompts):
+        if not self.is_run or not self.has_prompts(self.plan.prompts):
             return None
         try:
             run = self.read()

@@ -61,7 +61,7 @@ def begin_record(folder: PlannedFolder, pipe: Pipeline, samples: bool) -> None:
 def _take_up(folder: PlannedFolder) -> dict[str, Any] | None:
     """The record of a run that has images or is being made; None for one to begin anew, or whose
     record is damaged, which is kept beside."""
-    if not (folder.path / RUN_FILE).exists():
+    if not folder.is_run:
         return None
     try:
         record = deepcopy(folder.record)
