@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 from asyndm.errors import UserError
 
 if TYPE_CHECKING:
+    from asyndm import guidance, solvers
+
     __version__: str
     from asyndm.curves import Curve, Exponential, Linear, PiecewiseLinear, Quadratic
     from asyndm.masks import DynamicMask, ExternalMask, GlobalMask, Mask, NoMask, StaticMask
@@ -32,6 +34,9 @@ _HOMES = {
     "records": ("StepRecord",),
     "subjects": ("Subject",),
 }
+
+_MODULES = ("guidance", "solvers")
+"""Of choices that are many: ``asyndm.guidance.SmoothedEnergy``."""
 
 __all__ = [
     "BrokenImages",
@@ -51,14 +56,18 @@ __all__ = [
     "UserError",
     "__version__",
     "asynchronous",
+    "guidance",
     "load",
     "sample",
+    "solvers",
 ]
 
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         return import_module("asyndm.checkout").read_version()
+    if name in _MODULES:
+        return import_module(f"asyndm.{name}")
     for home, names in _HOMES.items():
         if name in names:
             return getattr(import_module(f"asyndm.{home}"), name)

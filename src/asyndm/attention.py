@@ -209,9 +209,9 @@ class ProjectedMaps(AttentionMaps):
         if layer.norm_k is not None:
             key = layer.norm_k(key)
         scale = query.shape[-1] ** -0.5
-        scores = (query.float() * scale) @ key.float().transpose(-1, -2)
+        scores = (widen(query) * scale) @ widen(key).transpose(-1, -2)
         share: Tensor = scores.softmax(dim=-1).mean(dim=1)
-        return share @ self._weights(share.shape[-1], share.device)
+        return share @ self._weights(share.shape[-1], share.device).to(share.dtype)
 
 
 class FusedMaps(AttentionMaps):
@@ -298,6 +298,11 @@ class FusedMaps(AttentionMaps):
         lengths = beside if self._lengths is None else self._lengths
         assert self._rows is not None
         return [lengths] * self._rows.stop if isinstance(lengths, int) else list(lengths)
+
+
+def widen(values: Tensor) -> Tensor:
+    """In float32, or as they are where they have more digits."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def _take_image_rows(

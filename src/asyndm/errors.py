@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from numbers import Integral, Real
 from typing import TypeGuard
 
@@ -37,3 +38,10 @@ def check_fraction(value: object, setting: str) -> None:
     """Refuse a value that is not a number in [0, 1]."""
     if not is_number(value) or not 0 <= value <= 1:
         raise UserError(f"{setting} must be a number in [0, 1], got {value!r}")
+
+
+def check_number(value: object, setting: str, least: float = -math.inf) -> None:
+    """Refuse a value that is not a finite number of at least so much."""
+    if not is_number(value) or not math.isfinite(value) or value < least:
+        bound = f" of at least {least:g}" if math.isfinite(least) else ""
+        raise UserError(f"{setting} must be a finite number{bound}, got {value!r}")

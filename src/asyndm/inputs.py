@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from asyndm.curves import Curve
 from asyndm.errors import UserError, check_fraction, is_whole
+from asyndm.guidance.base import Guidance
 from asyndm.masks import Mask
 from asyndm.networks import Family, find_denoiser, find_family, find_helpers
 from asyndm.networks.base import read_call_parameters
@@ -302,13 +303,15 @@ def list_subjects(
     return [[as_subject(word) for word in words] for words in lists]
 
 
-def check_subjects(subjects: Sequence[Sequence[Subject]], mask: Mask) -> None:
-    """Refuse a prompt without subjects where the mask needs them."""
+def check_subjects(subjects: Sequence[Sequence[Subject]], chooser: Mask | Guidance) -> None:
+    """Refuse a prompt without subjects where the mask, or the guidance, needs them."""
     missing = [i + 1 for i, entries in enumerate(subjects) if not entries]
-    if mask.needs_subjects and missing:
+    if chooser.needs_subjects and missing:
+        is_mask = isinstance(chooser, Mask)
+        other = "use the mask none or global" if is_mask else "use the guidance cfg"
         raise UserError(
-            f"mask {mask.name!r} needs subjects, but prompt {missing[0]} has none: "
-            "name words of the prompt, or use the mask none or global"
+            f"{'mask' if is_mask else 'guidance'} {chooser.name!r} needs subjects, but prompt "
+            f"{missing[0]} has none: name words of the prompt, or {other}"
         )
 
 

@@ -210,3 +210,15 @@ def _interpolate(table: Tensor, index: Tensor) -> Tensor:
     index = index.clamp(0, len(table) - 1)
     low = index.floor().long()
     return torch.lerp(table[low], table[(low + 1).clamp(max=len(table) - 1)], index - low)
+
+
+def resolve_eta(scheduler: StockScheduler, eta: float | None) -> float:
+    """η as stated, else 0 for a flow and 1 for a diffusion model."""
+    return (0.0 if is_flow(scheduler) else 1.0) if eta is None else eta
+
+
+def infer_stock_eta(scheduler: StockScheduler) -> float:
+    """η of a scheduler whose own step takes none: 1 where it draws noise (ancestral, DDPM), else
+    0."""
+    name, kind = type(scheduler).__name__, str(scheduler.config.get("algorithm_type"))
+    return float("Ancestral" in name or "DDPM" in name or kind.startswith("sde"))

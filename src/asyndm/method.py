@@ -30,10 +30,12 @@ class Rehearsal:
     Args:
         maps: (B, S, h, w), the mean of all its attention maps.
         evaluations: rows the denoising network was called with for it.
+        backward_evaluations: rows a gradient was taken through.
     """
 
     maps: Tensor
     evaluations: int
+    backward_evaluations: int = 0
 
 
 @dataclass(frozen=True)

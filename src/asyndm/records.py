@@ -20,7 +20,7 @@ class StepRecord:
         next_timesteps: (B, h, w) float64, after it.
         sigmas: (B, h, w) float32, the noise level before it.
         weights: (B, S, h, w), the mask that steered it.
-        output: the network's output, guided.
+        output: the network's output, guided, that the step was made with.
         maps: (B, S, h, w) attention maps of this evaluation, if they were read; of a UNet coarser.
         latents: after the step.
         sample: the predicted x₀.
@@ -29,6 +29,7 @@ class StepRecord:
         evaluations: rows of the batch the denoising network was called with for these B images so
             far: B for each call of it, 2 B with guidance, and those of a rehearsal. The last
             record of each B has the cost of these images; that of all images is their sum.
+        backward_evaluations: rows a gradient was taken through, counted likewise.
     """
 
     step: int
@@ -44,3 +45,4 @@ class StepRecord:
     images: range
     flow: bool
     evaluations: int
+    backward_evaluations: int = 0

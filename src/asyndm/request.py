@@ -13,13 +13,18 @@ from torch import Tensor
 from asyndm import inputs
 from asyndm.attention import Reading
 from asyndm.curves import Curve
+from asyndm.guidance.base import Guidance
+from asyndm.guidance.checks import check_choices, check_guidance, find_guidance_scale
+from asyndm.guidance.evaluator import Evaluator
+from asyndm.guidance.prompts import PromptTokens, read_prompt_tokens
 from asyndm.masks import Mask, NoMask
 from asyndm.method import Method, Rehearsal
 from asyndm.networks import Family, find_denoiser
-from asyndm.protocols import Images, Pipeline
+from asyndm.protocols import Arguments, Images, Pipeline
 from asyndm.records import StepRecord
 from asyndm.scheduler import AsynchronousScheduler
 from asyndm.session import Session
+from asyndm.solvers import Solver
 from asyndm.subjects import Subject
 
 
@@ -29,6 +34,8 @@ class Settings:
 
     curve: Curve
     mask: Mask
+    guidance: Guidance
+    solver: Solver
     eta: float | None
     reading: Reading
     text_level: str
@@ -36,6 +43,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         inputs.check_method(self.curve, self.mask, self.callback, self.eta, self.text_level)
+        check_choices(self.guidance, self.solver)
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,8 @@ class Request:
         tokens: for each image, for each subject, its token positions; None where no mask is made of
             attention.
         images: which of all images asked for these are.
+        arguments: of the pipeline's call, by which it guides.
+        prompt_tokens: of each image, the words of its prompt; none unless the guidance needs them.
         rehearsal: the run before the run, of a mask that is found beforehand.
     """
 
@@ -56,6 +66,8 @@ class Request:
     subjects: Sequence[Sequence[Subject]]
     tokens: Sequence[Sequence[Sequence[int]]] | None
     images: range
+    arguments: Arguments
+    prompt_tokens: Sequence[PromptTokens] = ()
     rehearsal: Rehearsal | None = None
 
     def select(self, images: range) -> Request:
@@ -64,7 +76,12 @@ class Request:
         tokens = None if self.tokens is None else self.tokens[part]
         settings = replace(self.settings, mask=self.settings.mask.select(images, len(self.images)))
         return replace(
-            self, images=images, subjects=self.subjects[part], tokens=tokens, settings=settings
+            self,
+            images=images,
+            subjects=self.subjects[part],
+            tokens=tokens,
+            settings=settings,
+            prompt_tokens=self.prompt_tokens[part],
         )
 
     def open_session(
@@ -82,6 +99,7 @@ class Request:
         scheduler = AsynchronousScheduler(
             self.pipe.scheduler,
             method,
+            solver=settings.solver,
             eta=settings.eta,
             callback=settings.callback,
             images=self.images,
@@ -90,25 +108,43 @@ class Request:
         reader = None
         if self.tokens is not None and (settings.mask.follows_attention if read is None else read):
             reader = self.family.attention(find_denoiser(self.pipe), self.tokens, settings.reading)
-        return Session(self.pipe, self.family, scheduler, reader, settings.text_level).open()
+        guide = self._make_guide(scheduler)
+        return Session(self.pipe, self.family, scheduler, reader, settings.text_level, guide).open()
+
+    def _make_guide(self, scheduler: AsynchronousScheduler) -> Evaluator | None:
+        """What evaluates the guidance; None where the pipeline itself does all of it."""
+        guidance, network = self.settings.guidance, find_denoiser(self.pipe)
+        if guidance.plain and self.settings.solver.evaluations == 1:
+            return None
+        return Evaluator(
+            guidance,
+            network,
+            self.family,
+            scheduler,
+            lambda: find_guidance_scale(self.pipe, self.family, self.arguments),
+            self.family.conditional(2, self.pipe),
+            guidance.make_probe(network, self.prompt_tokens),
+        )
 
     def rehearse(
         self, call: Callable[[], Images], generators: Sequence[torch.Generator]
     ) -> Request:
         """The request with what a synchronous call from the same noise leaves for its mask."""
         maps: list[Tensor] = []
-        evaluations = 0
+        last: StepRecord | None = None
 
         def keep(record: StepRecord) -> None:
-            nonlocal evaluations
-            evaluations = record.evaluations
+            nonlocal last
+            last = record
             if record.maps is not None:
                 maps.append(record.maps)
 
         synchronous = replace(self.settings, mask=NoMask(), callback=keep)
         with replace(self, settings=synchronous).open_session(generators, read=True):
             call()
-        return replace(self, rehearsal=Rehearsal(torch.stack(maps).mean(0), evaluations))
+        assert last is not None
+        rows = last.evaluations, last.backward_evaluations
+        return replace(self, rehearsal=Rehearsal(torch.stack(maps).mean(0), *rows))
 
 
 def make_request(
@@ -125,8 +161,11 @@ def make_request(
     """
     words = inputs.list_subjects(subjects, len(call.prompts))
     tokens: list[list[list[int]]] | None = None
-    if settings.mask.needs_subjects:
-        inputs.check_subjects(words, settings.mask)
+    spelled: list[PromptTokens] = []
+    check_guidance(pipe, settings.guidance, settings.solver, call.others, settings.eta)
+    chooser = settings.mask if settings.mask.needs_subjects else settings.guidance
+    if chooser.needs_subjects:
+        inputs.check_subjects(words, chooser)
         tokens = []
         for i, (prompt, named) in enumerate(zip(call.prompts, words, strict=True)):
             own = {name: _select_entry(name, value, i) for name, value in call.others.items()}
@@ -135,10 +174,14 @@ def make_request(
             # nought everywhere.
             words[i] = [subject for subject, places in zip(named, found, strict=True) if places]
             tokens += [[places for places in found if places]] * call.copies
+            if settings.guidance.needs_subjects:
+                spelled += [read_prompt_tokens(family, pipe, prompt, words[i], own)] * call.copies
         # Made for nothing but its refusal of layers that are not there.
         family.attention(find_denoiser(pipe), tokens, settings.reading)
     each = [named for named in words for _ in range(call.copies)]
-    return Request(pipe, family, settings, each, tokens, call.images).select(call.images)
+    return Request(pipe, family, settings, each, tokens, call.images, call.others, spelled).select(
+        call.images
+    )
 
 
 def _select_entry(name: str, value: Any, prompt: int) -> Any:

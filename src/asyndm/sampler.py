@@ -16,16 +16,21 @@ from asyndm import inputs
 from asyndm.attention import Reading
 from asyndm.curves import Curve, Quadratic
 from asyndm.errors import UserError
+from asyndm.guidance import ClassifierFree, Guidance
+from asyndm.guidance.checks import add_guidance
+from asyndm.ladder import resolve_eta
 from asyndm.masks import DynamicMask, Mask
 from asyndm.networks import Family, find_denoiser
 from asyndm.protocols import Images, Pipeline
 from asyndm.records import StepRecord
 from asyndm.request import Request, Settings, make_request
-from asyndm.scheduler import resolve_eta
 from asyndm.session import hold_network, watch_pictures
+from asyndm.solvers import DDIM, Solver
 
 DEFAULT_CURVE = Quadratic(0.5)
 DEFAULT_MASK = DynamicMask()
+DEFAULT_GUIDANCE = ClassifierFree()
+DEFAULT_SOLVER = DDIM()
 QUIET = ("callback_on_step_end", "callback")
 """Arguments of a pipeline that a rehearsal goes without: the user is not called for it."""
 
@@ -55,6 +60,8 @@ def sample(
     *,
     curve: Curve = DEFAULT_CURVE,
     mask: Mask = DEFAULT_MASK,
+    guidance: Guidance = DEFAULT_GUIDANCE,
+    solver: Solver = DEFAULT_SOLVER,
     num_inference_steps: int | None = None,
     num_images_per_prompt: int = 1,
     eta: float | None = None,
@@ -77,6 +84,10 @@ def sample(
             ``Subject``), or a list of them for each prompt. Dynamic and static masks need them.
         curve: the concave schedule of the subjects' pixels; by default quadratic, ω = 0.5.
         mask: which those are: ``NoMask`` is DM, ``GlobalMask`` DM_concave, ``DynamicMask`` AsynDM.
+        guidance: what leads to the prompt (docs/guidance.md): by default the pipeline's own
+            classifier-free guidance, as its argument ``guidance_scale`` says.
+        solver: of the step between two noise levels (docs/solver.md): by default DDIM, which is
+            Euler for a flow.
         num_inference_steps: N, twice that for ``StaticMask``; None: the pipeline's own.
         eta: η in [0, 1]: 0 deterministic, 1 as noisy as DDPM; None: 0 for flow matching, else 1.
         seed: of the first image of each prompt, whose further images count up from it; or one for
@@ -97,7 +108,8 @@ def sample(
         BrokenImages: pixels that are no numbers ("latent" returns them as they are).
     """
     reading = Reading(attention_factor, attention_layers, attention_keys, attention_text)
-    settings = Settings(curve, mask, eta, reading, text_level, callback)
+    settings = Settings(curve, mask, guidance, solver, eta, reading, text_level, callback)
+    arguments = add_guidance(guidance, arguments)
     prompts = inputs.check_prompts(prompt, num_images_per_prompt, arguments)
     seeds = inputs.list_seeds(seed, prompts, num_images_per_prompt)
     family = inputs.check_pipeline(pipe)
@@ -198,6 +210,8 @@ def asynchronous(
     *,
     curve: Curve = DEFAULT_CURVE,
     mask: Mask = DEFAULT_MASK,
+    guidance: Guidance = DEFAULT_GUIDANCE,
+    solver: Solver = DEFAULT_SOLVER,
     num_images_per_prompt: int = 1,
     eta: float | None = None,
     attention_factor: int | None = None,
@@ -220,8 +234,9 @@ def asynchronous(
         them.
         eta: None: what the pipeline's call says, or where its scheduler takes none, as that one
             draws noise.
+        guidance: what it sets of the pipeline's call (``guidance_scale``) is to be given there.
         arguments: those of the pipeline's call that say how a prompt is read (``prompt_3``,
-            ``max_sequence_length``).
+            ``max_sequence_length``) and, for a guidance, how it guides (``true_cfg_scale``).
 
     All else as in `sample`. Masks that need a whole run first (``StaticMask``) are refused:
     `sample` makes both. The pipeline's attention is read, and its pixels are checked, in each call
@@ -232,7 +247,7 @@ def asynchronous(
         BrokenImages: on leaving the context, if pixels were no numbers.
     """
     reading = Reading(attention_factor, attention_layers, attention_keys, attention_text)
-    settings = Settings(curve, mask, eta, reading, text_level, callback)
+    settings = Settings(curve, mask, guidance, solver, eta, reading, text_level, callback)
     if mask.rehearses:
         raise UserError(
             f"mask {mask.name!r} needs a whole run before the run: "

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from inspect import signature
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
+from asyndm.course import Course, expand_level, expand_map
 from asyndm.errors import UserError
-from asyndm.ladder import Ladder, Level, copy_scheduler, is_flow
+from asyndm.guidance.base import Guided
+from asyndm.ladder import Ladder, Level, copy_scheduler, infer_stock_eta, is_flow
 from asyndm.method import Method
+from asyndm.noise import Generators, SpareNoise, draw_noise
 from asyndm.protocols import StockScheduler
 from asyndm.records import StepRecord
-from asyndm.steps import Prediction, step
+from asyndm.solvers import DDIM, Solver
+from asyndm.state import FloatState
+from asyndm.steps import Move, Prediction
 
-Generators = torch.Generator | Sequence[torch.Generator] | None
+if TYPE_CHECKING:
+    from asyndm.guidance.evaluator import Evaluator
+
+DEFAULT_SOLVER = DDIM()
 
 RESPACED = ("karras", "exponential", "beta", "lu")
 """Kinds of sigmas that take the place of a scheduler's timestep spacing."""
@@ -30,10 +38,7 @@ class AsynchronousScheduler:
     scheduler's ladder.
 
     All but the algorithm (timesteps, shifts, config) is asked of a copy of the stock scheduler. The
-    state is kept in float32 whatever the pipeline computes in: each step of half precision would
-    round it anew, and the pixels that stand still would drift. It is gone on from as long as the
-    pipeline hands back what it was given; where it changed that (inpainting,
-    ``callback_on_step_end``) its own is taken.
+    state is kept in float32 whatever the pipeline computes in, see `FloatState`.
 
     Discrete models with "leading" timesteps begin one slope above the first of them, and every
     pixel is advanced once before the first evaluation, as in the paper's reference. On all other
@@ -43,6 +48,7 @@ class AsynchronousScheduler:
     Args:
         stock: the pipeline's own scheduler, which is left alone.
         method: curve, mask and subjects.
+        solver: of the step between two levels.
         eta: η, whatever the pipeline says; None: as the pipeline says, or where its own scheduler's
             step takes none, as that one draws noise.
         callback: called after each step.
@@ -57,6 +63,7 @@ class AsynchronousScheduler:
         stock: StockScheduler,
         method: Method,
         *,
+        solver: Solver = DEFAULT_SOLVER,
         eta: float | None = None,
         callback: Callable[[StepRecord], None] | None = None,
         images: range = range(1),
@@ -64,15 +71,20 @@ class AsynchronousScheduler:
     ) -> None:
         self.stock = copy_scheduler(stock)
         self.flow = is_flow(self.stock)
-        self.method, self.callback = method, callback
+        self.method, self.solver, self.callback = method, solver, callback
         self.images, self.generators = images, generators
         self.eta, self._thread = eta, threading.get_ident()
         self.prediction = Prediction.of(self.stock, self.flow)
         self.set_timesteps = self._wrap_set_timesteps()
         self.rungs: Tensor | None = None
-        self._handed: tuple[Tensor, Tensor, int | None] | None = None
+        self.state = FloatState()
         self.maps: Callable[[], Tensor | None] = lambda: None
-        self.evaluated, self.evaluations = False, 0
+        self.guide: Evaluator | None = None
+        self.history: dict[str, Tensor] = {}
+        self._course: Course | None = None
+        self._noise: Tensor | None = None
+        self.step_eta = 0.0
+        self.evaluated, self.evaluations, self.backward_evaluations = False, 0, 0
 
     def __getattr__(self, name: str) -> Any:
         if "stock" not in self.__dict__:  # while being copied
@@ -127,7 +139,7 @@ class AsynchronousScheduler:
             )
             level = self.ladder.level(self._rung_at(nearest))
         else:
-            level = self._expand(self.ladder.level(self.rungs), noise)
+            level = expand_level(self.ladder.level(self.rungs), noise)
         noisy = level.alpha * original_samples + level.sigma * noise
         return noisy.to(original_samples.dtype)
 
@@ -147,7 +159,12 @@ class AsynchronousScheduler:
         N = len(self.ladder)
         self.remaining = N - self.first if evaluations is None else min(evaluations, N - self.first)
         self.last = N - self.first - self.remaining
-        self.step_index, self._handed = 0, None
+        self.steps, self.step_index, self._course = self.remaining, 0, None
+        self.state = FloatState()
+        self._spare = SpareNoise(self.generators, self.steps)
+        self.history.clear()
+        if self.guide is not None:
+            self.guide.state.clear()
         device = self.timesteps.device
         self.scene = self.method.make_scene(grid, device)
         self.weights = self.method.mask.initial(self.scene, self._read_rehearsal)
@@ -159,11 +176,18 @@ class AsynchronousScheduler:
         if ahead:
             self.rungs = self._advance(self.rungs, self.remaining)
         rehearsal = self.method.rehearsal
-        self.evaluated, self.evaluations = False, 0 if rehearsal is None else rehearsal.evaluations
+        self.evaluated, self.evaluations, self.backward_evaluations = False, 0, 0
+        if rehearsal is not None:
+            self.evaluations = rehearsal.evaluations
+            self.backward_evaluations = rehearsal.backward_evaluations
 
     def count(self, rows: int) -> None:
         """The denoising network has been called with a batch of this many rows."""
         self.evaluated, self.evaluations = True, self.evaluations + rows
+
+    def count_backward(self, rows: int) -> None:
+        """A gradient has been taken through a batch of this many rows."""
+        self.backward_evaluations += rows
 
     def is_idle(self) -> bool:
         """Whether the pipeline is not in the middle of sampling: not begun, or done."""
@@ -213,26 +237,83 @@ class AsynchronousScheduler:
                 f"the pipeline makes {len(sample)} images, but {len(self.images)} prompts were "
                 "stated: give num_images_per_prompt to asyndm as well"
             )
-        x, output = self._float_state(sample), model_output.float()
-        u_t, self.remaining = self.rungs, self.remaining - 1
-        if self.remaining:
-            u_s = self._advance(u_t, self.remaining)
+        self._began = self._take_state(sample)
+        course, self.step_eta = self.aim(self._began), self._choose_eta(eta)
+        self._noise = self._draw(self._began, generator) if self.step_eta > 0 else None
+        output = model_output.float()
+        if self.guide is None:
+            x = self.move(self._began, Guided(output))
         else:
-            u_s = torch.full_like(u_t, self.last - 1.0)
-        level_t = self._expand(self.ladder.level(u_t), x)
-        level_s = self._expand(self._level_after(u_s), x)
-        eta = self._choose_eta(eta)
-        noise = self._draw(x, generator) if eta > 0 else None
-        x, x0 = step(x, output, level_t, level_s, eta=eta, noise=noise, prediction=self.prediction)
-        self.step_index, self.rungs, self.evaluated = self.step_index + 1, u_s, False
+            x = self.guide.make_step(self._began, output)
+        self.rungs, self._course, self.evaluated = course.u_s, None, False
+        self.step_index, self.remaining = self.step_index + 1, self.remaining - 1
         maps = self.maps()
         if self.callback is not None:
-            self.callback(self._make_record(u_t, u_s, output, maps, x, x0))
+            self.callback(self._make_record(course, maps, x))
         # Only now: the mask of evaluation i steers the update of evaluation i + 1.
         self.weights = self.method.mask.follow(self.weights, maps, self.scene)
+        x0 = self._x0.to(sample.dtype)
         if self.counts_ratio and not self.remaining:
-            x = x / level_s.alpha
-        return self._hand_out(x, sample.dtype), x0.to(sample.dtype)
+            x = x / course.level_s.alpha
+        return self.state.hand_out(x, sample.dtype), x0
+
+    def aim(self, like: Tensor) -> Course:
+        """Where every pixel goes in the step that begins; known before its evaluation, since the
+        mask of it steers the next one."""
+        if self._course is None:
+            assert self.rungs is not None
+            u_t, left = self.rungs, self.remaining - 1
+            u_s = self._advance(u_t, left) if left else torch.full_like(u_t, self.last - 1.0)
+            self._course = Course(
+                u_t,
+                u_s,
+                expand_level(self.ladder.level(u_t), like),
+                expand_level(self._level_after(u_s, left), like),
+                *(expand_map(self.ladder.timestep(u), like) for u in (u_t, u_s)),
+            )
+        return self._course
+
+    def move(self, x: Tensor, guided: Guided) -> Tensor:
+        """The step of every pixel, by the solver."""
+        course, self._output = self._course, guided.output
+        assert course is not None
+        if x is not self._began:
+            self.history.clear()
+        move = Move(course.level_t, course.level_s, self.step_eta, self._noise, self.prediction)
+        again = None if self.guide is None or self.remaining == 1 else self.guide.evaluate_there
+        x, self._x0 = self.solver.step(x, guided, move, self.history, again)
+        return x
+
+    def look_ahead(self, updates: int, like: Tensor) -> tuple[Tensor, Level]:
+        """Rungs and levels after so many updates under the mask there is; at the most those of the
+        last evaluation."""
+        assert self.rungs is not None
+        rungs = self.rungs
+        for left in range(self.remaining - 1, max(0, self.remaining - 1 - updates), -1):
+            rungs = self._advance(rungs, left)
+        return rungs, expand_level(self.ladder.level(rungs), like)
+
+    def follow_line(self, like: Tensor) -> tuple[tuple[Tensor, Level], tuple[Tensor, Level]]:
+        """Rungs and levels of a pixel on the straight line, where it stands and where it goes."""
+        assert self.rungs is not None
+        left = self.remaining - 1
+        u_t = torch.full_like(self.rungs, float(self.last + left))
+        u_s = u_t - 1
+        level_t, level_s = self.ladder.level(u_t), self._level_after(u_s, left)
+        return (u_t, expand_level(level_t, like)), (u_s, expand_level(level_s, like))
+
+    @contextmanager
+    def standing_at(self, rungs: Tensor) -> Iterator[None]:
+        """The network is told that pixels stand there."""
+        kept, self.rungs = self.rungs, rungs
+        try:
+            yield
+        finally:
+            self.rungs = kept
+
+    def draw_spare(self, like: Tensor) -> Tensor:
+        """Noise of each image's generator that no step draws."""
+        return self._spare.draw(like, self.step_index)
 
     def _choose_eta(self, stated: float | None) -> float:
         if self.eta is not None:
@@ -245,9 +326,9 @@ class AsynchronousScheduler:
         moved = self.method.move(u - self.last, r, len(self.ladder), self.weights, self.scene)
         return moved + self.last
 
-    def _level_after(self, u_s: Tensor) -> Level:
+    def _level_after(self, u_s: Tensor, left: int) -> Level:
         """The levels where pixels go; below the last rung lies the clean end."""
-        if self.remaining or self.last:
+        if left or self.last:
             return self.ladder.level(u_s)
         clean = self.ladder.clean
         return Level(alpha=clean.alpha.expand_as(u_s), sigma=clean.sigma.expand_as(u_s))
@@ -265,17 +346,8 @@ class AsynchronousScheduler:
             )
         return self.method.rehearsal.maps
 
-    def _expand(self, level: Level, like: Tensor) -> Level:
-        return Level(alpha=expand_map(level.alpha, like), sigma=expand_map(level.sigma, like))
-
     def _draw(self, x: Tensor, generator: Generators) -> Tensor:
-        """Standard normal noise, float32 whatever the pipeline computes in: the same draws."""
-        own = generator if generator is not None else self.generators
-        generators = list(own) if isinstance(own, Sequence) else own
-        noise: Tensor = randn_tensor(
-            tuple(x.shape), generator=generators, device=x.device, dtype=torch.float32
-        )
-        return noise
+        return draw_noise(x, generator if generator is not None else self.generators)
 
     def _is_foreign(self) -> bool:
         """Whether the sample is of another pipeline that counts x/α, half way down, as a refiner is
@@ -286,28 +358,17 @@ class AsynchronousScheduler:
     def _foreign_scale(self) -> Tensor:
         return self.ladder.level(self._rung_at(self.first)).alpha
 
-    def _float_state(self, sample: Tensor) -> Tensor:
-        """The float32 state, or the pipeline's own sample where that is not what it was handed."""
+    def _take_state(self, sample: Tensor) -> Tensor:
+        """The float32 state; a solver forgets its history where that is not what it has left."""
         if self._is_foreign():
             return sample.float() * self._foreign_scale()
-        if self._handed is not None:
-            state, handed, changes = self._handed
-            if sample is handed and (
-                sample._version == changes if changes is not None else is_same(sample, state)
-            ):
-                return state
-        return sample.float()
+        x, own = self.state.take(sample)
+        if not own:
+            self.history.clear()
+        return x
 
-    def _hand_out(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        handed = x.to(dtype)
-        # That it is the same tensor is not enough: pipelines also change theirs in place. Tensors
-        # of inference mode do not count their changes, so these are compared by value.
-        self._handed = x, handed, None if handed.is_inference() else handed._version
-        return handed
-
-    def _make_record(
-        self, u_t: Tensor, u_s: Tensor, output: Tensor, maps: Tensor | None, x: Tensor, x0: Tensor
-    ) -> StepRecord:
+    def _make_record(self, course: Course, maps: Tensor | None, x: Tensor) -> StepRecord:
+        u_t, u_s = course.u_t, course.u_s
         done = not self.remaining and not self.last
         return StepRecord(
             step=self.step_index,
@@ -316,39 +377,12 @@ class AsynchronousScheduler:
             next_timesteps=torch.zeros_like(u_s) if done else self.ladder.timestep(u_s),
             sigmas=self.ladder.level(u_t).sigma,
             weights=self.weights,
-            output=output,
+            output=self._output,
             maps=maps,
             latents=x,
-            sample=x0,
+            sample=self._x0,
             images=self.images,
             flow=self.flow,
             evaluations=self.evaluations,
+            backward_evaluations=self.backward_evaluations,
         )
-
-
-def resolve_eta(scheduler: StockScheduler, eta: float | None) -> float:
-    """η as stated, else 0 for a flow and 1 for a diffusion model."""
-    return (0.0 if is_flow(scheduler) else 1.0) if eta is None else eta
-
-
-def infer_stock_eta(scheduler: StockScheduler) -> float:
-    """η of a scheduler whose own step takes none: 1 where it draws noise (ancestral, DDPM), else
-    0."""
-    name, kind = type(scheduler).__name__, str(scheduler.config.get("algorithm_type"))
-    return float("Ancestral" in name or "DDPM" in name or kind.startswith("sde"))
-
-
-def is_same(sample: Tensor, state: Tensor) -> bool:
-    """Whether a sample is still the state, as far as its dtype can tell."""
-    return torch.equal(sample, state.to(sample.dtype))
-
-
-def expand_map(values: Tensor, like: Tensor) -> Tensor:
-    """A map (B, h, w) over latents: (B, 1, H, W), each token's value on all its pixels; packed
-    latents: (B, h w, 1)."""
-    if like.ndim == 3:
-        return values.flatten(1)[..., None]
-    height, width = like.shape[-2] // values.shape[-2], like.shape[-1] // values.shape[-1]
-    if height * width > 1:
-        values = values.repeat_interleave(height, -2).repeat_interleave(width, -1)
-    return values[:, None]

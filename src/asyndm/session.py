@@ -18,6 +18,7 @@ from torch.nn import Module
 
 from asyndm.attention import AttentionMaps
 from asyndm.errors import UserError
+from asyndm.guidance.evaluator import Evaluator
 from asyndm.levels import TimeRows, make_time_rows
 from asyndm.networks import Family, find_denoiser, find_helpers
 from asyndm.protocols import Arguments, Images, Pipeline
@@ -43,6 +44,7 @@ class Session:
         scheduler: takes the place of the pipeline's own.
         reader: of attention; None: it is not read.
         text_level: one of `TEXT_LEVELS`.
+        guide: evaluates what a guidance asks for; None: the pipeline's own calls are all there is.
     """
 
     pipe: Pipeline
@@ -50,6 +52,7 @@ class Session:
     scheduler: AsynchronousScheduler
     reader: AttentionMaps | None = None
     text_level: str = "mean"
+    guide: Evaluator | None = None
 
     @contextmanager
     def open(self) -> Iterator[None]:
@@ -61,6 +64,10 @@ class Session:
                 stack.enter_context(suspend_compilation(network, self.reader.layers))
                 stack.enter_context(self.reader)
                 scheduler.maps = self._read_maps
+            if self.guide is not None:
+                if self.guide.probe is not None:  # whose hooks may be in any block
+                    stack.enter_context(suspend_compilation(network, list(network.modules())))
+                stack.enter_context(self.guide.attach())
             for each in (network, *find_helpers(pipe)):
                 before = each.register_forward_pre_hook(self._insert_timesteps, with_kwargs=True)
                 stack.callback(before.remove)
@@ -80,7 +87,11 @@ class Session:
         if torch.compiler.is_compiling():
             raise UserError(COMPILED)
         bound = inspect.signature(type(network).forward).bind(network, *args, **kwargs)
-        arguments, scheduler, family = bound.arguments, self.scheduler, self.family
+        scheduler, family = self.scheduler, self.family
+        # By name: what the forward takes by position only is the network itself.
+        arguments = {
+            name: value for name, value in _name_arguments(bound).items() if name != "self"
+        }
         if scheduler.is_idle():
             raise UserError(
                 "another pipeline uses the network inside an asynchronous context: call it outside"
@@ -89,19 +100,29 @@ class Session:
             scheduler.begin(
                 family.grid(network, arguments), getattr(self.pipe, "_num_timesteps", None)
             )
-        batch = family.batch(arguments)
-        if batch % len(scheduler.images):
+        if family.batch(arguments) % len(scheduler.images):
             raise UserError(
-                f"the network's batch is {batch}, but {len(scheduler.images)} prompts were stated: "
-                "give num_images_per_prompt to asyndm as well"
+                f"the network's batch is {family.batch(arguments)}, but {len(scheduler.images)} "
+                "prompts were stated: give num_images_per_prompt to asyndm as well"
             )
-        given = torch.as_tensor(arguments[family.timestep])
-        copies = batch // len(scheduler.images)
-        arguments[family.timestep] = self._timesteps(network, given, copies, arguments)
-        if network is find_denoiser(self.pipe) and not scheduler.evaluated:
+        denoises = network is find_denoiser(self.pipe)
+        first = denoises and not scheduler.evaluated
+        if denoises and self.guide is not None:
+            arguments = dict(self.guide.enter(arguments, first))
+        copies = family.batch(arguments) // len(scheduler.images)
+        if denoises and self._is_read(first):
             self._listen(copies, arguments)
-        # By name: what the forward takes by position only is the network itself.
-        return (), {name: value for name, value in _name_arguments(bound).items() if name != "self"}
+        given = torch.as_tensor(arguments[family.timestep])
+        arguments[family.timestep] = self._timesteps(network, given, copies, arguments)
+        return (), arguments
+
+    def _is_read(self, first: bool) -> bool:
+        """Whether a mask is made of this call's attention: of the first of a step, in which the
+        prompt is, since a second one is that of the negative prompt; or of the guidance's last."""
+        if self.reader is None:
+            return False
+        nested = self.guide is not None and self.guide.nested
+        return self.guide.reads_prompt if self.guide is not None and nested else first
 
     def _timesteps(
         self, network: Module, given: Tensor, copies: int, arguments: Arguments
@@ -129,22 +150,23 @@ class Session:
         )
 
     def _listen(self, copies: int, arguments: Arguments) -> None:
-        """Read the first call of a step, in which the prompt is; a second one is that of the
-        negative prompt."""
-        if self.reader is None:
-            return
         count, rungs = len(self.scheduler.images), self.scheduler.rungs
-        assert rungs is not None
+        assert rungs is not None and self.reader is not None
         grid = self.family.map_size(self.reader, (rungs.shape[-2], rungs.shape[-1]))
-        first = self.family.conditional(copies, self.pipe) * count
+        if self.guide is None:
+            first = self.family.conditional(copies, self.pipe) * count
+        else:
+            first = self.guide.rows.cond.start
         joint = self.family.text_first is not None
         lengths = self.family.text_length(arguments) if joint else None
         self.reader.listen(slice(first, first + count), grid, lengths)
 
-    def _check_output(self, network: Module, args: object, kwargs: Arguments, output: Any) -> None:
+    def _check_output(self, network: Module, args: object, kwargs: Arguments, output: Any) -> Any:
         """Count the call. Its output must be a plain tensor of the batch: levels that went through
-        as a batch are a wrong picture."""
-        made = output[0] if isinstance(output, tuple) else next(iter(output.values()), None)
+        as a batch are a wrong picture. The pipeline gets the rows it has asked for; None: as they
+        are."""
+        whole: Any = output[0] if isinstance(output, tuple) else next(iter(output.values()), None)
+        made = whole
         while isinstance(made, (list, tuple)) and made:
             made = made[0]
         if isinstance(made, TimeRows):
@@ -156,6 +178,11 @@ class Session:
             self.scheduler.count(self.family.batch(kwargs))  # all by name since `_insert_timesteps`
             if self.reader is not None:
                 self.reader.ignore()
+            if self.guide is not None and (given := self.guide.leave(whole)) is not whole:
+                if isinstance(output, tuple):
+                    return (given, *output[1:])
+                return type(output)(**{**output, next(iter(output)): given})
+        return None
 
     def _read_maps(self) -> Tensor | None:
         return None if self.reader is None else self.reader.maps()

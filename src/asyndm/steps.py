@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from inspect import signature
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -11,6 +12,9 @@ from torch import Tensor
 from asyndm.errors import UserError
 from asyndm.ladder import Level
 from asyndm.protocols import StockScheduler
+
+if TYPE_CHECKING:
+    from asyndm.guidance.base import Guided
 
 FLOW = "flow_prediction"
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample", FLOW)
@@ -74,6 +78,20 @@ class Prediction:
             x0, epsilon = output, torch.where(sigma > 0, (x - alpha * output) / sigma, 0.0)
         return self._in_range(x0), epsilon
 
+    def invert(self, x: Tensor, x0: Tensor, level: Level) -> Tensor:
+        """The output that predicts this x₀ from x, where nothing is clipped: (x - α x₀)/σ,
+        (α x - x₀)/σ, x₀, and (x - x₀)/σ. At σ = 0 there is no noise, and 0 is taken."""
+        alpha, sigma = level
+        if self.prediction_type == "sample":
+            return x0
+        if self.prediction_type == "epsilon":
+            difference = x - alpha * x0
+        elif self.prediction_type == "v_prediction":
+            difference = alpha * x - x0
+        else:
+            difference = x - x0
+        return torch.where(sigma > 0, difference / sigma, 0.0)
+
     def _in_range(self, x0: Tensor) -> Tensor:
         if self.threshold is not None:
             quantile, largest = self.threshold
@@ -83,52 +101,80 @@ class Prediction:
         return x0 if self.clip_range is None else x0.clamp(-self.clip_range, self.clip_range)
 
 
-def step(
-    x: Tensor,
-    output: Tensor,
-    level_t: Level,
-    level_s: Level,
-    *,
-    eta: float = 0.0,
-    noise: Tensor | None = None,
-    prediction: Prediction = Prediction(),
-) -> tuple[Tensor, Tensor]:
-    """One step of DDIM (arXiv 2010.02502, eq. 12 and 16), or of Euler for a flow, in which every
-    pixel goes from its own timestep t to its own s.
-
-    v = η² (σₛ²/σₜ²)(σₜ² - σₛ² αₜ²/αₛ²);  xₛ = αₛ x₀ + √(σₛ² - v) ε + √v z. For a flow with η = 0
-    this is xₛ = xₜ + (σₛ - σₜ) output, and computed so. Where the level stays nothing changes.
+@dataclass(frozen=True)
+class Move:
+    """One step, in which every pixel goes from its own timestep t to its own s.
 
     Args:
-        x: xₜ, (B, ...) float32.
-        output: of the same shape, the network's output there.
         level_t, level_s: (αₜ, σₜ) where each pixel stands and (αₛ, σₛ) where it goes, broadcastable
             to x.
         eta: η in [0, 1]: 0 deterministic, 1 as noisy as DDPM.
-        noise: of the same shape, z, standard normal; may be None if η = 0.
-        prediction: what the output means.
-
-    Returns:
-        xₛ and the predicted x₀.
+        noise: z, of x's shape, standard normal; may be None if η = 0.
+        prediction: what the network's output means.
 
     Raises:
         UserError: η > 0 without noise.
     """
-    (alpha_t, sigma_t), (alpha_s, sigma_s) = level_t, level_s
-    x0, epsilon = prediction(x, output, level_t)
-    if eta > 0:
-        if noise is None:
+
+    level_t: Level
+    level_s: Level
+    eta: float = 0.0
+    noise: Tensor | None = None
+    prediction: Prediction = Prediction()
+
+    def __post_init__(self) -> None:
+        if self.eta > 0 and self.noise is None:
             raise UserError("noise is needed when eta > 0")
-        variance = eta**2 * _compute_posterior_variance(level_t, level_s)
-        direction = (sigma_s.double() ** 2 - variance).clamp(min=0).sqrt().float()
-        x_s = alpha_s * x0 + direction * epsilon + variance.sqrt().float() * noise
-    elif prediction.prediction_type == FLOW:
-        # Not by way of x₀ and ε: only so is it the stock Euler step to the last bit.
-        x_s = x + (sigma_s - sigma_t) * output
-    else:
-        x_s = alpha_s * x0 + sigma_s * epsilon
-    # Clipping, and rounding alone, would move a pixel that stays.
-    return torch.where((alpha_s != alpha_t) | (sigma_s != sigma_t), x_s, x), x0
+
+    @property
+    def changes(self) -> Tensor:
+        """Where the level does, bool, of the levels' shape. Elsewhere x must stay, to the bit."""
+        (alpha_t, sigma_t), (alpha_s, sigma_s) = self.level_t, self.level_s
+        return (alpha_s != alpha_t) | (sigma_s != sigma_t)
+
+    def predict(self, x: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
+        """(x₀, ε) from xₜ and the network's output there, each of x's shape."""
+        return self.prediction(x, output, self.level_t)
+
+    def apply(self, x: Tensor, x0: Tensor, epsilon: Tensor) -> Tensor:
+        """xₛ = αₛ x₀ + √(σₛ² - v) ε + √v z with v = η² (σₛ²/σₜ²)(σₜ² - σₛ² αₜ²/αₛ²) (DDIM, arXiv
+        2010.02502, eq. 12 and 16). Where the level stays nothing changes.
+
+        Args:
+            x: xₜ, (B, ...) float32.
+            x0, epsilon: of the same shape, what x is taken to be made of.
+        """
+        alpha_s, sigma_s = self.level_s
+        if self.noise is not None and self.eta > 0:
+            variance = self.eta**2 * _compute_posterior_variance(self.level_t, self.level_s)
+            direction = (sigma_s.double() ** 2 - variance).clamp(min=0).sqrt().float()
+            x_s = alpha_s * x0 + direction * epsilon + variance.sqrt().float() * self.noise
+        else:
+            x_s = alpha_s * x0 + sigma_s * epsilon
+        # Clipping, and rounding alone, would move a pixel that stays.
+        return torch.where(self.changes, x_s, x)
+
+    def step(self, x: Tensor, guided: Guided) -> tuple[Tensor, Tensor]:
+        """One step of DDIM, or of Euler for a flow: `apply` with x₀ and ε as the network says.
+
+        For a flow with η = 0 that is xₛ = xₜ + (σₛ - σₜ) output, and computed so.
+
+        Args:
+            x: xₜ, (B, ...) float32.
+            guided: of the same shape. With a ``renoise`` ε is predicted from that (CFG++, arXiv
+                2406.08070).
+
+        Returns:
+            xₛ and the predicted x₀.
+        """
+        x0, epsilon = self.predict(x, guided.output)
+        if guided.renoise is not None:
+            epsilon = self.predict(x, guided.renoise)[1]
+        elif self.prediction.prediction_type == FLOW and not self.eta:
+            # Not by way of x₀ and ε: only so is it the stock Euler step to the last bit.
+            x_s = x + (self.level_s.sigma - self.level_t.sigma) * guided.output
+            return torch.where(self.changes, x_s, x), x0
+        return self.apply(x, x0, epsilon), x0
 
 
 def _compute_posterior_variance(level_t: Level, level_s: Level) -> Tensor:

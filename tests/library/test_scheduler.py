@@ -11,13 +11,14 @@ import torch
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
+from asyndm.course import expand_map
 from asyndm.curves import Curve, Exponential, PiecewiseLinear, Quadratic
 from asyndm.errors import UserError
 from asyndm.ladder import Level
 from asyndm.masks import GlobalMask, Mask, NoMask, Scene
 from asyndm.method import Method
 from asyndm.records import StepRecord
-from asyndm.scheduler import AsynchronousScheduler, expand_map
+from asyndm.scheduler import AsynchronousScheduler
 from asyndm.shapes.model import SD_SCHEDULER
 from asyndm.steps import FLOW, PREDICTION_TYPES
 

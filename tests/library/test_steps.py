@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from asyndm.errors import UserError
+from asyndm.guidance.base import Guided
 from asyndm.ladder import Ladder, Level
 from asyndm.shapes.model import SD_SCHEDULER
-from asyndm.steps import FLOW, PREDICTION_TYPES, Prediction, step
+from asyndm.steps import FLOW, PREDICTION_TYPES, Move, Prediction
 
 SHAPE = (2, 4, 6, 5)
 GRID = (2, 6, 5)
@@ -79,7 +80,7 @@ def test_one_level_everywhere_is_the_schedulers_own_step(
     exact = to_double(scheduler)
     for rung, t in zip(range(9, -1, -1), scheduler.timesteps.tolist(), strict=True):
         now, then = fill_level(ladder, rung), fill_level(ladder, rung - 1)
-        ours, x0 = step(x, output, now, then, eta=eta, noise=noise, prediction=prediction)
+        ours, x0 = Move(now, then, eta, noise, prediction).step(x, Guided(output))
         if eta == 0:
             assert torch.equal(ours, scheduler.step(output, t, x).prev_sample)
         z = None if noise is None else noise.double()
@@ -106,7 +107,7 @@ def test_one_level_everywhere_is_the_flow_schedulers_own_step_to_the_bit(
     for rung, t in zip(range(9, -1, -1), scheduler.timesteps, strict=True):
         output = draw_normal(rung)
         now, then = fill_level(ladder, rung), fill_level(ladder, rung - 1)
-        ours, x0 = step(x, output, now, then, prediction=prediction)
+        ours, x0 = Move(now, then, prediction=prediction).step(x, Guided(output))
         assert torch.equal(x0, x - now.sigma * output)
         x = scheduler.step(output, t, x).prev_sample
         assert torch.equal(ours, x)
@@ -137,7 +138,7 @@ def test_noise_makes_the_step_a_draw_from_the_posterior(kind: str, eta: float) -
     output = (epsilon - x0 if kind == "flow" else epsilon).float()
 
     def take(noise: Tensor) -> Tensor:
-        return step(x, output, now, then, eta=eta, noise=noise, prediction=prediction)[0].double()
+        return Move(now, then, eta, noise, prediction).step(x, Guided(output))[0].double()
 
     mean, deviation = (
         take(torch.zeros(SHAPE)),
@@ -183,15 +184,9 @@ def test_a_pixel_whose_level_stays_does_not_change(
     stays = torch.rand(rungs.shape, generator=generator) < 0.5
     following_rungs = torch.where(stays, rungs, rungs - 100)
     x = draw_normal(1)
-    following, _ = step(
-        x,
-        draw_normal(2),
-        find_level(ladder, rungs),
-        find_level(ladder, following_rungs),
-        eta=eta,
-        noise=draw_normal(3),
-        prediction=prediction,
-    )
+    now, then = find_level(ladder, rungs), find_level(ladder, following_rungs)
+    move = Move(now, then, eta, draw_normal(3), prediction)
+    following, _ = move.step(x, Guided(draw_normal(2)))
     kept = stays[:, None].expand_as(x)
     assert torch.equal(following[kept], x[kept])
     assert torch.isfinite(following).all()
@@ -206,7 +201,7 @@ def test_a_pixel_does_not_depend_on_its_neighbours_levels(name: str) -> None:
 
     def following(rungs: Tensor) -> Tensor:
         now, then = find_level(ladder, rungs), find_level(ladder, rungs - 150)
-        return step(x, output, now, then, eta=1.0, noise=z, prediction=prediction)[0]
+        return Move(now, then, 1.0, z, prediction).step(x, Guided(output))[0]
 
     mixed = following(rungs)
     for b, i, j in [(0, 0, 0), (1, 3, 2), (1, 5, 4)]:
@@ -220,9 +215,8 @@ def test_zero_terminal_snr_is_safe(prediction_type: str) -> None:
     now, then = fill_level(ladder, 999), fill_level(ladder, 900)
     assert (now.alpha == 0).all() and (now.sigma == 1).all()
     x, output = draw_normal(0), draw_normal(1)
-    following, x0 = step(
-        x, output, now, then, eta=1.0, noise=draw_normal(2), prediction=Prediction(prediction_type)
-    )
+    move = Move(now, then, 1.0, draw_normal(2), Prediction(prediction_type))
+    following, x0 = move.step(x, Guided(output))
     assert torch.isfinite(following).all()
     expected = {
         "epsilon": torch.zeros(SHAPE),
@@ -238,4 +232,34 @@ def test_an_unknown_prediction_type_and_missing_noise_are_refused() -> None:
         Prediction("flow")
     now, then = fill_level(LADDERS["discrete"], 500), fill_level(LADDERS["discrete"], 400)
     with pytest.raises(UserError, match="noise is needed"):
-        step(draw_normal(0), draw_normal(1), now, then, eta=0.5)
+        Move(now, then, eta=0.5)
+
+
+@pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
+def test_an_output_is_found_from_the_x0_that_it_predicts(prediction_type: str) -> None:
+    ladder = LADDERS[FLOW if prediction_type == FLOW else "discrete"]
+    prediction = Prediction(prediction_type)
+    level = find_level(ladder, torch.linspace(300, 999, 60, dtype=torch.float64).view(GRID))
+    x, output = draw_normal(0), draw_normal(1)
+    found = prediction.invert(x, prediction(x, output, level)[0], level)
+    assert torch.allclose(found, output, rtol=1e-4, atol=1e-4)
+    clean = fill_level(ladder, 0)._replace(sigma=torch.zeros(()))
+    assert torch.isfinite(prediction.invert(x, output, clean)).all()
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.4])
+@pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
+def test_noise_may_be_predicted_from_another_output(prediction_type: str, eta: float) -> None:
+    """x₀ of the one, ε of the other; the same one twice is the step of one."""
+    ladder = LADDERS[FLOW if prediction_type == FLOW else "discrete"]
+    prediction = Prediction(prediction_type, clip_range=1.0)
+    rungs = torch.randint(200, 1000, GRID, generator=torch.Generator().manual_seed(4)).double()
+    now, then = find_level(ladder, rungs), find_level(ladder, rungs - 150)
+    x, output, other = draw_normal(0), draw_normal(1), draw_normal(2)
+    move = Move(now, then, eta, draw_normal(3), prediction)
+    ours, x0 = move.step(x, Guided(output, other))
+    assert torch.equal(x0, prediction(x, output, now)[0])
+    assert torch.equal(ours, move.apply(x, x0, prediction(x, other, now)[1]))
+    same, _ = move.step(x, Guided(output, output))
+    if prediction_type != FLOW:  # whose step without noise is not by way of x₀
+        assert torch.equal(same, move.step(x, Guided(output))[0])

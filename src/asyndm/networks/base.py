@@ -16,6 +16,8 @@ from asyndm.protocols import Arguments, Network, Pipeline, Tokenizer
 from asyndm.subjects import Subject, keep_reachable
 
 MARK = "prompt-stands-here"
+NO_BATCH = ("img_ids", "txt_ids", "image_rotary_emb", "ip_adapter_masks")
+"""Arguments of networks whose first axis is not the batch, whatever its length."""
 Positions = list[list[int]]
 
 
@@ -33,6 +35,10 @@ class Family(ABC):
             of its own.
         compiles: whether blocks compiled one by one are let through, because none of them sees
             time.
+        negates: whether pipelines hand their scheduler the network's output with the other sign.
+        rescales: whether they bring what they combine of both prompts to the norm of what is said
+            with the prompt.
+        layered: arguments of the network whose batch is their second axis.
     """
 
     networks: ClassVar[tuple[str, ...]]
@@ -43,6 +49,9 @@ class Family(ABC):
     picture: ClassVar[bool] = False
     text_first: ClassVar[bool | None] = None
     compiles: ClassVar[bool] = False
+    negates: ClassVar[bool] = False
+    rescales: ClassVar[bool] = False
+    layered: ClassVar[tuple[str, ...]] = ()
 
     def convert(self, network: Network, timesteps: Tensor, given: Tensor) -> Tensor:
         """From the scheduler's timesteps (R,) float64 to what the pipeline would hand over where it
@@ -69,6 +78,37 @@ class Family(ABC):
     def padding(self, network: Network, arguments: Arguments) -> int:
         """How many tokens that are no places of the picture stand behind those that are."""
         return 0
+
+    def read_states(self, network: Network, arguments: Arguments) -> Tensor:
+        """x of every row of the batch, as the scheduler has it."""
+        states: Tensor = arguments[self.states]
+        return states
+
+    def write_states(self, arguments: Arguments, x: Tensor) -> dict[str, Any]:
+        """The arguments at another x of every row; what more channels there are stays."""
+        states: Tensor = arguments[self.states]
+        axis = 1 if states.ndim == 4 else 2
+        beside = states.narrow(axis, x.shape[axis], states.shape[axis] - x.shape[axis])
+        moved = torch.cat([x.to(states.dtype), beside], axis) if beside.numel() else x
+        return {**arguments, self.states: moved.to(states.dtype)}
+
+    def read_output(self, output: Any, x: Tensor) -> Tensor:
+        """What the scheduler is handed of the network's output, for every row: of x's shape, that
+        is without a learnt variance, and with the scheduler's sign."""
+        made: Tensor = output[:, : x.shape[1]]
+        return -made if self.negates else made
+
+    def select_rows(self, arguments: Arguments, index: Sequence[int]) -> dict[str, Any]:
+        """The arguments with these rows of the batch, in all that has one."""
+        batch, listed = self.batch(arguments), isinstance(arguments[self.states], list)
+        return {
+            name: _select(name, value, index, batch, listed, int(name in self.layered))
+            for name, value in arguments.items()
+        }
+
+    def read_guidance_scale(self, stated: float) -> float:
+        """g of e_u + g (e_c - e_u), from what the pipeline calls its scale."""
+        return stated
 
     def conditional(self, copies: int, pipe: Pipeline) -> int:
         """Which of the copies of an image in the network's batch is the one with the prompt."""
@@ -138,6 +178,29 @@ class JointFamily(Family):
         third = len(layers) // 3
         chosen = reading.choose(layers, slice(third, max(third + 1, len(layers) - third)))
         return FusedMaps(chosen, tokens, self.text_first, reading.keys)
+
+
+def _select(
+    name: str, value: Any, index: Sequence[int], batch: int, listed: bool, axis: int = 0
+) -> Any:
+    """Of an argument these rows.
+
+    Args:
+        listed: whether a batch of texts or pictures is a list; else a list is one of tensors.
+    """
+    if name in NO_BATCH:
+        return value
+    if isinstance(value, Tensor):
+        has_batch = value.ndim > axis and value.shape[axis] == batch
+        rows = torch.tensor(index, device=value.device)
+        return value.index_select(axis, rows) if has_batch else value
+    if isinstance(value, dict):
+        return {key: _select(key, each, index, batch, listed) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        if listed and len(value) == batch:
+            return [value[row] for row in index]
+        return type(value)(_select(name, each, index, batch, listed, axis) for each in value)
+    return value
 
 
 def to_fraction(timesteps: Tensor, given: Tensor) -> Tensor:

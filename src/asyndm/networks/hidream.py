@@ -27,6 +27,8 @@ class HiDream(JointFamily):
     timestep = "timesteps"
     text_first = False
     layer = "attn1"
+    negates = True
+    layered = ("encoder_hidden_states_llama3",)
 
     def padding(self, network: Network, arguments: Arguments) -> int:
         height, width = self.grid(network, arguments)

@@ -20,6 +20,7 @@ class Lumina2(JointFamily):
 
     networks = ("Lumina2Transformer2DModel",)
     pipelines = ("Lumina2Pipeline",)
+    negates = True
 
     def convert(self, network: Network, timesteps: Tensor, given: Tensor) -> Tensor:
         return 1 - timesteps.to(given.dtype) / 1000

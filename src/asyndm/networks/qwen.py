@@ -26,6 +26,7 @@ class QwenImage(JointFamily):
 
     networks = ("QwenImageTransformer2DModel",)
     pipelines = ("QwenImagePipeline", "QwenImageImg2ImgPipeline")
+    rescales = True
 
     def convert(self, network: Network, timesteps: Tensor, given: Tensor) -> Tensor:
         return to_fraction(timesteps, given)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from diffusers.models.attention_processor import Attention
-from torch import nn
+from torch import Tensor, nn
 
 from asyndm.attention import PREFERRED_FACTOR, AttentionMaps, ProjectedMaps, Reading, Tokens
 from asyndm.errors import UserError
@@ -38,6 +38,11 @@ class UNet(Family):
     def grid(self, network: Network, arguments: Arguments) -> tuple[int, int]:
         height, width = arguments["sample"].shape[-2:]
         return height, width
+
+    def read_states(self, network: Network, arguments: Arguments) -> Tensor:
+        """Inpainting networks have more channels, behind those of x."""
+        states: Tensor = arguments["sample"]
+        return states[:, : network.config.out_channels]
 
     def positions(
         self,

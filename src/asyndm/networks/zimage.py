@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from asyndm.attention import Reading
@@ -26,6 +28,7 @@ class ZImage(JointFamily):
     timestep = "t"
     text_first = False
     layer = "attention"
+    negates = True
 
     def convert(self, network: Network, timesteps: Tensor, given: Tensor) -> Tensor:
         return (1000 - timesteps.to(given.dtype)) / 1000
@@ -41,6 +44,20 @@ class ZImage(JointFamily):
 
     def text_length(self, arguments: Arguments) -> list[int]:
         return [len(text) + -len(text) % MULTIPLE for text in arguments["cap_feats"]]
+
+    def read_states(self, network: Network, arguments: Arguments) -> Tensor:
+        return torch.cat(arguments["x"], 1).transpose(0, 1)
+
+    def write_states(self, arguments: Arguments, x: Tensor) -> dict[str, Any]:
+        (first, *_) = arguments["x"]
+        return {**arguments, "x": list(x.to(first.dtype)[:, :, None])}
+
+    def read_output(self, output: Any, x: Tensor) -> Tensor:
+        return -torch.cat(list(output), 1).transpose(0, 1)
+
+    def read_guidance_scale(self, stated: float) -> float:
+        """The pipeline's is of e_c + g (e_c - e_u)."""
+        return 1 + max(0.0, stated)
 
     def conditional(self, copies: int, pipe: Pipeline) -> int:
         return 0
