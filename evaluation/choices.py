@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from asyndm.errors import UserError, join_lines, read_first_line
+from evaluation.messages import did_you_mean
 from evaluation.metrics import Metric
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -37,13 +38,32 @@ def build(choice: Mapping[str, Any], setting: str | None = None) -> Any:
     target = choice["_target_"]
     where = f"_target_={target}" if setting is None else f"{setting}._target_={target}"
     try:
-        return find_object(target)(**read_arguments(choice))
+        found = find_object(target)
+        _check_names(found, read_arguments(choice), setting)
+        return found(**read_arguments(choice))
     except UserError:
         raise
     except (ImportError, TypeError) as error:
         raise UserError(f"{where}: {join_lines(error)}") from error
     except Exception as error:  # whatever a class of one's own raises
         raise UserError(f"{where}: {type(error).__name__}: {join_lines(error)}") from error
+
+
+def _check_names(found: Any, given: Mapping[str, Any], setting: str | None) -> None:
+    """Refuses a setting that a class does not have, where it says which it has."""
+    try:
+        parameters = inspect.signature(found).parameters
+    except (TypeError, ValueError):
+        return
+    kinds = {parameter.kind for parameter in parameters.values()}
+    unknown = [name for name in given if name not in parameters]
+    if unknown and inspect.Parameter.VAR_KEYWORD not in kinds:
+        begin = f"{setting}." if setting else ""
+        wrong, known = begin + unknown[0], [begin + name for name in parameters]
+        has = f"; it has {', '.join(parameters)}" if parameters else ""
+        raise UserError(
+            f"{wrong}: no such setting of {found.__name__}{did_you_mean(wrong, known)}{has}"
+        )
 
 
 def find_object(path: str) -> Any:

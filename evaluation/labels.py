@@ -12,12 +12,13 @@ from sys import intern
 from types import ModuleType
 from typing import Any, Self, TypeVar
 
-from asyndm import curves, masks
+from asyndm import curves, guidance, masks, solvers
 from asyndm.choices import to_snake_case
 from asyndm.curves import Curve
 from asyndm.errors import UserError, read_first_line
-from asyndm.guidance import ClassifierFree
+from asyndm.guidance import ClassifierFree, Cost, Guidance
 from asyndm.masks import Mask
+from asyndm.solvers import DDIM, Solver
 from asyndm.subjects import Subject
 from evaluation.runs.files import REMEDY, read_json
 from evaluation.runs.folder import PROMPTS_FILE, Run
@@ -42,8 +43,11 @@ METHODS = tuple(mask.label for mask in MASKS.values())
 REFERENCE = masks.NoMask.label
 """What methods are compared with unless something else is asked for. A mask that does not bend is
 known as this one, whatever its class."""
-GUIDANCE = f"{ClassifierFree.__module__}.{ClassifierFree.__qualname__}"
-"""The library's guidance, whose name no identity needs."""
+GUIDANCES = _collect_classes(guidance, Guidance)
+SOLVERS = _collect_classes(solvers, Solver)  # type: ignore[type-abstract]
+BACKWARD = 2
+"""What a row of the network backward counts in rows forward: a gradient by its input takes about as
+long as two."""
 GIVEN = "given"
 """The choice of subjects that are the prompts' own, which goes without saying."""
 
@@ -56,26 +60,23 @@ class MethodLabel(str):
         uniform: whether all pixels are always at the same noise level.
         follows_attention: whether it finds the subjects at every step.
         rehearses: whether a whole synchronous run comes first.
-        evaluations_per_step: of the network for each image, by what is set of the guidance; None
-            where that does not tell, as of a class that is not the library's.
+        forecast: rows of the network for each image, rehearsals included, by the record, or else
+            by what is set of classifier-free guidance; None where neither tells.
     """
 
     bends: bool
     uniform: bool
     follows_attention: bool
     rehearses: bool
-    evaluations_per_step: int | None
+    forecast: Cost | None
 
     def __new__(
-        cls,
-        text: str,
-        facts: Mapping[str, Any] | None = None,
-        evaluations_per_step: int | None = None,
+        cls, text: str, facts: Mapping[str, Any] | None = None, forecast: Cost | None = None
     ) -> Self:
         label = super().__new__(cls, text)
         for name in MASK_FACTS:
             setattr(label, name, (facts or {}).get(name, getattr(Mask, name)))
-        label.evaluations_per_step = evaluations_per_step
+        label.forecast = forecast
         return label
 
     @property
@@ -175,6 +176,7 @@ def _collect_labels(run: Run) -> dict[str, Any]:
         "steps": identity["num_inference_steps"],
         "eta": identity["eta"],
         "guidance": _read_guidance(run),
+        "solver": _name_solver(run),
         "height": identity["height"],
         "width": identity["width"],
         "noise": identity.get("noise", "shared"),
@@ -234,11 +236,16 @@ def _parse_subjects(path: Path, *written: int) -> Mapping[tuple[str, str], str]:
         ) from error
 
 
-def count_evaluations(run: Run) -> tuple[float, int] | None:
-    """Rows that the network was called with, and for how many images; None: the record does not
-    tell."""
+def count_evaluations(run: Run) -> tuple[float, float, int] | None:
+    """Rows that the network was called with, those it was differentiated for, and for how many
+    images; None: the record does not tell."""
     told = run.record.get("evaluations") or {}
-    return (told["rows"], told["images"]) if told.get("images") else None
+    return (told["rows"], told.get("backward", 0), told["images"]) if told.get("images") else None
+
+
+def weigh_rows(forward: float, backward: float) -> float:
+    """Rows of the network in rows forward."""
+    return forward + BACKWARD * backward
 
 
 def _find_told(run: Run, group: str) -> Mapping[str, Any] | None:
@@ -250,10 +257,12 @@ def _find_told(run: Run, group: str) -> Mapping[str, Any] | None:
 def _find_own(
     target: str, home: ModuleType, classes: Mapping[str, type[Choice]]
 ) -> type[Choice] | None:
-    """The library's class of this path. To import a stranger's module would be to run it, so no
-    other is looked up."""
+    """The library's class of this path, be it that of its own module or of a package which has it.
+    To import a stranger's module would be to run it, so no other is looked up."""
     module, _, name = target.rpartition(".")
-    return classes.get(name) if module == home.__name__ else None
+    found = classes.get(name)
+    is_own = found is not None and module in (home.__name__, found.__module__)
+    return found if is_own else None
 
 
 def _name_class(target: str) -> str:
@@ -262,14 +271,14 @@ def _name_class(target: str) -> str:
 
 
 def _read_method(run: Run) -> MethodLabel:
-    cost = _forecast_step(run)
     if told := _find_told(run, "mask"):
-        return MethodLabel(told["label"], told, cost)
+        return MethodLabel(told["label"], told, _forecast_rows(run, told))
     target = run.identity["mask"]["_target_"]
     mask = _find_own(target, masks, MASKS)
     if mask is None:
-        return MethodLabel(_name_class(target), None, cost)
-    return MethodLabel(mask.label, {name: getattr(mask, name) for name in MASK_FACTS}, cost)
+        return MethodLabel(_name_class(target), None, _forecast_rows(run, {}))
+    facts = {name: getattr(mask, name) for name in MASK_FACTS}
+    return MethodLabel(mask.label, facts, _forecast_rows(run, facts))
 
 
 def _name_curve(run: Run) -> str:
@@ -280,15 +289,26 @@ def _name_curve(run: Run) -> str:
     return to_snake_case(_name_class(target)) if curve is None else curve.label
 
 
+def _name_solver(run: Run) -> str:
+    if told := _find_told(run, "solver"):
+        return str(told["label"])
+    choice = run.identity.get("solver")
+    if choice is None:
+        return DDIM.name
+    solver = _find_own(choice["_target_"], solvers, SOLVERS)
+    return to_snake_case(_name_class(choice["_target_"])) if solver is None else solver.name
+
+
 def _read_guidance(run: Run) -> GuidanceLabel:
-    guidance, told = run.identity["guidance"], _find_told(run, "guidance")
-    scale, negative = guidance.get("guidance_scale"), guidance.get("negative_prompt")
-    name = _name_class(guidance.get("_target_", ""))
+    choice, told = run.identity["guidance"], _find_told(run, "guidance")
+    scale, negative = choice.get("guidance_scale"), choice.get("negative_prompt")
+    own_class = _find_own(target := choice.get("_target_", ""), guidance, GUIDANCES)
+    name = _name_class(target) if own_class is None else own_class.name
     label = told["label"] if told else f"{name} {ClassifierFree(scale, negative).label}".strip()
     rest = [name, ClassifierFree(None, negative).label]
     rest += [
         f"{key}={value}"
-        for key, value in sorted(guidance.items())
+        for key, value in sorted(choice.items())
         if key not in ("_target_", "guidance_scale", "negative_prompt")
     ]
     own = run.identity.get("negative_prompts")  # a digest of those that prompts have of their own
@@ -300,18 +320,29 @@ def _read_guidance(run: Run) -> GuidanceLabel:
     )
 
 
-def _forecast_step(run: Run) -> int | None:
-    """Evaluations of the network for each image; None where the guidance is not the library's, or
-    where prompts can differ in them."""
+def _forecast_rows(run: Run, facts: Mapping[str, Any]) -> Cost | None:
+    """Rows of the network for each image. Of a record that does not tell them those of
+    classifier-free guidance, twice under a mask that rehearses; None where the guidance is another,
+    or where prompts can differ in them."""
+    told = _find_told(run, "guidance") or {}
+    if told.get("forward"):
+        return Cost(
+            float(told["forward"]), float(told.get("backward", 0)), bool(told.get("exact", True))
+        )
     identity = run.identity
     choice: Mapping[str, Any] = identity["guidance"]
-    if choice.get("_target_", GUIDANCE) != GUIDANCE:
+    if "_target_" in choice and (
+        _find_own(choice["_target_"], guidance, GUIDANCES) is not ClassifierFree
+    ):
         return None
-    guidance = ClassifierFree(choice.get("guidance_scale"), choice.get("negative_prompt"))
+    usual = ClassifierFree(choice.get("guidance_scale"), choice.get("negative_prompt"))
     guided = bool(run.record["config"]["model"].get("guided", True))
     arguments: Mapping[str, Any] = identity.get("pipeline_arguments", {})
     given = [arguments]
     if identity.get("negative_prompts"):  # which some prompts have of their own, and others may not
         given.append({**arguments, "negative_prompt": ""})
-    counts = {guidance.evaluations(guided, each) for each in given}
-    return counts.pop() if len(counts) == 1 else None
+    counts = {usual.evaluations(guided, each) for each in given}
+    if len(counts) > 1:
+        return None
+    times = 2 if facts.get("rehearses") else 1
+    return Cost(float(identity["num_inference_steps"] * counts.pop() * times))

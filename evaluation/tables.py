@@ -27,20 +27,13 @@ from evaluation.statistics import Interval, compare_pairs, holm, mean_over, stan
 SeededPrompt = tuple[str, str, int]
 """An image across runs: prompt id, prompt, seed."""
 
-CONDITIONS = (
-    "model",
-    "prompt_set",
-    "steps",
-    "eta",
-    "guidance",
-    "height",
-    "width",
-    "noise",
-    "recipe",
-)
+SHARED = ("eta", "guidance", "solver", "height", "width", "noise", "recipe")
+"""Settings that a table has no column of where they are the same in all rows."""
+CONDITIONS = ("model", "prompt_set", "steps", *SHARED)
 PAIRING = tuple(name for name in CONDITIONS if name != "prompt_set")
 """What two methods must share to be compared, beside the prompt and the seed of each image."""
 METHOD = ("method", "curve", "concavity", "threshold", "settings")
+MODEL = ("model", "weights", "dtype")
 ALWAYS = ("method", "curve", "concavity", "steps")
 TableRow = dict[str, Any]
 Against = tuple[str, str]
@@ -74,8 +67,9 @@ class Cell:
     scores: dict[str, dict[SeededPrompt, float]] = field(default_factory=dict)
     lower_is_better: set[str] = field(default_factory=set)
     subjects: dict[tuple[str, str], str] = field(default_factory=dict)
-    counted: list[tuple[float, int]] = field(default_factory=list)
-    """Of each run that tells: the rows its network was called with, and for how many images."""
+    counted: list[tuple[float, float, int]] = field(default_factory=list)
+    """Of each run that tells: its network's rows, those it was differentiated for, and for how many
+    images."""
 
     @property
     def method(self) -> MethodLabel:
@@ -84,11 +78,19 @@ class Cell:
 
     @property
     def evaluations(self) -> float | None:
-        """Of the network for one image, rehearsals included; None where no run tells."""
+        """Rows of the network for one image, rehearsals included; None where no run tells."""
+        return self._average_rows(0)
+
+    @property
+    def backward(self) -> float | None:
+        """Those the network was differentiated for; None where no run tells."""
+        return self._average_rows(1)
+
+    def _average_rows(self, which: int) -> float | None:
         if not self.counted:
             return None
-        rows, images = (sum(numbers) for numbers in zip(*self.counted, strict=True))
-        mean = rows / images
+        images = sum(counted[2] for counted in self.counted)
+        mean = sum(counted[which] for counted in self.counted) / images
         return int(mean) if mean == int(mean) else round(mean, 2)
 
     @property
@@ -171,27 +173,29 @@ def make_table(
     runs: Iterable[Run],
     metric: str | None = None,
     by_kind: bool = False,
-    against: Against | None = None,
+    against: Sequence[Against] = (),
 ) -> list[TableRow]:
     """One row a cell and metric (and prompt kind): n, mean with 95 % interval, paired difference
     from DM, the method that does not bend.
 
-    The difference is over the images both have under the same model, prompts, seeds, steps, eta and
-    guidance, wherever the prompts were drawn from; it is empty where there is no such DM. Its p is
-    of a permutation test, and `p_holm` corrects for all differences of the table. A win is an image
-    that is better than DM's. `evaluations` are of the network for one image, left out where no run
-    tells them. `best` says that the row stands out among those of the same conditions. Rows of one
-    metric stand together, the exact one first.
+    The difference is over the images both have under the same model, prompts, seeds, steps, eta,
+    guidance and solver, wherever the prompts were drawn from; it is empty where there is no such
+    DM. Its p is of a permutation test, and `p_holm` corrects for all differences of the table. A
+    win is an image that is better than DM's. `evaluations` are of the network for one image, and
+    `backward` those it was differentiated for, each left out where no run tells any. `best` says
+    that the row stands out among those of the same conditions. Rows of one metric stand together,
+    the exact one first.
 
     Args:
         metric: only this one.
         by_kind: beside the row for all images one for the unweighted mean of the kinds' means, and
             one for each kind.
-        against: compare with the cell that has this value of a column and is alike in all others,
-            instead of with DM.
+        against: compare with the cell that has these values of columns and is alike in all others,
+            instead of with DM: so also with one of another guidance, or of other steps. If it does
+            not bend, it has no curve to be alike in.
 
     Raises:
-        UserError: no row has that value.
+        UserError: no row has these values.
     """
     cells = collect_cells(runs)
     reference = _find_references(cells, against)
@@ -220,40 +224,65 @@ def make_table(
 
 
 def _find_references(
-    cells: Sequence[Cell], against: Against | None
+    cells: Sequence[Cell], against: Sequence[Against]
 ) -> Callable[[Cell, str], Mapping[SeededPrompt, float]]:
     """What the scores of a cell by a metric are compared with: nothing where it is the reference
     itself."""
-    name, value = against or ("", "")
-    if against and name not in (*CONDITIONS, *METHOD):
-        raise UserError(
-            f"--against {name}={value}: no such column; there are "
-            f"{', '.join((*METHOD, *CONDITIONS))}"
-        )
-    alike = [other for other in (*PAIRING, *METHOD) if other != name] if against else list(PAIRING)
-
-    def read_value(cell: Cell) -> str:
-        label = cell.labels[name]
-        return str(label[0] if name == "model" else label)
+    given = dict(against)
+    if against:
+        _check_against(cells, against)
+    alike = [other for other in (*PAIRING, *METHOD) if other not in given] if against else PAIRING
+    # What does not bend is one method, whatever its curve: what bends may be compared with it.
+    free = [other for other in PAIRING if other not in given]
 
     def is_reference(cell: Cell) -> bool:
-        return read_value(cell) == value if against else not cell.method.bends
+        if not against:
+            return not cell.method.bends
+        return all(_read_value(cell, name) == value for name, value in against)
 
-    def find_condition(cell: Cell, metric: str) -> tuple[Hashable, ...]:
-        return (*(cell.labels[other] for other in alike), metric)
+    def find_condition(cell: Cell, metric: str, shared: Sequence[str]) -> tuple[Hashable, ...]:
+        return (*(cell.labels[other] for other in shared), metric)
 
     found: dict[tuple[Hashable, ...], dict[SeededPrompt, float]] = {}
-    for cell in filter(is_reference, cells):
+    references = list(filter(is_reference, cells))
+    straight = "method" in given and not any(cell.method.bends for cell in references)
+    shared = free if straight else alike
+    for cell in references:
         for metric, scores in cell.scores.items():
-            found.setdefault(find_condition(cell, metric), {}).update(scores)
-    if against and not found:
-        known = ", ".join(dict.fromkeys(map(read_value, cells)))
-        raise UserError(f"--against {name}={value}: no such row; there are {known}")
+            found.setdefault(find_condition(cell, metric, shared), {}).update(scores)
 
     def reference(cell: Cell, metric: str) -> Mapping[SeededPrompt, float]:
-        return {} if is_reference(cell) else found.get(find_condition(cell, metric), {})
+        return {} if is_reference(cell) else found.get(find_condition(cell, metric, shared), {})
 
     return reference
+
+
+def _read_value(cell: Cell, column: str) -> str:
+    """As ``--against`` has it; of a model its name."""
+    label = cell.labels[column]
+    return str(label[0] if column == "model" else label)
+
+
+def _check_against(cells: Sequence[Cell], against: Sequence[Against]) -> None:
+    """Refuses what no cell is, with the first value that none has beside those before it.
+
+    Raises:
+        UserError: no such column, a column twice, or no such row.
+    """
+    left, said = list(cells), ""
+    for name, value in against:
+        asked = f"--against {name}={value}"
+        if name not in (*CONDITIONS, *METHOD):
+            raise UserError(
+                f"{asked}: no such column; there are {', '.join((*METHOD, *CONDITIONS))}"
+            )
+        if len([column for column, _ in against if column == name]) > 1:
+            raise UserError(f"{asked}: given twice; a row has one {name}")
+        known = ", ".join(dict.fromkeys(_read_value(cell, name) for cell in left))
+        left = [cell for cell in left if _read_value(cell, name) == value]
+        if not left:
+            raise UserError(f"{asked}: no such row{said}; there are {known}")
+        said += f"{' and' if said else ' of'} {name}={value}"
 
 
 def _list_parts(cell: Cell) -> list[Part]:
@@ -307,6 +336,7 @@ def _make_row(
     shown = own or cell.images
     row |= {
         "evaluations": cell.evaluations,
+        "backward": cell.backward,
         "kind": name_part(part),
         "metric": metric,
         "higher_is_better": metric not in cell.lower_is_better,
@@ -339,20 +369,7 @@ def _make_interval_cells(name: str, interval: Interval | None) -> TableRow:
 
 def _drop_shared_columns(rows: list[TableRow], by_kind: bool) -> list[TableRow]:
     """Drops the settings that are the same in every row."""
-    candidates = (
-        "model",
-        "weights",
-        "dtype",
-        "prompt_set",
-        "eta",
-        "guidance",
-        "height",
-        "width",
-        "noise",
-        "recipe",
-        "settings",
-        "metric",
-    )
+    candidates = (*MODEL, "prompt_set", *SHARED, "settings", "metric")
     same = {name for name in candidates if len({row[name] for row in rows}) <= 1} - {
         "model",
         "metric",
@@ -365,21 +382,17 @@ def _drop_shared_columns(rows: list[TableRow], by_kind: bool) -> list[TableRow]:
         same.add("kind")
     if all(row["evaluations"] is None for row in rows):
         same.add("evaluations")
+    if not any(row["backward"] for row in rows):
+        same.add("backward")
     first = (
-        "model",
-        "weights",
-        "dtype",
+        *MODEL,
         "prompt_set",
         *ALWAYS,
         "evaluations",
+        "backward",
         "threshold",
         "settings",
-        "eta",
-        "guidance",
-        "height",
-        "width",
-        "noise",
-        "recipe",
+        *SHARED,
         "kind",
         "metric",
     )

@@ -108,7 +108,8 @@ def _are_choices(value: Any) -> bool:
     return isinstance(value, dict) and all(
         isinstance(choice, dict)
         and isinstance(choice.get("label"), str)
-        and all(isinstance(choice.get(fact, True), bool) for fact in MASK_FACTS)
+        and all(isinstance(choice.get(fact, True), bool) for fact in (*MASK_FACTS, "exact"))
+        and all(is_number(choice.get(name, 0)) for name in ("forward", "backward"))
         for choice in value.values()
     )
 
@@ -116,7 +117,9 @@ def _are_choices(value: Any) -> bool:
 def _are_evaluations(value: Any) -> bool:
     if not isinstance(value, dict):
         return False
-    rows, images = value.get("rows"), value.get("images")
+    rows, images, backward = value.get("rows"), value.get("images"), value.get("backward", 0)
+    if backward != 0 and not is_count(backward):
+        return False
     return (rows == 0 and images == 0) or (is_count(rows) and is_count(images))
 
 

@@ -2,29 +2,44 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from asyndm.guidance import Cost
 from evaluation.messages import count_things
-from experiments.engine.guidance import count_evaluations
-from experiments.engine.plan import Plan
+from experiments.engine.guidance import forecast_rows
+
+if TYPE_CHECKING:
+    from experiments.engine.plan import Plan
 
 
 @dataclass(frozen=True)
-class Cost:
-    """Of different runs. An evaluation is one pass of the denoising network over one picture."""
+class SweepCost:
+    """Of different runs; `rows` are those of all their pictures."""
 
     runs: int
     images: int
-    evaluations: int
+    rows: Cost
 
     def __str__(self) -> str:
-        of = ((self.runs, "run"), (self.images, "image"), (self.evaluations, "network evaluation"))
-        return ", ".join(count_things(number, thing) for number, thing in of)
+        of = ((self.runs, "run"), (self.images, "image"))
+        things = [count_things(number, thing) for number, thing in of]
+        return ", ".join([*things, describe_rows(self.rows)])
 
 
-def forecast_per_image(plan: Plan, negative_prompt: str | None = None) -> int:
-    """Of the network, for a picture of the run; those of a mask that first needs a whole
+def describe_rows(rows: Cost) -> str:
+    """ "12 network evaluations", "at most 120 network evaluations and 25 backward". One is a pass
+    of the denoising network over one picture."""
+    bound = "" if rows.exact else "at most "
+    forward = count_things(math.ceil(rows.forward), "network evaluation")
+    backward = f" and {math.ceil(rows.backward):,} backward" if rows.backward else ""
+    return f"{bound}{forward}{backward}"
+
+
+def forecast_per_image(plan: Plan, negative_prompt: str | None = None) -> Cost:
+    """Rows of the network for a picture of the run; those of a mask that first needs a whole
     synchronous run among them.
 
     Args:
@@ -35,22 +50,30 @@ def forecast_per_image(plan: Plan, negative_prompt: str | None = None) -> int:
     guided = bool(plan.config["model"].get("guided", True))
     given = plan.identity["pipeline_arguments"] | own
     steps = int(plan.identity["num_inference_steps"])
-    return steps * count_evaluations(plan.guidance, guided, given) * (1 + plan.mask.rehearses)
+    rows = forecast_rows(plan.guidance, steps, guided, given, plan.solver.evaluations)
+    return rows * (1 + plan.mask.rehearses)
 
 
-def forecast_evaluations(plan: Plan) -> int:
-    """Of the network, for all images of a run."""
+def forecast_run(plan: Plan) -> Cost:
+    """Rows of the network for all images of a run."""
     if "negative_prompts" not in plan.identity:
-        return plan.image_count * forecast_per_image(plan)
-    each = sum(forecast_per_image(plan, prompt.negative_prompt) for prompt in plan.prompts)
-    return each * int(plan.config["images_per_prompt"])
+        return forecast_per_image(plan) * plan.image_count
+    rows = Cost(0.0)
+    for prompt in plan.prompts:
+        rows += forecast_per_image(plan, prompt.negative_prompt)
+    return rows * int(plan.config["images_per_prompt"])
 
 
-def estimate_cost(plans: Iterable[Plan]) -> Cost:
+def forecast_mean(plan: Plan) -> Cost:
+    """Rows of the network for an image of a run, where these differ their mean."""
+    rows, images = forecast_run(plan), plan.image_count
+    return Cost(rows.forward / images, rows.backward / images, rows.exact)
+
+
+def estimate_cost(plans: Iterable[Plan]) -> SweepCost:
     """Of all of them together, each run once."""
     different = {plan.run_id: plan for plan in plans}.values()
-    return Cost(
-        len(different),
-        sum(plan.image_count for plan in different),
-        sum(forecast_evaluations(plan) for plan in different),
-    )
+    rows = Cost(0.0)
+    for plan in different:
+        rows += forecast_run(plan)
+    return SweepCost(len(different), sum(plan.image_count for plan in different), rows)

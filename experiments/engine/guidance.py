@@ -1,4 +1,4 @@
-"""The guidance of a run: any object that has a guidance_scale."""
+"""The guidance of a run: one of the library's kind, or any object that has a guidance_scale."""
 
 from __future__ import annotations
 
@@ -7,24 +7,27 @@ import reprlib
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from asyndm.choices import to_snake_case
 from asyndm.errors import UserError, is_number, join_lines
-from asyndm.guidance import ClassifierFree
+from asyndm.guidance import ClassifierFree, Cost, Guidance
 from evaluation.choices import build
 from experiments.engine import schema
+from experiments.engine.values import restore_values
 
 NOT_SAMPLED = frozenset({"label"})
 """What a guidance says to people, and not to the sampler."""
 
 
-class Guidance(Protocol):
-    """What each is asked for; `asyndm.guidance.ClassifierFree` says the rest of itself as well: its
+class GuidanceLike(Protocol):
+    """What each is asked for. One of the library's kind is handed to the sampler; of another what
+    it holds are arguments of the pipeline's call, and it can say the rest of itself as well: its
     `label`, whether it `is_off`, its `evaluations`."""
 
     @property
     def guidance_scale(self) -> float | None: ...
 
 
-def build_guidance(identity: Mapping[str, Any]) -> Guidance:
+def build_guidance(identity: Mapping[str, Any]) -> GuidanceLike:
     """The guidance of a run's identity.
 
     Raises:
@@ -34,13 +37,16 @@ def build_guidance(identity: Mapping[str, Any]) -> Guidance:
 
 
 def read_sampler_arguments(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """Of `asyndm.sample`, what the guidance of a run's identity is: what its object has that is
-    set, be it its own, of its class or a property.
+    """Of the pipeline's call, what the guidance of a run's identity sets: what one of the library's
+    kind says, or all that another object has that is set, be it its own, of its class or a
+    property.
 
     Raises:
         UserError: as `build_guidance`.
     """
-    held = _build(identity)[1]
+    guidance, held = _build(identity)
+    if isinstance(guidance, Guidance):
+        return guidance.arguments
     return {
         name: value
         for name, value in held.items()
@@ -48,7 +54,18 @@ def read_sampler_arguments(identity: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def name_guidance(guidance: Guidance, identity: Mapping[str, Any]) -> str:
+def is_handed_over(guidance: GuidanceLike) -> bool:
+    """Whether the sampler is given the object itself: it does more than the pipeline alone."""
+    return isinstance(guidance, Guidance) and type(guidance) is not ClassifierFree
+
+
+def as_library_guidance(guidance: GuidanceLike) -> Guidance:
+    """The guidance as the sampler takes it; of one that is not of the library's kind what the
+    pipeline makes of its arguments."""
+    return guidance if isinstance(guidance, Guidance) else ClassifierFree()
+
+
+def name_guidance(guidance: GuidanceLike, identity: Mapping[str, Any]) -> str:
     """What it is called in tables; one that says nothing of itself by its class and what is set of
     it."""
     if (own := getattr(guidance, "label", None)) is not None:
@@ -57,33 +74,56 @@ def name_guidance(guidance: Guidance, identity: Mapping[str, Any]) -> str:
     return f"{type(guidance).__name__} {set_as.label}".rstrip()
 
 
-def is_off(guidance: Guidance, guided: bool) -> bool:
+def name_in_folders(guidance: GuidanceLike) -> str:
+    """The word that tells its runs' folders from those of classifier-free guidance, which have
+    none."""
+    if isinstance(guidance, Guidance):
+        return "" if guidance.name == Guidance.name else guidance.name
+    return to_snake_case(type(guidance).__name__)
+
+
+def needs_subjects(guidance: GuidanceLike) -> bool:
+    """Whether it refuses prompts without subjects."""
+    return bool(getattr(guidance, "needs_subjects", False))
+
+
+def is_off(guidance: GuidanceLike, guided: bool) -> bool:
     """Whether negative prompts are without effect; of one that says nothing of itself they are
     not."""
     says = getattr(guidance, "is_off", None)
     return bool(says(guided)) if callable(says) else False
 
 
-def count_evaluations(guidance: Guidance, guided: bool, arguments: Mapping[str, Any]) -> int:
-    """Of the network, for each picture in a step; one that says nothing of itself is taken for
-    classifier-free guidance.
+def forecast_rows(
+    guidance: GuidanceLike,
+    steps: int,
+    guided: bool,
+    arguments: Mapping[str, Any],
+    evaluations: int = 1,
+) -> Cost:
+    """Of the network's batch, for each picture of N steps; one that says nothing of itself is taken
+    for classifier-free guidance.
 
     Args:
-        guided, arguments: as of `ClassifierFree.evaluations`.
+        steps: N.
+        guided, arguments: as of `Guidance.evaluations`.
+        evaluations: of the solver in each step but the last, which has one.
     """
+    if isinstance(guidance, Guidance):
+        return guidance.cost(steps, guided, arguments, evaluations)
     says = getattr(guidance, "evaluations", None)
     if not callable(says):
         negative = getattr(guidance, "negative_prompt", None)
         says = ClassifierFree(guidance.guidance_scale, negative).evaluations
-    return int(says(guided, arguments))
+    return Cost(float(says(guided, arguments) * ((steps - 1) * evaluations + 1)))
 
 
-def _build(identity: Mapping[str, Any]) -> tuple[Guidance, dict[str, Any]]:
+def _build(identity: Mapping[str, Any]) -> tuple[GuidanceLike, dict[str, Any]]:
     """A guidance, and all that it has."""
     target = identity.get("_target_", schema.Guidance._target_)
     where = f"guidance._target_={target}"
     try:
-        guidance = build({**identity, "_target_": target}, "guidance")
+        guidance = build(restore_values({**identity, "_target_": target}), "guidance")
         names = [name for name in dir(guidance) if not name.startswith("_")]
         held = {name: getattr(guidance, name) for name in names if hasattr(guidance, name)}
     except UserError as error:

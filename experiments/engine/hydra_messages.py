@@ -11,6 +11,7 @@ from omegaconf import Container, DictConfig, Node
 from omegaconf.errors import GrammarParseError, InterpolationResolutionError, OmegaConfBaseException
 
 from asyndm.command import spell_commands
+from asyndm.errors import UserError
 from asyndm.terminal import printable
 from evaluation import messages
 from evaluation.compose import explain_unreadable, list_settings
@@ -66,9 +67,12 @@ def _explain_composition(error: HydraException, text: str) -> str:
 
 
 def explain_unset(error: OmegaConfBaseException) -> str:
-    """That ``${...}`` in a setting has no value: another choice has it, or else it is meant as
-    text."""
+    """That ``${...}`` in a setting has no value: its resolver says why, another choice has it, or
+    else it is meant as text."""
     reason, key = str(error).strip().splitlines()[0], str(error.full_key)
+    _, ours, why = reason.partition(f"{UserError.__name__} raised while resolving interpolation: ")
+    if ours:
+        return why
     found = re.search(r"Interpolation key '([^']+)' not found", reason)
     wanted = found[1] if found else ""
     known = {name: node._value() for name, node in _find_settings(error)}

@@ -21,13 +21,15 @@ from typing import Any, TypeVar
 from asyndm.curves import Curve, Linear
 from asyndm.errors import UserError
 from asyndm.masks import Mask, NoMask
+from asyndm.solvers import Solver
 from evaluation.choices import build, read_arguments
 from evaluation.networks.weights import hash_files
 from evaluation.runs.files import hash_file
 from evaluation.runs.prompts import Prompt
 from experiments.engine import schema
-from experiments.engine.guidance import build_guidance, is_off
+from experiments.engine.guidance import GuidanceLike, build_guidance, is_off, needs_subjects
 from experiments.engine.settings import find_device, read_pipeline_arguments
+from experiments.engine.values import find_parameters, is_unset, restore_values
 
 RECIPE = 2
 """Raise it when the sampler or a loader begins to make other pixels of the same settings."""
@@ -92,9 +94,11 @@ def identify(config: Mapping[str, Any], prompts: PromptList) -> dict[str, Any]:
     method = {group: identify_choice(group, config[group]) for group in ("mask", "curve")}
     mask = build_choice("mask", config["mask"], Mask)  # type: ignore[type-abstract]
     curve = build_choice("curve", config["curve"], Curve)  # type: ignore[type-abstract]
+    guidance = build_guidance(_drop_unset(config["guidance"]))
     if not (mask.bends and any(map(curve.bends, (curve.concavity, *prompts.concavities)))):
         # No pixel leaves the line: whatever was chosen, this is DM, which reads no subjects.
-        mask, prompts = NoMask(), prompts.without_subjects
+        mask = NoMask()
+        prompts = prompts if needs_subjects(guidance) else prompts.without_subjects
         straight = {"mask": NoMask, "curve": Linear}
         method = {group: {"_target_": _find_path(kind)} for group, kind in straight.items()}
     arguments = read_pipeline_arguments(config["model"]) | read_pipeline_arguments(config)
@@ -104,8 +108,9 @@ def identify(config: Mapping[str, Any], prompts: PromptList) -> dict[str, Any]:
         "model": {**identify_model(config["model"]), "dtype": _resolve_dtype(config)},
         **method,
         "guidance": _identify_guidance(config),
+        **_identify_solver(config),
         "pipeline_arguments": arguments,
-        **_identify_reading(config, mask),
+        **_identify_reading(config, mask, guidance),
         "prompts": prompts.digest,
         **({"negative_prompts": negative} if negative else {}),
         **{key: config[key] for key in SCALARS},
@@ -185,6 +190,15 @@ def build_choice(group: str, choice: Mapping[str, Any], expected: type[Built]) -
     return built
 
 
+def build_solver(choice: Mapping[str, Any]) -> Solver:
+    """The solver that a choice stands for, of a config or an identity.
+
+    Raises:
+        UserError: as `build_choice`.
+    """
+    return build_choice("solver", restore_values(choice), Solver)  # type: ignore[type-abstract]
+
+
 def drop_unread_negative_prompts(
     config: Mapping[str, Any], prompts: PromptList
 ) -> tuple[PromptList, str]:
@@ -210,10 +224,21 @@ def _identify_guidance(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _drop_unset(choice: Mapping[str, Any]) -> dict[str, Any]:
+    parameters = find_parameters(choice["_target_"])
     content = {
-        key: value for key, value in read_arguments(choice).items() if value not in (None, "")
+        key: value
+        for key, value in read_arguments(choice).items()
+        if not is_unset(key, value, parameters)
     }
     return content | _name_other_class(schema.Guidance, choice)
+
+
+def _identify_solver(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The class of a solver and its settings, unless it is the usual one."""
+    choice = config["solver"]
+    target = _name_other_class(schema.Solver, choice)
+    build_solver(choice)
+    return {"solver": {**target, **read_arguments(choice)}} if target else {}
 
 
 def _is_unguided(config: Mapping[str, Any]) -> bool:
@@ -221,11 +246,13 @@ def _is_unguided(config: Mapping[str, Any]) -> bool:
     return is_off(guidance, bool(config["model"].get("guided", True)))
 
 
-def _identify_reading(config: Mapping[str, Any], mask: Mask) -> dict[str, Any]:
-    """What a mask is made of, where it is made of attention; the level of text tokens, where there
-    is more than one."""
+def _identify_reading(
+    config: Mapping[str, Any], mask: Mask, guidance: GuidanceLike
+) -> dict[str, Any]:
+    """What a mask is made of, where it is made of attention, or a guidance of the subjects'; the
+    level of text tokens, where there is more than one."""
     reading = {name: config[name] for name in READING}
-    if mask.reads_attention or mask.needs_subjects:
+    if mask.reads_attention or mask.needs_subjects or needs_subjects(guidance):
         return reading
     unread = {name: _find_default(name) for name in READING}
     return unread if mask.uniform else unread | {"text_level": reading["text_level"]}

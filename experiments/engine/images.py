@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -108,15 +109,11 @@ def _sample(
         heartbeat.tell(made=made, there=there + made)
         report(len(listing.table.rows))
 
-    def count(evaluations: int, images: int) -> None:
-        rows["rows"] += evaluations
-        rows["images"] += images
-
-    rows = {"rows": 0, "images": 0}
+    rows = Counter[str]()
     started = time.perf_counter()
     try:
         with use_threads_as_begun(folder):
-            sample_missing(folder, pipe, keep, count)
+            sample_missing(folder, pipe, keep, rows.update)
     finally:
         seconds = time.perf_counter() - started
         add_to_record(folder, pipe, rows, sampling_seconds=seconds, images_sampled=made)

@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,21 +18,30 @@ from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
 from asyndm.curves import Curve
 from asyndm.errors import UserError
 from asyndm.masks import Mask
+from asyndm.solvers import Solver
 from evaluation.choices import build_metrics
 from evaluation.metrics import Metric
 from evaluation.runs.prompts import Prompt, PromptSet, SubjectChoice
 from evaluation.runs.records import MASK_FACTS
-from experiments.engine.guidance import Guidance, build_guidance, name_guidance
+from experiments.engine import schema
+from experiments.engine.cost import forecast_mean
+from experiments.engine.guidance import (
+    GuidanceLike,
+    build_guidance,
+    name_guidance,
+    name_in_folders,
+)
 from experiments.engine.hydra_messages import explain_unset
 from experiments.engine.identity import (
     PromptList,
     build_choice,
+    build_solver,
     drop_unread_negative_prompts,
     identify,
     identify_choice,
 )
-from experiments.engine.schema import Noise
 from experiments.engine.settings import check_settings, find_device
+from experiments.engine.values import settle_values
 
 CHANGED_MEANWHILE = "changed since this run was planned; give the same command again"
 
@@ -95,25 +104,38 @@ class Plan:
         return build_choice("curve", self.identity["curve"], Curve)  # type: ignore[type-abstract]
 
     @cached_property
-    def guidance(self) -> Guidance:
+    def guidance(self) -> GuidanceLike:
         return build_guidance(self.identity["guidance"])
 
+    @cached_property
+    def solver(self) -> Solver:
+        return build_solver(self.identity.get("solver", {"_target_": schema.Solver._target_}))
+
     @property
-    def choices(self) -> dict[str, dict[str, str | bool]]:
-        """What its choices say of themselves, for those who read its record without them."""
+    def choices(self) -> dict[str, dict[str, str | bool | float]]:
+        """What its choices say of themselves, for those who read its record without them; of the
+        guidance also what a picture of the run is forecast to cost with it."""
         mask = self.mask
         return {
             "mask": {"label": mask.label, **{name: getattr(mask, name) for name in MASK_FACTS}},
             "curve": {"label": self.curve.label},
-            "guidance": {"label": name_guidance(self.guidance, self.identity["guidance"])},
+            "guidance": {
+                "label": name_guidance(self.guidance, self.identity["guidance"]),
+                **asdict(forecast_mean(self)),
+            },
+            "solver": {"label": self.solver.label},
         }
 
     @property
     def label(self) -> str:
-        """The run in a few words: "shapes-AsynDM-quadratic-0.5-20"."""
+        """The run in a few words: "shapes-AsynDM-quadratic-0.5-20"; a guidance and a solver are
+        named that are not the usual ones."""
         words = [self.config["model"]["name"], self.mask.label]
         if self.mask.bends:
             words += [self.curve.label, f"{self.curve.concavity:g}"]
+        words += filter(None, [name_in_folders(self.guidance)])
+        if "solver" in self.identity:
+            words += [self.solver.label]
         words += [str(self.identity["num_inference_steps"])]
         return re.sub(r"[^A-Za-z0-9._-]+", "_", "-".join(words))
 
@@ -133,7 +155,7 @@ class Plan:
     @cached_property
     def items(self) -> tuple[Item, ...]:
         """All images, prompt by prompt."""
-        first, own = self.config["seed"], self.config["noise"] == Noise.own.name
+        first, own = self.config["seed"], self.config["noise"] == schema.Noise.own.name
         starts = [
             first + own * derive_seed(prompt.text) if prompt.seed is None else prompt.seed
             for prompt in self.prompts
@@ -203,6 +225,8 @@ def make_plan(config: DictConfig, read: Reader | None = None) -> Plan:
     except InterpolationResolutionError as error:
         raise UserError(explain_unset(error)) from error
     check_settings(resolved)
+    for group in ("guidance", "solver"):
+        resolved[group] = settle_values(group, resolved[group])
     prompts = (read or read_prompts)(resolved["prompt_set"], resolved["subjects"])
     prompts, without_effect = drop_unread_negative_prompts(resolved, prompts)
     return Plan(resolved, prompts.prompts, identify(resolved, prompts), without_effect)

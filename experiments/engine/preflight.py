@@ -22,7 +22,11 @@ from evaluation.choices import find_object, read_arguments
 from evaluation.messages import is_quiet
 from evaluation.runs.row_files import warn_once
 from evaluation.runs.text_files import shorten
-from experiments.engine.guidance import read_sampler_arguments
+from experiments.engine.guidance import (
+    as_library_guidance,
+    needs_subjects,
+    read_sampler_arguments,
+)
 from experiments.engine.identity import ADVICE, READING, build_choice, find_local_model
 from experiments.engine.manifest import MANIFEST_VARIABLE
 from experiments.engine.plan import Plan, build_mask, make_metrics
@@ -31,6 +35,8 @@ from experiments.engine.trackers import Tracker
 logger = logging.getLogger(__name__)
 
 NO_REASON = "no reason given"
+OTHERWISE = {"mask": "mask=none", "guidance": "guidance=cfg"}
+"""What needs no subjects."""
 FREE_BYTES = 32 * 2**20
 """What must stay free on the disk beside the pictures."""
 
@@ -52,6 +58,7 @@ class Checks:
         Raises:
             UserError: the first thing that is wrong.
         """
+        from asyndm.guidance.checks import check_guidance
         from asyndm.inputs import check_call, find_picture_size
 
         identity, model = plan.identity, plan.config["model"]
@@ -64,13 +71,19 @@ class Checks:
         height, width = find_picture_size(parts, plan.config["height"], plan.config["width"])
         given = {**read_sampler_arguments(identity["guidance"]), **identity["pipeline_arguments"]}
         check_call(parts, identity["num_inference_steps"], "pil", given)
+        guidance = as_library_guidance(plan.guidance)
+        # A prompt's own negative prompt is one, where all have one.
+        own = all(prompt.negative_prompt for prompt in plan.prompts)
+        led = {"negative_prompt": plan.prompts[0].negative_prompt} if own else {}
+        check_guidance(parts, guidance, plan.solver, {**given, **led}, identity["eta"])
         check_negative_prompts(plan, parts, given)
         warn_without_effect(plan)
         check_writable(plan.output_dir, plan.image_count * height * width)
         build_choice("tracker", plan.config["tracker"], Tracker).check()
-        if build_mask(plan).needs_subjects:
+        if needed_by := find_subjects_reader(plan):
             read = [identity[name] for name in ("prompts", "pipeline_arguments", *READING)]
-            self._once("subjects", (model, read), lambda: check_subjects(plan, parts))
+            check = partial(check_subjects, plan, parts, needed_by)
+            self._once("subjects", (model, read), check)
         for name, metric in make_metrics(plan).items():
             seen = (plan.config["metric"], identity["prompts"], height, width)
             self._once(f"metric {name}", seen, partial(metric.check, plan.prompts, (height, width)))
@@ -247,9 +260,20 @@ def check_model(model: Mapping[str, Any]) -> None:
         ) from error
 
 
-def check_subjects(plan: Plan, parts: Pipeline) -> None:
+def find_subjects_reader(plan: Plan) -> str:
+    """The choice that needs subjects, ``mask=dynamic``; "" where there is none."""
+    if build_mask(plan).needs_subjects:
+        return f"mask={plan.config['mask']['name']}"
+    return f"guidance={plan.config['guidance']['name']}" if needs_subjects(plan.guidance) else ""
+
+
+def check_subjects(plan: Plan, parts: Pipeline, needed_by: str) -> None:
     """Refuses prompts without subjects, a subject that the model's tokenizer loses or cuts off, and
-    layers it does not have."""
+    layers it does not have.
+
+    Args:
+        needed_by: the choice that needs them.
+    """
     from asyndm.attention import Reading
     from asyndm.networks import find_denoiser, find_family
 
@@ -269,7 +293,7 @@ def check_subjects(plan: Plan, parts: Pipeline) -> None:
         if not prompt.subjects:
             raise UserError(
                 f"{file}prompt {shorten(prompt.text)} has no subjects, which "
-                f"mask={plan.config['mask']['name']} needs; or choose mask=none"
+                f"{needed_by} needs; or choose {OTHERWISE[needed_by.partition('=')[0]]}"
             )
         try:
             family.positions(

@@ -27,6 +27,8 @@ from experiments.engine.heartbeat import find_others_alive
 from experiments.engine.identity import find_local_model
 from experiments.engine.plan import Plan
 
+COUNTED = ("rows", "images", "backward")
+"""Of the network's evaluations."""
 PACKAGES = ("asyndm", "torch", "diffusers", "transformers", "numpy", "pillow")
 
 
@@ -184,7 +186,7 @@ def _make_record(folder: PlannedFolder, pipe: Pipeline) -> dict[str, Any]:
         "device": _describe_device(plan, pipe),
         "command": sys.argv,
         "metrics": {},
-        "evaluations": {"rows": 0, "images": 0},
+        "evaluations": dict.fromkeys(COUNTED, 0),
         "timings": {"sampling_seconds": 0.0, "images_sampled": 0, "scoring_seconds": 0.0},
     }
 
@@ -202,15 +204,18 @@ def add_to_record(
         folder: of the run.
         pipe: what made ``images_sampled``, which are then counted as of this program, these
             packages and such a device.
-        evaluations: rows of the batch that the network was called with, and images these were for.
+        evaluations: "rows" of the batch that the network was called with, those it was
+            differentiated for ("backward"), and "images" these were for.
         seconds: of its timings.
     """
     with folder.edit_record() as record:
         for key, value in seconds.items():
             record["timings"][key] = round(record["timings"].get(key, 0) + value, 3)
-        if evaluations is not None and evaluations["rows"]:
+        if evaluations and evaluations.get("rows"):
             before = record.get("evaluations", {})
-            record["evaluations"] = {k: before.get(k, 0) + n for k, n in evaluations.items()}
+            record["evaluations"] = {
+                name: before.get(name, 0) + evaluations.get(name, 0) for name in COUNTED
+            }
         now = None if pipe is None else _describe_maker(pipe)
         makers = record.get("made_with", ())
         own = next((maker for maker in makers if now and _is_maker(maker, now)), None)

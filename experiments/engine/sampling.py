@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import json
 import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -41,7 +42,7 @@ from evaluation.runs.traces import (
 )
 from experiments.engine.folder import PlannedFolder
 from experiments.engine.gpu_lease import name_leased_device
-from experiments.engine.guidance import read_sampler_arguments
+from experiments.engine.guidance import is_handed_over, read_sampler_arguments
 from experiments.engine.identity import ADVICE, READING, identify_model
 from experiments.engine.plan import CHANGED_MEANWHILE, Item, Plan, build_mask
 
@@ -69,15 +70,17 @@ class Tracer:
         self.timesteps: dict[int, list[Tensor]] = {}
         self.weights: dict[int, list[Tensor]] = {}
         self.samples: dict[int, list[Tensor]] = {}
-        self._evaluations = dict[tuple[int, ...], int]()
+        self._rows = dict[tuple[int, ...], Counter[str]]()
 
     @property
-    def evaluations(self) -> int:
-        """Rows of the batch that the network was called with."""
-        return sum(self._evaluations.values())
+    def rows(self) -> Counter[str]:
+        """Of the batch that the network was called with, and those it was differentiated for."""
+        return sum(self._rows.values(), Counter[str]())
 
     def __call__(self, record: StepRecord) -> None:
-        self._evaluations[tuple(record.images)] = record.evaluations
+        self._rows[tuple(record.images)] = Counter(
+            rows=record.evaluations, backward=record.backward_evaluations
+        )
         if record.step not in self.steps:
             return
         self.flow = record.flow
@@ -121,7 +124,7 @@ def sample_missing(
     folder: PlannedFolder,
     pipe: Pipeline,
     keep: Callable[[Item], None],
-    count: Callable[[int, int], None],
+    count: Callable[[Counter[str]], None],
 ) -> None:
     """Makes and writes the missing images of this part of the run; other processes may make some of
     them meanwhile.
@@ -130,7 +133,8 @@ def sample_missing(
         folder: of the run.
         pipe: its pipeline.
         keep: called with each image that was written.
-        count: called with the network's evaluations for a batch, and its number of images.
+        count: called with the "rows" of the network for a batch, the "backward" ones, and its
+            number of "images".
 
     Raises:
         UserError: what the sampler refuses; or images came out as no numbers, after all others are
@@ -157,7 +161,7 @@ def sample_missing(
             previews = plan.config["pictures"] if number == 0 else 0
             make = partial(_sample, plan, pipe, mask, previews)
             for part in process_in_parts(batch, make, room, TOO_SMALL):
-                count(part.evaluations, len(part.items))
+                count(part.rows + Counter(images=len(part.items)))
                 for item, image, way in zip(part.items, part.images, part.traces, strict=True):
                     if item in missing and image is not None:
                         folder.write_picture(f"{TRACES}/{item.name}", encode_trace(way))
@@ -184,7 +188,7 @@ class Made:
     images: list[Image.Image | None] = field(default_factory=list)
     traces: list[Trace] = field(default_factory=list)
     previews: list[list[Image.Image]] = field(default_factory=list)
-    evaluations: int = 0
+    rows: Counter[str] = field(default_factory=Counter)
 
     @property
     def broken(self) -> list[Item]:
@@ -195,7 +199,7 @@ class Made:
         self.images += part.images
         self.traces += part.traces
         self.previews += part.previews
-        self.evaluations += part.evaluations
+        self.rows += part.rows
 
 
 def draw_strip(folder: PlannedFolder, made: Made, count: int) -> None:
@@ -246,14 +250,19 @@ def _sample_alike(
         images = error.images
     whole = all(image is not None for image in images)
     previewed = tracer.decode(pipe) if whole else []
-    return Made(list(batch), images, tracer.traces(), previewed, tracer.evaluations)
+    return Made(list(batch), images, tracer.traces(), previewed, tracer.rows)
 
 
 def make_sample_arguments(plan: Plan) -> dict[str, Any]:
     """Of `asyndm.sample`, all that is the same for every picture of the run but its mask."""
     identity = plan.identity
+    objects: dict[str, Any] = {"curve": build(identity["curve"], "curve")}
+    if is_handed_over(plan.guidance):
+        objects["guidance"] = plan.guidance
+    if "solver" in identity:
+        objects["solver"] = plan.solver
     return {
-        "curve": build(identity["curve"], "curve"),
+        **objects,
         **{name: identity[name] for name in ("num_inference_steps", "eta", *READING)},
         **{name: identity[name] for name in ("height", "width") if identity[name] is not None},
         **read_sampler_arguments(identity["guidance"]),

@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from experiments.engine.resolvers import choose_for_model, find_steps_within
 
 PLUGINS = Path(__file__).resolve().parents[1] / "plugins"
 """Where Hydra finds our launcher, in our part of its package ``hydra_plugins``."""
@@ -170,9 +172,22 @@ class WordList(Choice):
 
 @dataclass
 class Guidance(Choice):
+    """Those of other classes have further settings, for which `OPEN` leaves room: what a class does
+    not have is refused where it is built."""
+
     _target_: str = "asyndm.guidance.ClassifierFree"
     guidance_scale: float | None = None
     negative_prompt: str | None = None
+
+
+@dataclass
+class Solver(Choice):
+    _target_: str = "asyndm.solvers.DDIM"
+
+
+@dataclass
+class MultistepSolver(Solver):
+    max_ratio: float | None = 2.0
 
 
 @dataclass
@@ -228,6 +243,7 @@ class Config:
     prompt_set: Any = MISSING
     subjects: Any = MISSING
     guidance: Any = MISSING
+    solver: Any = MISSING
     num_inference_steps: int = 20
     mask_threshold: float = 1.0
     eta: float | None = None
@@ -268,8 +284,12 @@ SCHEMAS: dict[str, dict[str, type]] = {
     },
     "subjects": {"given": Choice, "words": WordList},
     "guidance": {"guidance": Guidance},
+    "solver": {"solver": Solver, "multistep": MultistepSolver},
     "tracker": {"csv": Tracker, "wandb": WandbTracker},
 }
+
+OPEN = frozenset({"guidance"})
+"""Groups whose choices may have settings beside those of their schema."""
 
 
 def find_embedded(name: str) -> str:
@@ -280,7 +300,7 @@ def find_embedded(name: str) -> str:
 
 
 def register() -> None:
-    """Makes the schema, the launcher and ``${embedded:}`` known to Hydra, in every process that
+    """Makes the schema, the launcher and the resolvers known to Hydra, in every process that
     composes or resolves a config. Hydra's log is read by nobody: what is wrong is raised as well.
     """
     if not (logger := logging.getLogger("hydra")).handlers:
@@ -288,9 +308,18 @@ def register() -> None:
     if str(PLUGINS) not in sys.path:
         sys.path.append(str(PLUGINS))
     OmegaConf.register_new_resolver("embedded", find_embedded, replace=True)
+    OmegaConf.register_new_resolver("steps_within", find_steps_within, replace=True)
+    OmegaConf.register_new_resolver("for_model", choose_for_model, replace=True)
     store = ConfigStore.instance()
     store.store(name="config_schema", node=Config)
     store.store(group="hydra/launcher", name="processes", node=Processes)
     for group, schemas in SCHEMAS.items():
         for name, schema in schemas.items():
-            store.store(group=f"{group}/schema", name=name, node=schema, package=group)
+            node = _open(schema) if group in OPEN else schema
+            store.store(group=f"{group}/schema", name=name, node=node, package=group)
+
+
+def _open(schema: type) -> DictConfig:
+    """A schema's settings, typed as in it, beside which there may be others."""
+    typed = OmegaConf.structured(schema)
+    return DictConfig({name: typed._get_node(name) for name in typed})

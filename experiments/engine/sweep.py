@@ -27,7 +27,7 @@ from asyndm.errors import UserError
 from evaluation.choices import CONF
 from evaluation.messages import count_things, is_quiet
 from experiments.engine.compose import Composer, find_loader, parse_overrides
-from experiments.engine.cost import estimate_cost, forecast_evaluations
+from experiments.engine.cost import describe_rows, estimate_cost, forecast_run
 from experiments.engine.folder import PlannedFolder
 from experiments.engine.heartbeat import announce
 from experiments.engine.hydra_messages import describe
@@ -365,5 +365,5 @@ def _describe_run(plan: Plan, complete: bool) -> str:
         there = f"{count_things(made, 'image')} there"
     return (
         f"{plan.label}  {plan.run_id}  {count_things(plan.image_count, 'image')}  "
-        f"{count_things(forecast_evaluations(plan), 'network evaluation')}  {there}"
+        f"{describe_rows(forecast_run(plan))}  {there}"
     )

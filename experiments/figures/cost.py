@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from asyndm.errors import UserError
-from evaluation.labels import MethodLabel
+from evaluation.labels import BACKWARD, MethodLabel, weigh_rows
 from evaluation.messages import count_things
 from evaluation.tables import TableRow, rank_metric
 from experiments.figures.lines import (
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-FREE = ("steps", *OWN, "guidance", "eta")
+FREE = ("steps", *OWN, "guidance", "eta", "solver")
 """What one may choose for an image: cells that differ in these compete; in all else they stand in
 other panels."""
 PANELS, SPREAD, STEP = 4, 0.45, 0.025
@@ -55,18 +55,16 @@ class Point:
 
 def read_evaluations(row: TableRow) -> float | None:
     """Of the network for one image, as the runs have counted them; of runs that did not count, a
-    forecast, or None where their guidance does not tell what a step costs."""
+    forecast, or None where there is none. A gradient counts as `evaluation.labels.BACKWARD`."""
     told: float | None = row.get("evaluations")
-    return forecast(row) if told is None else told
-
-
-def forecast(row: TableRow) -> int | None:
-    """What all steps cost under the guidance, twice that where a complete DM run comes first; None
-    where the guidance does not tell."""
     method: MethodLabel = row["method"]
-    if method.evaluations_per_step is None:
+    if told is not None:
+        rows = weigh_rows(told, row.get("backward") or 0)
+    elif method.forecast is not None:
+        rows = weigh_rows(method.forecast.forward, method.forecast.backward)
+    else:
         return None
-    return int(row["steps"]) * method.evaluations_per_step * (2 if method.rehearses else 1)
+    return int(rows) if rows == int(rows) else rows
 
 
 def find_panels(rows: Sequence[TableRow]) -> list[tuple[Facts, list[Point]]]:
@@ -147,6 +145,8 @@ def draw_figure(rows: Sequence[TableRow]) -> Figure:
         )
         note = "cells of one cost stand side by side; bars: 95 %"
         note += f"; {more} more panels not shown" if more > 0 else ""
+        differentiated = any(point.row.get("backward") for _, points in found for point in points)
+        note += f"; a row backward counts as {BACKWARD}" if differentiated else ""
         note += f"; {count_things(unknown, 'cell')} of unknown cost not shown" if unknown else ""
         drawn.suptitle(note, fontsize=SIZE, color=FAINT)
     return drawn

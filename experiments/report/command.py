@@ -5,6 +5,7 @@ python -m experiments.report runs                                      # folders
 python -m experiments.report experiment=steps                          # runs of these settings
 python -m experiments.report runs --by kind --csv table.csv --latex table.tex
 python -m experiments.report experiment=guidance --against guidance=2  # not with DM
+python -m experiments.report experiment=rivals --against method=DM --against guidance=5
 python -m experiments.report experiment=comparison --html page --figures figures
 
 A terminal that the table does not fit is given each row on several lines; files and pipes always
@@ -63,8 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--against",
         type=parse_against,
+        action="append",
+        default=[],
         metavar="COLUMN=VALUE",
-        help="compare with those rows instead of with DM",
+        help="compare with those rows instead of with DM; if several, with those of all of them",
     )
     parser.add_argument(
         "--width",
@@ -109,6 +112,7 @@ def report(chosen: argparse.Namespace) -> None:
     rows = make_table(runs, chosen.metric, chosen.by == "kind", chosen.against)
     check_metric(chosen.metric, rows, runs)
     said = [*write_notes(rows, runs, chosen.config_dir), *note_gaps(found, missing)]
+    said += note_uncompared(rows, chosen)
     said = list(map(printable, said))
     print_table(rows, said, chosen)
     if chosen.latex:
@@ -149,6 +153,14 @@ def note_gaps(runs: Sequence[Run], missing: Sequence[str]) -> list[str]:
     return lines
 
 
+def note_uncompared(rows: Sequence[TableRow], chosen: argparse.Namespace) -> list[str]:
+    """That there is not one difference from what was asked for."""
+    if not chosen.against or any(row["difference"] is not None for row in rows):
+        return []
+    told = "is alike in all else; name what else it may differ in, as in --against steps=20"
+    return [f"No differences from {name_reference(chosen)}: no row {told}."]
+
+
 def print_table(rows: Sequence[TableRow], said: Sequence[str], chosen: argparse.Namespace) -> None:
     """Prints the table with its notes, narrow where it does not fit, and writes it as Markdown
     where asked for."""
@@ -166,10 +178,11 @@ def print_table(rows: Sequence[TableRow], said: Sequence[str], chosen: argparse.
 
 def name_reference(chosen: argparse.Namespace) -> str:
     """What differences are from, in words."""
-    if chosen.against is None:
+    if not chosen.against:
         return REFERENCE
-    column, value = chosen.against
-    return f"{column}={value}" if value else f"no {column}"
+    return ", ".join(
+        f"{column}={value}" if value else f"no {column}" for column, value in chosen.against
+    )
 
 
 def make_room(chosen: argparse.Namespace) -> None:

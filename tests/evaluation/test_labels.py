@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import asyndm
+from asyndm.guidance import Cost
 from evaluation.labels import (
     USUAL_READING,
     GuidanceLabel,
@@ -20,6 +21,8 @@ from evaluation.labels import (
 from evaluation.runs.folder import Run, read_run
 from experiments.engine import schema
 from tests.written_runs import ASYNDM, DM, STATIC, make_method, write_run
+
+CFG = "asyndm.guidance.ClassifierFree"
 
 
 def read_one(folder: Path, method: dict[str, Any] = DM, **changes: Any) -> Run:
@@ -36,6 +39,8 @@ def read_one(folder: Path, method: dict[str, Any] = DM, **changes: Any) -> Run:
         ({"negative_prompt": "a b"}, "not 'a b'", None, "not 'a b'"),
         ({"guidance_scale": 2.5, "negative_prompt": "a b"}, "2.5 not 'a b'", 2.5, "not 'a b'"),
         ({"_target_": "mine.Own", "guidance_scale": 3.0, "k": 2}, "Own 3", 3.0, "Own k=2"),
+        ({"_target_": "asyndm.guidance.base.Guidance"}, "Guidance", None, "Guidance"),
+        ({"_target_": CFG, "guidance_scale": 3.0}, "cfg 3", 3.0, "cfg"),
     ],
 )
 def test_a_guidance_has_a_text_and_what_figures_are_drawn_by(
@@ -70,14 +75,17 @@ def test_a_record_says_what_its_choices_are_called(tmp_path: Path) -> None:
     choices = {
         "mask": {"label": "steady", "bends": True, "rehearses": True},
         "curve": {"label": "sine"},
-        "guidance": {"label": "CFG++ 0.6"},
+        "guidance": {"label": "CFG++ 0.6", "forward": 30.0, "backward": 4.5, "exact": False},
+        "solver": {"label": "leap 3"},
     }
     labels = read_labels(read_one(tmp_path, ASYNDM, record={"choices": choices}))
-    assert (labels["method"], labels["curve"], labels["guidance"]) == (
+    assert (labels["method"], labels["curve"], labels["guidance"], labels["solver"]) == (
         "steady",
         "sine",
         "CFG++ 0.6",
+        "leap 3",
     )
+    assert labels["method"].forecast == Cost(30, 4.5, False), "rehearsals are in it"
     assert labels["method"].rehearses and labels["guidance"].scale == 5
 
 
@@ -85,12 +93,28 @@ def test_a_record_says_what_its_choices_are_called(tmp_path: Path) -> None:
     ("scale", "guided", "wanted"),
     [(None, True, 2), (0.0, True, 1), (0.5, True, 1), (5.0, True, 2), (5.0, False, 1)],
 )
-def test_a_step_costs_what_its_guidance_says(
+def test_an_image_costs_what_its_guidance_says(
     tmp_path: Path, scale: float | None, guided: bool, wanted: int
 ) -> None:
     config = {"model": {"name": "tiny", "guided": guided}, "prompt_set": {"name": "shapes"}}
     run = read_one(tmp_path, guidance={"guidance_scale": scale}, record={"config": config})
-    assert read_labels(run)["method"].evaluations_per_step == wanted
+    assert read_labels(run)["method"].forecast == Cost(10 * wanted)
+
+
+@pytest.mark.parametrize(
+    ("solver", "name"),
+    [
+        (None, "ddim"),
+        ({"_target_": "asyndm.solvers.Heun"}, "heun"),
+        ({"_target_": "asyndm.solvers.DPMSolverPlusPlus2M", "max_ratio": None}, "dpmpp_2m"),
+        ({"_target_": "mine.LeapFrog"}, "leap_frog"),
+    ],
+)
+def test_the_solver_of_a_record_without_labels_is_looked_up_in_the_library_alone(
+    tmp_path: Path, solver: dict[str, Any] | None, name: str
+) -> None:
+    changes = {} if solver is None else {"solver": solver}
+    assert read_labels(read_one(tmp_path, **changes))["solver"] == name
 
 
 @pytest.mark.parametrize(
@@ -98,6 +122,7 @@ def test_a_step_costs_what_its_guidance_says(
     [
         ({"guidance": {"_target_": "mine.Own", "guidance_scale": 3.0}}, None),
         ({"guidance": {"_target_": "asyndm.guidance.ClassifierFree"}}, 1),
+        ({"guidance": {"_target_": "asyndm.guidance.classifier_free.ClassifierFree"}}, 1),
         ({"guidance": {}, "pipeline_arguments": {"true_cfg_scale": 4}}, 1),
         (
             {
@@ -117,12 +142,12 @@ def test_a_step_costs_what_its_guidance_says(
         ({"guidance": {}, "negative_prompts": "abc"}, 1),
     ],
 )
-def test_a_step_of_a_distilled_network_costs_what_its_arguments_say(
+def test_an_image_of_a_distilled_network_costs_what_its_arguments_say(
     tmp_path: Path, changes: dict[str, Any], wanted: int | None
 ) -> None:
     config = {"model": {"name": "tiny", "guided": False}, "prompt_set": {"name": "shapes"}}
     run = read_one(tmp_path, record={"config": config}, **changes)
-    assert read_labels(run)["method"].evaluations_per_step == wanted
+    assert read_labels(run)["method"].forecast == (None if wanted is None else Cost(10 * wanted))
 
 
 def test_what_goes_without_saying_is_what_is_set_unless_something_else_is_asked_for() -> None:
@@ -135,10 +160,15 @@ def test_what_goes_without_saying_is_what_is_set_unless_something_else_is_asked_
 
 @pytest.mark.parametrize(
     ("told", "wanted"),
-    [(None, None), ({"rows": 0, "images": 0}, None), ({"rows": 30, "images": 3}, (30, 3))],
+    [
+        (None, None),
+        ({"rows": 0, "images": 0}, None),
+        ({"rows": 30, "images": 3}, (30, 0, 3)),
+        ({"rows": 30, "images": 3, "backward": 6}, (30, 6, 3)),
+    ],
 )
 def test_evaluations_are_told_once_there_is_an_image(
-    tmp_path: Path, told: dict[str, int] | None, wanted: tuple[int, int] | None
+    tmp_path: Path, told: dict[str, int] | None, wanted: tuple[int, int, int] | None
 ) -> None:
     record = {} if told is None else {"evaluations": told}
     assert count_evaluations(read_one(tmp_path, record=record)) == wanted

@@ -9,10 +9,18 @@ import pytest
 
 from evaluation.labels import METHODS
 from evaluation.runs.folder import find_runs, read_run
-from evaluation.statistics import cluster_interval, wilson
+from evaluation.statistics import cluster_interval, holm, wilson
 from evaluation.table_text import to_csv, to_latex, to_markdown, write_notes
 from evaluation.tables import TableRow, make_table
-from tests.written_runs import ASYNDM, DM, change_kinds, change_record, make_method, write_run
+from tests.written_runs import (
+    ASYNDM,
+    DM,
+    STATIC,
+    change_kinds,
+    change_record,
+    make_method,
+    write_run,
+)
 
 
 def tabulate(folder: Path) -> list[TableRow]:
@@ -253,6 +261,89 @@ def test_evaluations_stand_behind_the_steps_where_a_run_tells_them(tmp_path: Pat
     names = list(rows[0])
     assert names.index("evaluations") == names.index("steps") + 1
     assert "| evaluations |" in to_markdown(rows) and ",20," in to_csv(rows).splitlines()[2]
+
+
+def test_rows_backward_are_told_where_there_are_any(tmp_path: Path) -> None:
+    told = {"rows": 30, "images": 2}
+    write_run(tmp_path, "dm", [1, 0], DM, record={"evaluations": {**told, "backward": 0}})
+    write_run(tmp_path, "asyn", [1, 1], ASYNDM, record={"evaluations": told})
+    assert "backward" not in tabulate(tmp_path)[0]
+    change_record(tmp_path / "asyn", evaluations={**told, "backward": 5})
+    assert [(row["evaluations"], row["backward"]) for row in tabulate(tmp_path)] == [
+        (15, 0),
+        (15, 2.5),
+    ]
+
+
+def test_a_solver_is_a_column_and_a_condition_of_what_is_compared(tmp_path: Path) -> None:
+    multistep = {"_target_": "asyndm.solvers.DPMSolverPlusPlus2M", "max_ratio": 2.0}
+    write_run(tmp_path, "dm", [0, 0], DM)
+    write_run(tmp_path, "asyn", [1, 1], ASYNDM)
+    assert "solver" not in tabulate(tmp_path)[0]
+    write_run(tmp_path, "dm-2m", [0, 0], DM, solver=multistep)
+    write_run(tmp_path, "asyn-2m", [1, 1], ASYNDM, solver=multistep)
+    assert [(row["method"], row["solver"], row["pairs"]) for row in tabulate(tmp_path)] == [
+        ("DM", "ddim", None),
+        ("AsynDM", "ddim", 2),
+        ("DM", "dpmpp_2m", None),
+        ("AsynDM", "dpmpp_2m", 2),
+    ]
+    rows = make_table(map(read_run, find_runs([tmp_path])), against=[("solver", "ddim")])
+    assert [row["pairs"] for row in rows if row["solver"] == "dpmpp_2m"] == [2, 2]
+
+
+def write_rivals(folder: Path) -> None:
+    """Plain guidance at 20 steps and another at 20 and 8, without and with a mask."""
+    for guidance in ({"guidance_scale": 5.0}, {"_target_": "mine.Own", "guidance_scale": 5.0}):
+        for name, method, right in (("DM", DM, 0.0), ("AsynDM", ASYNDM, 1.0)):
+            for steps in (20, 8) if "_target_" in guidance else (20,):
+                own = {"guidance": guidance, "num_inference_steps": steps}
+                write_run(
+                    folder, f"{name}{len(guidance)}{steps}", [right, steps / 20], method, **own
+                )
+
+
+def test_what_does_not_bend_is_a_reference_for_other_guidances_and_curves(tmp_path: Path) -> None:
+    write_rivals(tmp_path)
+    runs = [read_run(folder) for folder in find_runs([tmp_path])]
+    usual = {(row["guidance"], row["method"], row["steps"]): row for row in make_table(runs)}
+    assert usual["Own 5", "AsynDM", 20]["difference"] == 0.5, "from the same guidance under DM"
+    against = [("method", "DM"), ("guidance", "5")]
+    rows = {
+        (row["guidance"], row["method"], row["steps"]): row["difference"]
+        for row in make_table(runs, against=against)
+    }
+    assert rows == {
+        ("5", "DM", 20): None,
+        ("5", "AsynDM", 20): 0.5,
+        ("Own 5", "DM", 8): None,
+        ("Own 5", "AsynDM", 8): None,
+        ("Own 5", "DM", 20): 0.0,
+        ("Own 5", "AsynDM", 20): 0.5,
+    }
+
+
+def test_rows_of_other_steps_are_compared_where_steps_are_named(tmp_path: Path) -> None:
+    write_rivals(tmp_path)
+    runs = [read_run(folder) for folder in find_runs([tmp_path])]
+    against = [("method", "DM"), ("guidance", "5"), ("steps", "20")]
+    rows = make_table(runs, against=against)
+    found = {(row["guidance"], row["method"], row["steps"]): row for row in rows}
+    assert found["Own 5", "DM", 8]["difference"] == pytest.approx(-0.3)
+    assert found["Own 5", "AsynDM", 8]["difference"] == pytest.approx(0.2)
+    tested = [row for row in rows if row["p"] is not None]
+    assert len(tested) == 5 and all(row["pairs"] == 2 for row in tested)
+    assert [row["p_holm"] for row in tested] == holm([row["p"] for row in tested])
+
+
+def test_a_reference_that_bends_is_one_of_its_own_curve(tmp_path: Path) -> None:
+    write_run(tmp_path, "asyn", [1, 0], ASYNDM)
+    write_run(tmp_path, "static", [1, 1], STATIC)
+    write_run(tmp_path, "linear", [0, 0], make_method("StaticMask", "Linear", threshold=1.0))
+    runs = [read_run(folder) for folder in find_runs([tmp_path])]
+    rows = make_table(runs, against=[("method", "AsynDM")])
+    assert [row["difference"] for row in rows if row["curve"] == "linear"] == [None]
+    assert [row["difference"] for row in rows if row["curve"] == "quadratic"] == [None, 0.5]
 
 
 def test_runs_of_one_row_that_differ_in_evaluations_have_their_mean(tmp_path: Path) -> None:

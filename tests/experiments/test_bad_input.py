@@ -112,6 +112,35 @@ BAD = [
         "bare.yaml/runs: cannot be written to (Not a directory)",
     ),
     (["output_dir=/proc/runs"], "output_dir=/proc/runs: cannot be written to"),
+    (["solver=dpmpp"], "solver=dpmpp: no such choice (did you mean dpmpp_2m?); choose from ab2, "),
+    (["solver.max_ratio=3"], "solver.max_ratio: no such setting"),
+    (["solver=dpmpp_2m", "solver.max_ratio=much"], "solver.max_ratio=much: Value 'much'"),
+    (["solver=dpmpp_2m", "solver.max_ratio=-1"], "solver.max_ratio=-1.0"),
+    (
+        ["solver._target_=asyndm.curves.Linear"],
+        "solver._target_=asyndm.curves.Linear: not a Solver",
+    ),
+    (["solver=euler"], "solver=euler is for flow matching"),
+    (["guidance=cfg_zero_star"], "guidance=cfg_zero_star is defined for flow matching alone"),
+    (["guidance=z_sampling", "solver=dpmpp_2m"], "choose solver=ddim"),
+    (
+        ["guidance=seg", "guidance.scal=4"],
+        "guidance.scal: no such setting (did you mean guidance.scale",
+    ),
+    (
+        ["guidance=seg", "+guidance.scal=4"],
+        "guidance.scal: no such setting of SmoothedEnergy (did you",
+    ),
+    (["guidance=seg", "guidance.sigma=nan"], "guidance.sigma=nan: must be a number"),
+    (
+        ["guidance=attend_and_excite", "mask=none", "prompt_set.path={folder}/bare.yaml"],
+        "bare.yaml: prompt 'a cat' has no subjects, which guidance=attend_and_excite needs; or "
+        "choose guidance=cfg",
+    ),
+    (
+        ["num_inference_steps=${steps_within:0}"],
+        "num_inference_steps=${steps_within:0}: give a num",
+    ),
     (["tracker=wandb", "tracker.mode=onlin"], "tracker.mode=onlin: "),
     (["mask=[none"], "mask=[none"),
     (

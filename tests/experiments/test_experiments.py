@@ -10,17 +10,23 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from asyndm.guidance import Cost
 from evaluation.choices import CONF
 from evaluation.runs.folder import find_runs, read_run
 from evaluation.runs.traces import TRACES, read_trace
-from experiments.engine.cost import Cost, estimate_cost
+from experiments.engine.cost import SweepCost, estimate_cost
 from experiments.engine.sweep import plan_sweep
 from experiments.report.command import main as report
 from experiments.run import main
 from tests.pipelines.registry import PIPELINES
 
-EXPERIMENTS = sorted({path.stem for path in (CONF / "experiment").glob("*.yaml")} - {"search"})
-COST = re.compile(r"([\d,]+) runs, ([\d,]+) images, ([\d,]+) network evaluations\.")
+SEARCHES = {"search", "rivals_search"}
+"""Those that choose their runs as they go."""
+EXPERIMENTS = sorted({path.stem for path in (CONF / "experiment").glob("*.yaml")} - SEARCHES)
+COST = re.compile(
+    r"([\d,]+) runs, ([\d,]+) images,\s(?:# )?(at most )?([\d,]+) network\s(?:# )?"
+    r"evaluations(?: and ([\d,]+)\s(?:# )?backward)?\."
+)
 GENEVAL, REFERENCE = 553, 160
 """Prompts of GenEval's list and of the reference implementation's."""
 SMALL = ["limit=2", "images_per_prompt=1", "num_inference_steps=2", "batch_size=2"]
@@ -67,6 +73,10 @@ def tiny_words(name: str, folder: Path) -> list[str]:
     return [*own, f"height={height}", f"width={width}", *arguments]
 
 
+def read_number(text: str) -> int:
+    return int(text.replace(",", ""))
+
+
 def list_files(folder: Path, name: str, prompts: int) -> list[str]:
     """What a benchmark's experiment needs: the benchmark's own files, here with prompts of ours in
     their format."""
@@ -93,7 +103,9 @@ def test_an_experiment_costs_what_it_says(name: str, tmp_path: Path) -> None:
     said = COST.search((CONF / "experiment" / f"{name}.yaml").read_text())
     assert said is not None
     given = list_files(tmp_path, name, {"geneval": GENEVAL, "reference": REFERENCE}.get(name, 0))
-    wanted = Cost(*(int(number.replace(",", "")) for number in said.groups()))
+    runs, images, bound, forward, backward = said.groups()
+    rows = Cost(read_number(forward), read_number(backward or "0"), exact=not bound)
+    wanted = SweepCost(read_number(runs), read_number(images), rows)
     assert estimate_cost(plan_sweep([f"experiment={name}", *given])) == wanted
 
 

@@ -23,7 +23,7 @@ from evaluation.runs.records import RUN_FILE, SCHEMA_VERSION
 from evaluation.runs.row_files import write_rows
 from evaluation.runs.rows import IMAGES, ImageRow, ScoreRow
 from evaluation.runs.traces import TRACES, encode_trace, make_trace
-from experiments.engine.cost import forecast_evaluations
+from experiments.engine.cost import forecast_run
 from experiments.engine.plan import Plan
 from experiments.engine.sweep import plan_sweep
 
@@ -147,7 +147,7 @@ def _build_record(plan: Plan) -> Mapping[str, Any]:
         "metrics": {
             name: metric.basis for name, metric in build_metrics(plan.config["metric"]).items()
         },
-        "evaluations": {"rows": forecast_evaluations(plan), "images": len(plan.items)},
+        "evaluations": {"rows": int(forecast_run(plan).forward), "images": len(plan.items)},
         "timings": {
             "sampling_seconds": 1.0,
             "images_sampled": len(plan.items),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import asyndm
+from asyndm.guidance import ClassifierFree, Cost, Guidance
 from asyndm.masks import DynamicMask, NoMask
 from experiments.engine.plan import Plan, make_plan
 from tests.experiments.engine.test_schema import compose_config
@@ -76,6 +77,34 @@ class Dear:
 
     def evaluations(self, guided: bool, arguments: dict[str, Any]) -> int:
         return 5
+
+
+@dataclass(frozen=True)
+class Zigzag(Guidance):
+    """Guidance of the library's kind, which in its first steps costs more than it says."""
+
+    zigzags: int | None = 1
+    strength: float = 2.0
+
+    name = "to_and_fro"
+
+    def count_rows(self, step: int, steps: int, rows: int) -> Cost:
+        more = Cost(3, 2, False) if self.zigzags is not None and step <= self.zigzags else Cost(0)
+        return super().count_rows(step, steps, rows) + more
+
+
+@dataclass(frozen=True)
+class Seeing(Guidance):
+    """Guidance that needs subjects, whatever the mask."""
+
+    needs_subjects = True
+
+
+@dataclass(frozen=True)
+class Rescaled(ClassifierFree):
+    """Classifier-free guidance with another argument of the pipeline's call."""
+
+    guidance_rescale: float = 0.7
 
 
 def load(path: str, **settings: Any) -> Any:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 import asyndm
-from experiments.engine.cost import forecast_evaluations
+from asyndm.guidance import Cost
+from experiments.engine.cost import forecast_run
 from experiments.engine.plan import Plan, build_mask, make_plan
 from experiments.engine.sampling import load_model, make_sample_arguments
 from tests.experiments.engine.test_schema import compose_config
@@ -37,4 +38,4 @@ def test_a_run_costs_what_was_forecast(lab: Lab, mask: str, scale: object) -> No
     words = lab.arguments(f"mask={mask}", f"guidance.guidance_scale={scale}", "limit=2")
     plan = make_plan(compose_config(*words))
     steps = 2 * lab.steps * (1 + (mask == "static")) * (1 if scale == 1 else 2)
-    assert forecast_evaluations(plan) == steps == count_evaluations(plan)
+    assert forecast_run(plan) == Cost(steps) and count_evaluations(plan) == steps

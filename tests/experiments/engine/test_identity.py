@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import shutil
 
 import numpy as np
@@ -9,9 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
+import asyndm.solvers
 from tests.experiments.engine import own_choices
 from tests.experiments.engine.own_choices import is_same_run, plan_run
 from tests.lab import Lab
+
+ZIGZAG = f"guidance._target_={own_choices.__name__}.Zigzag"
 
 
 @pytest.mark.parametrize(
@@ -27,6 +32,8 @@ from tests.lab import Lab
         ("device=cuda", "device=cuda:1 model.dtype=float16"),
         ("model.dtype=float32", "device=cuda model.dtype=float32"),
         ("guidance=none", "guidance=cfg guidance.guidance_scale=1 guidance.negative_prompt=blur"),
+        (f"{ZIGZAG} +guidance.strength=3", f"{ZIGZAG} +guidance.strength=3.0"),
+        ("solver=dpmpp_2m solver.max_ratio=3", "solver=dpmpp_2m solver.max_ratio=3.0"),
         ("metric=none", "metric=exact"),
         ("prompt_set.limit=3", "limit=null"),
     ],
@@ -53,6 +60,8 @@ def test_what_cannot_matter_makes_no_other_run(lab: Lab, first: str, second: str
         "width=64",
         "guidance.guidance_scale=3",
         "guidance.negative_prompt=blur",
+        ZIGZAG,
+        "solver=dpmpp_2m",
         "model.dtype=float16",
         "device=cuda",
         "device=null model.device=cuda",
@@ -84,6 +93,51 @@ def test_on_any_device_the_dtype_is_that_of_the_device_found(
 )
 def test_another_class_is_another_run(lab: Lab, override: str) -> None:
     assert not is_same_run(lab, "", override)
+
+
+def test_every_setting_of_a_guidance_and_of_a_solver_makes_another_run(lab: Lab) -> None:
+    runs = [
+        plan_run(lab, ZIGZAG),
+        plan_run(lab, ZIGZAG, "+guidance.strength=3"),
+        plan_run(lab, ZIGZAG, "+guidance.strength=inf"),
+        plan_run(lab, ZIGZAG, "+guidance.zigzags=2"),
+        plan_run(lab, ZIGZAG, "+guidance.zigzags=null"),
+        plan_run(lab, ZIGZAG, "guidance.guidance_scale=3"),
+        plan_run(lab, "solver=dpmpp_2m"),
+        plan_run(lab, "solver=dpmpp_2m", "solver.max_ratio=3"),
+        plan_run(lab, "solver=dpmpp_2m", "solver.max_ratio=null"),
+    ]
+    assert len({run.run_id for run in runs}) == len(runs)
+    for run in runs:
+        json.dumps([run.identity, run.config], allow_nan=False)  # what no JSON has, no record can
+    built = [run.guidance for run in runs[:6]]
+    assert [(g.zigzags, g.strength) for g in built if isinstance(g, own_choices.Zigzag)] == [
+        (1, 2),
+        (1, 3),
+        (1, math.inf),
+        (2, 2),
+        (None, 2),
+        (1, 2),
+    ]
+    assert runs[8].solver == asyndm.solvers.DPMSolverPlusPlus2M(None)
+
+
+def test_the_usual_solver_is_no_part_of_what_a_run_is_known_by(lab: Lab) -> None:
+    assert "solver" not in plan_run(lab).identity
+    assert plan_run(lab).solver == asyndm.solvers.DDIM()
+    assert plan_run(lab, "solver=heun").identity["solver"] == {"_target_": "asyndm.solvers.Heun"}
+
+
+def test_subjects_matter_to_a_guidance_that_needs_them_under_every_mask(lab: Lab) -> None:
+    path = lab.folder / "other.yaml"
+    text = (lab.folder / "prompts.yaml").read_text()
+    path.write_text(text.replace("[rabbit]", "[a rabbit]"))
+    seeing = f"guidance._target_={own_choices.__name__}.Seeing"
+    for guidance, same in (("guidance=cfg", True), (seeing, False)):
+        usual = f"{guidance} mask=none"
+        assert is_same_run(lab, usual, f"{usual} prompt_set.path={path}") == same
+        assert is_same_run(lab, usual, f"{usual} attention_factor=2") == same
+    assert plan_run(lab, seeing, "mask=none").prompts[0].subjects
 
 
 def test_files_are_known_by_their_content(lab: Lab) -> None:

@@ -88,6 +88,13 @@ def test_labels_name_the_method(lab: Lab) -> None:
         == "folder-DM_concave-piecewise_linear-0.5-2"
     )
     assert plan_run(lab).folder.parent == lab.runs
+    other = "guidance._target_=" + own_choices.__name__
+    assert plan_run(lab, "mask=none", "solver=dpmpp_2m").label == "folder-DM-dpmpp_2m-2"
+    assert plan_run(lab, "mask=none", "guidance=none").label == "folder-DM-2"
+    assert plan_run(lab, "mask=none", f"{other}.Half").label == "folder-DM-half-2"
+    assert plan_run(lab, "mask=none", f"{other}.Zigzag", "solver=heun").label == (
+        "folder-DM-to_and_fro-heun-2"
+    )
 
 
 def test_a_plan_says_what_its_choices_are(lab: Lab) -> None:
@@ -100,7 +107,13 @@ def test_a_plan_says_what_its_choices_are(lab: Lab) -> None:
             "rehearses": True,
         },
         "curve": {"label": "quadratic"},
-        "guidance": {"label": "5 not 'blur'"},
+        "guidance": {
+            "label": "5 not 'blur'",
+            "forward": 8.0,
+            "backward": 0.0,
+            "exact": True,
+        },
+        "solver": {"label": "ddim"},
     }
     assert plan_run(lab, "mask=dynamic", "curve=linear").choices == {
         "mask": {
@@ -111,7 +124,8 @@ def test_a_plan_says_what_its_choices_are(lab: Lab) -> None:
             "rehearses": False,
         },
         "curve": {"label": "linear"},
-        "guidance": {"label": "5"},
+        "guidance": {"label": "5", "forward": 4.0, "backward": 0.0, "exact": True},
+        "solver": {"label": "ddim"},
     }
 
 

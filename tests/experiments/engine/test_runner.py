@@ -74,6 +74,9 @@ def test_a_run_that_goes_on_reads_its_record_once_and_looks_at_each_picture_once
         (("mask=none", "guidance.guidance_scale=3"), 4),
         (("mask=dynamic", "guidance.guidance_scale=3"), 4),
         (("mask=static", "guidance.guidance_scale=3"), 8),
+        (("mask=dynamic", "guidance=z_sampling"), 5 + 2),
+        (("mask=static", "guidance=z_sampling"), 2 * (5 + 2)),
+        (("mask=none", "solver=dpmpp_2m"), 4),
     ],
 )
 def test_the_record_says_what_the_choices_are_and_how_often_the_network_was_called(
@@ -81,7 +84,20 @@ def test_the_record_says_what_the_choices_are_and_how_often_the_network_was_call
 ) -> None:
     assert lab(*settings).status == 0
     record = read_run(lab.only_run()).record
-    assert record["evaluations"] == {"rows": 3 * per_image, "images": 3}
+    assert record["evaluations"] == {"rows": 3 * per_image, "images": 3, "backward": 0}
+    told = record["choices"]["guidance"]
+    assert (told["forward"], told["backward"], told["exact"]) == (per_image, 0, True)
     label = {"mask=none": "DM", "mask=dynamic": "AsynDM", "mask=static": "AsynDM_static"}
     assert record["choices"]["mask"]["label"] == label[settings[0]]
     assert record["choices"]["mask"]["rehearses"] == (settings[0] == "mask=static")
+
+
+def test_the_record_counts_rows_backward(lab: Lab) -> None:
+    """Attend-and-Excite, one gradient in the first of two steps."""
+    settings = ("guidance=attend_and_excite", "guidance.refine_at=[]", "guidance.thresholds=[]")
+    assert lab(*settings, "mask=none").status == 0
+    record = read_run(lab.only_run()).record
+    assert record["evaluations"] == {"rows": 3 * 5, "images": 3, "backward": 3}
+    told = record["choices"]["guidance"]
+    assert (told["forward"], told["backward"], told["exact"]) == (5, 1, True)
+    assert record["label"] == "folder-DM-attend_and_excite-2"

@@ -69,7 +69,30 @@ def test_a_cell_costs_what_its_plan_says(lab: Lab, guided: bool) -> None:
         row = read_labels(
             Run(plan.folder, {"config": plan.config, "identity": plan.identity}, "pending")
         )
-        assert cost.read_evaluations(row) == forecast_per_image(plan)
+        assert cost.read_evaluations(row) == forecast_per_image(plan).forward
+        told = {"config": plan.config, "identity": plan.identity, "choices": plan.choices}
+        row = read_labels(Run(plan.folder, told, "pending"))
+        assert cost.read_evaluations(row) == forecast_per_image(plan).forward
+
+
+def test_a_row_backward_counts_as_two(tmp_path: Path) -> None:
+    counted = {"evaluations": {"rows": 28, "images": 4, "backward": 8}}
+    told = {"label": "attend", "forward": 15.0, "backward": 2.5, "exact": False}
+    write_run(tmp_path, "dm", OUTCOMES["c"], DM)
+    write_run(tmp_path, "asyn", OUTCOMES["a"], ASYNDM, record=counted)
+    write_run(
+        tmp_path,
+        "static",
+        OUTCOMES["a"],
+        STATIC,
+        record={"choices": {"guidance": told | {"label": "5"}}},
+    )
+    rows = tabulate(tmp_path)
+    (((_, points)),) = cost.find_panels(rows)
+    assert [point.evaluations for point in points] == [11, 20, 20]
+    assert any(
+        "; a row backward counts as 2" in text for text in list_texts(cost.draw_figure(rows))
+    )
 
 
 def test_cells_of_one_cost_are_no_front(tmp_path: Path) -> None:

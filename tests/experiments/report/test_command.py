@@ -110,7 +110,7 @@ def test_rows_are_compared_with_what_is_asked(
     told = capsys.readouterr().out
     (row,) = [line for line in told.splitlines() if "AsynDM_static" in line]
     assert "difference from method=AsynDM [95 %]" in told and "-0.500 [" in row and "0-2-2" in row
-    rows = make_table(map(read_run, find_runs([tmp_path])), against=("method", "AsynDM"))
+    rows = make_table(map(read_run, find_runs([tmp_path])), against=[("method", "AsynDM")])
     assert [(row["method"], row["pairs"]) for row in rows] == [
         ("DM", None),
         ("AsynDM", None),
@@ -119,12 +119,32 @@ def test_rows_are_compared_with_what_is_asked(
     for words, wanted in (
         ("method=Asyn", "--against method=Asyn: no such row; there are DM, AsynDM, AsynDM_static"),
         ("colour=red", "--against colour=red: no such column; there are method, curve,"),
+        ("method=DM steps=20", "--against steps=20: no such row of method=DM; there are 10"),
+        ("method=DM method=AsynDM", "--against method=DM: given twice; a row has one method"),
     ):
-        assert main([str(tmp_path), "--against", words]) == 1
-        assert wanted in capsys.readouterr().err
+        given = [text for word in words.split() for text in ("--against", word)]
+        assert main([str(tmp_path), *given]) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"error: {wanted}")
     with pytest.raises(SystemExit):
         main([str(tmp_path), "--against", "guidance"])
     assert "'guidance' is not COLUMN=VALUE" in capsys.readouterr().err
+
+
+def test_rows_are_compared_with_one_that_has_several_values(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = {"guidance": {"_target_": "mine.Own", "guidance_scale": 5.0}, "num_inference_steps": 4}
+    write_run(tmp_path, "dm", [1.0, 0.0, 1.0, 0.0], DM)
+    write_run(tmp_path, "own", [1.0, 1.0, 1.0, 0.0], ASYNDM, **own)
+    words = ["--against", "method=DM", "--against", "guidance=5"]
+    assert main([str(tmp_path), *words]) == 0
+    told = capsys.readouterr().out
+    assert "No differences from method=DM, guidance=5: no row is alike in all else;" in told
+    assert main([str(tmp_path), *words, "--against", "steps=10"]) == 0
+    told = capsys.readouterr().out
+    assert "difference from method=DM, guidance=5, steps=10 [95 %]" in told
+    assert "| +0.250 [" in told and "| 1-3-0 " in told and "No differences" not in told
 
 
 def test_a_folder_is_no_place_for_a_table(

@@ -1,0 +1,64 @@
+"""As many steps as a number of network rows allows, for methods to be compared at equal cost."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from asyndm.errors import UserError, is_number
+from asyndm.masks import Mask
+from evaluation.labels import weigh_rows
+from experiments.engine.guidance import build_guidance, forecast_rows
+from experiments.engine.identity import build_choice, build_solver
+from experiments.engine.settings import RANGES, read_pipeline_arguments
+from experiments.engine.values import settle_values
+
+SETTING = "num_inference_steps"
+GROUPS = ("guidance", "mask", "solver", "model")
+"""What a number of rows depends on."""
+
+
+def find_steps(config: DictConfig, rows: object) -> int:
+    """The largest N whose forecast for a picture is within so many rows: rows forward, and twice
+    those backward, as such a pass takes about two forward; all twice under a mask that rehearses.
+    At least 1.
+
+    Args:
+        config: of a job; `num_inference_steps` itself is not looked at.
+        rows: a number.
+
+    Raises:
+        UserError: no number of at least 1, or a choice that is none.
+    """
+    if not is_number(rows) or not rows >= 1:
+        raise UserError(f"{SETTING}=${{steps_within:{rows}}}: give a number of at least 1")
+    of: dict[str, Any] = {
+        group: OmegaConf.to_container(config[group], resolve=True, enum_to_str=True)
+        for group in GROUPS
+    }
+    given = read_pipeline_arguments(of["model"])
+    if (own := config.get("pipeline_arguments")) is not None:
+        own = OmegaConf.to_container(own, resolve=True) if OmegaConf.is_config(own) else own
+        given = given | read_pipeline_arguments({"pipeline_arguments": own})
+    of["model"] = {"guided": bool(of["model"].get("guided", True))}
+    return _find_steps(json.dumps([of, given]), float(rows))
+
+
+@lru_cache(maxsize=1024)
+def _find_steps(choices: str, rows: float) -> int:
+    """Of choices as JSON. A step is a row or more, so no more steps than rows are tried."""
+    of, arguments = json.loads(choices)
+    guidance = build_guidance(settle_values("guidance", of["guidance"]))
+    solver = build_solver(settle_values("solver", of["solver"]))
+    mask = build_choice("mask", of["mask"], Mask)  # type: ignore[type-abstract]
+    guided: bool = of["model"]["guided"]
+
+    def weigh(steps: int) -> float:
+        cost = forecast_rows(guidance, steps, guided, arguments, solver.evaluations)
+        return weigh_rows(cost.forward, cost.backward) * (1 + mask.rehearses)
+
+    most = int(min(rows, RANGES[SETTING][1]))
+    return next((steps for steps in range(most, 1, -1) if weigh(steps) <= rows), 1)

@@ -1,0 +1,28 @@
+"""What ``${NAME:...}`` in a config stands for, where it depends on the rest. No heavy import."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from omegaconf import Container, DictConfig
+
+
+def find_steps_within(rows: Any, *, _root_: DictConfig, _parent_: Container) -> int | str:
+    """``${steps_within:40}``, the most steps whose forecast is within so many rows of the network
+    for each picture, by the run's own guidance, mask and solver: see
+    `experiments.engine.budget.find_steps`. In Hydra's own part of the config it is a text for the
+    jobs of a sweep, each of which resolves it for itself."""
+    if str(_parent_._get_full_key(None)).partition(".")[0] == "hydra":
+        return f"${{steps_within:{rows}}}"
+    from experiments.engine.budget import find_steps  # which imports what registers this
+
+    return find_steps(_root_, rows)
+
+
+def choose_for_model(values: Mapping[str, Any], otherwise: Any, *, _root_: DictConfig) -> Any:
+    """``${for_model:{sdxl:5.5},5}``, what is recommended with the model of this name, or with those
+    whose names go on after it, ``sdxl_turbo``; with all others the second."""
+    name = str(_root_.model.name)
+    known = [str(key) for key in values if name == key or name.startswith(f"{key}_")]
+    return values[max(known, key=len)] if known else otherwise
