@@ -51,6 +51,8 @@ def build(choice: Mapping[str, Any], setting: str | None = None) -> Any:
 
 def _check_names(found: Any, given: Mapping[str, Any], setting: str | None) -> None:
     """Refuses a setting that a class does not have, where it says which it has."""
+    if not isinstance(found, type):
+        return
     try:
         parameters = inspect.signature(found).parameters
     except (TypeError, ValueError):

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from sys import intern
@@ -135,6 +136,43 @@ def read_labels(run: Run) -> dict[str, Any]:
             f"{run.folder / RUN_FILE}: not the record of a run ({why}); {REMEDY}"
         ) from error
     return of
+
+
+def read_all_labels(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Of each run as `read_labels`. A guidance or solver whose label is that of another with other
+    settings, which is so where a class of one's own does not tell them, has these added.
+
+    Raises:
+        UserError: as `read_labels`.
+    """
+    labels = [read_labels(run) for run in runs]
+    for group in ("guidance", "solver"):
+        known: dict[str, list[dict[str, Any]]] = {}
+        for run, of in zip(runs, labels, strict=True):
+            settings, alike = run.identity.get(group) or {}, known.setdefault(of[group], [])
+            if settings not in alike:
+                alike.append(settings)
+        for run, of in zip(runs, labels, strict=True):
+            settings, alike = run.identity.get(group) or {}, known[str(of[group])]
+            names = sorted({name for each in alike for name in each})
+            told = [
+                f"{name}={settings.get(name)}"
+                for name in names
+                if any(each.get(name) != alike[0].get(name) for each in alike)
+            ]
+            of[group] = _add_words(of[group], told)
+    return labels
+
+
+def _add_words(label: Any, words: Sequence[str]) -> Any:
+    """A label of the same kind, with more in it."""
+    if not words:
+        return label
+    if not isinstance(label, GuidanceLabel):
+        return " ".join([label, *words])
+    return GuidanceLabel(
+        " ".join([label, *words]), label.scale, " ".join(filter(None, (label.rest, *words)))
+    )
 
 
 def _check_label(name: str, value: Any) -> None:
@@ -305,12 +343,14 @@ def _read_guidance(run: Run) -> GuidanceLabel:
     own_class = _find_own(target := choice.get("_target_", ""), guidance, GUIDANCES)
     name = _name_class(target) if own_class is None else own_class.name
     label = told["label"] if told else f"{name} {ClassifierFree(scale, negative).label}".strip()
-    rest = [name, ClassifierFree(None, negative).label]
-    rest += [
+    settings = [
         f"{key}={value}"
         for key, value in sorted(choice.items())
         if key not in ("_target_", "guidance_scale", "negative_prompt")
     ]
+    rest = [name, ClassifierFree(None, negative).label, *settings]
+    if told:
+        rest = [_drop_scale(str(label), scale)]
     own = run.identity.get("negative_prompts")  # a digest of those that prompts have of their own
     digest = f"negative_prompts={own}" if own else ""
     return GuidanceLabel(
@@ -318,6 +358,14 @@ def _read_guidance(run: Run) -> GuidanceLabel:
         None if scale is None else float(scale),
         " ".join(filter(None, (*rest, digest))),
     )
+
+
+def _drop_scale(label: str, scale: float | None) -> str:
+    """A guidance's label without its scale: of "seg 3 5 not 'blurry'" "seg 3 not 'blurry'"."""
+    if scale is None:
+        return label
+    found = re.match(rf"(|.*? ){re.escape(f'{scale:g}')}($| not '.*)", label)
+    return f"{found[1].rstrip()}{found[2]}".strip() if found else label
 
 
 def _forecast_rows(run: Run, facts: Mapping[str, Any]) -> Cost | None:

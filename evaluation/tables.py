@@ -17,7 +17,7 @@ from evaluation.labels import (
     GuidanceLabel,
     MethodLabel,
     count_evaluations,
-    read_labels,
+    read_all_labels,
     read_subjects,
 )
 from evaluation.metrics.exact import Exact
@@ -128,8 +128,9 @@ def collect_cells(runs: Iterable[Run]) -> list[Cell]:
     these.
     """
     groups: dict[tuple[Hashable, ...], list[Cell]] = {}
-    for run in runs:
-        of, subjects = read_labels(run), read_subjects(run)
+    listed = list(runs)
+    for run, of in zip(listed, read_all_labels(listed), strict=True):
+        subjects = read_subjects(run)
         group = groups.setdefault(tuple(of.values()), [])
         agreeing = [
             c for c in group if all(c.subjects.get(p, text) == text for p, text in subjects.items())

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from asyndm.errors import UserError, is_number
 from asyndm.masks import Mask
 from evaluation.labels import weigh_rows
+from evaluation.runs.row_files import warn_once
 from experiments.engine.guidance import build_guidance, forecast_rows
 from experiments.engine.identity import build_choice, build_solver
 from experiments.engine.settings import RANGES, read_pipeline_arguments
@@ -24,7 +25,7 @@ GROUPS = ("guidance", "mask", "solver", "model")
 def find_steps(config: DictConfig, rows: object) -> int:
     """The largest N whose forecast for a picture is within so many rows: rows forward, and twice
     those backward, as such a pass takes about two forward; all twice under a mask that rehearses.
-    At least 1.
+    At least 1, with a warning where that costs more.
 
     Args:
         config: of a job; `num_inference_steps` itself is not looked at.
@@ -44,12 +45,20 @@ def find_steps(config: DictConfig, rows: object) -> int:
         own = OmegaConf.to_container(own, resolve=True) if OmegaConf.is_config(own) else own
         given = given | read_pipeline_arguments({"pipeline_arguments": own})
     of["model"] = {"guided": bool(of["model"].get("guided", True))}
-    return _find_steps(json.dumps([of, given]), float(rows))
+    name = of["guidance"].get("name")
+    steps, cost = _find_steps(json.dumps([of, given]), float(rows))
+    if cost > rows:
+        warn_once(
+            f"{SETTING}=${{steps_within:{rows}}}: a single step of guidance={name} can cost "
+            f"{cost:g} rows, and is made all the same; give as many"
+        )
+    return steps
 
 
 @lru_cache(maxsize=1024)
-def _find_steps(choices: str, rows: float) -> int:
-    """Of choices as JSON. A step is a row or more, so no more steps than rows are tried."""
+def _find_steps(choices: str, rows: float) -> tuple[int, float]:
+    """Of choices as JSON, and what they cost. A step is a row or more, so no more steps than rows
+    are tried."""
     of, arguments = json.loads(choices)
     guidance = build_guidance(settle_values("guidance", of["guidance"]))
     solver = build_solver(settle_values("solver", of["solver"]))
@@ -61,4 +70,5 @@ def _find_steps(choices: str, rows: float) -> int:
         return weigh_rows(cost.forward, cost.backward) * (1 + mask.rehearses)
 
     most = int(min(rows, RANGES[SETTING][1]))
-    return next((steps for steps in range(most, 1, -1) if weigh(steps) <= rows), 1)
+    steps = next((steps for steps in range(most, 1, -1) if weigh(steps) <= rows), 1)
+    return steps, weigh(steps)

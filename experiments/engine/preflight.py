@@ -17,6 +17,7 @@ from typing import Any
 from tqdm import tqdm
 
 from asyndm.errors import UserError, join_lines, read_first_line
+from asyndm.guidance import Guidance
 from asyndm.protocols import Pipeline
 from evaluation.choices import find_object, read_arguments
 from evaluation.messages import is_quiet
@@ -84,6 +85,8 @@ class Checks:
             read = [identity[name] for name in ("prompts", "pipeline_arguments", *READING)]
             check = partial(check_subjects, plan, parts, needed_by)
             self._once("subjects", (model, read), check)
+        looks = (model, identity["guidance"], guidance.needs_subjects and identity["prompts"])
+        self._once("guidance", looks, partial(check_probe, plan, parts, guidance))
         for name, metric in make_metrics(plan).items():
             seen = (plan.config["metric"], identity["prompts"], height, width)
             self._once(f"metric {name}", seen, partial(metric.check, plan.prompts, (height, width)))
@@ -301,6 +304,19 @@ def check_subjects(plan: Plan, parts: Pipeline, needed_by: str) -> None:
             )
         except UserError as error:
             raise UserError(f"{file}prompt {prompt.prompt_id}: {error}") from error
+
+
+def check_probe(plan: Plan, parts: Pipeline, guidance: Guidance) -> None:
+    """Refuses a guidance that looks into the network for layers which it does not have, or that
+    needs what is not installed: it is told the first prompt."""
+    from asyndm.guidance.prompts import read_prompt_tokens
+    from asyndm.networks import find_denoiser, find_family
+
+    given, tokens = plan.identity["pipeline_arguments"], []
+    if guidance.needs_subjects:
+        first, family = plan.prompts[0], find_family(parts)
+        tokens = [read_prompt_tokens(family, parts, first.text, first.subjects, given)]
+    guidance.make_probe(find_denoiser(parts), tokens)
 
 
 def _name_file(prompt_set: Mapping[str, Any]) -> str:

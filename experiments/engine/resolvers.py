@@ -8,16 +8,16 @@ from typing import Any
 from omegaconf import Container, DictConfig
 
 
-def find_steps_within(rows: Any, *, _root_: DictConfig, _parent_: Container) -> int | str:
+def find_steps_within(*rows: Any, _root_: DictConfig, _parent_: Container) -> int | str:
     """``${steps_within:40}``, the most steps whose forecast is within so many rows of the network
     for each picture, by the run's own guidance, mask and solver: see
     `experiments.engine.budget.find_steps`. In Hydra's own part of the config it is a text for the
     jobs of a sweep, each of which resolves it for itself."""
     if str(_parent_._get_full_key(None)).partition(".")[0] == "hydra":
-        return f"${{steps_within:{rows}}}"
+        return f"${{steps_within:{','.join(map(str, rows))}}}"
     from experiments.engine.budget import find_steps  # which imports what registers this
 
-    return find_steps(_root_, rows)
+    return find_steps(_root_, rows[0] if len(rows) == 1 else ",".join(map(str, rows)))
 
 
 def choose_for_model(values: Mapping[str, Any], otherwise: Any, *, _root_: DictConfig) -> Any:

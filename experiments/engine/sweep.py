@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -90,6 +91,9 @@ class CheckAll(Callback):
             elif self._dry_run:
                 print("its sweeper chooses the runs as it goes; one of them:")
                 _print_single_run(config)
+            else:  # of a job that failed, the job itself has told
+                logging.getLogger("hydra_plugins").setLevel(logging.CRITICAL)
+                logging.getLogger("optuna.storages").setLevel(logging.WARNING)
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         if config.hydra.job.chdir:

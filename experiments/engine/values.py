@@ -15,15 +15,17 @@ from evaluation.choices import NOT_BUILT_WITH, find_object
 
 INFINITE = {"inf": math.inf, "-inf": -math.inf}
 """How records have what JSON has no number for."""
+YAML_NUMBERS = {".inf": math.inf, "+.inf": math.inf, "-.inf": -math.inf, ".nan": math.nan}
+"""How YAML has them, which Hydra's command line takes for text."""
 Parameters = Mapping[str, inspect.Parameter]
 
 
 def settle_values(group: str, choice: Mapping[str, Any]) -> dict[str, Any]:
     """A choice whose numbers are written in one way: 3 as 3.0 where its class has a float there, an
-    infinite one as text.
+    infinite one as text, be it ``inf``, as Hydra's command line has it, or YAML's ``.inf``.
 
     Raises:
-        UserError: one is not a number.
+        UserError: one is not a number, or is neither true nor false where its class asks for that.
     """
     parameters = find_parameters(choice["_target_"])
     return {
@@ -61,6 +63,10 @@ def find_parameters(target: str) -> Parameters:
 def _settle(setting: str, value: Any, parameter: inspect.Parameter | None) -> Any:
     if isinstance(value, list):
         return [_settle(setting, entry, parameter) for entry in value]
+    if _list_types(parameter) == {"bool"} and not isinstance(value, bool):
+        raise UserError(f"{setting}={value}: must be true or false")
+    if isinstance(value, str) and _is_float(parameter):
+        value = YAML_NUMBERS.get(value.lower(), value)
     if isinstance(value, float) and not math.isfinite(value):
         if math.isnan(value):
             raise UserError(f"{setting}={value}: must be a number")
@@ -76,8 +82,13 @@ def _restore(value: Any) -> Any:
 
 
 def _is_float(parameter: inspect.Parameter | None) -> bool:
-    """As its annotation says, be it a text or a type; not where whole numbers are others."""
-    if parameter is None or parameter.name in NOT_BUILT_WITH:
-        return False
-    types = set(re.findall(r"\w+", str(parameter.annotation)))
+    """Not where whole numbers are others."""
+    types = _list_types(parameter)
     return "float" in types and "int" not in types
+
+
+def _list_types(parameter: inspect.Parameter | None) -> set[str]:
+    """The words of its annotation, be it a text or a type."""
+    if parameter is None or parameter.name in NOT_BUILT_WITH:
+        return set()
+    return set(re.findall(r"\w+", inspect.formatannotation(parameter.annotation)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,12 +31,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-FREE = ("steps", *OWN, "guidance", "eta", "solver")
+FREE = ("steps", *OWN, "beside", "guidance", "eta", "solver")
 """What one may choose for an image: cells that differ in these compete; in all else they stand in
 other panels."""
-PANELS, SPREAD, STEP = 4, 0.45, 0.025
+PANELS, SPREAD, STEP, APART = 4, 0.45, 0.025, 0.07
 """Panels of a figure; how wide the cells of one cost stand side by side at most, as a share of the
-gap to the next; and the most between two of them, as a share of the axis."""
+gap to the next; the most between two of them, and the least between two ticks, as shares of the
+axis."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def read_evaluations(row: TableRow) -> float | None:
         rows = weigh_rows(method.forecast.forward, method.forecast.backward)
     else:
         return None
-    return int(rows) if rows == int(rows) else rows
+    return int(rows) if rows == int(rows) else round(rows, 2)
 
 
 def find_panels(rows: Sequence[TableRow]) -> list[tuple[Facts, list[Point]]]:
@@ -195,10 +196,26 @@ def _draw_panel(axes: Axes, points: Sequence[Point], known: Mapping[str, Look]) 
         drawstyle="steps-post",
         zorder=1,
     )
-    values = sorted({point.evaluations for point in points})
-    axes.set_xticks(values, [f"{value:,}" for value in values])
+    values = _choose_ticks([point.evaluations for point in points])
+    axes.set_xticks(values, [_format_cost(value) for value in values])
     axes.minorticks_off()
     return entries
+
+
+def _choose_ticks(costs: Iterable[float]) -> list[float]:
+    """Each cost, but for those too near to the one before them for both to be read."""
+    values = sorted(set(costs))
+    apart = APART * math.log(values[-1] / values[0])
+    ticks = values[:1]
+    for value in values[1:]:
+        if math.log(value / ticks[-1]) >= apart:
+            ticks.append(value)
+    return ticks
+
+
+def _format_cost(value: float) -> str:
+    """As "1,000" or "62.5"."""
+    return f"{round(value, 1):,.10g}"
 
 
 def _spread_points(points: Sequence[Point], order: Sequence[str]) -> list[float]:
@@ -232,5 +249,5 @@ def describe_front(points: Sequence[Point], width: int) -> str:
     for point in find_front(points):
         settings = format_facts(read_facts(point.row), varied)
         cell = ", ".join(filter(None, (point.row["method"], settings)))
-        lines.append(wrap_text(f"best mean at {point.evaluations:,}: {cell}", width))
+        lines.append(wrap_text(f"best mean at {_format_cost(point.evaluations)}: {cell}", width))
     return "\n".join(lines)

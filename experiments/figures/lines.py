@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from asyndm.errors import UserError
+from asyndm.guidance import Guidance
 from evaluation.labels import GuidanceLabel
 from evaluation.messages import count_things
 from evaluation.tables import CONDITIONS, TableRow, Total, name_part, rank_metric
@@ -75,7 +76,9 @@ class Panel:
 def read_facts(row: TableRow) -> Facts:
     """Every setting of a row; "" is one that it does not have, or that is the same in all rows."""
     guidance: GuidanceLabel | None = row.get("guidance")
-    known = row if guidance is None else row | {"guidance": guidance.scale, "beside": guidance.rest}
+    known = row
+    if guidance is not None:
+        known = row | {"guidance": guidance.scale, "beside": guidance.rest or Guidance.name}
     return {name: "" if (value := known.get(name)) is None else value for name in FACTS}
 
 
@@ -188,8 +191,8 @@ def describe_shared(of: Sequence[Facts], rows: Sequence[TableRow]) -> str:
     """What all panels have in common, and how many images each point rests on."""
     same = [
         name
-        for name in ("model", "steps", "guidance", "eta", *OWN)
-        if len({f[name] for f in of}) == 1
+        for name in ("model", "steps", "beside", "guidance", "eta", *OWN)
+        if len({f[name] for f in of}) == 1 and f"{of[0][name]}" != Guidance.name
     ]
     low, high = min(row["n"] for row in rows), max(row["n"] for row in rows)
     images = count_things(low, "image") if low == high else f"{low:,} to {high:,} images"

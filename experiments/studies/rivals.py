@@ -1,97 +1,242 @@
 """Rival guidances tuned alike: one search each, of as many trials, on validation prompts.
 
-    python -m experiments.studies.rivals                    # all of them, 11,000 pictures
-    python -m experiments.studies.rivals pag seg limit=40   # some, and what else a run is told
-    python -m experiments.run experiment=rivals_tuned       # then the test prompts, once
+python -m experiments.studies.rivals                    # all but slg and cfg_zero_star
+python -m experiments.studies.rivals pag seg limit=40   # some, and what else a run is told
+python -m experiments.studies.rivals --into tuned_sd21 model=sd21_base batch_size=4 \\
+    prompt_set=file prompt_set.path=VALIDATION.yaml metric=image_reward objective=image_reward
 
-Each search is ``experiment=rivals_search`` of one guidance, under DM and at equal steps. The best
-setting found is frozen in ``conf/guidance/tuned``, which the last command reads.
+Each search is experiment=rivals_search of one guidance, under DM: its YAML's own settings, and as
+many trials for all. The best of these is frozen as a choice, guidance=tuned/NAME, whose comment
+says how it was found. A search that is interrupted goes on: its runs are found. The 12 guidances on
+the embedded model: at most 15,600 pictures, some 900,000 network evaluations and 140,000 backward.
 """
 
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
 
 from asyndm.errors import UserError
-from evaluation.commands import command_line
+from evaluation.choices import CONF
+from evaluation.commands import Parser, command_line
+from evaluation.labels import count_evaluations
+from evaluation.messages import count_things
+from evaluation.runs.files import write_bytes
+from evaluation.runs.folder import read_run
+from evaluation.scoring import average_scores
+from experiments.engine import schema
+from experiments.engine.hydra_messages import describe
+from experiments.engine.plan import Plan, make_plan
 from experiments.engine.sweep import SEARCH_FILE
 from experiments.run import main as run
 
-SCALES = "choice(1.5,2,2.5,3,4,5,7)"
-"""Of guidance_scale, for all alike."""
+SCALES = "choice(1.5,2.0,2.5,3.0,4.0,5.0,7.0,10.0)"
+"""Of guidance_scale, for all alike but for those that are made for larger ones, or for none."""
+STRENGTHS = "choice(0.3,0.45,0.6,0.8,1.0,1.4,2.0,2.8)"
+"""λ of CFG++: at 20 steps and η = 1 as strong in the mean as SCALES from 1 to 8."""
+PERTURBED = "choice(0.5,1.0,1.5,2.0,3.0,5.0)"
+UPDATES = "choice(5.0,10.0,20.0,40.0)"
 SPACES: dict[str, dict[str, str]] = {
-    "cfg": {},
-    "interval": {"start": "choice(0.0,0.1,0.2,0.3)", "stop": "choice(0.6,0.8,0.9,1.0)"},
-    "pag": {"scale": "choice(0.5,1,1.5,2,3,5)"},
-    "seg": {"scale": "choice(0.5,1,1.5,2,3,5)"},
-    "s_cfg": {"space": "choice(x0,epsilon)"},
-    "cfg_plus_plus": {"scale": "choice(0.3,0.4,0.6,0.8,1.0,1.4,2.0)"},
-    "apg": {"rho": "choice(0.03,0.06,0.12,0.25)", "parallel": "choice(0.0,0.5)"},
-    "z_sampling": {"inversion_scale": "choice(0.0,1.0)"},
-    "fsg": {"scale": "choice(0.3,0.6,1.0,1.5,2.0)"},
-    "attend_and_excite": {"step_size": "choice(5.0,10.0,20.0,40.0)"},
-    "syngen": {"step_size": "choice(5.0,10.0,20.0,40.0)"},
-    "init_no": {"step_size": "choice(5.0,10.0,20.0,40.0)"},
+    "cfg": {"guidance_scale": SCALES},
+    "interval": {
+        "guidance_scale": SCALES,
+        "start": "choice(0.0,0.1,0.2,0.3)",
+        "stop": "choice(0.6,0.8,0.9,1.0)",
+    },
+    "pag": {"guidance_scale": SCALES, "scale": PERTURBED},
+    "seg": {"guidance_scale": SCALES, "scale": PERTURBED},
+    "s_cfg": {"guidance_scale": SCALES, "space": "choice(x0,epsilon)"},
+    "cfg_plus_plus": {"scale": STRENGTHS},
+    "apg": {
+        "guidance_scale": "choice(2.0,3.0,4.0,5.0,7.0,10.0,15.0)",
+        "rho": "choice(0.03,0.06,0.12,0.25)",
+    },
+    "z_sampling": {"guidance_scale": SCALES, "inversion_scale": "choice(0.0,1.0)"},
+    "fsg": {"guidance_scale": SCALES, "scale": STRENGTHS},
+    "attend_and_excite": {"guidance_scale": SCALES, "step_size": UPDATES},
+    "syngen": {"guidance_scale": SCALES, "step_size": UPDATES},
+    "init_no": {"guidance_scale": SCALES, "step_size": UPDATES},
+    "slg": {"guidance_scale": SCALES, "scale": "choice(0.7,1.4,2.8,4.2,5.6)"},
+    "cfg_zero_star": {"guidance_scale": SCALES, "zero_steps": "choice(0,1,2)"},
 }
-"""What is searched of each beside guidance_scale, which CFG++ alone makes nothing of."""
-TUNED = Path("conf/guidance/tuned")
+"""What is searched of each, and its values."""
+TRANSFORMERS = ("slg", "cfg_zero_star")
+"""Those that are not for the embedded model, and searched only where they are named."""
+WIDTH = 100
+"""Of a line of what is written."""
+TUNED = "tuned"
+"""The folder of choices within ``conf/guidance``."""
 
 
-def search(name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """The best settings of a guidance, by the search that is there.
+@dataclass(frozen=True)
+class Search:
+    """Of one guidance.
 
-    Returns:
-        setting of the guidance -> value; and beside them ``objective``, its mean.
-
-    Raises:
-        UserError: the search failed, and has said why.
+    Attributes:
+        given: settings of all its runs, as they were asked for.
+        words: these, and what else makes them.
+        own: its run with its YAML's own settings.
+        trials: how many are tried beside these.
+        sign: 1 where the objective is to be large, -1 where small.
     """
-    space = dict(SPACES[name])
-    if name != "cfg_plus_plus":
-        space = {"guidance_scale": SCALES, **space}
-    folder = _find_folder(overrides) / name
-    own = [word for word in overrides if not word.startswith("output_dir=")]
-    words = [f"guidance.{setting}={values}" for setting, values in space.items()]
-    if run(["experiment=rivals_search", f"guidance={name}", *own, *words, f"output_dir={folder}"]):
-        raise UserError(f"the search of guidance={name} failed")
-    found: Any = OmegaConf.to_container(OmegaConf.load(folder / ".hydra" / SEARCH_FILE))
-    best = {key.removeprefix("guidance."): value for key, value in found["best_params"].items()}
-    return best | {"objective": found["best_value"]}
+
+    name: str
+    given: tuple[str, ...]
+    words: tuple[str, ...]
+    own: Plan
+    trials: int
+    sign: int
 
 
-def freeze(name: str, best: dict[str, Any], folder: Path = TUNED) -> Path:
-    """Writes what was found as a choice of its own, ``guidance=tuned/NAME``."""
-    settings = {key: value for key, value in best.items() if key != "objective"}
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f"{name}.yaml"
-    file.write_text(
-        f"# {name} as found best on validation prompts, by {best['objective']:.3f}:\n"
-        "# python -m experiments.studies.rivals\n"
-        f"defaults:\n  - /guidance/{name}@_here_\n  - _self_\n" + OmegaConf.to_yaml(settings),
-        encoding="utf-8",
+@dataclass(frozen=True)
+class Found:
+    """The best settings of a search.
+
+    Attributes:
+        value: the objective's mean with them.
+        own_value: with the YAML's own.
+        rows: of the network for a picture, forward and backward, as counted with the best.
+    """
+
+    settings: dict[str, Any]
+    value: float
+    own_value: float
+    rows: tuple[float, float]
+
+
+class Searcher:
+    """Searches guidances one by one.
+
+    Args:
+        words: settings of all runs.
+        folder: of the caller's own choices, beside ``conf``; None: there is none.
+    """
+
+    def __init__(self, words: Sequence[str] = (), folder: Path | None = None) -> None:
+        self._words, self._folder = tuple(words), folder
+        schema.register()
+
+    def plan(self, name: str) -> Search:
+        """What will be searched, before anything is sampled.
+
+        Raises:
+            UserError: an unknown guidance, no objective, or a setting that is none or is searched.
+        """
+        if name not in SPACES:
+            raise UserError(f"{name}: no guidance to search; there are {', '.join(SPACES)}")
+        for word in self._words:
+            if word.lstrip("+~").startswith("guidance"):
+                raise UserError(f"{word}: is what is searched; name guidances alone, as in pag")
+        begin = ["experiment=rivals_search", f"guidance={name}"]
+        config = self._compose([*begin, *self._words])
+        given = tuple(word for word in self._words if not word.startswith("output_dir="))
+        words = (*begin, *given, f"output_dir={Path(config.output_dir) / name}")
+        own = self._plan_run(words)
+        if own.config["objective"] is None:
+            raise UserError("objective is missing: name a metric, as in objective=exact")
+        sweeper = config.hydra.sweeper
+        sign = -1 if "minimize" in str(sweeper.direction) else 1
+        return Search(name, given, words, own, int(sweeper.n_trials), sign)
+
+    def search(self, planned: Search) -> Found:
+        """The best settings of a guidance: its YAML's own where no trial does better.
+
+        Raises:
+            SystemExit: a run failed or was interrupted, and has said so.
+        """
+        space, objective = SPACES[planned.name], planned.own.config["objective"]
+        self._run([*planned.words, "hydra.mode=RUN"])
+        own_value = average_scores(read_run(planned.own.folder).scores)[objective]
+        choices = [f"guidance.{setting}={values}" for setting, values in space.items()]
+        self._run([*planned.words, *choices])
+        told = OmegaConf.load(planned.own.output_dir / ".hydra" / SEARCH_FILE)
+        settings = {name: planned.own.config["guidance"][name] for name in space}
+        value = own_value
+        if planned.sign * told.best_value > planned.sign * own_value:
+            settings = {name: told.best_params[f"guidance.{name}"] for name in space}
+            value = float(told.best_value)
+        given = [f"guidance.{name}={setting}" for name, setting in settings.items()]
+        counted = count_evaluations(read_run(self._plan_run([*planned.words, *given]).folder))
+        forward, backward, images = counted or (0.0, 0.0, 1)
+        return Found(settings, value, own_value, (forward / images, backward / images))
+
+    def _plan_run(self, words: Sequence[str]) -> Plan:
+        config = self._compose(words)
+        return make_plan(OmegaConf.masked_copy(config, [str(k) for k in config if k != "hydra"]))
+
+    def _compose(self, words: Sequence[str]) -> DictConfig:
+        path = [f"hydra.searchpath=[file://{self._folder.resolve()}]"] if self._folder else []
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            try:
+                return compose("config", [*words, *path], return_hydra_config=True)
+            except HydraException as error:
+                raise UserError(describe(error)) from error
+
+    def _run(self, words: Sequence[str]) -> None:
+        folder = ["--config-dir", str(self._folder)] if self._folder else []
+        if status := run([*folder, *words]):
+            raise SystemExit(status)
+
+
+def freeze(planned: Search, found: Found, folder: Path) -> Path:
+    """Writes what was found as a choice of its own, with how it was found."""
+    name, config, (forward, backward) = planned.name, planned.own.config, found.rows
+    eta = "" if config["eta"] is None else f" at eta {config['eta']:g}"
+    prompts = count_things(len(planned.own.prompts), "prompt")
+    chosen = config["prompt_set"]
+    of = "/".join(filter(None, [chosen["name"], chosen.get("split") or ""]))
+    said = (
+        f"{name} as found best for {config['model']['name']} in {config['num_inference_steps']} "
+        f"steps{eta} under {planned.own.mask.label}, by {config['objective']} "
+        f"on {prompts} of {of}: {found.value:.3f}, where guidance={name} has "
+        f"{found.own_value:.3f}. Tried were its own settings and {planned.trials} others of "
+        f"{', '.join(f'{key} {values}' for key, values in SPACES[name].items())}. A picture took "
+        f"{forward:.4g} rows of the network forward and {backward:.4g} backward. By python -m "
+        f"experiments.studies.rivals {' '.join([name, *planned.given])}"
     )
+    lines = textwrap.wrap(said, WIDTH - 2, break_long_words=False, break_on_hyphens=False)
+    file = folder / f"{name}.yaml"
+    text = (
+        "".join(f"# {line}\n" for line in lines)
+        + f"defaults:\n  - /guidance/{name}@_here_\n  - _self_\n"
+        + OmegaConf.to_yaml(OmegaConf.create(found.settings))
+    )
+    write_bytes(file, text.encode())
     return file
-
-
-def _find_folder(overrides: Sequence[str]) -> Path:
-    given = [word.partition("=")[2] for word in overrides if word.startswith("output_dir=")]
-    return Path(given[-1] if given else "runs/rivals_search")
 
 
 @command_line()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Searches the guidances named, or all."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    names = [word for word in words if "=" not in word]
-    if unknown := [name for name in names if name not in SPACES]:
-        raise UserError(f"{unknown[0]}: no guidance to search; there are {', '.join(SPACES)}")
-    for name in names or SPACES:
-        print(freeze(name, search(name, [word for word in words if "=" in word])))
+    parser = Parser("experiments.studies.rivals", __doc__)
+    parser.add_argument("words", nargs="*", help="guidances, and settings of all their runs")
+    parser.add_argument(
+        "--config-dir",
+        type=Path,
+        metavar="FOLDER",
+        help="of your own choices, as for experiments.run; what is found is frozen there",
+    )
+    parser.add_argument(
+        "--into",
+        default=TUNED,
+        metavar="NAME",
+        help=f"what is found is guidance=NAME/cfg and so on; {TUNED} by default",
+    )
+    chosen = parser.read(arguments)
+    names = [word for word in chosen.words if "=" not in word]
+    names = names or [name for name in SPACES if name not in TRANSFORMERS]
+    searcher = Searcher([word for word in chosen.words if "=" in word], chosen.config_dir)
+    folder = (chosen.config_dir or CONF) / "guidance" / chosen.into
+    for planned in list(map(searcher.plan, names)):
+        print(freeze(planned, searcher.search(planned), folder), flush=True)
     return 0
 
 

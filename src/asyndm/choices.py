@@ -23,4 +23,4 @@ def list_changes(choice: Any, *names: str) -> str:
 
 
 def _spell(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else json.dumps(value).strip('"')
+    return f"{value:g}" if isinstance(value, float) else json.dumps(value, default=str).strip('"')

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import warnings
+from functools import lru_cache
 from numbers import Integral, Real
 from typing import TypeGuard
 
@@ -24,6 +26,13 @@ def join_lines(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
+@lru_cache(maxsize=2**16)
+def say_once(message: str, about: str = "") -> None:
+    """A warning, once for each thing that it is about."""
+    # Remembered here, as the memory of `warnings` is lost whenever any library catches some.
+    warnings.warn(message, stacklevel=3)
+
+
 def is_number(value: object) -> TypeGuard[float]:
     """Whether this is a real number, of Python or of numpy; True and False are none."""
     return isinstance(value, Real) and not isinstance(value, bool)
@@ -38,6 +47,12 @@ def check_fraction(value: object, setting: str) -> None:
     """Refuse a value that is not a number in [0, 1]."""
     if not is_number(value) or not 0 <= value <= 1:
         raise UserError(f"{setting} must be a number in [0, 1], got {value!r}")
+
+
+def check_flag(value: object, setting: str) -> None:
+    """Refuse a value that is not True or False."""
+    if not isinstance(value, bool):
+        raise UserError(f"{setting} must be true or false, got {value!r}")
 
 
 def check_number(value: object, setting: str, least: float = -math.inf) -> None:

@@ -14,7 +14,12 @@ from asyndm import inputs
 from asyndm.attention import Reading
 from asyndm.curves import Curve
 from asyndm.guidance.base import Guidance
-from asyndm.guidance.checks import check_choices, check_guidance, find_guidance_scale
+from asyndm.guidance.checks import (
+    check_called_scale,
+    check_choices,
+    check_guidance,
+    find_guidance_scale,
+)
 from asyndm.guidance.evaluator import Evaluator
 from asyndm.guidance.prompts import PromptTokens, read_prompt_tokens
 from asyndm.masks import Mask, NoMask
@@ -109,7 +114,15 @@ class Request:
         if self.tokens is not None and (settings.mask.follows_attention if read is None else read):
             reader = self.family.attention(find_denoiser(self.pipe), self.tokens, settings.reading)
         guide = self._make_guide(scheduler)
-        return Session(self.pipe, self.family, scheduler, reader, settings.text_level, guide).open()
+        return Session(
+            self.pipe,
+            self.family,
+            scheduler,
+            reader,
+            settings.text_level,
+            guide,
+            lambda: check_called_scale(self.pipe, settings.guidance),
+        ).open()
 
     def _make_guide(self, scheduler: AsynchronousScheduler) -> Evaluator | None:
         """What evaluates the guidance; None where the pipeline itself does all of it."""

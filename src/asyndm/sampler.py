@@ -17,7 +17,7 @@ from asyndm.attention import Reading
 from asyndm.curves import Curve, Quadratic
 from asyndm.errors import UserError
 from asyndm.guidance import ClassifierFree, Guidance
-from asyndm.guidance.checks import add_guidance
+from asyndm.guidance.checks import add_guidance, check_context
 from asyndm.ladder import resolve_eta
 from asyndm.masks import DynamicMask, Mask
 from asyndm.networks import Family, find_denoiser
@@ -234,7 +234,7 @@ def asynchronous(
         them.
         eta: None: what the pipeline's call says, or where its scheduler takes none, as that one
             draws noise.
-        guidance: what it sets of the pipeline's call (``guidance_scale``) is to be given there.
+        guidance: its ``guidance_scale`` is to be given in the pipeline's call as well.
         arguments: those of the pipeline's call that say how a prompt is read (``prompt_3``,
             ``max_sequence_length``) and, for a guidance, how it guides (``true_cfg_scale``).
 
@@ -253,8 +253,10 @@ def asynchronous(
             f"mask {mask.name!r} needs a whole run before the run: "
             "use asyndm.sample, which makes both"
         )
-    prompts = inputs.check_prompts(prompt, num_images_per_prompt, arguments)
     family = inputs.check_pipeline(pipe)
+    check_context(pipe, guidance)
+    arguments = add_guidance(guidance, arguments)
+    prompts = inputs.check_prompts(prompt, num_images_per_prompt, arguments)
     inputs.check_names(pipe, arguments)
     broken: list[list[bool]] = []
     with hold_network(find_denoiser(pipe)):

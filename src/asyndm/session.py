@@ -45,6 +45,7 @@ class Session:
         reader: of attention; None: it is not read.
         text_level: one of `TEXT_LEVELS`.
         guide: evaluates what a guidance asks for; None: the pipeline's own calls are all there is.
+        check_call: refuses what the pipeline's call says, when it has begun.
     """
 
     pipe: Pipeline
@@ -53,6 +54,7 @@ class Session:
     reader: AttentionMaps | None = None
     text_level: str = "mean"
     guide: Evaluator | None = None
+    check_call: Callable[[], None] = lambda: None
 
     @contextmanager
     def open(self) -> Iterator[None]:
@@ -97,6 +99,7 @@ class Session:
                 "another pipeline uses the network inside an asynchronous context: call it outside"
             )
         if scheduler.rungs is None:
+            self.check_call()
             scheduler.begin(
                 family.grid(network, arguments), getattr(self.pipe, "_num_timesteps", None)
             )

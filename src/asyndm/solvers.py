@@ -6,12 +6,13 @@ functions that compute, not here.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
-from asyndm.choices import to_snake_case
+from asyndm.choices import list_changes, to_snake_case
 from asyndm.errors import UserError, is_number
 from asyndm.guidance.base import Guided
 
@@ -57,14 +58,8 @@ class Solver(ABC):
     def label(self) -> str:
         """What it is called in tables: its name, and what is not as its class has it:
         "dpmpp_2m max_ratio=null"."""
-        own = {field.name: getattr(self, field.name) for field in fields(self)}
-        usual = {field.name: field.default for field in fields(self)}
-        changed = [
-            f"{name}={'null' if value is None else value}"
-            for name, value in own.items()
-            if value != usual[name]
-        ]
-        return " ".join([self.name, *changed])
+        changed = list_changes(self, *(field.name for field in fields(self)))
+        return f"{self.name} {changed}".rstrip()
 
     def check(self, flow: bool, eta: float = 0.0) -> None:
         """Refuse a model, or an η, that it is not for.
@@ -156,7 +151,7 @@ class DPMSolverPlusPlus2M(Solver):
 
     def __post_init__(self) -> None:
         ratio = self.max_ratio
-        if ratio is not None and (not is_number(ratio) or not ratio >= 0):
+        if ratio is not None and (not is_number(ratio) or not 0 <= ratio < math.inf):
             raise UserError(
                 f"solver.max_ratio={ratio!r}: must be a number of at least 0, or null for no limit"
             )

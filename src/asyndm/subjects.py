@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import InitVar, dataclass, field, replace
-from functools import lru_cache
 from typing import Any
 
-from asyndm.errors import UserError, check_fraction, is_whole
+from asyndm.errors import UserError, check_fraction, is_whole, say_once
 from asyndm.protocols import Tokenizer
 from asyndm.words import Span, find_occurrences
 
@@ -220,14 +218,8 @@ def keep_reachable(
     if beyond:
         words = ", ".join(repr(_spell(subject)) for subject in beyond)
         text = _shorten(prompt)
-        _say_once(prompt, f"left out {words}: beyond {tokens} the text encoder reads of {text}")
+        say_once(f"left out {words}: beyond {tokens} the text encoder reads of {text}", prompt)
     return kept
-
-
-@lru_cache(maxsize=2**16)
-def _say_once(prompt: str, message: str) -> None:
-    # Remembered here, as the memory of `warnings` is lost whenever any library catches some.
-    warnings.warn(message, stacklevel=3)
 
 
 def _spell(subject: Subject) -> str:

@@ -90,6 +90,25 @@ def test_a_record_says_what_its_choices_are_called(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("label", "rest"),
+    [
+        ("5", ""),
+        ("seg 5 5", "seg 5"),
+        ("seg 3 5 not 'a 5'", "seg 3 not 'a 5'"),
+        ("cfg_plus_plus 0.5", "cfg_plus_plus 0.5"),
+        ("CFG++ 15", "CFG++ 15"),
+    ],
+)
+def test_figures_are_drawn_by_the_label_without_its_scale(
+    tmp_path: Path, label: str, rest: str
+) -> None:
+    choices = {"guidance": {"label": label, "forward": 30.0}}
+    given = {"guidance_scale": 5.0, "refine_at": [0.0, 0.2], "sigma": "inf"}
+    run = read_one(tmp_path, guidance=given, record={"choices": choices})
+    assert read_labels(run)["guidance"].rest == rest
+
+
+@pytest.mark.parametrize(
     ("scale", "guided", "wanted"),
     [(None, True, 2), (0.0, True, 1), (0.5, True, 1), (5.0, True, 2), (5.0, False, 1)],
 )

@@ -292,6 +292,27 @@ def test_a_solver_is_a_column_and_a_condition_of_what_is_compared(tmp_path: Path
     assert [row["pairs"] for row in rows if row["solver"] == "dpmpp_2m"] == [2, 2]
 
 
+def test_settings_that_a_label_does_not_tell_make_other_rows(tmp_path: Path) -> None:
+    guidance = {"_target_": "mine.Fading", "guidance_scale": 5.0, "most": 2.0}
+    solver = {"_target_": "mine.Leap"}
+    record = {"choices": {"guidance": {"label": "fading 5"}, "solver": {"label": "leap"}}}
+    for power, order in ((1.0, 1), (2.0, 1), (2.0, 2)):
+        for name, method, right in (("dm", DM, order - 1), ("asyn", ASYNDM, 1)):
+            chosen = {"guidance": {**guidance, "power": power}, "solver": {**solver, "order": order}}
+            write_run(
+                tmp_path, f"{name}{power}{order}", [right] * 2, method, record=record, **chosen
+            )
+    told = [(row["guidance"], row["solver"], row["difference"]) for row in tabulate(tmp_path)]
+    assert told == [
+        ("fading 5 power=1.0", "leap order=1", None),
+        ("fading 5 power=1.0", "leap order=1", 1),
+        ("fading 5 power=2.0", "leap order=1", None),
+        ("fading 5 power=2.0", "leap order=1", 1),
+        ("fading 5 power=2.0", "leap order=2", None),
+        ("fading 5 power=2.0", "leap order=2", 0),
+    ]
+
+
 def write_rivals(folder: Path) -> None:
     """Plain guidance at 20 steps and another at 20 and 8, without and with a mask."""
     for guidance in ({"guidance_scale": 5.0}, {"_target_": "mine.Own", "guidance_scale": 5.0}):

@@ -112,7 +112,7 @@ BAD = [
         "bare.yaml/runs: cannot be written to (Not a directory)",
     ),
     (["output_dir=/proc/runs"], "output_dir=/proc/runs: cannot be written to"),
-    (["solver=dpmpp"], "solver=dpmpp: no such choice (did you mean dpmpp_2m?); choose from ab2, "),
+    (["solver=dpmpp"], "solver=dpmpp: no such choice (did you mean dpmpp_2m or dpmpp_2m_stock?)"),
     (["solver.max_ratio=3"], "solver.max_ratio: no such setting"),
     (["solver=dpmpp_2m", "solver.max_ratio=much"], "solver.max_ratio=much: Value 'much'"),
     (["solver=dpmpp_2m", "solver.max_ratio=-1"], "solver.max_ratio=-1.0"),
@@ -132,6 +132,19 @@ BAD = [
         "guidance.scal: no such setting of SmoothedEnergy (did you",
     ),
     (["guidance=seg", "guidance.sigma=nan"], "guidance.sigma=nan: must be a number"),
+    (["guidance=seg", "guidance.scale=.inf"], "guidance.scale must be a finite number, got inf"),
+    (
+        ["guidance=seg", "guidance.layers=[middle]"],
+        "guidance.layers: the network has no layer 'middle'; it has ",
+    ),
+    (
+        ["guidance=cfg_plus_plus", "guidance.matched=maybe"],
+        "guidance.matched=maybe: must be true or false",
+    ),
+    (
+        ["guidance=syngen", "guidance.parser=none_such", "mask=none"],
+        "guidance.parser=none_such: spaCy or this model is not installed",
+    ),
     (
         ["guidance=attend_and_excite", "mask=none", "prompt_set.path={folder}/bare.yaml"],
         "bare.yaml: prompt 'a cat' has no subjects, which guidance=attend_and_excite needs; or "
@@ -140,6 +153,10 @@ BAD = [
     (
         ["num_inference_steps=${steps_within:0}"],
         "num_inference_steps=${steps_within:0}: give a num",
+    ),
+    (
+        ["num_inference_steps=${steps_within:4,5}"],
+        "num_inference_steps=${steps_within:4,5}: give a number of at least 1",
     ),
     (["tracker=wandb", "tracker.mode=onlin"], "tracker.mode=onlin: "),
     (["mask=[none"], "mask=[none"),
@@ -243,6 +260,11 @@ def test_a_subject_out_of_reach_does_not_matter_to_a_mask_that_reads_none(
         ),
         (["model.path={pipeline},/no/such/folder"], "model.path=/no/such/folder: no such folder"),
         (["curve.concavty=0.1,0.2"], "curve.concavty: no such setting"),
+        (
+            ["guidance=seg", "guidance.layers=null,[up.9]"],
+            "guidance.layers: the network has no layer 'up.9'",
+        ),
+        (["mask=none", "solver=ddim,dpmpp_2m", "guidance=cfg,z_sampling"], "choose solver=ddim"),
         (["height=16,30"], "height must be a positive multiple of 8"),
         (
             ["prompt_set.path={folder}/prompts.yaml,{folder}/long.yaml", "mask=none,dynamic"],

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from asyndm.errors import UserError, check_fraction, is_whole
+from asyndm.errors import UserError, check_flag, check_fraction, is_whole
 from asyndm.guidance.attention_descent import AttentionDescent
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ class AttendAndExcite(AttentionDescent):
                 "guidance.refinements must be a whole number of at least 0, "
                 f"got {self.refinements!r}"
             )
+        check_flag(self.padding, "guidance.padding")
 
     def make_loss(self, prompts: Sequence[PromptTokens]) -> AttentionLoss:
         from asyndm.guidance.attention_losses import Neglect
@@ -88,11 +89,28 @@ class AttendAndExcite(AttentionDescent):
         if not self.refinements:
             return None
         targets = {
-            math.floor(share * steps + 1e-9) + 1: 1 - threshold
+            find_step(share, steps): 1 - threshold
             for share, threshold in zip(self.refine_at, self.thresholds, strict=True)
         }
         return targets.get(step)
 
+    def find_idle(self, steps: int) -> str:
+        idle = super().find_idle(steps)
+        if idle or not self.refinements or not self.descends(1, steps):
+            return idle
+        late = [
+            f"{share:g}"
+            for share in self.refine_at
+            if not self.descends(find_step(share, steps), steps)
+        ]
+        own = f"{', '.join(late)} of {steps} steps, which is later than until={self.until:g}"
+        return f"does not refine x at {own}" if late else ""
+
     @property
     def most_updates(self) -> int:
         return 1 + self.refinements
+
+
+def find_step(share: float, steps: int) -> int:
+    """The step 1 ... N before which so large a share of them has been made."""
+    return math.floor(share * steps + 1e-9) + 1

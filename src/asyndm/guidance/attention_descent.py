@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
-from asyndm.errors import UserError, check_fraction, check_number, is_number
+from asyndm.errors import UserError, check_fraction, check_number, is_number, say_once
 from asyndm.guidance.base import UNETS, Cost, Guidance, Probe
 
 if TYPE_CHECKING:
@@ -93,6 +93,14 @@ class AttentionDescent(Guidance, ABC):
         """Whether x is moved in step 1 ... N."""
         return self.step_size > 0 and step <= self.until * steps + 1e-9
 
+    def find_idle(self, steps: int) -> str:
+        idle = self.step_size > 0 and not self.descends(1, steps)
+        return (
+            f"moves nothing, as none of {steps} steps is within until={self.until:g}"
+            if idle
+            else ""
+        )
+
     def make_probe(self, network: Network, prompts: Sequence[PromptTokens]) -> Probe | None:
         """Reads the attention to all tokens; None: nothing to do."""
         if not self.is_active:
@@ -115,7 +123,9 @@ class AttentionDescent(Guidance, ABC):
         if self.where == "subject":
             weights = moment.spread_weights(x)
             if not weights.any():
+                self._notice_rest(moment)
                 return x
+            moment.state["moved"] = True
             size = size * weights
         target = self.find_target(moment.step, moment.steps)
         going: Tensor | None = None
@@ -130,6 +140,15 @@ class AttentionDescent(Guidance, ABC):
             if not going.any():
                 break
         return x
+
+    def _notice_rest(self, moment: Moment) -> None:
+        """Say so where no step has moved anything."""
+        last = not self.descends(moment.step + 1, moment.steps)
+        if last and not moment.state.get("moved"):
+            say_once(
+                f"guidance={self.name}: where=subject has moved nothing, as the mask had no pixel "
+                "on the curve: choose where=all, or another mask"
+            )
 
     def count_rows(self, step: int, steps: int, rows: int) -> Cost:
         own = super().count_rows(step, steps, rows)

@@ -204,6 +204,11 @@ class Guidance:
         own = rows - (rows > 1 and self.drops_uncond(step, steps)) + self.perturbs(step, steps)
         return Cost(own)
 
+    def find_idle(self, steps: int) -> str:
+        """Of settings that are without effect in N steps, what to say: "never guides, as ...";
+        empty: there are none, or none but those that say so themselves, as a scale of 0 does."""
+        return ""
+
     # --- the same for all ------------------------------------------------------------------------
 
     @property

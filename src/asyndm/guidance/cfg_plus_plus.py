@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from asyndm.errors import check_number
+from asyndm.errors import check_flag, check_number
 from asyndm.guidance.base import Guidance, Guided, Outputs
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class CFGPlusPlus(Guidance):
             False: λ everywhere, as published.
 
     Raises:
-        UserError: a scale that is no number of at least 0.
+        UserError: a scale that is no number of at least 0, or a `matched` that is no bool.
     """
 
     scale: float = 0.6
@@ -50,6 +50,7 @@ class CFGPlusPlus(Guidance):
     def __post_init__(self) -> None:
         check_number(self.scale, "guidance.scale", least=0)
         check_number(self.renoise_scale, "guidance.renoise_scale", least=0)
+        check_flag(self.matched, "guidance.matched")
 
     @property
     def details(self) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from asyndm.choices import list_changes
-from asyndm.errors import UserError, is_whole
+from asyndm.errors import UserError, check_flag, is_whole
 from asyndm.guidance.base import Guidance, Guided, Outputs
 
 if TYPE_CHECKING:
@@ -45,10 +45,17 @@ class CFGZeroStar(Guidance):
             raise UserError(
                 f"guidance.zero_steps must be a whole number of at least 0, got {self.zero_steps!r}"
             )
+        check_flag(self.rescale, "guidance.rescale")
 
     @property
     def details(self) -> str:
         return list_changes(self, "zero_steps", "rescale")
+
+    def find_idle(self, steps: int) -> str:
+        own = f"zero_steps={self.zero_steps}"
+        return (
+            f"leaves x as it is in all {steps} steps, by {own}" if self.zero_steps >= steps else ""
+        )
 
     def combine(self, outputs: Outputs, moment: Moment) -> Guided:
         if moment.step <= self.zero_steps:

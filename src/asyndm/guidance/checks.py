@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from asyndm.errors import UserError
+from asyndm.errors import UserError, check_number
 from asyndm.guidance.base import Guidance
 from asyndm.ladder import is_flow
 from asyndm.networks import Family, find_denoiser, find_family, find_helpers
@@ -24,13 +24,17 @@ OWN = {
 
 
 def check_choices(guidance: object, solver: object) -> None:
-    """Refuse objects of another kind (a class instead of an object of it, a name)."""
+    """Refuse objects of another kind (a class instead of an object of it, a name), and a
+    guidance_scale that is no number."""
     for setting, value, kind, example in (
         ("guidance", guidance, Guidance, "asyndm.guidance.SmoothedEnergy()"),
         ("solver", solver, Solver, "asyndm.solvers.DDIM()"),
     ):
         if not isinstance(value, kind):
             raise UserError(f"{setting} must be a {kind.__name__} such as {example}, got {value!r}")
+    scale = guidance.guidance_scale if isinstance(guidance, Guidance) else None
+    if scale is not None:
+        check_number(scale, "guidance.guidance_scale")
 
 
 def check_guidance(
@@ -62,14 +66,14 @@ def check_guidance(
             raise UserError(f"{name}={value} {reason}, which {what} cannot follow: set it to {off}")
     if "PAG" in kind:
         raise UserError(
-            f"{where}: {kind} perturbs attention itself; give the pipeline of the same model "
+            f"{what}: {kind} perturbs attention itself; give the pipeline of the same model "
             "without PAG, and guidance=pag for that"
         )
     if guidance.flow is not None and guidance.flow != flow:
         other = "flow matching alone" if guidance.flow else "diffusion models alone"
         raise UserError(f"{where} is defined for {other}, which {kind} is not: choose guidance=cfg")
-    family = type(find_family(pipe)).__name__
-    if guidance.networks is not None and family not in guidance.networks:
+    family = find_family(pipe)
+    if guidance.networks is not None and type(family).__name__ not in guidance.networks:
         known = ", ".join(guidance.networks)
         raise UserError(
             f"{where} is defined on networks of {known}, which {kind} has none of: "
@@ -86,30 +90,18 @@ def check_guidance(
             f"{where} moves pictures to and fro in every step, so that solver={solver.name} has no "
             f"way to follow: choose solver={'euler' if flow else 'ddim'}"
         )
-    _check_rescaling(pipe, what, arguments)
-    _check_scale(pipe, guidance, arguments)
-
-
-def _check_rescaling(pipe: Pipeline, what: str, arguments: Arguments) -> None:
-    """Refuse a pipeline that rescales what it combines, and cannot be told not to."""
-    if find_family(pipe).rescales and _guides(pipe, arguments):
+    guides = arguments.get("negative_prompt") is not None and find_stated_scale(pipe, arguments) > 1
+    if family.rescales and (guidance.needs_uncond or guides):
         raise UserError(
-            f"{type(pipe).__name__} brings what it combines to the norm of what is said with the "
-            f"prompt, which {what} cannot follow: choose guidance=cfg and solver=euler, or "
-            "solver=ab2"
+            f"{kind} brings what it combines to the norm of what is said with the prompt, which "
+            f"{what} cannot follow: choose guidance=cfg, and solver=euler or solver=ab2"
         )
+    if guidance.needs_uncond:
+        _check_scale(pipe, family, guidance, arguments)
 
 
-def _guides(pipe: Pipeline, arguments: Arguments) -> bool:
-    """Whether the call has a negative prompt where one must be given, and is not known to have no
-    use of it."""
-    scale = find_stated_scale(pipe, arguments)
-    return arguments.get("negative_prompt") is not None and (scale is None or scale > 1)
-
-
-def _check_scale(pipe: Pipeline, guidance: Guidance, arguments: Arguments) -> None:
-    if not guidance.needs_uncond:
-        return
+def _check_scale(pipe: Pipeline, family: Family, guidance: Guidance, arguments: Arguments) -> None:
+    """Refuse a call that does not evaluate a negative prompt."""
     needs = f"guidance={guidance.name} needs what the network says without the prompt"
     if not evaluates_negative(pipe):
         raise UserError(
@@ -117,15 +109,12 @@ def _check_scale(pipe: Pipeline, guidance: Guidance, arguments: Arguments) -> No
             "choose guidance=cfg"
         )
     name, scale = name_scale(pipe), find_stated_scale(pipe, arguments)
-    if scale is not None and find_family(pipe).read_guidance_scale(scale) <= 1:
-        least = 1 - (find_family(pipe).read_guidance_scale(1.0) - 1)
-        raise UserError(
-            f"{needs}, which {name}={scale:g} leaves out: give more than {least:g}"
-        )
+    if scale is not None and family.read_guidance_scale(scale) <= 1:
+        least = 2 - family.read_guidance_scale(1.0)
+        raise UserError(f"{needs}, which {name}={scale:g} leaves out: give more than {least:g}")
     if name != "guidance_scale" and arguments.get("negative_prompt") is None:
         raise UserError(
-            f"{needs}: give a negative_prompt as well, for {type(pipe).__name__} an empty one "
-            '("")'
+            f'{needs}: give a negative_prompt as well, for {type(pipe).__name__} an empty one ("")'
         )
 
 
@@ -159,6 +148,31 @@ def find_guidance_scale(pipe: Pipeline, family: Family, arguments: Arguments) ->
     )
     scale = find_stated_scale(pipe, arguments) if own is None else own
     return family.read_guidance_scale(1.0 if scale is None else float(scale))
+
+
+def check_context(pipe: Pipeline, guidance: Guidance) -> None:
+    """Refuse what a guidance cannot set where the user makes the pipeline's call, and nobody could
+    see that it was not set.
+
+    Raises:
+        UserError: an argument of that call other than a guidance_scale that the pipeline tells.
+    """
+    told = {"guidance_scale"} if hasattr(type(pipe), "guidance_scale") or not guidance.plain else ()
+    if unset := set(guidance.arguments) - set(told):
+        raise UserError(
+            f"{min(unset)} is an argument of the call that is made in the context: "
+            "give it there, and none to the guidance"
+        )
+
+
+def check_called_scale(pipe: Pipeline, guidance: Guidance) -> None:
+    """Refuse a call, made in a context, with another guidance_scale than the guidance has."""
+    own, called = guidance.guidance_scale, getattr(pipe, "guidance_scale", None)
+    if own is not None and called is not None and own != called:
+        raise UserError(
+            f"guidance_scale is {own:g} in the guidance and {called:g} in the pipeline's call: "
+            "give the call the same"
+        )
 
 
 def add_guidance(guidance: Any, arguments: Arguments) -> dict[str, Any]:

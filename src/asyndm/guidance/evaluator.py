@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from asyndm.course import expand_map
-from asyndm.errors import UserError
+from asyndm.errors import UserError, say_once
 from asyndm.guidance.base import Guidance, Guided, Outputs, Probe, Rows
 from asyndm.guidance.moment import Moment, Place
 from asyndm.networks import Family
@@ -146,9 +146,11 @@ class Evaluator:
 
     def _open_moment(self, arguments: Arguments) -> Moment:
         like = self._read_states(arguments)
-        course = self.scheduler.aim(like)
+        course, step = self.scheduler.aim(like), self.scheduler.step_index + 1
+        if step == 1 and (idle := self.guidance.find_idle(self.scheduler.steps)):
+            say_once(f"guidance={self.guidance.name} {idle}")
         return Moment(
-            step=self.scheduler.step_index + 1,
+            step=step,
             steps=self.scheduler.steps,
             guidance_scale=self.find_scale(),
             here=Place(course.u_t, course.level_t),
@@ -220,7 +222,8 @@ class Evaluator:
             difference = g * (cond.float() - uncond.float())
         expected = difference + (cond if uncond is None else uncond).float()
         # What the pipeline rounds, in the precision it combines in.
-        bound = 4 * torch.finfo(cond.dtype).eps * (cond.float().abs() + difference.abs())
+        eps = max(torch.finfo(each.dtype).eps for each in (cond, output))
+        bound = 4 * eps * (cond.float().abs() + difference.abs())
         if bool(((output - expected).abs() > bound + bound.amax() / 100).any()):
             raise UserError(
                 f"guidance={self.guidance.name}: what the pipeline combines is not e_u + g (e_c - "

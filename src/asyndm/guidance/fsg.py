@@ -87,6 +87,14 @@ class FSG(CFGPlusPlus):
         scheduled = {start: (interval, times) for start, interval, times in self.schedule}
         return scheduled.get(step - 1, (0, 0)) if step < steps else (0, 0)
 
+    def find_idle(self, steps: int) -> str:
+        beyond = [str(start) for start, _, _ in self.schedule if start > steps - 2]
+        if not beyond:
+            return ""
+        return (
+            f"has no foresight at the starts {', '.join(beyond)} of its schedule in {steps} steps"
+        )
+
     def combine(self, outputs: Outputs, moment: Moment) -> Guided:
         """CFG++; where the step has foresight, e_g₁ to begin it with."""
         if self.find_foresight(moment.step, moment.steps)[1]:

@@ -50,6 +50,12 @@ class Interval(Guidance):
     def drops_uncond(self, step: int, steps: int) -> bool:
         return not self.start <= (step - 1) / steps < self.stop
 
+    def find_idle(self, steps: int) -> str:
+        if not all(self.drops_uncond(i, steps) for i in range(1, steps + 1)):
+            return ""
+        own = f"from start={self.start:g} to below stop={self.stop:g}"
+        return f"never guides, as none of {steps} steps lies {own}"
+
     def combine(self, outputs: Outputs, moment: Moment) -> Guided:
         drops = self.drops_uncond(moment.step, moment.steps)
         return Guided(outputs.cond if drops else outputs.guided)

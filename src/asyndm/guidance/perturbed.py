@@ -196,7 +196,13 @@ class SkipLayers(Perturbed):
         return " ".join(filter(None, [super().details, layers, window]))
 
     def perturbs(self, step: int, steps: int) -> bool:
-        return self.scale != 0 and steps * self.start < step - 1 < steps * self.stop
+        return self.scale != 0 and self.start < (step - 1) / steps < self.stop
+
+    def find_idle(self, steps: int) -> str:
+        if self.scale == 0 or any(self.perturbs(i, steps) for i in range(1, steps + 1)):
+            return ""
+        own = f"start={self.start:g} and stop={self.stop:g}"
+        return f"does nothing, as none of {steps} steps lies between {own}"
 
     def make_probe(self, network: Network, prompts: Sequence[PromptTokens]) -> Probe | None:
         from asyndm.guidance import perturbations

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from asyndm.choices import list_changes
-from asyndm.errors import UserError, check_number
+from asyndm.errors import UserError, check_flag, check_number
 from asyndm.guidance.base import UNETS, Guidance, Guided, Outputs, Probe
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ class SCFG(Guidance):
         check_number(self.min_rate, "guidance.min_rate", least=0)
         check_number(self.max_rate, "guidance.max_rate", least=self.min_rate)
         check_number(self.max_scale, "guidance.max_scale", least=0)
+        check_flag(self.exact_powers, "guidance.exact_powers")
 
     @property
     def details(self) -> str:

@@ -70,6 +70,10 @@ class ZSampling(Guidance):
         """Whether step 1 ... N has a zigzag."""
         return step < steps and (self.zigzags is None or step <= self.zigzags)
 
+    def find_idle(self, steps: int) -> str:
+        idle = self.zigzags != 0 and not self.turns(1, steps)
+        return "makes no zigzag in a single step" if idle else ""
+
     def step(self, x: Tensor, guided: Guided, moment: Moment) -> Tensor:
         if self.turns(moment.step, moment.steps):
             y = moment.glide(x, guided, moment.here, moment.there)

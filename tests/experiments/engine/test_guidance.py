@@ -10,6 +10,7 @@ import pytest
 import asyndm.solvers
 from asyndm.errors import UserError
 from asyndm.guidance import Cost
+from evaluation.runs.row_files import warn_once
 from experiments.engine.cost import estimate_cost, forecast_per_image
 from experiments.engine.guidance import build_guidance, name_guidance, read_sampler_arguments
 from experiments.engine.sampling import make_sample_arguments
@@ -183,7 +184,21 @@ def test_an_experiment_may_ask_for_equal_cost(lab: Lab, escape: str) -> None:
     assert sorted(labels) == sorted([("DM", "3"), ("DM", "20"), (STATIC, "3"), (STATIC, "10")])
 
 
-@pytest.mark.parametrize("rows", ["0", "many", "-3", "[1]"])
+@pytest.mark.parametrize(("rows", "warned"), [(3, True), (9, False)])
+def test_a_single_step_that_costs_more_is_made_with_a_warning(
+    lab: Lab, rows: int, warned: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warn_once.cache_clear()
+    plan = plan_run(lab, "mask=none", ZIGZAG, f"num_inference_steps=${{steps_within:{rows}}}")
+    assert plan.identity["num_inference_steps"] == 1
+    said = (
+        f"warning: num_inference_steps=${{steps_within:{rows}}}: a single step of guidance=cfg can "
+        "cost 9 rows, and is made all the same; give as many\n"
+    )
+    assert capsys.readouterr().err == (said if warned else "")
+
+
+@pytest.mark.parametrize("rows", ["0", "many", "-3", "[1]", "", "4,5"])
 def test_steps_within_no_number_are_refused(lab: Lab, rows: str) -> None:
     with pytest.raises(UserError, match=r"^num_inference_steps=\$\{steps_within:.*give a number"):
         plan_run(lab, f"num_inference_steps=${{steps_within:{rows}}}")

@@ -33,6 +33,8 @@ ZIGZAG = f"guidance._target_={own_choices.__name__}.Zigzag"
         ("model.dtype=float32", "device=cuda model.dtype=float32"),
         ("guidance=none", "guidance=cfg guidance.guidance_scale=1 guidance.negative_prompt=blur"),
         (f"{ZIGZAG} +guidance.strength=3", f"{ZIGZAG} +guidance.strength=3.0"),
+        ("guidance=seg guidance.sigma=inf", "guidance=seg guidance.sigma=.inf"),
+        ("guidance=seg", "guidance=seg guidance.sigma=.inf guidance.layers=null"),
         ("solver=dpmpp_2m solver.max_ratio=3", "solver=dpmpp_2m solver.max_ratio=3.0"),
         ("metric=none", "metric=exact"),
         ("prompt_set.limit=3", "limit=null"),

@@ -124,8 +124,29 @@ def test_cells_of_unknown_cost_are_left_out(tmp_path: Path) -> None:
             num_inference_steps=steps,
             record=counted,
         )
-    found = cost.find_panels(tabulate(tmp_path))
-    assert sorted([p.evaluations for p in points] for _, points in found) == [[15, 30], [20, 40]]
+    (((_, points)),) = cost.find_panels(tabulate(tmp_path))
+    assert [point.evaluations for point in points] == [15, 20, 30, 40]
+
+
+def test_guidances_compete_in_one_panel_and_the_front_names_them(tmp_path: Path) -> None:
+    write_run(tmp_path, "dm", OUTCOMES["c"], DM)
+    settings = {f"setting_{i}": [0.1, 0.2] for i in range(12)}
+    own = {"_target_": "mine.Own", "guidance_scale": 3.0, **settings}
+    for i, name in enumerate(("attend 20 3", "attend 40 3")):
+        counted = {"rows": 10500 + 4 * i, "images": 400, "backward": 7300}
+        choices = {"guidance": {"label": name, "forward": 60.0, "exact": False}}
+        right, strength = OUTCOMES["ab"[i]], {"strength": i}
+        record = {"evaluations": counted, "choices": choices}
+        write_run(tmp_path, name, right, ASYNDM, guidance=own | strength, record=record)
+    rows = tabulate(tmp_path)
+    (((_, points)),) = cost.find_panels(rows)
+    assert len(points) == 3
+    texts = list_texts(cost.draw_figure(rows))
+    assert {"20", "62.8"} <= set(texts), "one tick for two costs that lie close together"
+    (words,) = (text for text in texts if "best mean at" in text)
+    assert "best mean at 20: DM, cfg" in words
+    assert "best mean at 62.8: AsynDM, attend 20" in words.replace("\n", " ")
+    assert "setting_" not in words
 
 
 def test_a_rehearsal_costs_where_all_take_the_same_steps(tmp_path: Path) -> None:
