@@ -73,6 +73,7 @@ benchmark: $(STAMP)  ## what a step costs against the stock network's
 	$(BIN)/python -m experiments.studies.benchmark --size small
 
 RESULTS := comparison models curves steps masks threshold guidance eta subjects
+TUNED_SCALE = sed -n 's/^guidance_scale: //p' conf/guidance/tuned/cfg.yaml | xargs printf %g
 .PHONY: results
 results: $(STAMP)  ## experiments/results anew: runs, tables, figures (3 hours on 2 cores)
 	@set -e; for name in $(RESULTS); do \
@@ -82,10 +83,12 @@ results: $(STAMP)  ## experiments/results anew: runs, tables, figures (3 hours o
 			--csv $$out/table.csv --markdown $$out/table.md; \
 		case $$name in \
 			masks) against=method=AsynDM;; subjects) against=settings=;; \
-			models) against=model=shapes;; guidance) against=guidance=2;; *) against=;; \
+			models) against=model=shapes;; guidance) against=guidance=2;; \
+			solvers) against="solver=ddim steps=50";; \
+			rivals_*) against="method=DM steps=20 guidance=$$($(TUNED_SCALE))";; *) against=;; \
 		esac; \
 		[ -z "$$against" ] || $(BIN)/python -m experiments.report experiment=$$name \
-			--against $$against --markdown $$out/against.md; \
+			$$(printf -- '--against %s ' $$against) --markdown $$out/against.md; \
 		case $$name in \
 			comparison) only=seeds,strip;; curves) only=curves,lines;; masks) only=cost;; \
 			steps) only=lines,cost;; guidance|threshold|eta) only=lines;; *) continue;; \

@@ -158,10 +158,13 @@ def collect_cells(runs: Iterable[Run]) -> list[Cell]:
     return sorted((cell for group in groups.values() for cell in group), key=order)
 
 
-def _sort_key(label: Any) -> tuple[float, str]:
-    """By what a label is put in order: by its number, if it has one, then by its letters."""
-    number = label.scale if isinstance(label, GuidanceLabel) else label
-    return float(number) if isinstance(number, int | float) else -math.inf, str(label)
+def _sort_key(label: Any) -> tuple[str, float, str]:
+    """By what a label is put in order: by its number, if it has one, then by its letters; a
+    guidance after those with which it shares all but its scale."""
+    is_guidance = isinstance(label, GuidanceLabel)
+    number = label.scale if is_guidance else label
+    number = float(number) if isinstance(number, int | float) else -math.inf
+    return label.rest if is_guidance else "", number, str(label)
 
 
 def rank_metric(name: str) -> tuple[bool, str]:
@@ -229,31 +232,29 @@ def _find_references(
 ) -> Callable[[Cell, str], Mapping[SeededPrompt, float]]:
     """What the scores of a cell by a metric are compared with: nothing where it is the reference
     itself."""
+    _check_against(cells, against)
     given = dict(against)
-    if against:
-        _check_against(cells, against)
-    alike = [other for other in (*PAIRING, *METHOD) if other not in given] if against else PAIRING
-    # What does not bend is one method, whatever its curve: what bends may be compared with it.
-    free = [other for other in PAIRING if other not in given]
 
     def is_reference(cell: Cell) -> bool:
-        if not against:
-            return not cell.method.bends
-        return all(_read_value(cell, name) == value for name, value in against)
+        chosen = all(_read_value(cell, name) == value for name, value in against)
+        return chosen if against else not cell.method.bends
 
-    def find_condition(cell: Cell, metric: str, shared: Sequence[str]) -> tuple[Hashable, ...]:
-        return (*(cell.labels[other] for other in shared), metric)
+    references = list(filter(is_reference, cells))
+    # What does not bend is one method, whatever its curve: what bends may be compared with it.
+    straight = not any(cell.method.bends for cell in references)
+    known = PAIRING if straight and "method" in (given or METHOD) else (*PAIRING, *METHOD)
+    alike = [name for name in known if name not in given]
+
+    def find_condition(cell: Cell, metric: str) -> tuple[Hashable, ...]:
+        return (*(cell.labels[name] for name in alike), metric)
 
     found: dict[tuple[Hashable, ...], dict[SeededPrompt, float]] = {}
-    references = list(filter(is_reference, cells))
-    straight = "method" in given and not any(cell.method.bends for cell in references)
-    shared = free if straight else alike
     for cell in references:
         for metric, scores in cell.scores.items():
-            found.setdefault(find_condition(cell, metric, shared), {}).update(scores)
+            found.setdefault(find_condition(cell, metric), {}).update(scores)
 
     def reference(cell: Cell, metric: str) -> Mapping[SeededPrompt, float]:
-        return {} if is_reference(cell) else found.get(find_condition(cell, metric, shared), {})
+        return {} if is_reference(cell) else found.get(find_condition(cell, metric), {})
 
     return reference
 
@@ -270,13 +271,11 @@ def _check_against(cells: Sequence[Cell], against: Sequence[Against]) -> None:
     Raises:
         UserError: no such column, a column twice, or no such row.
     """
-    left, said = list(cells), ""
+    left, said, columns = list(cells), "", (*METHOD, *CONDITIONS)
     for name, value in against:
         asked = f"--against {name}={value}"
-        if name not in (*CONDITIONS, *METHOD):
-            raise UserError(
-                f"{asked}: no such column; there are {', '.join((*METHOD, *CONDITIONS))}"
-            )
+        if name not in columns:
+            raise UserError(f"{asked}: no such column; there are {', '.join(columns)}")
         if len([column for column, _ in against if column == name]) > 1:
             raise UserError(f"{asked}: given twice; a row has one {name}")
         known = ", ".join(dict.fromkeys(_read_value(cell, name) for cell in left))

@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from experiments.run import main
+from tests.forks import Fork
 
 ROOT = Path(__file__).resolve().parents[1]
 PROMPTS = """\
@@ -128,6 +129,15 @@ class Lab:
             stderr=subprocess.PIPE,
             preexec_fn=_hear_interrupts,
         )
+
+    def fork(self, *overrides: str, hook: Callable[[], object] = int) -> Fork:
+        """In a copy of this process, after the hook."""
+
+        def act() -> int:
+            hook()
+            return main(self.arguments(*overrides))
+
+        return Fork(act, self.folder)
 
     def only_run(self) -> Path:
         """The folder of the only run there is."""

@@ -25,6 +25,8 @@ def describe(error: BaseException) -> str:
         line = explain_unset(error)
     elif isinstance(error, OverrideParseException):
         line = explain_unreadable(error.override, text)
+    elif isinstance(error, ValueError) and text.startswith("Config group override must be"):
+        line = "null is no choice of a group; name one, as in guidance=none, mask=none, metric=none"
     elif isinstance(error, HydraException):
         line = _explain_composition(error, text)
     else:
@@ -40,10 +42,15 @@ def _explain_composition(error: HydraException, text: str) -> str:
     if isinstance(cause, GrammarParseError):
         key, _, value = text.splitlines()[0].removeprefix("Error merging override ").partition("=")
         return explain_unreadable(f"{key}={value}", "a ${ without its }")
-    if choice := re.search(r"Could not (?:find|load) '([^']+)/([^'/]+)'", text):
+    if choice := re.search(r"Could not (?:find|load) '((?:hydra/)?[^'/]+)/([^']+)'", text):
         folders = re.findall(r"path=file://(.+)$", text, re.MULTILINE)
-        files = [file.stem for folder in folders for file in Path(folder, choice[1]).glob("*.yaml")]
-        options = sorted({*files, *re.findall(r"^\t(?!schema$)(\w+)$", text, re.MULTILINE)})
+        files = [
+            file.relative_to(home).with_suffix("").as_posix()
+            for home in (Path(folder, choice[1]) for folder in folders)
+            for file in home.rglob("*.yaml")
+        ]
+        listed = [] if "/" in choice[2] else re.findall(r"^\t(?!schema$)(\w+)$", text, re.MULTILINE)
+        options = sorted({*files, *listed})
         meant = did_you_mean(choice[2], options)
         return f"{choice[1]}={choice[2]}: no such choice{meant}; choose from {', '.join(options)}"
     if unknown := re.search(r"Could not override '([^']+)'", text):

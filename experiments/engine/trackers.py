@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from asyndm.errors import UserError, read_first_line
+from evaluation.labels import count_evaluations
 from evaluation.runs.folder import Run
+from experiments.engine.guidance import name_in_folders
 from experiments.engine.plan import Plan
 
 if TYPE_CHECKING:
@@ -72,7 +74,8 @@ class WandbTracker(Tracker):
             "disabled".
         entity: its team; without any, the account's own.
         group: the group; without any, the sweep's name.
-        tags: without any, the names of model, method, curve and prompt set.
+        tags: without any, the names of model, method, curve and prompt set, and of a guidance and a
+            solver that are not the usual ones.
         images: how many pictures are sent.
     """
 
@@ -153,6 +156,8 @@ class WandbTracker(Tracker):
             return [tag for word in words.split(",") if (tag := word.strip())]
         names = [plan.config["model"]["name"], plan.mask.label, plan.config["prompt_set"]["name"]]
         names += [plan.curve.label] if plan.mask.bends else []
+        names += filter(None, [name_in_folders(plan.guidance)])
+        names += [plan.solver.label] if "solver" in plan.identity else []
         return [str(name)[:LONGEST_TAG] for name in dict.fromkeys(names)]
 
     def progress(self, images: int) -> None:
@@ -170,8 +175,9 @@ class WandbTracker(Tracker):
         ]
         overviews = {path.stem: wandb.Image(str(path)) for path in sorted(run.folder.glob("*.png"))}
         table = _build_table(run, pictures)
-        self.run.log({**summary, "scores": table, "samples": pictures, **overviews})
-        self.run.summary.update(dict(summary))
+        numbers = {**summary, **_average_rows(run)}
+        self.run.log({**numbers, "scores": table, "samples": pictures, **overviews})
+        self.run.summary.update(numbers)
         self._mark(plan).parent.mkdir(exist_ok=True)
         self._mark(plan).touch()
         self.is_complete = True
@@ -181,6 +187,14 @@ class WandbTracker(Tracker):
         if self.run is not None:
             self.run.finish(exit_code=0 if self.is_complete else 1)
             self.run = None
+
+
+def _average_rows(run: Run) -> dict[str, float]:
+    """What an image cost, as tables have it: rows of the network, and those backward."""
+    if (counted := count_evaluations(run)) is None:
+        return {}
+    rows, backward, images = counted
+    return {"evaluations": rows / images, "backward": backward / images}
 
 
 def _build_table(run: Run, pictures: Sequence[wandb.Image]) -> wandb.Table:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from asyndm.errors import UserError
 from asyndm.masks import DynamicMask, GlobalMask, NoMask
+from asyndm.solvers import DDIM
 from evaluation.labels import MethodLabel, read_labels, read_prompt_ids
 from evaluation.runs.colours import RIGHT, UNKNOWN, WRONG
 from evaluation.runs.folder import Run
@@ -259,8 +260,13 @@ def _draw_foot(sheet: Sheet, trio: Sequence[Run], distinct: bool, y: float) -> N
         sheet.text("✗", x + 0.6, y, color=WRONG)
         sheet.text("wrong", x + 0.72, y)
     of = read_labels(trio[-1])
+    unusual = [
+        *([f"guidance {of['guidance']}"] if of["guidance"].rest else []),
+        *([of["solver"]] if of["solver"] != DDIM.name else []),
+    ]
     settings = format_facts(
-        {**of, "model": of["model"][0]}, ("model", "steps", "curve", "concavity")
+        {**of, "model": of["model"][0], "beside": ", ".join(unusual)},
+        ("model", "beside", "steps", "curve", "concavity"),
     )
     which = "prompts of new kinds" if distinct else "prompts, new kinds first"
     caption = f"Rows: the set's first {which}, never chosen by outcome; one seed a row. {settings}"

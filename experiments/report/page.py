@@ -155,7 +155,7 @@ def _render(
         figures=figures,
         shared=shown.shared,
         choices=_list_choices(shown.data),
-        cards=len(shown.data["cards"]),
+        cards=len({(prompt, seed) for prompt, seed, *_ in shown.data["cards"]}),
         pictures=sum(isinstance(entry, list) for entry in shown.data["pictures"]),
         css=Markup(css),
         js=Markup(js),

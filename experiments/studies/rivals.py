@@ -237,6 +237,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder = (chosen.config_dir or CONF) / "guidance" / chosen.into
     for planned in list(map(searcher.plan, names)):
         print(freeze(planned, searcher.search(planned), folder), flush=True)
+    found = ",".join(f"{chosen.into}/{name}" for name in names)
+    print(f"now on test prompts: python -m experiments.run experiment=rivals guidance={found}")
     return 0
 
 

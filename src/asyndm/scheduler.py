@@ -20,7 +20,7 @@ from asyndm.method import Method
 from asyndm.noise import Generators, SpareNoise, draw_noise
 from asyndm.protocols import StockScheduler
 from asyndm.records import StepRecord
-from asyndm.solvers import DDIM, Solver
+from asyndm.solvers import DDIM, Solver, forget
 from asyndm.state import FloatState
 from asyndm.steps import Move, Prediction
 
@@ -359,12 +359,13 @@ class AsynchronousScheduler:
         return self.ladder.level(self._rung_at(self.first)).alpha
 
     def _take_state(self, sample: Tensor) -> Tensor:
-        """The float32 state; a solver forgets its history where that is not what it has left."""
+        """The float32 state; a solver forgets the history of pixels that are not as it left
+        them."""
         if self._is_foreign():
             return sample.float() * self._foreign_scale()
-        x, own = self.state.take(sample)
-        if not own:
-            self.history.clear()
+        x, moved = self.state.take(sample)
+        if moved is not None:
+            forget(self.history, moved)
         return x
 
     def _make_record(self, course: Course, maps: Tensor | None, x: Tensor) -> StepRecord:

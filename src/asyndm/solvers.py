@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from asyndm.steps import Move
 
 History: TypeAlias = "MutableMapping[str, Tensor]"
-"""What a multistep solver remembers in one run, for each pixel. Whoever moves x by anything but a
-step clears it, and the next step is of first order."""
+"""What a multistep solver remembers in one run, for each pixel. Of those that are moved by anything
+but a step it is forgotten, and the next step of these is of first order."""
 
 
 @dataclass(frozen=True)
@@ -286,3 +286,16 @@ def lead_on(
     for name, value in values.items():
         history[name] = torch.where(move.changes, value, former[name])
     return {name: value + c * (value - former[name]) for name, value in values.items()}
+
+
+def forget(history: History, moved: Tensor) -> None:
+    """Of the pixels that were moved, bool of x's shape, in any channel, what `lead_on` remembers;
+    of a solver that remembers otherwise, all."""
+    import torch
+
+    place = history.get("place")
+    if place is None or moved.all():
+        history.clear()
+        return
+    channels = 1 if moved.ndim == 4 else 2
+    history["place"] = torch.where(moved.any(channels, keepdim=True), torch.nan, place)

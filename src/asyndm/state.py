@@ -10,25 +10,27 @@ class FloatState:
     """Gone on from as long as the pipeline hands back what it was given.
 
     Each step of half precision would round it anew, and the pixels that stand still would drift.
-    Where the pipeline changed it (inpainting, ``callback_on_step_end``) its own is taken.
+    At the pixels that the pipeline changed (inpainting, ``callback_on_step_end``) its own is taken.
     """
 
     def __init__(self) -> None:
         self._handed: tuple[Tensor, Tensor, int | None] | None = None
         self._replaced: Tensor | None = None
 
-    def take(self, sample: Tensor) -> tuple[Tensor, bool]:
-        """The state, and whether it is what the last step left: not the pipeline's own sample, and
-        not what has replaced it."""
+    def take(self, sample: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The state, and where it is not what the last step left, bool, of its shape; None:
+        nowhere. Elsewhere it stays float32."""
+        if self._handed is None:
+            return sample.float() if self._replaced is None else self._replaced, None
+        state, handed, changes = self._handed
         if self._replaced is not None:
-            return self._replaced, False
-        if self._handed is not None:
-            state, handed, changes = self._handed
-            if sample is handed and (
-                sample._version == changes if changes is not None else is_same(sample, state)
-            ):
-                return state, True
-        return sample.float(), False
+            return self._replaced, self._replaced != state
+        if sample is handed and changes is not None and sample._version == changes:
+            return state, None
+        if sample.shape != state.shape:
+            return sample.float(), torch.ones_like(sample, dtype=torch.bool)
+        moved = sample != state.to(sample.dtype)
+        return sample.float().where(moved, state), moved if moved.any() else None
 
     def find(self, rows: Tensor) -> Tensor:
         """The state, from what the network is handed of it."""
@@ -42,10 +44,10 @@ class FloatState:
 
     def hand_out(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         """The state after a step, as the pipeline has it."""
-        handed = x.to(dtype)
         self._replaced = None
-        # That it is the same tensor is not enough: pipelines also change theirs in place. Tensors
-        # of inference mode do not count their changes, so these are compared by value.
+        # That it is the same tensor is not enough: pipelines also change theirs in place, so the
+        # state is another one. Tensors of inference mode do not count their changes.
+        handed = x.to(dtype, copy=True)
         self._handed = x, handed, None if handed.is_inference() else handed._version
         return handed
 

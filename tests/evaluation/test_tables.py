@@ -292,13 +292,27 @@ def test_a_solver_is_a_column_and_a_condition_of_what_is_compared(tmp_path: Path
     assert [row["pairs"] for row in rows if row["solver"] == "dpmpp_2m"] == [2, 2]
 
 
+def test_rows_of_one_guidance_stand_together_in_the_order_of_their_scales(tmp_path: Path) -> None:
+    for name in ("", "seg 3", "apg"):
+        for scale in (10.0, 2.0):
+            label = f"{name} {scale:g}".strip()
+            given = {"guidance_scale": scale, "_target_": f"mine.{name}"}
+            record = {"choices": {"guidance": {"label": label}}}
+            write_run(tmp_path, f"run {label}", [0, 1], DM, record=record, guidance=given)
+    told = [row["guidance"] for row in tabulate(tmp_path)]
+    assert told == ["2", "10", "apg 2", "apg 10", "seg 3 2", "seg 3 10"]
+
+
 def test_settings_that_a_label_does_not_tell_make_other_rows(tmp_path: Path) -> None:
     guidance = {"_target_": "mine.Fading", "guidance_scale": 5.0, "most": 2.0}
     solver = {"_target_": "mine.Leap"}
     record = {"choices": {"guidance": {"label": "fading 5"}, "solver": {"label": "leap"}}}
     for power, order in ((1.0, 1), (2.0, 1), (2.0, 2)):
         for name, method, right in (("dm", DM, order - 1), ("asyn", ASYNDM, 1)):
-            chosen = {"guidance": {**guidance, "power": power}, "solver": {**solver, "order": order}}
+            chosen: dict[str, Any] = {
+                "guidance": {**guidance, "power": power},
+                "solver": {**solver, "order": order},
+            }
             write_run(
                 tmp_path, f"{name}{power}{order}", [right] * 2, method, record=record, **chosen
             )
@@ -315,13 +329,13 @@ def test_settings_that_a_label_does_not_tell_make_other_rows(tmp_path: Path) -> 
 
 def write_rivals(folder: Path) -> None:
     """Plain guidance at 20 steps and another at 20 and 8, without and with a mask."""
-    for guidance in ({"guidance_scale": 5.0}, {"_target_": "mine.Own", "guidance_scale": 5.0}):
+    own: dict[str, Any] = {"_target_": "mine.Own", "guidance_scale": 5.0}
+    for guidance in ({"guidance_scale": 5.0}, own):
         for name, method, right in (("DM", DM, 0.0), ("AsynDM", ASYNDM, 1.0)):
             for steps in (20, 8) if "_target_" in guidance else (20,):
-                own = {"guidance": guidance, "num_inference_steps": steps}
-                write_run(
-                    folder, f"{name}{len(guidance)}{steps}", [right, steps / 20], method, **own
-                )
+                changes: dict[str, Any] = {"guidance": guidance, "num_inference_steps": steps}
+                found = f"{name}{len(guidance)}{steps}"
+                write_run(folder, found, [right, steps / 20], method, **changes)
 
 
 def test_what_does_not_bend_is_a_reference_for_other_guidances_and_curves(tmp_path: Path) -> None:

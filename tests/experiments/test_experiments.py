@@ -36,12 +36,24 @@ FEW = {
     "threshold": ["mask_threshold=1,2"],
     "guidance": ["guidance.guidance_scale=1,5"],
     "eta": ["eta=0,1"],
+    "rivals": ["guidance=attend_and_excite"],
+    "rivals_sd21": ["guidance=syngen"],
+    "rivals_sdxl": ["guidance=z_sampling"],
+    "rivals_sd35": ["guidance=cfg_zero_star"],
+    "solvers": ["solver=dpmpp_2m", "eta=1"],
 }
 """What of a sweep is enough."""
 REAL = {"animals", "geneval", "reference", "real_models"}
 """Those of Stable Diffusion: here a tiny pipeline of the same class stands for it, and no metric
 judges it."""
-TINY = {"sdxl": "sdxl", "sd35": "sd35", "flux": "flux"}
+TINY = {
+    "sdxl": "sdxl",
+    "sd35": "sd35",
+    "flux": "flux",
+    "rivals_sd21": "sd",
+    "rivals_sdxl": "sdxl",
+    "rivals_sd35": "sd35",
+}
 """Those of other real models, and which tiny pipeline has their weights' place; all else is as
 their YAML says."""
 BRIGHTNESS = ["metric=none", "+metric.brightness._target_=tests.experiments.metrics.Brightness"]

@@ -15,20 +15,26 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from evaluation.runs.folder import IMAGES_FILE, SCORES_FILE, read_prompts, read_run, read_state
 from experiments.status import main as status
+from tests.experiments import breaking
+from tests.experiments.breaking import (
+    limit_memory,
+    obey_permissions,
+    overflow,
+    raise_after,
+    say_there_is_room,
+)
+from tests.forks import Fork
 from tests.lab import PROMPTS, Lab
 
 SLOW = "+metric.brightness._target_=tests.experiments.metrics.Slow"
 SETTINGS = ("images_per_prompt=8", "num_inference_steps=8", "batch_size=2", SLOW)
-HOOKED = (
-    "import sys, tests.experiments.breaking as b; b.{}; "
-    "from experiments.run import main; sys.exit(main())"
-)
 Results = dict[str, bytes]
 
 
@@ -58,9 +64,9 @@ class Fault:
     finished: Path
     wanted: Results
 
-    def run_broken(self, *overrides: str, hook: str = "") -> subprocess.Popen[str]:
-        code = ("-c", HOOKED.format(hook)) if hook else ("-m", "experiments.run")
-        return self.lab.start(*SETTINGS, *overrides, code=code)
+    def run_broken(self, *overrides: str, hook: Callable[[], object] = int) -> Fork:
+        """A process of its own, after the hook."""
+        return self.lab.fork(*SETTINGS, *overrides, hook=hook)
 
     def wait_until(self, reached: Callable[[Path], bool]) -> Path:
         """Waits for the run's folder to come that far."""
@@ -155,7 +161,7 @@ def test_a_killed_run_is_stale(fault: Fault, capsys: pytest.CaptureFixture[str])
 
 
 def test_an_exception_in_the_middle(fault: Fault, capsys: pytest.CaptureFixture[str]) -> None:
-    process = fault.run_broken(hook="raise_after(40)")
+    process = fault.run_broken(hook=partial(raise_after, 40))
     _, error = process.communicate(timeout=180)
     assert process.returncode == 1 and "error: the network broke" in error
     told = read_state(fault.lab.only_run())
@@ -174,7 +180,7 @@ def test_an_exception_in_the_middle(fault: Fault, capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize("kilobytes", [200, 330])
 def test_a_full_disk(fault: Fault, kilobytes: int) -> None:
     with mount_folder(fault.lab.runs, f"size={kilobytes}k") as remount:
-        process = fault.run_broken(hook="say_there_is_room()")
+        process = fault.run_broken(hook=say_there_is_room)
         _, error = process.communicate(timeout=180)
         assert process.returncode == 1 and "No space left on device" in error, error
         assert not [
@@ -192,14 +198,14 @@ def test_a_full_disk(fault: Fault, kilobytes: int) -> None:
     now="is found; what is not there is refused in one line before anything is sampled",
 )
 def test_a_folder_that_becomes_unwritable(fault: Fault) -> None:
-    process = fault.run_broken(hook="obey_permissions()")
+    process = fault.run_broken(hook=obey_permissions)
     folder = fault.wait_until(has_some_images)
     (folder / "images").chmod(0o555)
     _, error = process.communicate(timeout=180)
     assert process.returncode == 1 and "Permission denied" in error, error
     assert read_state(folder)["state"] == "failed"
     fault.lab.runs.chmod(0o555)
-    again = fault.run_broken("eta=0", hook="obey_permissions()")
+    again = fault.run_broken("eta=0", hook=obey_permissions)
     _, error = again.communicate(timeout=180)
     assert again.returncode == 1
     assert re.search(
@@ -215,7 +221,7 @@ def check_read_only(fault: Fault) -> None:
     folders = [path for path in (fault.lab.runs, *fault.lab.runs.rglob("*")) if path.is_dir()]
     for path in folders:
         path.chmod(0o555)
-    asked = [fault.run_broken(*options, hook="obey_permissions()") for options in ((), ("-m",))]
+    asked = [fault.run_broken(*options, hook=obey_permissions) for options in ((), ("-m",))]
     said = [process.communicate(timeout=180) for process in asked]
     for path in folders:
         path.chmod(0o755)
@@ -305,7 +311,7 @@ def test_two_drivers_on_one_sweep(fault: Fault) -> None:
 
 @pytest.mark.parametrize("jump", [-3 * 86400, 86400])
 def test_clock_jumps(fault: Fault, jump: int, capsys: pytest.CaptureFixture[str]) -> None:
-    process = fault.run_broken(hook=f"jump({jump})")
+    process = fault.run_broken(hook=partial(breaking.jump, jump))
     folder = fault.wait_until(lambda folder: len(list(folder.glob("images/[!.]*.png"))) >= 7)
     capsys.readouterr()
     assert status([str(folder)]) == 1 and "  running  " in capsys.readouterr().out
@@ -317,7 +323,7 @@ def test_clock_jumps(fault: Fault, jump: int, capsys: pytest.CaptureFixture[str]
 
 
 def test_one_image_of_no_numbers(fault: Fault) -> None:
-    process = fault.run_broken(hook="overflow(5)")
+    process = fault.run_broken(hook=partial(overflow, 5))
     _, error = process.communicate(timeout=180)
     assert process.returncode == 1 and "error: no numbers in 1 image, the first " in error, error
     folder = fault.lab.only_run()
@@ -326,20 +332,20 @@ def test_one_image_of_no_numbers(fault: Fault) -> None:
 
 
 def test_memory_for_one_image_only(fault: Fault) -> None:
-    process = fault.run_broken(hook="limit_memory(1)")
+    process = fault.run_broken(hook=partial(limit_memory, 1))
     _, error = process.communicate(timeout=180)
     assert process.returncode == 0, error
     lines = fault.mend("CUDA out of memory", "batches halve, same pictures")
     assert lines == []
     shutil.rmtree(fault.lab.only_run())
-    process = fault.run_broken(hook="limit_memory(0)")
+    process = fault.run_broken(hook=partial(limit_memory, 0))
     _, error = process.communicate(timeout=180)
     assert process.returncode == 1 and "error: out of memory with a single image: choose" in error
 
 
 def test_wandb_dies_midway(fault: Fault) -> None:
     pytest.importorskip("wandb")
-    process = fault.run_broken("tracker=wandb")
+    process = fault.lab.start(*SETTINGS, "tracker=wandb")
     fault.wait_until(has_some_images)
     killed = [pid for pid in find_descendants(process.pid) if "wandb" in read_command(pid)]
     assert killed

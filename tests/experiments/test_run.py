@@ -157,30 +157,24 @@ def test_two_processes_on_one_run_share_it(lab: Lab) -> None:
     assert not list(run.folder.rglob("*.tmp"))
 
 
-@pytest.mark.parametrize(
-    ("sent", "status", "state"),
-    [(signal.SIGKILL, -9, "running"), (signal.SIGINT, 130, "interrupted")],
-)
-def test_a_run_that_was_stopped_goes_on(
-    lab: Lab, sent: signal.Signals, status: int, state: str
-) -> None:
-    overrides = ("images_per_prompt=16", "num_inference_steps=12", "batch_size=2")
+def test_a_run_that_was_interrupted_goes_on(lab: Lab) -> None:
+    overrides = ("images_per_prompt=8", "num_inference_steps=12", "batch_size=2")
     process = lab.start(*overrides)
     deadline = time.monotonic() + 60
     while not list(lab.runs.rglob("images/a*.png")) and time.monotonic() < deadline:
         time.sleep(0.02)
-    process.send_signal(sent)
+    process.send_signal(signal.SIGINT)
     process.communicate()
-    assert process.returncode == status
+    assert process.returncode == 130
     folder = lab.only_run()
     before = {
         name: content for name, content in read_images(folder).items() if not name.startswith(".")
     }
-    assert 0 < len(before) < 48
-    assert json.loads((folder / "state.json").read_text())["state"] == state
+    assert 0 < len(before) < 24
+    assert json.loads((folder / "state.json").read_text())["state"] == "interrupted"
     assert lab(*overrides).status == 0
     after = read_images(folder)
-    assert len(after) == 48
+    assert len(after) == 24
     assert all(after[name] == content for name, content in before.items())
 
 

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from filelock import FileLock
 from PIL import Image
 
@@ -23,26 +24,15 @@ from evaluation.runs.row_files import read_rows
 from evaluation.runs.rows import ImageRow
 from evaluation.scoring import add_missing
 from experiments.engine.progress import Part, find_folders, read_parts
+from experiments.run import main
 from experiments.status import main as status
 from tests.experiments.metrics import Brightness
 from tests.experiments.test_faults import read_results
+from tests.forks import Fork
 from tests.lab import ROOT, Lab
 
 BRIGHTNESS = "+metric.brightness._target_=tests.experiments.metrics.Brightness"
 SETTINGS = ("images_per_prompt=5", "batch_size=2", BRIGHTNESS)
-FORKS = """
-import os, sys
-from experiments.run import main
-from experiments.engine.sampling import _load
-import torch, asyndm.sampler, diffusers, evaluation.runs.sheets
-torch.set_num_threads(1)
-children = []
-for number in range(1, 65):
-    if (child := os.fork()) == 0:
-        os._exit(main([*sys.argv[1:], f"shard={number}/64"]))
-    children.append(child)
-sys.exit(sum(os.waitpid(child, 0)[1] != 0 for child in children))
-"""
 
 
 def list_parts(root: Path) -> list[Part]:
@@ -81,17 +71,25 @@ def test_a_shard_without_a_batch_says_so(lab: Lab) -> None:
 
 
 def test_pictures_of_the_embedded_model_are_the_same_on_any_number_of_cores(tmp_path: Path) -> None:
-    found = []
-    for threads in ("1", "2"):
-        folder = tmp_path / threads
-        command = [sys.executable, "-m", "experiments.run", "limit=6", f"output_dir={folder}"]
-        paths = os.pathsep.join([str(ROOT), str(ROOT / "src")])
-        environment = {**os.environ, "OMP_NUM_THREADS": threads, "PYTHONPATH": paths}
-        subprocess.run(
-            command, cwd=ROOT, env=environment, check=True, capture_output=True, timeout=120
-        )
-        (run,) = folder.glob("shapes-*")
-        found.append(read_results(run))
+    def sample_on_one() -> int:
+        torch.set_num_threads(1)
+        return main(["limit=6", f"output_dir={tmp_path / '1'}"])
+
+    one = Fork(sample_on_one, ROOT)
+    subprocess.run(
+        [sys.executable, "-m", "experiments.run", "limit=6", f"output_dir={tmp_path / '2'}"],
+        cwd=ROOT,
+        env={
+            **os.environ,
+            "OMP_NUM_THREADS": "2",
+            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")]),
+        },
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
+    assert one.wait(timeout=120) == 0
+    found = [read_results(next((tmp_path / threads).glob("shapes-*"))) for threads in "12"]
     assert found[0] == found[1] and len(found[0]) > 12
 
 
@@ -104,12 +102,13 @@ def test_a_shard_that_is_none(lab: Lab, shard: str) -> None:
 
 def test_64_jobs_lose_no_row(lab: Lab) -> None:
     settings = ("images_per_prompt=30", "batch_size=1", "num_inference_steps=1", BRIGHTNESS)
-    process = lab.start(*settings, code=("-c", FORKS))
-    out, error = process.communicate(timeout=240)
-    assert process.returncode == 0, error
+    processes = [lab.fork(*settings, f"shard={number}/64") for number in range(1, 65)]
+    said = [process.communicate(timeout=240) for process in processes]
+    assert [process.returncode for process in processes] == [0] * 64, said
     run = read_run(lab.only_run())
     assert run.state == "done" and len(run.images) == len(run.scores) == 90
-    assert len(out.splitlines()) == 64 and run.record["timings"]["images_sampled"] == 90
+    assert [len(out.splitlines()) for out, _ in said] == [1] * 64
+    assert run.record["timings"]["images_sampled"] == 90
     assert [row.key for row in run.images] == [row.key for row in run.scores]
     assert {path.stem for path in (run.folder / "images").iterdir()} == {
         Path(row.file).stem for row in run.images
@@ -230,7 +229,7 @@ def test_status_is_0_when_all_is_done_and_2_where_there_is_nothing(
 
 
 def test_a_sweep_announces_what_it_will_make(lab: Lab) -> None:
-    process = lab.start(
+    process = lab.fork(
         "-m", "mask=none,global,dynamic", "images_per_prompt=40", "num_inference_steps=20"
     )
     deadline = time.monotonic() + 60

@@ -22,7 +22,7 @@ from diffusers import (
     PNDMScheduler,
     UniPCMultistepScheduler,
 )
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -204,6 +204,7 @@ def test_between_its_rungs_the_ladder_rises(name: str, ahead: bool) -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
+@settings(max_examples=20)
 @given(rung=st.integers(0, 19), off=st.floats(-9e-10, 9e-10))
 def test_a_place_next_to_a_rung_is_the_rung(name: str, rung: int, off: float) -> None:
     ladder = make_ladder(name)

@@ -14,7 +14,7 @@ from torch import Tensor
 from asyndm.errors import UserError
 from asyndm.guidance.base import Guided
 from asyndm.ladder import Level
-from asyndm.solvers import AB2, DDIM, DPMSolverPlusPlus2M, Euler, Heun, Solver
+from asyndm.solvers import AB2, DDIM, DPMSolverPlusPlus2M, Euler, Heun, Solver, forget
 from asyndm.steps import FLOW, Move, Prediction
 from tests.library.driving import SHAPE, draw_normal
 
@@ -74,6 +74,31 @@ def test_a_parked_pixel_stays_and_keeps_its_history(solver: Solver, eta: float) 
     ours, _ = solver.step(x, Guided(draw_normal(12)), whole[2], alone)
     assert torch.equal(ours[parked], states[3][parked])
     assert torch.equal(history["place"][PARKED], alone["place"][PARKED])
+
+
+@pytest.mark.parametrize("solver", MULTISTEP, ids=lambda solver: solver.label)
+def test_where_x_was_moved_the_next_step_is_of_first_order_and_of_second_elsewhere(
+    solver: Solver,
+) -> None:
+    """A pixel is moved as a whole, whichever of its channels was."""
+    first, second = make_moves(solver, -1.0, -0.4, 0.3)
+    moved = torch.zeros(SHAPE, dtype=torch.bool)
+    moved[:, 2] = PARKED[:, 0]
+    kept: dict[str, Tensor] = {}
+    x, _ = solver.step(draw_normal(0), Guided(draw_normal(10)), first, kept)
+    some, none = dict(kept), dict(kept)
+    forget(some, moved)
+    forget(none, torch.ones_like(moved))
+    assert not none
+    made, second_order, first_order = (
+        solver.step(x, Guided(draw_normal(11)), second, history)[0]
+        for history in (some, kept, none)
+    )
+    assert torch.equal(made, torch.where(PARKED, first_order, second_order))
+    assert (first_order - second_order).abs().amin((0, 1)).min() > 0
+    other = {"slope": x}
+    forget(other, moved)
+    assert not other
 
 
 @pytest.mark.parametrize("solver", MULTISTEP, ids=lambda solver: solver.label)

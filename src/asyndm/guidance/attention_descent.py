@@ -94,7 +94,7 @@ class AttentionDescent(Guidance, ABC):
         return self.step_size > 0 and step <= self.until * steps + 1e-9
 
     def find_idle(self, steps: int) -> str:
-        idle = self.step_size > 0 and not self.descends(1, steps)
+        idle = self.step_size > 0 and self.until > 0 and not self.descends(1, steps)
         return (
             f"moves nothing, as none of {steps} steps is within until={self.until:g}"
             if idle

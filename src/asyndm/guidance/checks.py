@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from asyndm.errors import UserError, check_number
 from asyndm.guidance.base import Guidance
 from asyndm.ladder import is_flow
@@ -59,11 +61,11 @@ def check_guidance(
     where, kind = f"guidance={guidance.name}", type(pipe).__name__
     if guidance.plain and solver.evaluations == 1:
         return
+    if guidance.needs_gradient and torch.is_inference_mode_enabled():
+        raise UserError(
+            f"{where} differentiates through the network: call it outside torch.inference_mode"
+        )
     what = f"solver={solver.name}" if guidance.plain else where
-    for name, (reason, off) in OWN.items():
-        value = resolve_argument(pipe, arguments, name)
-        if value and value != off:
-            raise UserError(f"{name}={value} {reason}, which {what} cannot follow: set it to {off}")
     if "PAG" in kind:
         raise UserError(
             f"{what}: {kind} perturbs attention itself; give the pipeline of the same model "
@@ -73,6 +75,7 @@ def check_guidance(
         other = "flow matching alone" if guidance.flow else "diffusion models alone"
         raise UserError(f"{where} is defined for {other}, which {kind} is not: choose guidance=cfg")
     family = find_family(pipe)
+    _check_own(pipe, family, guidance, what, arguments)
     if guidance.networks is not None and type(family).__name__ not in guidance.networks:
         known = ", ".join(guidance.networks)
         raise UserError(
@@ -90,14 +93,31 @@ def check_guidance(
             f"{where} moves pictures to and fro in every step, so that solver={solver.name} has no "
             f"way to follow: choose solver={'euler' if flow else 'ddim'}"
         )
-    guides = arguments.get("negative_prompt") is not None and find_stated_scale(pipe, arguments) > 1
-    if family.rescales and (guidance.needs_uncond or guides):
-        raise UserError(
-            f"{kind} brings what it combines to the norm of what is said with the prompt, which "
-            f"{what} cannot follow: choose guidance=cfg, and solver=euler or solver=ab2"
-        )
     if guidance.needs_uncond:
         _check_scale(pipe, family, guidance, arguments)
+
+
+def _check_own(
+    pipe: Pipeline, family: Family, guidance: Guidance, what: str, arguments: Arguments
+) -> None:
+    """Refuse a pipeline that does more than combine both prompts, in all steps alike."""
+    for name, (reason, off) in OWN.items():
+        value = resolve_argument(pipe, arguments, name)
+        if value not in (None, off):
+            raise UserError(f"{name}={value} {reason}, which {what} cannot follow: set it to {off}")
+    scale = find_stated_scale(pipe, arguments) or 0
+    if family.rescales and (guidance.needs_uncond or (scale > 1 and _is_led(arguments))):
+        raise UserError(
+            f"{type(pipe).__name__} brings what it combines to the norm of what is said with the "
+            f"prompt, which {what} cannot follow: choose guidance=cfg, and solver=euler or "
+            "solver=ab2"
+        )
+
+
+def _is_led(arguments: Arguments) -> bool:
+    """Whether a negative prompt is given."""
+    given = "negative_prompt", "negative_prompt_embeds"
+    return any(arguments.get(name) is not None for name in given)
 
 
 def _check_scale(pipe: Pipeline, family: Family, guidance: Guidance, arguments: Arguments) -> None:
@@ -112,7 +132,7 @@ def _check_scale(pipe: Pipeline, family: Family, guidance: Guidance, arguments: 
     if scale is not None and family.read_guidance_scale(scale) <= 1:
         least = 2 - family.read_guidance_scale(1.0)
         raise UserError(f"{needs}, which {name}={scale:g} leaves out: give more than {least:g}")
-    if name != "guidance_scale" and arguments.get("negative_prompt") is None:
+    if name != "guidance_scale" and not _is_led(arguments):
         raise UserError(
             f'{needs}: give a negative_prompt as well, for {type(pipe).__name__} an empty one ("")'
         )

@@ -57,6 +57,7 @@ class Evaluator:
     differentiates: bool = False
     _calls: list[Call] = field(default_factory=list)
     _made: dict[str, Tensor] = field(default_factory=dict)
+    _moved: Tensor | None = None
     _given: tuple[str, ...] = ()
     _asked: tuple[str, ...] = ()
 
@@ -93,8 +94,11 @@ class Evaluator:
         names = self._name_rows(arguments, first)
         self._calls.append(Call(names, arguments))
         if first:
-            self.moment = self._open_moment(arguments)
-            arguments = self._prepare(self._calls[0]).arguments
+            self.moment, self._moved = self._open_moment(), None
+            self._prepare()
+        elif self._moved is not None:
+            self._calls[-1] = self._write_states(self._calls[-1], self._moved)
+        arguments = self._calls[-1].arguments
         assert self.moment is not None
         step, steps = self.moment.step, self.moment.steps
         wanted = list(names)
@@ -114,7 +118,7 @@ class Evaluator:
         if self.probe is not None:
             self.probe.end()
         asked, count = self._asked, len(self.scheduler.images)
-        made = self.family.read_output(output, self._read_states(self._calls[0].arguments))
+        made = self.family.read_output(output, self._like)
         self._made.update(zip(asked, made.split(count), strict=True))
         if asked == self._given:
             return output
@@ -144,9 +148,8 @@ class Evaluator:
             self.probe.begin(self.rows, self.family.grid(self.network, arguments))
         return arguments
 
-    def _open_moment(self, arguments: Arguments) -> Moment:
-        like = self._read_states(arguments)
-        course, step = self.scheduler.aim(like), self.scheduler.step_index + 1
+    def _open_moment(self) -> Moment:
+        course, step = self.scheduler.aim(self._like), self.scheduler.step_index + 1
         if step == 1 and (idle := self.guidance.find_idle(self.scheduler.steps)):
             say_once(f"guidance={self.guidance.name} {idle}")
         return Moment(
@@ -159,41 +162,62 @@ class Evaluator:
             prediction=self.scheduler.prediction,
             probe=self.probe,
             state=self.state,
-            _evaluator=self,
-            _move=self.scheduler.move,
-            _find_place=lambda updates: Place(*self.scheduler.look_ahead(updates, like)),
-            _draw_spare=self.scheduler.draw_spare,
-            _find_line=lambda: self._follow_line(like),
-            _find_eta=lambda: self.scheduler.step_eta,
+            _run=self,
         )
 
-    def _follow_line(self, like: Tensor) -> tuple[Place, Place]:
-        here, there = self.scheduler.follow_line(like)
-        return Place(*here), Place(*there)
-
-    def _prepare(self, call: Call) -> Call:
-        """The step's first call at the x that the guidance makes of what it is given."""
+    def _prepare(self) -> None:
+        """Has the step's first call made at the x that the guidance makes of what it is given."""
         if type(self.guidance).prepare is Guidance.prepare:
-            return call
+            return
         assert self.moment is not None
-        x = self.scheduler.state.find(self._read_states(call.arguments))
+        x = self.scheduler.state.find(self._like)
         moved = self.guidance.prepare(x, self.moment)
         if moved is not x:
-            moved = moved.detach()
-            self.scheduler.state.replace(moved)
-            call = Call(call.names, self._write_states(call, moved))
-            self._calls[0] = call
+            self._moved = moved.detach()
+            self.scheduler.state.replace(self._moved)
+            self._calls[0] = self._write_states(self._calls[0], self._moved)
         self._made.clear()
-        return call
 
-    def _read_states(self, arguments: Arguments) -> Tensor:
-        """x, of each image once, as it was handed to the network."""
-        return self.family.read_states(self.network, arguments)[: len(self.scheduler.images)]
+    @property
+    def _like(self) -> Tensor:
+        """x, of each image once, as the step's first call has it."""
+        states = self.family.read_states(self.network, self._calls[0].arguments)
+        return states[: len(self.scheduler.images)]
 
-    def _write_states(self, call: Call, x: Tensor) -> dict[str, Any]:
-        return self.family.write_states(call.arguments, torch.cat([x] * len(call.names)))
+    def _write_states(self, call: Call, x: Tensor) -> Call:
+        """The call at another x."""
+        copies = torch.cat([x] * len(call.names))
+        return Call(call.names, self.family.write_states(call.arguments, copies))
 
     # --- what a guidance asks for ----------------------------------------------------------------
+
+    @property
+    def eta(self) -> float:
+        """η of the step."""
+        return self.scheduler.step_eta
+
+    @property
+    def line(self) -> tuple[Place, Place]:
+        """Where a pixel on the straight line stands, and where it goes."""
+        here, there = self.scheduler.follow_line(self._like)
+        return Place(*here), Place(*there)
+
+    @property
+    def begins_with_noise(self) -> bool:
+        """Whether the run begins at the first rung, with no picture."""
+        return not self.scheduler.noised and not self.scheduler.first
+
+    def move(self, x: Tensor, guided: Guided) -> Tensor:
+        """The step by the run's solver."""
+        return self.scheduler.move(x, guided)
+
+    def look_ahead(self, updates: int) -> Place:
+        """Where pixels stand after so many updates more."""
+        return Place(*self.scheduler.look_ahead(updates, self._like))
+
+    def draw_spare(self, like: Tensor) -> Tensor:
+        """Noise that no step draws."""
+        return self.scheduler.draw_spare(like)
 
     def make_step(self, x: Tensor, output: Tensor) -> Tensor:
         """x after the step.
@@ -257,11 +281,6 @@ class Evaluator:
         outputs = self.evaluate(x, moment.there, moment.guidance_scale)
         return self.guidance.combine(outputs, there)
 
-    @property
-    def begins_with_noise(self) -> bool:
-        """Whether the run begins at the first rung, with no picture."""
-        return not self.scheduler.noised and not self.scheduler.first
-
     def spread_weights(self, x: Tensor) -> Tensor:
         """How far on the curve each pixel is, over x."""
         weights, _ = self.scheduler.scene.combine(self.scheduler.weights)
@@ -309,7 +328,7 @@ class Evaluator:
                     wanted.append(PERTURBED)
                 if wanted:
                     self._given, self._asked = call.names, tuple(wanted)
-                    self.network(**self._write_states(call, x))
+                    self.network(**self._write_states(call, x).arguments)
         if not self._made:
             raise UserError(
                 f"guidance={self.guidance.name}: the pipeline does not evaluate a negative prompt: "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -13,9 +13,6 @@ from asyndm.guidance.base import Guided, Outputs, Probe
 from asyndm.ladder import Level
 from asyndm.solvers import DDIM
 from asyndm.steps import Move, Prediction
-
-if TYPE_CHECKING:
-    from asyndm.guidance.evaluator import Evaluator
 
 
 @dataclass(frozen=True)
@@ -29,6 +26,35 @@ class Place:
 
     rungs: Tensor
     level: Level
+
+
+class Run(Protocol):
+    """What a moment asks of the run it is of; see its methods of the same names."""
+
+    @property
+    def eta(self) -> float: ...
+
+    @property
+    def line(self) -> tuple[Place, Place]: ...
+
+    @property
+    def begins_with_noise(self) -> bool: ...
+
+    def move(self, x: Tensor, guided: Guided) -> Tensor: ...
+
+    def look_ahead(self, updates: int) -> Place: ...
+
+    def evaluate(self, x: Tensor, at: Place, scale: float) -> Outputs: ...
+
+    def evaluate_at_scale(self, x: Tensor, at: Place, scale: float) -> Tensor: ...
+
+    def differentiate(
+        self, x: Tensor, at: Place, loss: Callable[[], Tensor]
+    ) -> tuple[Tensor, Tensor]: ...
+
+    def spread_weights(self, x: Tensor) -> Tensor: ...
+
+    def draw_spare(self, like: Tensor) -> Tensor: ...
 
 
 @dataclass
@@ -56,33 +82,23 @@ class Moment:
     prediction: Prediction
     probe: Probe | None
     state: dict[str, Any]
-    _evaluator: Evaluator = field(repr=False)
-    _move: Callable[[Tensor, Guided], Tensor] = field(repr=False)
-    _find_place: Callable[[int], Place] = field(repr=False)
-    _draw_spare: Callable[[Tensor], Tensor] = field(repr=False)
-    _find_line: Callable[[], tuple[Place, Place]] = field(repr=False)
-    _find_eta: Callable[[], float] = field(repr=False)
-
-    @property
-    def is_last(self) -> bool:
-        """Whether pixels are clean after the step, so that nothing leads back."""
-        return self.step == self.steps
+    _run: Run = field(repr=False)
 
     @property
     def line(self) -> tuple[Place, Place]:
         """Where a pixel on the straight line stands and where it goes, as all do without a mask."""
-        return self._find_line()
+        return self._run.line
 
     @property
     def eta(self) -> float:
         """η of the step; of the last one in `Guidance.prepare`, where the pipeline has not said
         it."""
-        return self._find_eta()
+        return self._run.eta
 
     def move(self, x: Tensor, guided: Guided) -> Tensor:
         """The step itself, from here to there, by the run's solver, with its η and noise; once a
         step. A solver with a history forgets it where x is not what the step began with."""
-        return self._move(x, guided)
+        return self._run.move(x, guided)
 
     def glide(self, x: Tensor, guided: Guided, start: Place, end: Place) -> Tensor:
         """From one place to another, down or up, without noise: DDIM with η = 0 (arXiv 2010.02502,
@@ -93,7 +109,7 @@ class Moment:
     def look_ahead(self, updates: int) -> Place:
         """Where pixels stand after so many updates more under the mask of this step; 1 is `there`.
         Beyond the last evaluation of the run it is the place of that."""
-        return self._find_place(updates)
+        return self._run.look_ahead(updates)
 
     def evaluate(self, x: Tensor, at: Place | None = None) -> Outputs:
         """The network at x once more, with all that the step evaluates.
@@ -104,11 +120,11 @@ class Moment:
         Returns:
             `guided` is e_u + g (e_c - e_u) there.
         """
-        return self._evaluator.evaluate(x, at or self.here, self.guidance_scale)
+        return self._run.evaluate(x, at or self.here, self.guidance_scale)
 
     def evaluate_at_scale(self, x: Tensor, scale: float, at: Place | None = None) -> Tensor:
         """e_u + scale (e_c - e_u) at x; only one of them is evaluated where the scale is 0 or 1."""
-        return self._evaluator.evaluate_at_scale(x, at or self.here, scale)
+        return self._run.evaluate_at_scale(x, at or self.here, scale)
 
     def differentiate(self, x: Tensor, loss: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
         """The loss of each image, (B,), and ∇ₓ of it, (B, ...), by one evaluation with the prompt.
@@ -120,16 +136,16 @@ class Moment:
         Raises:
             UserError: inside ``torch.inference_mode``.
         """
-        return self._evaluator.differentiate(x, self.here, loss)
+        return self._run.differentiate(x, self.here, loss)
 
     def spread_weights(self, x: Tensor) -> Tensor:
         """How far on the curve this step's mask has each pixel, 0 to 1, over x: (B, 1, H, W)."""
-        return self._evaluator.spread_weights(x)
+        return self._run.spread_weights(x)
 
     @property
     def begins_with_noise(self) -> bool:
         """Whether the run does, and not with a picture to change or to go on with."""
-        return self._evaluator.begins_with_noise
+        return self._run.begins_with_noise
 
     def draw_spare(self, like: Tensor) -> Tensor:
         """Standard normal noise of each image's own generator, after all that its steps draw: those
@@ -138,7 +154,7 @@ class Moment:
         Raises:
             UserError: outside `asyndm.sample`, which alone knows the generators.
         """
-        return self._draw_spare(like)
+        return self._run.draw_spare(like)
 
     def to_x0(self, x: Tensor, output: Tensor) -> Tensor:
         """D: the x₀ that an output predicts; clipped as the scheduler says."""

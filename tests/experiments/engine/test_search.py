@@ -12,6 +12,7 @@ from asyndm.shapes.world import KINDS, prompts
 from evaluation.runs.folder import find_runs, read_run
 from evaluation.scoring import average_scores
 from experiments.run import main
+from tests.lab import BRIGHTNESS, Lab
 
 TRIALS = 4
 
@@ -62,6 +63,11 @@ def test_a_search_that_would_not_be_honest(
     assert run_search(tmp_path, *words) == 1
     assert f"error: {message}" in capsys.readouterr().err
     assert not list(tmp_path.rglob("*.png"))
+
+
+def test_a_search_may_be_on_prompts_of_ones_own(lab: Lab) -> None:
+    done = lab("--dry-run", "experiment=search", BRIGHTNESS, "objective=brightness")
+    assert done.status == 0 and "3 images" in done.out
 
 
 def test_what_a_search_will_run_is_not_known_before(capsys: pytest.CaptureFixture[str]) -> None:

@@ -37,7 +37,10 @@ def read_wandb(path: Path) -> Iterator[Any]:
 
 
 def test_wandb_offline_holds_config_group_metrics_and_pictures(lab: Lab) -> None:
-    result = lab("-m", "mask=none,dynamic", "tracker=wandb", "tracker.images=2", BRIGHTNESS)
+    unusual = ["guidance=cfg_plus_plus", "solver=dpmpp_2m"]
+    result = lab(
+        "-m", "mask=none,dynamic", *unusual, "tracker=wandb", "tracker.images=2", BRIGHTNESS
+    )
     assert result.status == 0 and result.lines == []
     files = sorted(lab.runs.rglob("*.wandb"))
     assert len(files) == 2
@@ -60,6 +63,9 @@ def test_wandb_offline_holds_config_group_metrics_and_pictures(lab: Lab) -> None
         assert {"brightness", "scores", "samples", "grid", "strip"} <= {
             key.split(".")[0] for key in keys
         }
+        numbers = {item.key or ".".join(item.nested_key): item for item in history[-1].item}
+        assert float(numbers["evaluations"].value_json) == 2 * lab.steps
+        assert float(numbers["backward"].value_json) == 0
         media = [file.name for file in path.parent.rglob("media/images/*.png")]
         assert sum(name.startswith("samples") for name in media) == 2
         assert list(path.parent.rglob("media/table/scores*.json"))
@@ -74,7 +80,11 @@ def test_wandb_offline_holds_config_group_metrics_and_pictures(lab: Lab) -> None
         assert [Path(row["image"]["path"]).name in logged for row in rows[:2]] == [True, True]
         assert rows[2]["image"] is None and all(0 < row["brightness"] < 1 for row in rows)
         tags.add(tuple(begun.tags))
-    assert tags == {("folder", "DM", "file"), ("folder", "AsynDM", "file", "quadratic")}
+    names = [setting.partition("=")[2] for setting in unusual]
+    assert tags == {
+        ("folder", "DM", "file", *names),
+        ("folder", "AsynDM", "file", "quadratic", *names),
+    }
     assert len(groups) == 1 and groups.pop().startswith("sweep-")
 
 

@@ -78,10 +78,12 @@ def test_rows_are_chosen_by_order_alone_and_framed_by_outcome(sampled: Lab) -> N
     assert any("never chosen by outcome" in word for word in words)
 
 
-def write_traced(folder: Path, method: Mapping[str, Any], **facts: Any) -> Run:
+def write_traced(
+    folder: Path, method: Mapping[str, Any], identity: Mapping[str, Any] = {}, **facts: Any
+) -> Run:
     """A run of one picture with its trace, whose record says these things of its mask."""
     # As a copy: of `DM` itself no trace is written.
-    write_pictures(folder, dict(method), [Made("a dog", scores={"exact": 1.0})])
+    write_pictures(folder, dict(method), [Made("a dog", scores={"exact": 1.0})], **identity)
     change_record(folder, choices={"mask": facts} if facts else {})
     return read_run(folder)
 
@@ -98,6 +100,20 @@ def test_each_column_is_headed_by_what_its_own_run_is_called(tmp_path: Path) -> 
     assert name_methods(runs) == "DM, DM_concave and steady"
     runs[1] = write_traced(tmp_path / "flat", CONCAVE, label="flat", uniform=True)
     assert {"DM", "flat", "steady"} <= set(list_texts(draw_figure(runs)))
+
+
+def test_a_guidance_and_a_solver_that_are_not_the_usual_ones_are_named(tmp_path: Path) -> None:
+    own = {
+        "guidance": {"_target_": "asyndm.guidance.SmoothedEnergy", "guidance_scale": 5.0},
+        "solver": {"_target_": "asyndm.solvers.DPMSolverPlusPlus2M"},
+    }
+    for identity, named in (({}, ", 10 steps, "), (own, "tiny, guidance seg 5, dpmpp_2m, ")):
+        runs = [
+            write_traced(tmp_path / f"{len(identity)}{i}", method, identity)
+            for i, method in enumerate((DM, CONCAVE, ASYNDM))
+        ]
+        (caption,) = [text for text in list_texts(draw_figure(runs)) if text.startswith("Rows:")]
+        assert named in caption and ("guidance" in caption) == bool(identity)
 
 
 def test_a_heading_is_no_wider_than_its_column(tmp_path: Path) -> None:

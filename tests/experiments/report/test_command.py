@@ -134,9 +134,11 @@ def test_rows_are_compared_with_what_is_asked(
 def test_rows_are_compared_with_one_that_has_several_values(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    own = {"guidance": {"_target_": "mine.Own", "guidance_scale": 5.0}, "num_inference_steps": 4}
+    guidance = {"_target_": "mine.Own", "guidance_scale": 5.0}
     write_run(tmp_path, "dm", [1.0, 0.0, 1.0, 0.0], DM)
-    write_run(tmp_path, "own", [1.0, 1.0, 1.0, 0.0], ASYNDM, **own)
+    write_run(
+        tmp_path, "own", [1.0, 1.0, 1.0, 0.0], ASYNDM, guidance=guidance, num_inference_steps=4
+    )
     words = ["--against", "method=DM", "--against", "guidance=5"]
     assert main([str(tmp_path), *words]) == 0
     told = capsys.readouterr().out

@@ -59,6 +59,17 @@ def test_the_page_needs_nothing_from_elsewhere(tmp_path: Path) -> None:
     assert {a["alt"] for tag, a in seen.found if tag == "img"} == {"my figure"}
 
 
+def test_a_prompt_counts_once_under_several_guidances(tmp_path: Path) -> None:
+    runs = [
+        write_pictures(
+            tmp_path / f"{scale}", ASYNDM, [Made("a dog")], guidance={"guidance_scale": scale}
+        )
+        for scale in (2.0, 5.0)
+    ]
+    page = write_page(tmp_path / "page", "Report", [], [], runs)
+    assert "2 pictures of 1 prompt and seed under 1 method" in page.read_text()
+
+
 def test_the_seeds_are_captioned_by_the_methods_shown(tmp_path: Path) -> None:
     runs = [
         write_pictures(tmp_path / name, dict(method), [Made("a dog")])  # a copy has traces

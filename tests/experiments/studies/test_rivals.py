@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from evaluation.choices import read_arguments
 from evaluation.runs.folder import Run, find_runs, read_run
 from evaluation.scoring import average_scores
 from experiments.engine.guidance import build_guidance
-from experiments.engine.identity import read_arguments
 from experiments.report.command import main as report
 from experiments.run import main as run
 from experiments.studies.rivals import SPACES, TRANSFORMERS, main
@@ -146,11 +147,9 @@ def test_a_search_that_cannot_be_is_refused_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
 ) -> None:
     options = ["--config-dir", str(tmp_path), f"output_dir={tmp_path / 'runs'}"]
-    try:
-        status = main([*options, *words])
-    except SystemExit as end:
-        status = end.code
-    assert status == 1
+    with pytest.raises(SystemExit) as end:
+        sys.exit(main([*options, *words]))
+    assert end.value.code == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {message}")
     assert not list(tmp_path.rglob("*.yaml")) and not list(tmp_path.rglob("*.png"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
@@ -90,7 +89,3 @@ def make_moment(
         **known,
     }
     return Moment(**{each.name: None for each in fields(Moment)} | call)
-
-
-def make_constant(value: Any) -> Callable[[], Any]:
-    return lambda: value

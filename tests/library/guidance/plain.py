@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, TypeAlias
 
 import torch
@@ -79,10 +79,20 @@ class Plain:
 
 @dataclass
 class ExactNetwork:
-    """An evaluator that knows the noise: x = α x₀ + σ ε, with the prompt and without."""
+    """A run whose network knows the noise: x = α x₀ + σ ε, with the prompt and without.
+
+    Args:
+        places: where pixels stand after 0, 1, ... updates.
+        move: made in the place of the step.
+    """
 
     noise: Tensor
+    places: list[Place] = field(default_factory=list)
+    move: Callable[[Tensor, Guided], Tensor] | None = None
     rows: int = 0
+
+    def look_ahead(self, updates: int) -> Place:
+        return self.places[updates]
 
     def evaluate(self, x: Tensor, at: Place, scale: float) -> Outputs:
         self.rows += 2
@@ -106,6 +116,7 @@ def make_moment(
         places: where pixels stand after 0, 1, ... updates.
         move: made in the place of the step.
     """
+    network.places, network.move = places, move
     known: dict[str, Any] = {
         "step": 1,
         "steps": 50,
@@ -114,8 +125,6 @@ def make_moment(
         "there": places[1],
         "prediction": Prediction(),
         "state": {},
-        "_evaluator": network,
-        "_move": move,
-        "_find_place": places.__getitem__,
+        "_run": network,
     }
     return Moment(**{each.name: None for each in fields(Moment)} | known)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,7 +23,6 @@ from tests.library.guidance.combining import (
     check_cost,
     draw,
     draw_levels,
-    make_constant,
     make_moment,
     sample_latents,
     sample_tiny,
@@ -106,9 +106,7 @@ def test_matched_it_guides_every_pixel_as_one_on_the_straight_line(
     line_t, line_s = (Level(*torch.tensor([a, (1 - a**2) ** 0.5]).double()) for a in (0.4, 0.6))
     places = tuple(Place(torch.zeros(1), level) for level in (line_t, line_s))
     rest = CFGPlusPlus(scale=0.6, renoise_scale=renoise_scale, matched=True)
-    moment = make_moment(
-        level_t, level_s, _find_line=make_constant(places), _find_eta=make_constant(eta)
-    )
+    moment = make_moment(level_t, level_s, _run=SimpleNamespace(line=places, eta=eta))
     guided = rest.combine(Outputs(c, c, u), moment)
     q = 1 - 1 / compute_scale_map(line_t, line_s, eta, 1.0)
     g = (0.6 - renoise_scale * q) / (1 - q)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -104,16 +105,19 @@ class Watched(ZSampling):
     seen: tuple[Any, ...] = ()
 
     def step(self, x: Tensor, guided: Guided, moment: Moment) -> Tensor:
-        scheduler, move = moment._evaluator.scheduler, moment._move
+        run: Any = moment._run
+        scheduler, move = run.scheduler, run.move
         weights, rungs = scheduler.weights, moment.look_ahead(1).rungs
 
         def keep(x: Tensor, guided: Guided) -> Tensor:
             assert scheduler.weights is weights
             assert torch.equal(moment.look_ahead(1).rungs, rungs)
             self.seen[0].append((weights, x))
-            return move(x, guided)
+            made: Tensor = move(x, guided)
+            return made
 
-        return super().step(x, guided, replace(moment, _move=keep))
+        with patch.object(run, "move", keep):
+            return super().step(x, guided, moment)
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,7 @@ def test_draws_single_objects_rightly(name: str) -> None:
         num_inference_steps=20,
         eta=0.0,
         seed=0,
+        batch_invariant=False,
         output_type="pt",
     )
     assert isinstance(images, torch.Tensor)
