@@ -113,6 +113,8 @@ BAD = [
     ),
     (["output_dir=/proc/runs"], "output_dir=/proc/runs: cannot be written to"),
     (["solver=dpmpp"], "solver=dpmpp: no such choice (did you mean dpmpp_2m or dpmpp_2m_stock?)"),
+    (["guidance=null"], "null is no choice of a group; name one, as in guidance=none"),
+    (["guidance=tuned/none_such"], "guidance=tuned/none_such: no such choice"),
     (["solver.max_ratio=3"], "solver.max_ratio: no such setting"),
     (["solver=dpmpp_2m", "solver.max_ratio=much"], "solver.max_ratio=much: Value 'much'"),
     (["solver=dpmpp_2m", "solver.max_ratio=-1"], "solver.max_ratio=-1.0"),
