@@ -21,6 +21,9 @@ from tests.docs.pages import GUIDES, ROOT, find_blocks
 SHORTER = {
     ".venv/bin/python": "python",
     "num_inference_steps=10,20": "num_inference_steps=1,2",
+    "num_inference_steps=${steps_within:40}": "num_inference_steps=${steps_within:10}",
+    "steps=20": "steps=5",
+    "shard=1/4,2/4,3/4,4/4": "shard=1/2,2/2 hydra.launcher.n_jobs=1",
     "curve=quadratic,piecewise_linear,exponential": "curve=quadratic,exponential",
     "experiment=curves": "experiment=curves curve.concavity=0.3",
     "experiment=demo": "experiment=demo metric=exact",
