@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from asyndm.compilation import check_uncompiled
 from asyndm.curves import Curve
 from asyndm.errors import UserError, check_fraction, is_whole
 from asyndm.guidance.base import Guidance
@@ -20,7 +21,7 @@ from asyndm.masks import Mask
 from asyndm.networks import Family, find_denoiser, find_family, find_helpers
 from asyndm.networks.base import read_call_parameters
 from asyndm.protocols import Arguments, Pipeline
-from asyndm.session import TEXT_LEVELS, check_uncompiled
+from asyndm.session import TEXT_LEVELS
 from asyndm.subjects import Subject, as_subject
 
 Subjects = Sequence[str | Subject]

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from asyndm.compilation import check_uncompiled
 from asyndm.errors import UserError
 from asyndm.levels import TimeRows, make_time_rows
 from asyndm.networks.unet import UNet
-from asyndm.session import check_uncompiled
 from tests.conftest import make_unet
 from tests.library.traces import find_traces
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from asyndm.attention import ProjectedMaps
+from asyndm.compilation import suspend_compilation
 from asyndm.errors import UserError
 from asyndm.guidance.base import Rows
 from asyndm.guidance.moment import Moment
@@ -21,7 +22,6 @@ from asyndm.guidance.prompts import PromptTokens
 from asyndm.guidance.self_attention import compute_probabilities, smooth
 from asyndm.networks.unet import find_layers
 from asyndm.protocols import Network
-from asyndm.session import suspend_compilation
 
 SHARPNESS = 100.0
 """What attention is multiplied by before its softmax over tokens."""
