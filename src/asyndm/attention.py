@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
 from asyndm.errors import UserError, is_whole
+from asyndm.hooks import Hooks
 from asyndm.protocols import Network
 
 PREFERRED_FACTOR = 4
@@ -74,7 +74,7 @@ class Reading:
         return [layers[i] for i in self.layers]
 
 
-class AttentionMaps(ABC):
+class AttentionMaps(Hooks):
     """Where each subject's words are attended to, while the context lasts.
 
     The map of a subject is softmax(QKᵀ/√d) at its token positions, averaged over those tokens, over
@@ -88,28 +88,19 @@ class AttentionMaps(ABC):
     """
 
     def __init__(self, layers: Sequence[nn.Module], tokens: Tokens) -> None:
+        super().__init__()
         self.layers = list(layers)
         self._tokens = tokens
-        self._handles: list[RemovableHandle] = []
         self._rows: slice | None = None
         self._grid = (0, 0)
         self._lengths: int | Sequence[int] | None = None
         self._shares: list[Tensor] = []
 
-    def __enter__(self) -> Self:
+    def _attach(self) -> Iterator[RemovableHandle]:
         for layer in self.layers:
-            self._handles += self._hook(layer)
-        return self
+            yield from self._hook(layer)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+    def _forget(self) -> None:
         self.ignore()
 
     def listen(
@@ -237,13 +228,8 @@ class FusedMaps(AttentionMaps):
         self._text_first, self._text_keys = text_first, keys == "text"
         self._watches: list[_Watch] = []
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        super().__exit__(kind, error, trace)
+    def _forget(self) -> None:
+        super()._forget()
         while self._watches:  # Ctrl-C passes by the hook that ends one
             self._watches.pop().end()
 

@@ -4,10 +4,9 @@ the pipeline."""
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +17,7 @@ from torch.utils.hooks import RemovableHandle
 
 from asyndm.errors import UserError
 from asyndm.guidance.base import Rows
+from asyndm.hooks import Hooks
 from asyndm.protocols import Network
 
 BLOCKS = "transformer_blocks"
@@ -27,7 +27,7 @@ ENDLESS = 9999
 Layer = TypeVar("Layer", bound=nn.Module)
 
 
-class Perturbation(ABC):
+class Perturbation(Hooks):
     """Hooks that change the perturbed rows, and no others, in some layers of a network.
 
     Args:
@@ -36,10 +36,10 @@ class Perturbation(ABC):
     """
 
     def __init__(self, name: str, layers: Mapping[str, nn.Module]) -> None:
+        super().__init__()
         self.name, self.by_name = name, dict(layers)
         self.rows: slice | None = None
         self.grid = (0, 0)
-        self._handles: list[RemovableHandle] = []
         self._reached: set[nn.Module] = set()
 
     @property
@@ -47,20 +47,11 @@ class Perturbation(ABC):
         """Those with hooks in them, which must not be compiled."""
         return list(self.by_name.values())
 
-    def __enter__(self) -> Self:
+    def _attach(self) -> Iterator[RemovableHandle]:
         for layer in self.layers:
-            self._handles += self._hook(layer)
-        return self
+            yield from self._hook(layer)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+    def _forget(self) -> None:
         self.rows = None
 
     def begin(self, rows: Rows, grid: tuple[int, int]) -> None:
@@ -153,13 +144,8 @@ class IdentityJointAttention(Perturbation):
         super().__init__(name, layers)
         self._watches: list[_Watch] = []
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        super().__exit__(kind, error, trace)
+    def _forget(self) -> None:
+        super()._forget()
         while self._watches:  # Ctrl-C passes by the hook that ends one
             self._watches.pop().end()
 

@@ -4,9 +4,7 @@ itself."""
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import Self
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +14,7 @@ from torch.utils.hooks import RemovableHandle
 from asyndm.attention import widen
 from asyndm.errors import UserError
 from asyndm.guidance.base import Rows
+from asyndm.hooks import Hooks
 from asyndm.networks.unet import find_cross_attention
 from asyndm.protocols import Network
 
@@ -25,7 +24,7 @@ REACH = 4
 """How often attention is followed to further places."""
 
 
-class RegionReader:
+class RegionReader(Hooks):
     """Reads an evaluation's attention probabilities, mean over heads, as the layers run.
 
     A layer's map of text token k at place p is (Ā C)ₚₖ, with C the attention to the text and Ā that
@@ -38,9 +37,9 @@ class RegionReader:
     """
 
     def __init__(self, blocks: Mapping[int, Sequence[Network]], exact_powers: bool = False) -> None:
+        super().__init__()
         self.blocks, self.exact_powers = blocks, exact_powers
         self.factor = min(blocks)
-        self._handles: list[RemovableHandle] = []
         self._rows = Rows(slice(0, 0))
         self._grid = (0, 0)
         self._query: Tensor | None = None
@@ -48,21 +47,12 @@ class RegionReader:
         self._sums: dict[str, Tensor] = {}
         self._read = 0
 
-    def __enter__(self) -> Self:
+    def _attach(self) -> Iterator[RemovableHandle]:
         for factor, blocks in self.blocks.items():
             for block in blocks:
-                self._handles += self._hook(block, factor)
-        return self
+                yield from self._hook(block, factor)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+    def _forget(self) -> None:
         self._query = None
         self._own.clear()
         self._sums.clear()
