@@ -84,10 +84,8 @@ def sample(
             ``Subject``), or a list of them for each prompt. Dynamic and static masks need them.
         curve: the concave schedule of the subjects' pixels; by default quadratic, ω = 0.5.
         mask: which those are: ``NoMask`` is DM, ``GlobalMask`` DM_concave, ``DynamicMask`` AsynDM.
-        guidance: what leads to the prompt (docs/guidance.md): by default the pipeline's own
-            classifier-free guidance, as its argument ``guidance_scale`` says.
-        solver: of the step between two noise levels (docs/solver.md): by default DDIM, which is
-            Euler for a flow.
+        guidance: what leads to the prompt (docs/guidance.md); by default the pipeline's own.
+        solver: of the step between two levels (docs/solver.md); DDIM is Euler for a flow.
         num_inference_steps: N, twice that for ``StaticMask``; None: the pipeline's own.
         eta: η in [0, 1]: 0 deterministic, 1 as noisy as DDPM; None: 0 for flow matching, else 1.
         seed: of the first image of each prompt, whose further images count up from it; or one for
