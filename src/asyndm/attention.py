@@ -10,11 +10,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
 from asyndm.errors import UserError, is_whole
-from asyndm.hooks import Hooks
+from asyndm.hooks import Hooks, Watch
 from asyndm.protocols import Network
 
 PREFERRED_FACTOR = 4
@@ -319,29 +318,19 @@ def _hide_padding(own: Sequence[int], mask: Tensor | None, key: Tensor) -> Tenso
     return inside & mask if mask.dtype == torch.bool else mask.masked_fill(~inside, -torch.inf)
 
 
-class _Watch(TorchFunctionMode):
+class _Watch(Watch):
     """Hands the first attention inside one layer to its reader."""
 
     def __init__(self, reader: FusedMaps) -> None:
         super().__init__()
         self._reader = reader
-        self._on = self._waiting = False
-
-    def begin(self) -> None:
-        self._on = self._waiting = True
-        super().__enter__()  # type: ignore[no-untyped-call]
-
-    def end(self) -> None:
-        if self._on:
-            self._on = False
-            super().__exit__(None, None, None)  # type: ignore[no-untyped-call]
 
     def __torch_function__(
         self, func: Any, types: object, args: Any = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        if self._waiting and func is F.scaled_dot_product_attention:
-            self._waiting = False
+        if self.waiting and func is F.scaled_dot_product_attention:
+            self.waiting = False
             named = dict(zip(("query", "key", "value", "attn_mask"), args, strict=False)) | kwargs
             kept = {name: named[name] for name in ("scale", "enable_gqa") if name in named}
             self._reader.read(named["query"], named["key"], named.get("attn_mask"), **kept)

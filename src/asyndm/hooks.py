@@ -1,4 +1,4 @@
-"""Removable hooks on a stock network."""
+"""Removable hooks on a stock network, and watches over what it calls."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
+from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
 
@@ -39,3 +40,26 @@ class Hooks(ABC):
     @abstractmethod
     def _forget(self) -> None:
         """Lets go of what was read."""
+
+
+class Watch(TorchFunctionMode):
+    """Sees the functions of torch that are called inside one layer, whose hooks begin and end it.
+
+    Attributes:
+        waiting: for the call that it is for.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._on = self.waiting = False
+
+    def begin(self) -> None:
+        """The layer runs."""
+        self._on = self.waiting = True
+        super().__enter__()  # type: ignore[no-untyped-call]
+
+    def end(self) -> None:
+        """It is done, or has failed."""
+        if self._on:
+            self._on = False
+            super().__exit__(None, None, None)  # type: ignore[no-untyped-call]

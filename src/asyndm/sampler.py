@@ -24,13 +24,13 @@ from asyndm.networks import Family, find_denoiser
 from asyndm.protocols import Images, Pipeline
 from asyndm.records import StepRecord
 from asyndm.request import Request, Settings, make_request
+from asyndm.scheduler import DEFAULT_SOLVER
 from asyndm.session import hold_network, watch_pictures
-from asyndm.solvers import DDIM, Solver
+from asyndm.solvers import Solver
 
 DEFAULT_CURVE = Quadratic(0.5)
 DEFAULT_MASK = DynamicMask()
 DEFAULT_GUIDANCE = ClassifierFree()
-DEFAULT_SOLVER = DDIM()
 QUIET = ("callback_on_step_end", "callback")
 """Arguments of a pipeline that a rehearsal goes without: the user is not called for it."""
 

@@ -67,9 +67,8 @@ class Interval(Guidance):
         arguments: Mapping[str, Any] | None = None,
         evaluations: int = 1,
     ) -> Cost:
-        rows, total = self.evaluations(guided, arguments), Cost(0.0)
-        for i in range(1, steps + 1):
-            own = self.count_rows(i, steps, rows)
-            total += own if guided else Cost(rows)
-            total += own * (evaluations - 1 if i < steps else 0)
-        return total
+        total = super().cost(steps, guided, arguments, evaluations)
+        if guided or self.evaluations(guided, arguments) == 1:
+            return total
+        # A pipeline that calls its network twice evaluates what is dropped, once a step.
+        return total + Cost(sum(self.drops_uncond(i, steps) for i in range(1, steps + 1)))

@@ -12,12 +12,11 @@ import torch
 import torch.nn.functional as F
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
 from asyndm.errors import UserError
 from asyndm.guidance.base import Rows
-from asyndm.hooks import Hooks
+from asyndm.hooks import Hooks, Watch
 from asyndm.protocols import Network
 
 BLOCKS = "transformer_blocks"
@@ -180,22 +179,12 @@ class IdentityJointAttention(Perturbation):
         return self._replace(output, part, layer)
 
 
-class _Watch(TorchFunctionMode):
+class _Watch(Watch):
     """Hands what the first attention inside one layer gives to its perturbation."""
 
     def __init__(self, perturbation: IdentityJointAttention, layer: nn.Module) -> None:
         super().__init__()
         self._perturbation, self._layer = perturbation, layer
-        self._on = self._waiting = False
-
-    def begin(self) -> None:
-        self._on = self._waiting = True
-        super().__enter__()  # type: ignore[no-untyped-call]
-
-    def end(self) -> None:
-        if self._on:
-            self._on = False
-            super().__exit__(None, None, None)  # type: ignore[no-untyped-call]
 
     def __torch_function__(
         self, func: Any, types: object, args: Any = (), kwargs: Any = None
@@ -203,13 +192,13 @@ class _Watch(TorchFunctionMode):
         kwargs = kwargs or {}
         output = func(*args, **kwargs)
         rows = self._perturbation.rows
-        if not self._waiting or func is not F.scaled_dot_product_attention or rows is None:
+        if not self.waiting or func is not F.scaled_dot_product_attention or rows is None:
             return output
         call = dict(zip(("query", "key", "value"), args, strict=False)) | kwargs
         # A reader of attention calls it as well, on fewer rows.
         if len(call["query"]) < rows.stop:
             return output
-        self._waiting = False
+        self.waiting = False
         return self._perturbation.perturb(self._layer, output, call)
 
 
