@@ -127,6 +127,7 @@ _EXPECTED: dict[str, Callable[[Any], bool]] = {
     "run_id": lambda value: isinstance(value, str),
     "label": lambda value: isinstance(value, str),
     "batch_size": is_count,
+    "batch_invariant": lambda value: value is None or isinstance(value, bool),
     "versions": _is_mapping,
     "git_commit": lambda value: isinstance(value, str | None),
     "metrics": _is_mapping,

@@ -32,6 +32,14 @@ class PlannedFolder(RunFolder):
         return int(size or self.plan.config["batch_size"])
 
     @property
+    def batch_invariant(self) -> bool | None:
+        """What the run was begun with, else what the settings say."""
+        begun: bool | None = (self.record if self.has_record else self.plan.config).get(
+            "batch_invariant"
+        )
+        return begun
+
+    @property
     def own_items(self) -> list[Item]:
         """The images that this part of the run makes."""
         return [item for _, batch in self.plan.batches(self.batch_size) for item in batch]

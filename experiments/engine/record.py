@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import subprocess
@@ -52,9 +53,14 @@ def begin_record(folder: PlannedFolder, pipe: Pipeline, samples: bool) -> None:
             "its images can differ in the last bits",
             file=sys.stderr,
         )
-    if record["batch_size"] != plan.config["batch_size"]:
+    begun = [
+        f"{name}={json.dumps(record.get(name))}"
+        for name in ("batch_size", "batch_invariant")
+        if record.get(name) != plan.config[name]
+    ]
+    if begun:
         print(
-            f"{plan.label}: goes on with batch_size={record['batch_size']}, as begun, so that "
+            f"{plan.label}: goes on with {' and '.join(begun)}, as begun, so that "
             "images come back byte for byte",
             file=sys.stderr,
         )
@@ -180,6 +186,7 @@ def _make_record(folder: PlannedFolder, pipe: Pipeline) -> dict[str, Any]:
         "prompts": len(plan.prompts),
         "images": len(plan.items),
         "batch_size": plan.config["batch_size"],
+        "batch_invariant": plan.config["batch_invariant"],
         **(unknown if there else _describe_maker(pipe)),
         "made_with": [unknown | {"images": there}] if there else [],
         "model": _describe_model(plan),

@@ -1,9 +1,9 @@
 """Making the images of a run that are not there yet.
 
 A picture's last bits can depend on the size of its batch (the network's sums are taken in another
-order). So the batches of a run are fixed when it begins, and a missing image is made by computing
-its whole batch again: on one machine it comes back byte for byte, whatever is missing and whatever
-`batch_size` is given then.
+order), but on a CPU where `batch_invariant` is not false. So the batches of a run are fixed when it
+begins, and a missing image is made by computing its whole batch again: on one machine it comes back
+byte for byte, whatever is missing and whatever `batch_size` is given then.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ def sample_missing(
         for number, batch in (batches[place] for place in claims):
             missing, made = folder.missing(batch), Made()
             previews = plan.config["pictures"] if number == 0 else 0
-            make = partial(_sample, plan, pipe, mask, previews)
+            make = partial(_sample, folder, pipe, mask, previews)
             for part in process_in_parts(batch, make, room, TOO_SMALL):
                 count(part.rows + Counter(images=len(part.items)))
                 for item, image, way in zip(part.items, part.images, part.traces, strict=True):
@@ -212,10 +212,13 @@ def draw_strip(folder: PlannedFolder, made: Made, count: int) -> None:
     folder.write_picture(STRIP_FILE, encode_png(strip), durable=True)
 
 
-def _sample(plan: Plan, pipe: Pipeline, mask: Mask, previews: int, batch: Sequence[Item]) -> Made:
+def _sample(
+    folder: PlannedFolder, pipe: Pipeline, mask: Mask, previews: int, batch: Sequence[Item]
+) -> Made:
     """The images of a batch. Those without any negative prompt are made apart: to some pipelines
     none is not an empty text."""
-    arguments, made = make_sample_arguments(plan), Made()
+    plan, made = folder.plan, Made()
+    arguments = {**make_sample_arguments(plan), "batch_invariant": folder.batch_invariant}
     default = arguments.get("negative_prompt")
     for _, items in groupby(batch, key=lambda item: bool(item.prompt.negative_prompt or default)):
         alike = list(items)

@@ -264,6 +264,7 @@ class Config:
     tracker: Any = MISSING
     device: str | None = None
     batch_size: int = 16
+    batch_invariant: bool | None = None
     pictures: int = 4
     shard: str | None = None
     jobs_per_gpu: int = 1

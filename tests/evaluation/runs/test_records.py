@@ -21,6 +21,7 @@ from tests.evaluation.runs.test_folder import RECORD
         {"batch_size": "4"},
         {"batch_size": True},
         {"batch_size": 10**400},
+        {"batch_invariant": "no"},
         {"timings": {"sampling_seconds": "soon"}},
         {"device": {"type": "cpu", "threads": "all"}},
         {"device": {"type": 3}},

@@ -26,7 +26,11 @@ ZIGZAG = f"guidance._target_={own_choices.__name__}.Zigzag"
         ("mask=none", "mask=dynamic curve=linear"),
         ("mask=none", "mask=dynamic mask.threshold=2 curve.concavity=0"),
         ("mask=none", "mask=global curve=piecewise_linear curve.concavity=0"),
-        ("mask=global", "mask=global batch_size=3 tracker=wandb tracker.images=2 pictures=0"),
+        (
+            "mask=global",
+            "mask=global batch_size=3 tracker=wandb tracker.images=2 pictures=0",
+        ),
+        ("mask=none", "mask=none batch_invariant=false"),
         ("model.dtype=auto", "model.dtype=float32"),
         ("model.dtype=auto", "device=null model.device=cpu"),
         ("device=cuda", "device=cuda:1 model.dtype=float16"),

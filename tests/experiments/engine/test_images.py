@@ -5,7 +5,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from evaluation.runs.files import write_bytes
 from evaluation.runs.folder import (
@@ -39,6 +41,31 @@ def test_deleted_and_broken_images_come_back_byte_for_byte(lab: Lab) -> None:
     assert images[1].stat().st_mtime_ns == kept
     assert (folder / IMAGES_FILE).read_bytes() == rows
     assert read_run(folder).record["timings"]["images_sampled"] == 12 + 5
+
+
+def test_pictures_made_together_come_back_byte_for_byte(lab: Lab) -> None:
+    settings = ("images_per_prompt=4", "mask=dynamic", BRIGHTNESS)
+    lab(*settings, "batch_size=5", "batch_invariant=false")
+    folder = lab.only_run()
+    assert read_run(folder).record["batch_invariant"] is False
+    before = read_images(folder)
+    for path in sorted((folder / "images").iterdir())[1::3]:
+        path.unlink()
+    result = lab(*settings, "batch_size=3")
+    assert "goes on with batch_size=5 and batch_invariant=false, as begun" in result.error
+    assert read_images(folder) == before
+
+
+def test_pictures_made_together_are_those_made_one_by_one_but_for_rounding(lab: Lab) -> None:
+    settings = ("images_per_prompt=4", "mask=dynamic", BRIGHTNESS)
+    pictures = []
+    for together in ("null", "false"):
+        lab(*settings, f"batch_invariant={together}", f"output_dir={lab.folder / together}")
+        (folder,) = [path.parent for path in (lab.folder / together).glob("*/run.json")]
+        images = sorted((folder / "images").iterdir())
+        pictures.append(np.stack([np.asarray(Image.open(path), int) for path in images]))
+    one_by_one, made_together = pictures
+    assert np.abs(one_by_one - made_together).max() <= 1
 
 
 def test_a_changed_image_loses_its_score(lab: Lab) -> None:
