@@ -21,6 +21,7 @@ from asyndm.guidance import ClassifierFree, Cost, Guidance
 from asyndm.masks import Mask
 from asyndm.solvers import DDIM, Solver
 from asyndm.subjects import Subject
+from evaluation.pipeline_labels import name_pipeline, name_weights
 from evaluation.runs.files import REMEDY, read_json
 from evaluation.runs.folder import PROMPTS_FILE, Run
 from evaluation.runs.records import MASK_FACTS, RUN_FILE
@@ -201,10 +202,8 @@ def _collect_labels(run: Run) -> dict[str, Any]:
     for name, default in USUAL_READING.items():
         if identity.get(name, default) != default:
             rest[name] = identity[name]
-    rest |= identity.get("pipeline_arguments", {})
-    version = model.get("weights") or model.get("revision") or ""
     return {
-        "model": (config["model"]["name"], version, model["dtype"]),
+        "model": (config["model"]["name"], name_weights(identity), model["dtype"]),
         "prompt_set": _name_prompt_set(config["prompt_set"]),
         "method": method,
         "curve": _name_curve(run) if method.bends else "",
@@ -215,6 +214,7 @@ def _collect_labels(run: Run) -> dict[str, Any]:
         "eta": identity["eta"],
         "guidance": _read_guidance(run),
         "solver": _name_solver(run),
+        "pipeline": name_pipeline(identity, config),
         "height": identity["height"],
         "width": identity["width"],
         "noise": identity.get("noise", "shared"),

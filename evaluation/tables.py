@@ -27,7 +27,7 @@ from evaluation.statistics import Interval, compare_pairs, holm, mean_over, stan
 SeededPrompt = tuple[str, str, int]
 """An image across runs: prompt id, prompt, seed."""
 
-SHARED = ("eta", "guidance", "solver", "height", "width", "noise", "recipe")
+SHARED = ("eta", "guidance", "solver", "pipeline", "height", "width", "noise", "recipe")
 """Settings that a table has no column of where they are the same in all rows."""
 CONDITIONS = ("model", "prompt_set", "steps", *SHARED)
 PAIRING = tuple(name for name in CONDITIONS if name != "prompt_set")

@@ -68,7 +68,8 @@ class Checks:
             self._once("device", device, lambda: check_device(*device))
         _check_objective(plan)
         self._once("model", model, lambda: check_model(model))
-        parts = read_parts(model["name"], model["path"], model.get("revision"), model.get("config"))
+        places = [model.get(name) for name in ("path", "revision", "config")]
+        parts = read_parts(model["name"], *places, json.dumps(model.get("scheduler")))
         height, width = find_picture_size(parts, plan.config["height"], plan.config["width"])
         given = {**read_sampler_arguments(identity["guidance"]), **identity["pipeline_arguments"]}
         check_call(parts, identity["num_inference_steps"], "pil", given)
@@ -172,9 +173,11 @@ def _check_objective(plan: Plan) -> None:
 
 
 @lru_cache(maxsize=8)
-def read_parts(name: str, path: str, revision: str | None, config: str | None) -> Pipeline:
+def read_parts(
+    name: str, path: str, revision: str | None, config: str | None, scheduler: str
+) -> Pipeline:
     """What of a model on this disk or the hub is known without its weights, read once; see
-    `asyndm.models.read_parts`.
+    `asyndm.models.read_parts`, whose `scheduler` it is told as JSON.
 
     Raises:
         UserError: it cannot be read.
@@ -185,7 +188,7 @@ def read_parts(name: str, path: str, revision: str | None, config: str | None) -
 
     logging.disable_progress_bar()
     try:
-        parts: Pipeline = models.read_parts(path, revision, config)
+        parts: Pipeline = models.read_parts(path, revision, config, json.loads(scheduler))
     except UserError as error:
         raise UserError(f"model={name}: {error}") from error
     return parts

@@ -74,7 +74,7 @@ class Model(Choice):
     top-level `device` says otherwise. `variant`: of the weight files. `lora`: a file or folder of
     LoRA weights. `offload`: less memory on a GPU, slower. `threads`: of a CPU; null: as many as
     torch takes. With one, pictures are the same to the bit on any number of cores and under every
-    launcher.
+    launcher. `scheduler`: what is changed of the scheduler's config, by the names of diffusers.
 
     What follows is what the model recommends: the defaults of the settings of the same name, where
     null is the pipeline's own, and arguments of its pipeline's call. `guided`: whether guidance
@@ -92,6 +92,7 @@ class Model(Choice):
     vae_slicing: bool = False
     vae_tiling: bool = False
     threads: int | None = None
+    scheduler: Any = None
 
     num_inference_steps: int = 50
     guidance_scale: float | None = None

@@ -51,6 +51,7 @@ def time_sampling(plan: Plan) -> float:
             [list(item.prompt.subjects) for item in batch],
             mask=build_mask(plan),
             seed=[item.seed for item in batch],
+            batch_invariant=plan.config["batch_invariant"],
             **make_sample_arguments(plan),
         )
     return time.perf_counter() - started

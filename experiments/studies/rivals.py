@@ -7,15 +7,18 @@ python -m experiments.studies.rivals --into tuned_sd21 model=sd21_base batch_siz
 
 Each search is experiment=rivals_search of one guidance, under DM: its YAML's own settings, and as
 many trials for all. The best of these is frozen as a choice, guidance=tuned/NAME, whose comment
-says how it was found. A search that is interrupted goes on: its runs are found. The 12 guidances on
-the embedded model: at most 15,600 pictures, some 900,000 network evaluations and 140,000 backward.
+says how it was found; one that another search has found is not written over. A search that is
+interrupted goes on: its runs are found. The 12 guidances on the embedded model: at most 15,600
+pictures, some 900,000 network evaluations and 140,000 backward.
 """
 
 from __future__ import annotations
 
+import re
+import shlex
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,23 +27,25 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from asyndm.errors import UserError
+from asyndm.errors import UserError, is_whole
 from evaluation.choices import CONF
 from evaluation.commands import Parser, command_line
 from evaluation.labels import count_evaluations
 from evaluation.messages import count_things
 from evaluation.runs.files import write_bytes
-from evaluation.runs.folder import read_run
+from evaluation.runs.folder import find_runs, read_run
 from evaluation.scoring import average_scores
 from experiments.engine import schema
 from experiments.engine.hydra_messages import describe
 from experiments.engine.plan import Plan, make_plan
+from experiments.engine.preflight import Checks
 from experiments.engine.sweep import SEARCH_FILE
 from experiments.run import main as run
 
-SCALES = "choice(1.5,2.0,2.5,3.0,4.0,5.0,7.0,10.0)"
-"""Of guidance_scale, for all alike but for those that are made for larger ones, or for none."""
-STRENGTHS = "choice(0.3,0.45,0.6,0.8,1.0,1.4,2.0,2.8)"
+SCALES = "choice(1.25,1.5,1.75,2.0,2.25,2.5,3.0,3.5,4.0,5.0,6.0,7.0,8.5,10.0)"
+"""Of guidance_scale, for all alike but for those that are made for larger ones, or for none: more
+than there are trials, so that one with no other setting is not searched less."""
+STRENGTHS = "choice(0.3,0.4,0.5,0.6,0.7,0.8,0.9,1.0,1.2,1.4,1.7,2.0,2.4,2.8)"
 """λ of CFG++: at 20 steps and η = 1 as strong in the mean as SCALES from 1 to 8."""
 PERTURBED = "choice(0.5,1.0,1.5,2.0,3.0,5.0)"
 UPDATES = "choice(5.0,10.0,20.0,40.0)"
@@ -74,6 +79,8 @@ WIDTH = 100
 """Of a line of what is written."""
 TUNED = "tuned"
 """The folder of choices within ``conf/guidance``."""
+NAME = r"[\w-]+(/[\w-]+)*"
+"""Of another one."""
 
 
 @dataclass(frozen=True)
@@ -104,12 +111,14 @@ class Found:
         value: the objective's mean with them.
         own_value: with the YAML's own.
         rows: of the network for a picture, forward and backward, as counted with the best.
+        tried: how many settings there were, since trials can be alike.
     """
 
     settings: dict[str, Any]
     value: float
     own_value: float
     rows: tuple[float, float]
+    tried: int
 
 
 class Searcher:
@@ -118,17 +127,28 @@ class Searcher:
     Args:
         words: settings of all runs.
         folder: of the caller's own choices, beside ``conf``; None: there is none.
+        into: what is found is ``guidance=INTO/NAME``.
+
+    Raises:
+        UserError: an `into` that is no name.
     """
 
-    def __init__(self, words: Sequence[str] = (), folder: Path | None = None) -> None:
+    def __init__(
+        self, words: Sequence[str] = (), folder: Path | None = None, into: str = TUNED
+    ) -> None:
+        if not re.fullmatch(NAME, into):
+            raise UserError(f"--into {into}: is no name; give letters, digits, _ and -, as in mine")
         self._words, self._folder = tuple(words), folder
+        self.frozen = (folder or CONF) / "guidance" / into
+        self._check, self._into = Checks(), into
         schema.register()
 
     def plan(self, name: str) -> Search:
         """What will be searched, before anything is sampled.
 
         Raises:
-            UserError: an unknown guidance, no objective, or a setting that is none or is searched.
+            UserError: an unknown guidance, no objective, a setting that is none or is searched, or
+                one that another search has frozen; as the checks of a run.
         """
         if name not in SPACES:
             raise UserError(f"{name}: no guidance to search; there are {', '.join(SPACES)}")
@@ -143,8 +163,26 @@ class Searcher:
         if own.config["objective"] is None:
             raise UserError("objective is missing: name a metric, as in objective=exact")
         sweeper = config.hydra.sweeper
-        sign = -1 if "minimize" in str(sweeper.direction) else 1
-        return Search(name, given, words, own, int(sweeper.n_trials), sign)
+        signs = {"maximize": 1, "minimize": -1}
+        if (direction := str(getattr(sweeper.direction, "name", sweeper.direction))) not in signs:
+            raise UserError(f"hydra.sweeper.direction={direction}: choose {' or '.join(signs)}")
+        if not is_whole(sweeper.n_trials) or sweeper.n_trials < 1:
+            raise UserError(f"hydra.sweeper.n_trials={sweeper.n_trials}: must be at least 1")
+        self._check(own)
+        search = Search(name, given, words, own, sweeper.n_trials, signs[direction])
+        file = self.frozen / f"{name}.yaml"
+        if file.exists() and self.spell(search) not in _read_comment(file):
+            raise UserError(
+                f"{file}: is not of this search; write elsewhere with --into NAME, or remove it"
+            )
+        return search
+
+    def spell(self, planned: Search) -> str:
+        """The command that makes a search."""
+        own = [] if self._folder is None else ["--config-dir", str(self._folder)]
+        into = [] if self._into == TUNED else ["--into", self._into]
+        words = shlex.join([planned.name, *planned.given, *own, *into])
+        return f"python -m experiments.studies.rivals {words}"
 
     def search(self, planned: Search) -> Found:
         """The best settings of a guidance: its YAML's own where no trial does better.
@@ -166,7 +204,8 @@ class Searcher:
         given = [f"guidance.{name}={setting}" for name, setting in settings.items()]
         counted = count_evaluations(read_run(self._plan_run([*planned.words, *given]).folder))
         forward, backward, images = counted or (0.0, 0.0, 1)
-        return Found(settings, value, own_value, (forward / images, backward / images))
+        rows = forward / images, backward / images
+        return Found(settings, value, own_value, rows, _count_tried(planned))
 
     def _plan_run(self, words: Sequence[str]) -> Plan:
         config = self._compose(words)
@@ -186,8 +225,25 @@ class Searcher:
             raise SystemExit(status)
 
 
-def freeze(planned: Search, found: Found, folder: Path) -> Path:
-    """Writes what was found as a choice of its own, with how it was found."""
+def _count_tried(planned: Search) -> int:
+    """The settings that its runs have, its own among them."""
+
+    def drop_guidance(identity: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in identity.items() if name != "guidance"}
+
+    known = drop_guidance(planned.own.identity)
+    runs = map(read_run, find_runs([planned.own.output_dir]))
+    return sum(drop_guidance(run.identity) == known for run in runs)
+
+
+def _read_comment(file: Path) -> str:
+    """What a frozen choice says of how it was found."""
+    lines = file.read_text(encoding="utf-8").splitlines()
+    return " ".join(line.removeprefix("# ") for line in lines if line.startswith("#"))
+
+
+def freeze(planned: Search, found: Found, file: Path, command: str) -> None:
+    """Writes what was found as a choice of its own, with how it was found: by which command."""
     name, config, (forward, backward) = planned.name, planned.own.config, found.rows
     eta = "" if config["eta"] is None else f" at eta {config['eta']:g}"
     prompts = count_things(len(planned.own.prompts), "prompt")
@@ -197,20 +253,18 @@ def freeze(planned: Search, found: Found, folder: Path) -> Path:
         f"{name} as found best for {config['model']['name']} in {config['num_inference_steps']} "
         f"steps{eta} under {planned.own.mask.label}, by {config['objective']} "
         f"on {prompts} of {of}: {found.value:.3f}, where guidance={name} has "
-        f"{found.own_value:.3f}. Tried were its own settings and {planned.trials} others of "
-        f"{', '.join(f'{key} {values}' for key, values in SPACES[name].items())}. A picture took "
-        f"{forward:.4g} rows of the network forward and {backward:.4g} backward. By python -m "
-        f"experiments.studies.rivals {' '.join([name, *planned.given])}"
+        f"{found.own_value:.3f}. Tried were its own settings and {planned.trials} trials of "
+        f"{', '.join(f'{key} {values}' for key, values in SPACES[name].items())}, "
+        f"{found.tried} different ones in all. A picture took {forward:.4g} rows of the network "
+        f"forward and {backward:.4g} backward. By {command}"
     )
     lines = textwrap.wrap(said, WIDTH - 2, break_long_words=False, break_on_hyphens=False)
-    file = folder / f"{name}.yaml"
     text = (
         "".join(f"# {line}\n" for line in lines)
         + f"defaults:\n  - /guidance/{name}@_here_\n  - _self_\n"
         + OmegaConf.to_yaml(OmegaConf.create(found.settings))
     )
     write_bytes(file, text.encode())
-    return file
 
 
 @command_line()
@@ -233,12 +287,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.read(arguments)
     names = [word for word in chosen.words if "=" not in word]
     names = names or [name for name in SPACES if name not in TRANSFORMERS]
-    searcher = Searcher([word for word in chosen.words if "=" in word], chosen.config_dir)
-    folder = (chosen.config_dir or CONF) / "guidance" / chosen.into
+    settings = [word for word in chosen.words if "=" in word]
+    searcher = Searcher(settings, chosen.config_dir, chosen.into)
     for planned in list(map(searcher.plan, names)):
-        print(freeze(planned, searcher.search(planned), folder), flush=True)
+        file = searcher.frozen / f"{planned.name}.yaml"
+        freeze(planned, searcher.search(planned), file, searcher.spell(planned))
+        print(file, flush=True)
     found = ",".join(f"{chosen.into}/{name}" for name in names)
-    print(f"now on test prompts: python -m experiments.run experiment=rivals guidance={found}")
+    beside = "" if chosen.config_dir is None else f", with --config-dir {chosen.config_dir}"
+    print(f"now on test prompts, as guidance={found}{beside}")
     return 0
 
 

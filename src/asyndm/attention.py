@@ -93,6 +93,7 @@ class AttentionMaps(Hooks):
         self._rows: slice | None = None
         self._grid = (0, 0)
         self._lengths: int | Sequence[int] | None = None
+        self._images: Sequence[int] | None = None
         self._shares: list[Tensor] = []
 
     def _attach(self) -> Iterator[RemovableHandle]:
@@ -103,7 +104,11 @@ class AttentionMaps(Hooks):
         self.ignore()
 
     def listen(
-        self, rows: slice, grid: tuple[int, int], lengths: int | Sequence[int] | None = None
+        self,
+        rows: slice,
+        grid: tuple[int, int],
+        lengths: int | Sequence[int] | None = None,
+        images: Sequence[int] | None = None,
     ) -> None:
         """Read the next evaluation: these rows of its batch, one for each image, as maps of this
         size.
@@ -111,8 +116,9 @@ class AttentionMaps(Hooks):
         Args:
             lengths: of the text in joint sequences, or of each row of the batch where each has its
                 own; None: all that is not image.
+            images: those that the rows are of; None: all.
         """
-        self._rows, self._grid, self._lengths = rows, grid, lengths
+        self._rows, self._grid, self._lengths, self._images = rows, grid, lengths, images
         self._shares.clear()
 
     def ignore(self) -> None:
@@ -146,8 +152,9 @@ class AttentionMaps(Hooks):
         Args:
             own: how many of them are each image's own text; None: all.
         """
-        weights = torch.zeros(len(self._tokens), length, max(map(len, self._tokens)))
-        for image, subjects in enumerate(self._tokens):
+        read = range(len(self._tokens)) if self._images is None else self._images
+        weights = torch.zeros(len(read), length, max(map(len, self._tokens)))
+        for image, subjects in enumerate(self._tokens[place] for place in read):
             end = length if own is None else own[image]
             for subject, positions in enumerate(subjects):
                 if max(positions, default=0) >= end or min(positions, default=0) < -end:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from asyndm.checkpoints import (
 from asyndm.errors import UserError, read_first_line
 from asyndm.inputs import check_pipeline
 from asyndm.loras import add_lora
+from asyndm.schedulers import change_scheduler
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 DEVICES = ("auto", "cpu", "cuda")
@@ -43,6 +45,7 @@ def load(
     offload: str = "none",
     vae_slicing: bool = False,
     vae_tiling: bool = False,
+    scheduler: Mapping[str, Any] | None = None,
 ) -> Any:
     """A pipeline of a served class, with its own scheduler, on its device, in its dtype, without
     safety checker.
@@ -62,11 +65,12 @@ def load(
         offload: "model" keeps on the GPU the one network that computes, "sequential" one layer;
             needs a GPU.
         vae_slicing, vae_tiling: decode picture by picture, or tile by tile: less memory.
+        scheduler: settings that its scheduler gets, as of ``schedulers.change_scheduler``.
 
     Raises:
         UserError: unknown dtype or device, GPU absent, half precision on the CPU, no such folder,
             hub unreachable, a class that is not served, weights that are no safetensors, weights
-            that are missing or belong nowhere, also of the LoRA.
+            that are missing or belong nowhere, also of the LoRA; as ``change_scheduler``.
     """
     where = choose_device(device)
     number = choose_dtype(dtype, where)
@@ -77,6 +81,8 @@ def load(
         else _load_folder(path, number, revision, variant)
     )
     check_pipeline(pipe)
+    if scheduler is not None:
+        change_scheduler(pipe, scheduler)
     if lora is not None:
         add_lora(pipe, lora)
     for asked, method in ((vae_slicing, "enable_slicing"), (vae_tiling, "enable_tiling")):
@@ -253,7 +259,10 @@ def _check_variant(source: str, folder: Path, variant: str | None) -> None:
 
 
 def read_parts(
-    path: str | Path, revision: str | None = None, config: str | Path | None = None
+    path: str | Path,
+    revision: str | None = None,
+    config: str | Path | None = None,
+    scheduler: Mapping[str, Any] | None = None,
 ) -> Any:
     """A model's pipeline as far as it is known without its weights: tokenizers, scheduler, and
     networks that have a shape and a config but no numbers; text encoders are empty modules. To
@@ -291,6 +300,8 @@ def read_parts(
         parts = kind.from_pretrained(str(folder), **hollow)
         # Past the pipeline's own __setattr__, which would look into them.
         vars(parts).update(encoders)
+        if scheduler is not None:
+            change_scheduler(parts, scheduler)
         return parts
     except UserError:
         raise

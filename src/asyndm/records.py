@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -42,7 +43,7 @@ class StepRecord:
     maps: Tensor | None
     latents: Tensor
     sample: Tensor
-    images: range
+    images: Sequence[int]
     flow: bool
     evaluations: int
     backward_evaluations: int = 0

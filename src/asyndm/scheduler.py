@@ -66,7 +66,7 @@ class AsynchronousScheduler:
         solver: Solver = DEFAULT_SOLVER,
         eta: float | None = None,
         callback: Callable[[StepRecord], None] | None = None,
-        images: range = range(1),
+        images: Sequence[int] = range(1),
         generators: Sequence[torch.Generator] | None = None,
     ) -> None:
         self.stock = copy_scheduler(stock)
@@ -303,13 +303,18 @@ class AsynchronousScheduler:
         return (u_t, expand_level(level_t, like)), (u_s, expand_level(level_s, like))
 
     @contextmanager
-    def standing_at(self, rungs: Tensor) -> Iterator[None]:
-        """The network is told that pixels stand there."""
-        kept, self.rungs = self.rungs, rungs
+    def standing_at(self, rungs: Tensor, images: Sequence[int] | None = None) -> Iterator[None]:
+        """The network is told that pixels stand there, of these images of the batch alone; None: of
+        all."""
+        kept = self.rungs, self.images
+        self.rungs = rungs
+        if images is not None:
+            self.rungs = rungs[list(images)]
+            self.images = [self.images[image] for image in images]
         try:
             yield
         finally:
-            self.rungs = kept
+            self.rungs, self.images = kept
 
     def draw_spare(self, like: Tensor) -> Tensor:
         """Noise of each image's generator that no step draws."""

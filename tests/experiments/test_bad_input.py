@@ -313,7 +313,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_the_models_own_size_is_what_it_makes(lab: Lab) -> None:
     assert lab("limit=1").status == 0
     with Image.open(next((lab.only_run() / "images").iterdir())) as image:
-        parts = read_parts("folder", str(lab.pipeline), None, None)
+        parts = read_parts("folder", str(lab.pipeline), None, None, "null")
         assert find_picture_size(parts) == (image.height, image.width)
 
 

@@ -113,31 +113,35 @@ class AttentionDescent(Guidance, ABC):
         """x after the updates of the step."""
         if not self.descends(moment.step, moment.steps):
             return x
+        import torch
+
         from asyndm.guidance.attention_losses import TextReader
 
         reader = moment.probe
         assert isinstance(reader, TextReader)
-        if not reader.loss.is_defined:
+        going = [image for image in range(len(x)) if reader.loss.is_defined(image)]
+        if not going:
             return x
-        size: float | Tensor = self.find_step_size(moment.step, moment.steps)
+        sizes = x.new_full((len(x), 1, 1, 1), self.find_step_size(moment.step, moment.steps))
         if self.where == "subject":
             weights = moment.spread_weights(x)
-            if not weights.any():
+            on_curve = weights.flatten(1).any(1).tolist()
+            going = [image for image in going if on_curve[image]]
+            if not going:
                 self._notice_rest(moment)
                 return x
             moment.state["moved"] = True
-            size = size * weights
+            sizes = sizes * weights
         target = self.find_target(moment.step, moment.steps)
-        going: Tensor | None = None
         for _ in range(1 if target is None else self.most_updates):
-            losses, gradient = reader.differentiate(moment, x)
-            moved = x - size * gradient
-            x = moved if going is None else moved.where(going[:, None, None, None], x)
+            losses, gradient = reader.differentiate(moment, x[going], going)
+            place = torch.tensor(going, device=x.device)
+            x = x.index_copy(0, place, x[going] - sizes[going] * gradient)
             if target is None:
                 break
-            above = losses > target
-            going = above if going is None else going & above
-            if not going.any():
+            above = (losses > target).tolist()
+            going = [image for image, goes in zip(going, above, strict=True) if goes]
+            if not going:
                 break
         return x
 

@@ -39,20 +39,22 @@ class Group:
 class AttentionLoss(ABC):
     """Of each image alone, so that the gradient of their sum is that of each."""
 
-    @property
-    def is_defined(self) -> bool:
-        """Whether any image has one that is not always 0."""
+    def is_defined(self, image: int) -> bool:
+        """Whether this image of the batch has one that is not always 0."""
         return True
 
     @abstractmethod
     def __call__(self, reader: TextReader) -> Tensor:
-        """(B,), differentiable, of what has been read."""
+        """(B,), differentiable, of the images that have been read."""
 
 
 class TextReader:
     """Reads the cross-attention of the prompt's rows to each token, in the evaluations that
     `differentiate` makes and in no other, at a quarter of the latents' size if the network attends
     there.
+
+    Attributes:
+        images: of the batch, those that are read, in the order of what is read.
 
     Args:
         guidance: its name, for messages.
@@ -73,6 +75,7 @@ class TextReader:
         reads_self: bool = False,
     ) -> None:
         self.guidance, self.network, self.loss, self.prompts = guidance, network, loss, prompts
+        self.images: Sequence[int] = range(len(prompts))
         factor, layers = find_layers(network, None)
         tokens = [[[place] for place in range(prompt.length)] for prompt in prompts]
         self.cross = ProjectedMaps(layers, tokens, factor)
@@ -101,7 +104,7 @@ class TextReader:
     def begin(self, rows: Rows, grid: tuple[int, int]) -> None:
         if self._is_open:
             height, width = (-(-side // self.cross.factor) for side in grid)
-            self.cross.listen(rows.cond, (height, width))
+            self.cross.listen(rows.cond, (height, width), images=self.images)
             self.own.listen(rows.cond)
 
     def end(self) -> None:
@@ -115,38 +118,44 @@ class TextReader:
                 )
 
     def maps(self) -> Tensor:
-        """(B, tokens, h, w): the attention of each place to each token, with gradient."""
+        """(B, tokens, h, w): the attention of each place to each token, with gradient, of the
+        images that are read."""
         return self.cross.maps()
 
-    def self_map(self, image: int, places: Tensor) -> Tensor:
-        """(S, P): of an image the attention of these S places to all, mean over heads and layers,
-        with gradient."""
+    def self_map(self, row: int, places: Tensor) -> Tensor:
+        """(S, P): of a row of what is read the attention of these S places to all, mean over heads
+        and layers, with gradient."""
+        own = slice(row, row + 1)
         maps = [
-            compute_probabilities(layer, query[image : image + 1, places], key[image : image + 1])[
-                0
-            ]
+            compute_probabilities(layer, query[own, places], key[own])[0]
             for layer, query, key in self.own.read
         ]
         return torch.stack(maps).mean(0)
 
     def differentiate(
-        self, moment: Moment, x: Tensor, loss: Callable[[], Tensor] | None = None
+        self,
+        moment: Moment,
+        x: Tensor,
+        images: Sequence[int] | None = None,
+        loss: Callable[[], Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The loss of each image at x, (B,), and its gradient, (B, C, H, W).
 
         Args:
+            images: those of the batch that x is of, and that alone are evaluated; None: all.
             loss: another one; None: the reader's own.
         """
-        with self._open():
-            return moment.differentiate(x, loss or (lambda: self.loss(self)))
+        with self._open(images):
+            return moment.differentiate(x, loss or (lambda: self.loss(self)), images)
 
     @contextmanager
-    def _open(self) -> Iterator[None]:
-        self._is_open = True
+    def _open(self, images: Sequence[int] | None) -> Iterator[None]:
+        everyone, self._is_open = self.images, True
+        self.images = everyone if images is None else images
         try:
             yield
         finally:
-            self._is_open = False
+            self._is_open, self.images = False, everyone
             self.cross.ignore()
             self.own.ignore()
             self.own.read.clear()
@@ -245,11 +254,10 @@ class Neglect(AttentionLoss):
     padding: bool = False
 
     def __call__(self, reader: TextReader) -> Tensor:
-        maps = reader.maps()
         return torch.stack(
             [
-                1 - excite(own, prompt, self.padding).flatten(1).amax(1).amin()
-                for own, prompt in zip(maps, self.prompts, strict=True)
+                1 - excite(own, self.prompts[image], self.padding).flatten(1).amax(1).amin()
+                for own, image in zip(reader.maps(), reader.images, strict=True)
             ]
         )
 
@@ -284,14 +292,14 @@ class Misbinding(AttentionLoss):
     prompts: Sequence[PromptTokens]
     groups: Sequence[Sequence[Group]]
 
-    @property
-    def is_defined(self) -> bool:
-        return any(self.groups)
+    def is_defined(self, image: int) -> bool:
+        return bool(self.groups[image])
 
     def __call__(self, reader: TextReader) -> Tensor:
-        maps = reader.maps()
-        rows = zip(maps, self.prompts, self.groups, strict=True)
-        return torch.stack([self._compare(*row) for row in rows])
+        rows = zip(reader.maps(), reader.images, strict=True)
+        return torch.stack(
+            [self._compare(maps, self.prompts[i], self.groups[i]) for maps, i in rows]
+        )
 
     def _compare(self, maps: Tensor, prompt: PromptTokens, groups: Sequence[Group]) -> Tensor:
         words = maps[1 : prompt.end].flatten(1)
@@ -332,17 +340,17 @@ class Scores:
 
 
 def score(reader: TextReader, prompts: Sequence[PromptTokens], padding: bool) -> Scores:
-    """Both scores of what has been read, with gradient.
+    """Both scores of the images that have been read, with gradient.
 
     The conflict is the mean over pairs of subjects of Σₚ min(a, b)/Σₚ (a + b), with a and b the
     smoothed attention to the picture of the place where each subject's Aₛ is largest: from 0 to ½.
     """
     neglect, conflict = [], []
-    for image, (maps, prompt) in enumerate(zip(reader.maps(), prompts, strict=True)):
-        subjects = excite(maps, prompt, padding)
+    for row, (maps, image) in enumerate(zip(reader.maps(), reader.images, strict=True)):
+        subjects = excite(maps, prompts[image], padding)
         most, places = subjects.flatten(1).max(1)
         neglect.append(1 - most.amin())
-        own = reader.self_map(image, places).unflatten(1, tuple(subjects.shape[1:]))
+        own = reader.self_map(row, places).unflatten(1, tuple(subjects.shape[1:]))
         conflict.append(measure_conflict(smooth(own[None])[0]))
     return Scores(torch.stack(neglect), torch.stack(conflict))
 

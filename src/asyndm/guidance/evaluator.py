@@ -297,9 +297,9 @@ class Evaluator:
         return (u + scale * (c - u)).float()
 
     def differentiate(
-        self, x: Tensor, at: Place, loss: Callable[[], Tensor]
+        self, x: Tensor, at: Place, loss: Callable[[], Tensor], images: Sequence[int] | None
     ) -> tuple[Tensor, Tensor]:
-        """The loss of each image and its gradient."""
+        """The loss of each of these images and its gradient."""
         if torch.is_inference_mode_enabled():
             raise UserError(
                 f"guidance={self.guidance.name} differentiates through the network: call it "
@@ -309,7 +309,7 @@ class Evaluator:
         try:
             with torch.enable_grad():
                 leaf = x.detach().requires_grad_()
-                self._run(leaf, at, (COND,))
+                self._run(leaf, at, (COND,), images)
                 losses = loss()
                 (gradient,) = torch.autograd.grad(losses.sum(), leaf)
         finally:
@@ -318,11 +318,15 @@ class Evaluator:
         self.scheduler.count_backward(len(x))
         return losses.detach(), gradient
 
-    def _run(self, x: Tensor, at: Place, asked: Sequence[str]) -> None:
-        """Call the network as the pipeline did in this step, with these rows, at x."""
+    def _run(
+        self, x: Tensor, at: Place, asked: Sequence[str], images: Sequence[int] | None = None
+    ) -> None:
+        """Call the network as the pipeline did in this step, with these rows, at x; of these images
+        alone, or of all (None)."""
         self._made.clear()
-        with self._nest(), self.scheduler.standing_at(at.rungs):
-            for call in list(self._calls):
+        calls = [self._choose_images(call, images) for call in self._calls]
+        with self._nest(), self.scheduler.standing_at(at.rungs, images):
+            for call in calls:
                 wanted = [name for name in call.names if name in asked]
                 if PERTURBED in asked and COND in wanted:
                     wanted.append(PERTURBED)
@@ -334,6 +338,14 @@ class Evaluator:
                 f"guidance={self.guidance.name}: the pipeline does not evaluate a negative prompt: "
                 "call it with a guidance_scale above 1"
             )
+
+    def _choose_images(self, call: Call, images: Sequence[int] | None) -> Call:
+        """The call of some images of the batch; None: of all."""
+        count = len(self.scheduler.images)
+        if images is None or list(images) == list(range(count)):
+            return call
+        index = [copy * count + image for copy in range(len(call.names)) for image in images]
+        return Call(call.names, self.family.select_rows(call.arguments, index))
 
     @contextmanager
     def _nest(self) -> Iterator[None]:

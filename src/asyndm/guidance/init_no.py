@@ -35,8 +35,8 @@ class InitNO(AttendAndExcite):
     and searches although it is told not to.
 
     Fresh noises are drawn from each image's generator after all that its steps draw, so that those
-    stay the same as without. An image ends when it has come so far, but is evaluated until all of
-    its batch have.
+    stay the same as without. An image is evaluated until it has come so far, whatever the others
+    of its batch need.
 
     Args:
         refine_at, thresholds: of Attend-and-Excite; not before the first step, as published.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -49,7 +49,7 @@ class Run(Protocol):
     def evaluate_at_scale(self, x: Tensor, at: Place, scale: float) -> Tensor: ...
 
     def differentiate(
-        self, x: Tensor, at: Place, loss: Callable[[], Tensor]
+        self, x: Tensor, at: Place, loss: Callable[[], Tensor], images: Sequence[int] | None
     ) -> tuple[Tensor, Tensor]: ...
 
     def spread_weights(self, x: Tensor) -> Tensor: ...
@@ -126,17 +126,20 @@ class Moment:
         """e_u + scale (e_c - e_u) at x; only one of them is evaluated where the scale is 0 or 1."""
         return self._run.evaluate_at_scale(x, at or self.here, scale)
 
-    def differentiate(self, x: Tensor, loss: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
+    def differentiate(
+        self, x: Tensor, loss: Callable[[], Tensor], images: Sequence[int] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """The loss of each image, (B,), and ∇ₓ of it, (B, ...), by one evaluation with the prompt.
 
         Args:
             loss: made of what the probe has read, once the network has run; (B,), of each image
                 alone.
+            images: which of the batch x is of, and which alone are evaluated; None: all.
 
         Raises:
             UserError: inside ``torch.inference_mode``.
         """
-        return self._run.differentiate(x, self.here, loss)
+        return self._run.differentiate(x, self.here, loss, images)
 
     def spread_weights(self, x: Tensor) -> Tensor:
         """How far on the curve this step's mask has each pixel, 0 to 1, over x: (B, 1, H, W)."""

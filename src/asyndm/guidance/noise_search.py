@@ -29,7 +29,7 @@ def search_noise(guidance: InitNO, x: Tensor, moment: Moment) -> Tensor:
         x: the run's own noise, (B, C, H, W).
     """
     fresh = [moment.draw_spare(x) for _ in range(guidance.noises - 1)]
-    kept = best = x
+    kept = best = reached = x
     searched = torch.ones(len(x), dtype=torch.bool, device=x.device)
     least = x.new_full((len(x),), torch.inf)
     for noise in (x, *fresh):
@@ -37,9 +37,12 @@ def search_noise(guidance: InitNO, x: Tensor, moment: Moment) -> Tensor:
         kept = choose(searched & good, made, kept)
         better = searched & (losses < least)
         best, least = choose(better, noise, best), losses.where(better, least)
+        reached = choose(better, made, reached)
         searched = searched & ~good
         if not searched.any():
             return kept
+    if not guidance.last_updates:
+        return choose(searched, reached, kept)
     made, _, _ = optimise(guidance, best, moment, guidance.last_updates, searched)
     return choose(searched, made, kept)
 
@@ -69,14 +72,17 @@ def optimise(
             found.append(score(reader, reader.prompts, guidance.padding))
             return found[0].neglect + found[0].conflict
 
-        losses, gradient = reader.differentiate(moment, values.draw(noise), measure)
-        last = losses.to(last.dtype).where(active, last)
+        place = active.nonzero().flatten()
+        x = values.draw(noise)[place]
+        losses, gradient = reader.differentiate(moment, x, place.tolist(), measure)
+        last = last.index_copy(0, place, losses.to(last.dtype))
         neglect, conflict = found[0].neglect.detach(), found[0].conflict.detach()
         done = (neglect < guidance.neglect_limit) & (conflict < guidance.conflict_limit)
-        good = good | (active & done)
-        active = active & ~done
+        good = good.index_copy(0, place, done)
+        active = active.index_copy(0, place, ~done)
         if not active.any():
             break
+        gradient = torch.zeros_like(noise).index_copy(0, place, gradient.to(noise.dtype))
         moved = values.descend(noise, gradient, update, guidance.learning_rate)
         values = moved.shorten(guidance.kl_limit).where(active, values)
     return values.draw(noise), last, good

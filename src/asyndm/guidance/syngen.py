@@ -62,8 +62,8 @@ class SynGen(AttentionDescent):
     The pairs are those of the subjects: the last word of "shiny red car" is the noun, and those
     before it are its modifiers, but for articles, numbers and "and"; what follows a preposition
     ("car with flags") is left aside. A subject of one word has none. An image without pairs is
-    made as by CFG; where no image of a batch has any, nothing more is evaluated. The published code
-    parses the first prompt alone, and of a batch moves the last image alone.
+    made as by CFG, and at its cost. The published code parses the first prompt alone, and of a
+    batch moves the last image alone.
 
     Args:
         parser: a model of spaCy, such as "en_core_web_trf", that finds the pairs in the whole

@@ -81,7 +81,8 @@ def check_frozen(lab: Lab, name: str, sign: int) -> None:
     values = [average_scores(run.scores)["brightness"] for run in (best, own)]
     assert f"on 2 prompts of file: {values[0]:.3f}, where guidance={name}" in told
     assert f"guidance={name} has {values[1]:.3f}." in told
-    assert f"and {TRIALS} others of" in told and all(text in told for text in SPACES[name].values())
+    assert f"and {TRIALS} trials of" in told and all(text in told for text in SPACES[name].values())
+    assert f", {len(runs)} different ones in all." in told
     rows = 2 * lab.steps + lab.steps * (name == "pag")
     assert f"took {rows} rows of the network forward and 0 backward" in told
 
@@ -93,6 +94,17 @@ def test_a_search_that_is_repeated_finds_its_runs(
     assert search(searched, "cfg") == 0
     assert capsys.readouterr().out.count("  found  ") == 1 + TRIALS
     assert read_frozen(searched, "cfg") == frozen and find_runs([searched.runs]) == made
+
+
+def test_what_another_search_has_frozen_is_not_written_over(
+    searched: Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frozen = read_frozen(searched, "cfg")
+    assert search(searched, "cfg", "seed=7") == 1
+    file = searched.folder / "conf" / "guidance" / "small" / "cfg.yaml"
+    expected = f"error: {file}: is not of this search; write elsewhere with --into NAME, or remove"
+    assert expected in capsys.readouterr().err
+    assert read_frozen(searched, "cfg") == frozen
 
 
 def test_what_was_found_is_a_choice_that_tables_name(
@@ -140,7 +152,12 @@ def test_every_value_that_is_searched_is_one_of_the_guidance(name: str) -> None:
         (["cfg", "objective=null"], "objective is missing: name a metric"),
         (["cfg", "objective=clip"], "objective=clip: not among the metrics"),
         (["slg"], "guidance=slg is defined on networks of SD3, Flux"),
+        (["cfg", "slg"], "guidance=slg is defined on networks of SD3, Flux"),
         (["cfg", "prompt_set.split=test"], "objective=exact: never on test prompts"),
+        (["cfg", "hydra.sweeper.direction=up"], "hydra.sweeper.direction=up: choose maximize or"),
+        (["cfg", "hydra.sweeper.n_trials=0"], "hydra.sweeper.n_trials=0: must be at least 1"),
+        (["--into", "", "cfg"], "--into : is no name; give letters"),
+        (["--into", "../a", "cfg"], "--into ../a: is no name; give letters"),
     ],
 )
 def test_a_search_that_cannot_be_is_refused_in_one_line(

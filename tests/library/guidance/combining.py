@@ -55,6 +55,15 @@ def check_cost(guidance: Guidance, records: list[StepRecord]) -> None:
     assert (last.evaluations, last.backward_evaluations) == (cost.forward, cost.backward)
 
 
+def count_rows(records: list[StepRecord]) -> tuple[int, int]:
+    """Forward and backward of all calls, whose last steps tell."""
+    ends = [record for record in records if record.step == records[-1].step]
+    return (
+        sum(record.evaluations for record in ends),
+        sum(record.backward_evaluations for record in ends),
+    )
+
+
 def draw(shape: tuple[int, ...], count: int, seed: int = 0) -> list[Tensor]:
     """Normal tensors, float64."""
     generator = torch.Generator().manual_seed(seed)

@@ -39,7 +39,7 @@ class Fixed:
     """A reader of given maps, (B, tokens, h, w)."""
 
     def __init__(self, maps: Tensor, prompts: Sequence[PromptTokens] = ()) -> None:
-        self._maps, self.prompts = maps, prompts
+        self._maps, self.prompts, self.images = maps, prompts, range(len(maps))
 
     def maps(self) -> Tensor:
         return self._maps

@@ -16,7 +16,13 @@ from asyndm.guidance.attention_losses import TextReader
 from asyndm.guidance.moment import Moment
 from asyndm.solvers import DPMSolverPlusPlus2M
 from tests.conftest import make_pipeline
-from tests.library.guidance.combining import MASKS, check_cost, sample_latents, sample_tiny
+from tests.library.guidance.combining import (
+    MASKS,
+    check_cost,
+    count_rows,
+    sample_latents,
+    sample_tiny,
+)
 from tests.library.guidance.descent import Looking
 from tests.library.test_sampler import measure_distance
 from tests.pipelines.registry import PIPELINES
@@ -46,10 +52,12 @@ def test_without_a_step_a_solver_keeps_its_history(pipe: Any) -> None:
 
 @pytest.mark.parametrize("mask", MASKS, ids=lambda mask: mask.name)
 def test_an_image_is_the_same_in_any_batch(pipe: Any, mask: Mask) -> None:
+    """And costs the same: which are evaluated once more is a matter of each."""
     guidance = AttendAndExcite(refinements=2, refine_at=(0.0,), thresholds=(0.5,))
-    alone = sample_latents(pipe, guidance, mask=mask, batch_invariant=True)[0]
-    together = sample_latents(pipe, guidance, mask=mask, batch_invariant=False)[0]
+    alone, each = sample_latents(pipe, guidance, mask=mask, batch_invariant=True)
+    together, both = sample_latents(pipe, guidance, mask=mask, batch_invariant=False)
     assert measure_distance(together, alone) <= ALONE
+    assert count_rows(both) == count_rows(each) == (2 * 8 + 6, 6), "of 8 updates at the most"
     plain = sample_latents(pipe, mask=mask)[0]
     assert measure_distance(alone, plain) > 100 * ALONE
 

@@ -96,7 +96,9 @@ def test_misbinding_is_its_equation() -> None:
     made = loss(reader)
     assert float(made[0]) == pytest.approx(expected, rel=1e-12) and expected != 0
     assert made[1] == 0  # no pair
-    assert loss.is_defined and not Misbinding(PROMPTS, [[], []]).is_defined
+    assert loss.is_defined(0) and not loss.is_defined(1)
+    reader.images = [1, 0]
+    assert loss(reader)[0] == 0, "each image has the pairs of its own prompt"
 
 
 def test_a_phrase_that_is_the_whole_prompt_is_only_drawn_together() -> None:
@@ -170,7 +172,7 @@ def test_the_maps_are_those_of_the_prompt_at_this_x(pipe: Any) -> None:
             found.append(reader.maps().detach())
             return reader.loss(reader)
 
-        reader.differentiate(moment, x, measure)
+        reader.differentiate(moment, x, loss=measure)
         assert len(reader.own.layers) == len(reader.cross.layers) and not reader.own.read
 
     guidance = Looking(look=look)
@@ -215,7 +217,7 @@ def test_nothing_is_left_behind_after_an_exception(pipe: Any) -> None:
         def fail() -> Tensor:
             raise RuntimeError("in the loss")
 
-        reader.differentiate(moment, x, fail)
+        reader.differentiate(moment, x, loss=fail)
 
     with pytest.raises(RuntimeError, match="in the loss"):
         sample_latents(pipe, Looking(look=look), mask=DynamicMask())

@@ -16,7 +16,14 @@ from asyndm.guidance.attention_losses import TextReader, score
 from asyndm.guidance.init_no import InitNO
 from asyndm.guidance.moment import Moment
 from asyndm.guidance.noise_search import Gaussian, search_noise
-from tests.library.guidance.combining import MASKS, check_cost, draw, sample_latents, sample_tiny
+from tests.library.guidance.combining import (
+    MASKS,
+    check_cost,
+    count_rows,
+    draw,
+    sample_latents,
+    sample_tiny,
+)
 from tests.library.test_sampler import measure_distance
 from tests.pipelines.registry import PIPELINES
 
@@ -69,14 +76,20 @@ def test_the_steps_draw_the_noises_of_cfg(pipe: Any, monkeypatch: pytest.MonkeyP
     assert all(torch.equal(*pair) for pair in zip(drawn, expected, strict=True))
 
 
-@pytest.mark.parametrize("noises", [1, 3])
-def test_an_image_is_the_same_in_any_batch(pipe: Any, noises: int) -> None:
-    """Its fresh noises too: one image is good enough from the first, or none is."""
-    guidance = InitNO(noises=noises, updates=2, last_updates=3, neglect_limit=0.0, **LATER)
+@pytest.mark.parametrize(
+    ("noises", "limit", "updates"), [(1, 0.0, 2 * 5), (3, 0.0, 2 * 9), (3, 0.5, 9 + 1)]
+)
+def test_an_image_is_the_same_in_any_batch(
+    pipe: Any, noises: int, limit: float, updates: int
+) -> None:
+    """Its fresh noises too, and it costs the same: one image is good enough from the first, or none
+    is."""
+    guidance = InitNO(noises=noises, updates=2, last_updates=3, neglect_limit=limit, **LATER)
     settings: dict[str, Any] = {"mask": NoMask(), "eta": 0.0}
-    alone = sample_latents(pipe, guidance, batch_invariant=True, **settings)[0]
-    together = sample_latents(pipe, guidance, batch_invariant=False, **settings)[0]
+    alone, each = sample_latents(pipe, guidance, batch_invariant=True, **settings)
+    together, both = sample_latents(pipe, guidance, batch_invariant=False, **settings)
     assert measure_distance(together, alone) <= ALONE
+    assert count_rows(both) == count_rows(each) == (2 * 8 + updates, updates)
     assert measure_distance(alone, sample_latents(pipe, **settings)[0]) > 10 * ALONE
 
 
@@ -97,8 +110,8 @@ class Watching(InitNO):
             made = search_noise(self, x, moment)
             self.kept.append(
                 (
-                    reader.differentiate(moment, x, measure)[0],
-                    reader.differentiate(moment, made, measure)[0],
+                    reader.differentiate(moment, x, loss=measure)[0],
+                    reader.differentiate(moment, made, loss=measure)[0],
                 )
             )
         return x

@@ -21,7 +21,13 @@ from asyndm.guidance.syngen import (
     load_parser,
     split_phrase,
 )
-from tests.library.guidance.combining import MASKS, check_cost, sample_latents, sample_tiny
+from tests.library.guidance.combining import (
+    MASKS,
+    check_cost,
+    count_rows,
+    sample_latents,
+    sample_tiny,
+)
 from tests.library.test_sampler import measure_distance
 from tests.pipelines.registry import PIPELINES
 
@@ -153,7 +159,8 @@ def test_an_image_is_the_same_in_any_batch_and_without_pairs_that_of_cfg(pipe: A
     """Of the two prompts the first has a pair."""
     settings: dict[str, Any] = {"mask": DynamicMask()}
     alone, records = sample_latents(pipe, SynGen(), batch_invariant=True, **settings)
-    together = sample_latents(pipe, SynGen(), batch_invariant=False, **settings)[0]
+    together, both = sample_latents(pipe, SynGen(), batch_invariant=False, **settings)
+    assert count_rows(both) == count_rows(records) == (2 * 8 + 2, 2)
     plain = sample_latents(pipe, **settings)[0]
     assert measure_distance(together, alone) <= ALONE
     assert measure_distance(alone[0], plain[0]) > 10 * ALONE
