@@ -36,10 +36,16 @@ def find_steps(config: DictConfig, rows: object) -> int:
     """
     if not is_number(rows) or not rows >= 1:
         raise UserError(f"{SETTING}=${{steps_within:{rows}}}: give a number of at least 1")
-    of: dict[str, Any] = {
-        group: OmegaConf.to_container(config[group], resolve=True, enum_to_str=True)
-        for group in GROUPS
-    }
+    try:
+        of: dict[str, Any] = {
+            group: OmegaConf.to_container(config[group], resolve=True, enum_to_str=True)
+            for group in GROUPS
+        }
+    except RecursionError as error:
+        raise UserError(
+            f"{SETTING}=${{steps_within:{rows}}}: depends on itself, as a setting of "
+            f"{', '.join(GROUPS[:-1])} or {GROUPS[-1]} is ${{{SETTING}}}"
+        ) from error
     given = read_pipeline_arguments(of["model"])
     if (own := config.get("pipeline_arguments")) is not None:
         own = OmegaConf.to_container(own, resolve=True) if OmegaConf.is_config(own) else own

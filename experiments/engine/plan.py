@@ -20,9 +20,11 @@ from asyndm.errors import UserError
 from asyndm.masks import Mask
 from asyndm.solvers import Solver
 from evaluation.choices import build_metrics
+from evaluation.labels import weigh_rows
 from evaluation.metrics import Metric
 from evaluation.runs.prompts import Prompt, PromptSet, SubjectChoice
 from evaluation.runs.records import MASK_FACTS
+from evaluation.runs.row_files import warn_once
 from experiments.engine import schema
 from experiments.engine.cost import forecast_mean
 from experiments.engine.guidance import (
@@ -229,7 +231,24 @@ def make_plan(config: DictConfig, read: Reader | None = None) -> Plan:
         resolved[group] = settle_values(group, resolved[group])
     prompts = (read or read_prompts)(resolved["prompt_set"], resolved["subjects"])
     prompts, without_effect = drop_unread_negative_prompts(resolved, prompts)
-    return Plan(resolved, prompts.prompts, identify(resolved, prompts), without_effect)
+    plan = Plan(resolved, prompts.prompts, identify(resolved, prompts), without_effect)
+    _warn_of_cost(config, plan)
+    return plan
+
+
+def _warn_of_cost(config: DictConfig, plan: Plan) -> None:
+    """Warns where ``${steps_within:40}``, which knows of no prompt, is not kept, as prompts have
+    negative ones of their own."""
+    asked = str(OmegaConf.to_container(config, resolve=False)["num_inference_steps"])  # type: ignore[index,call-overload]
+    budget = re.fullmatch(r"\$\{steps_within:\s*([\d.eE+]+)\s*\}", asked)
+    if budget is None or "negative_prompts" not in plan.identity:
+        return
+    cost = forecast_mean(plan)
+    if (weight := weigh_rows(cost.forward, cost.backward)) > float(budget[1]):
+        warn_once(
+            f"num_inference_steps={asked}: a picture is forecast to cost {weight:g} rows, as "
+            "prompts have negative prompts of their own: give as many steps as fit"
+        )
 
 
 def build_mask(plan: Plan) -> Mask:

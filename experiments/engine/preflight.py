@@ -147,10 +147,15 @@ def check_negative_prompts(plan: Plan, parts: Pipeline, arguments: Mapping[str, 
 
 
 def warn_without_effect(plan: Plan) -> None:
-    """Warns of negative prompts that no guidance leads away from: of a sweep where it is planned,
-    not in its jobs."""
+    """Warns of negative prompts that no guidance leads away from, and of what a guidance does not
+    do in so many steps: of a sweep where it is planned, not in its jobs."""
     planned = os.environ.get(MANIFEST_VARIABLE)
-    if plan.without_effect and not (planned and Path(planned).exists()):
+    if planned and Path(planned).exists():
+        return
+    guidance = as_library_guidance(plan.guidance)
+    if idle := guidance.find_idle(plan.identity["num_inference_steps"]):
+        warn_once(f"guidance={guidance.name} {idle}")
+    if plan.without_effect:
         scale = plan.config["guidance"]["guidance_scale"]
         file = _name_file(plan.config["prompt_set"]) if "prompt_set" in plan.without_effect else ""
         warn_once(

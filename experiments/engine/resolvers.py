@@ -7,16 +7,22 @@ from typing import Any
 
 from omegaconf import Container, DictConfig
 
+from asyndm.errors import UserError
+
 
 def find_steps_within(*rows: Any, _root_: DictConfig, _parent_: Container) -> int | str:
     """``${steps_within:40}``, the most steps whose forecast is within so many rows of the network
     for each picture, by the run's own guidance, mask and solver: see
     `experiments.engine.budget.find_steps`. In Hydra's own part of the config it is a text for the
     jobs of a sweep, each of which resolves it for itself."""
-    if str(_parent_._get_full_key(None)).partition(".")[0] == "hydra":
+    where = str(_parent_._get_full_key(None))
+    if where.partition(".")[0] == "hydra":
         return f"${{steps_within:{','.join(map(str, rows))}}}"
     from experiments.engine.budget import find_steps  # which imports what registers this
 
+    if where:
+        told = f"${{steps_within:{','.join(map(str, rows))}}}"
+        raise UserError(f"{told} is for num_inference_steps alone, and not for one of {where}")
     return find_steps(_root_, rows[0] if len(rows) == 1 else ",".join(map(str, rows)))
 
 

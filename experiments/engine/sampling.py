@@ -296,6 +296,8 @@ def _load(model: str, content: str) -> Pipeline:
     from transformers.utils import logging as transformers_logging
 
     warnings.filterwarnings("ignore", category=FutureWarning, module="diffusers")
+    # What a guidance does not do in so many steps has been said where the run was planned.
+    warnings.filterwarnings("ignore", message=r"guidance=[\w/]+ ")
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
     pipe: Pipeline = build(choice := json.loads(model), "model")

@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING
 
 from asyndm.errors import UserError
 from asyndm.terminal import printable
+from evaluation.cells import CONDITIONS
 from evaluation.commands import Parser, command_line
 from evaluation.labels import read_labels
 from evaluation.runs.folder import Run
-from evaluation.tables import CONDITIONS, TableRow, make_table
+from evaluation.tables import TableRow, make_table
 from experiments.engine.selection import add_selection, check_metric, read_runs, select_folders
 from experiments.figures import cost, curves, lines, seeds, strip
 from experiments.figures.style import save

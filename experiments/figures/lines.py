@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from asyndm.errors import UserError
 from asyndm.guidance import Guidance
+from evaluation.cells import CONDITIONS
 from evaluation.labels import GuidanceLabel
 from evaluation.messages import count_things
-from evaluation.tables import CONDITIONS, TableRow, Total, name_part, rank_metric
+from evaluation.tables import TableRow, Total, name_part, rank_metric
 from experiments.figures.style import FAINT, SIZE, WIDTH, Look, apply_style, assign_looks
 
 if TYPE_CHECKING:

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 from asyndm.errors import UserError
 from asyndm.masks import DynamicMask, GlobalMask, NoMask
 from asyndm.solvers import DDIM
+from evaluation.cells import PAIRING, SeededPrompt
 from evaluation.labels import MethodLabel, read_labels, read_prompt_ids
 from evaluation.runs.colours import RIGHT, UNKNOWN, WRONG
 from evaluation.runs.folder import Run
 from evaluation.runs.rows import ImageRow, ScoreRow
 from evaluation.runs.traces import SUBJECTS, read_trace
-from evaluation.tables import PAIRING, SeededPrompt, rank_metric
+from evaluation.tables import rank_metric
 from experiments.figures.lines import format_facts
 from experiments.figures.strip import REMEDY, draw_swatch, find_trace_file, open_picture
 from experiments.figures.style import (

@@ -1,6 +1,6 @@
 """The gallery's data: what every method made of a prompt and a seed, side by side, all else equal.
 
-A card is one prompt, seed and condition (`evaluation.tables.PAIRING`). Methods, prompts,
+A card is one prompt, seed and condition (`evaluation.cells.PAIRING`). Methods, prompts,
 conditions, subjects and reasons are numbered, and cards refer to them by number: thousands of
 pictures stay a small file.
 """
@@ -14,18 +14,12 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from asyndm.masks import DynamicMask
 from asyndm.terminal import printable
+from evaluation.cells import METHOD, PAIRING, SeededPrompt, collect_cells, find_minimised
 from evaluation.labels import MethodLabel
 from evaluation.runs.folder import Run
 from evaluation.runs.rows import ImageRow, ScoreRow
 from evaluation.runs.traces import PREVIEWS, SUBJECTS, TRACES
-from evaluation.tables import (
-    METHOD,
-    PAIRING,
-    SeededPrompt,
-    collect_cells,
-    find_minimised,
-    rank_metric,
-)
+from evaluation.tables import rank_metric
 
 Condition = tuple[Any, ...]
 Drawn = tuple[Condition, Any]
@@ -39,7 +33,7 @@ USUAL = {"model", "steps", "eta", "guidance"}
 
 
 class Method(NamedTuple):
-    """The columns of `evaluation.tables.METHOD`, by which methods are told apart."""
+    """The columns of `evaluation.cells.METHOD`, by which methods are told apart."""
 
     label: MethodLabel
     curve: str

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from numbers import Integral
@@ -15,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from asyndm.compilation import check_uncompiled
 from asyndm.curves import Curve
-from asyndm.errors import UserError, check_fraction, is_whole
+from asyndm.errors import UserError, check_fraction, check_number, is_whole
 from asyndm.guidance.base import Guidance
 from asyndm.masks import Mask
 from asyndm.networks import Family, find_denoiser, find_family, find_helpers
@@ -26,6 +25,7 @@ from asyndm.subjects import Subject, as_subject
 
 Subjects = Sequence[str | Subject]
 OUTPUT_TYPES = ("pil", "pt", "np", "latent")
+SCALES = ("guidance_scale", "true_cfg_scale")
 RESERVED = {"generator": "seed", "return_dict": "output_type", "scheduler": "pipe.scheduler"}
 """Arguments of a pipeline that are set here, and what to use in their place."""
 TEXT = re.compile(r"(negative_)?prompt(_\d)?")
@@ -73,8 +73,8 @@ def check_call(pipe: Pipeline, steps: object, output_type: object, arguments: Ar
             raise UserError(f"{name} is set by asyndm.sample itself: use {remedy}")
     check_names(pipe, arguments)
     for name, value in arguments.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f"{name} must be a finite number, got {value!r}")
+        if isinstance(value, float) or (name in SCALES and isinstance(value, (str, list, tuple))):
+            check_number(value, name)
     if arguments.get("height") is not None or arguments.get("width") is not None:
         find_picture_size(pipe, arguments.get("height"), arguments.get("width"))
     adapted = getattr(find_denoiser(pipe).config, "encoder_hid_dim_type", None) == "ip_image_proj"

@@ -35,7 +35,11 @@ from asyndm.subjects import Subject
 
 @dataclass(frozen=True)
 class Settings:
-    """How to sample, whatever the prompts; see `sample`."""
+    """How to sample, whatever the prompts; see `sample`.
+
+    Args:
+        rehearses: whether it is the run before the run.
+    """
 
     curve: Curve
     mask: Mask
@@ -45,6 +49,7 @@ class Settings:
     reading: Reading
     text_level: str
     callback: Callable[[StepRecord], None] | None
+    rehearses: bool = False
 
     def __post_init__(self) -> None:
         inputs.check_method(self.curve, self.mask, self.callback, self.eta, self.text_level)
@@ -137,6 +142,7 @@ class Request:
             lambda: find_guidance_scale(self.pipe, self.family, self.arguments),
             self.family.conditional(2, self.pipe),
             guidance.make_probe(network, self.prompt_tokens),
+            rehearses=self.settings.rehearses,
         )
 
     def rehearse(
@@ -152,7 +158,7 @@ class Request:
             if record.maps is not None:
                 maps.append(record.maps)
 
-        synchronous = replace(self.settings, mask=NoMask(), callback=keep)
+        synchronous = replace(self.settings, mask=NoMask(), callback=keep, rehearses=True)
         with replace(self, settings=synchronous).open_session(generators, read=True):
             call()
         assert last is not None

@@ -366,7 +366,7 @@ class AsynchronousScheduler:
     def _take_state(self, sample: Tensor) -> Tensor:
         """The float32 state; a solver forgets the history of pixels that are not as it left
         them."""
-        if self._is_foreign():
+        if self._is_foreign() and not self.state.is_replaced:
             return sample.float() * self._foreign_scale()
         x, moved = self.state.take(sample)
         if moved is not None:

@@ -34,9 +34,14 @@ class FloatState:
 
     def find(self, rows: Tensor) -> Tensor:
         """The state, from what the network is handed of it."""
-        if self._handed is not None and is_same(rows, self._handed[0]):
-            return self._handed[0]
-        return rows.float()
+        if self._handed is None or rows.shape != (state := self._handed[0]).shape:
+            return rows.float()
+        return rows.float().where(rows != state.to(rows.dtype), state)
+
+    @property
+    def is_replaced(self) -> bool:
+        """Whether the step goes on from another x than it was handed."""
+        return self._replaced is not None
 
     def replace(self, x: Tensor) -> None:
         """The step goes on from this one, whatever the pipeline hands back."""
@@ -50,8 +55,3 @@ class FloatState:
         handed = x.to(dtype, copy=True)
         self._handed = x, handed, None if handed.is_inference() else handed._version
         return handed
-
-
-def is_same(sample: Tensor, state: Tensor) -> bool:
-    """Whether a sample is still the state, as far as its dtype can tell."""
-    return torch.equal(sample, state.to(sample.dtype))

@@ -288,7 +288,9 @@ def test_a_solver_is_a_column_and_a_condition_of_what_is_compared(tmp_path: Path
         ("DM", "dpmpp_2m", None),
         ("AsynDM", "dpmpp_2m", 2),
     ]
-    rows = make_table(map(read_run, find_runs([tmp_path])), against=[("solver", "ddim")])
+    runs = [read_run(folder) for folder in find_runs([tmp_path])]
+    rows = make_table(runs, against=[("solver", "ddim"), ("eta", "1")])
+    assert rows == make_table(runs, against=[("solver", "ddim"), ("eta", "1.0")])
     assert [row["pairs"] for row in rows if row["solver"] == "dpmpp_2m"] == [2, 2]
 
 

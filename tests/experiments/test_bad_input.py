@@ -157,6 +157,18 @@ BAD = [
         "num_inference_steps=${steps_within:0}: give a num",
     ),
     (
+        ["model.num_inference_steps=${steps_within:40}"],
+        "${steps_within:40} is for num_inference_steps alone, and not for one of model",
+    ),
+    (
+        [
+            "num_inference_steps=${steps_within:40}",
+            "guidance=z_sampling",
+            "guidance.zigzags=${num_inference_steps}",
+        ],
+        "num_inference_steps=${steps_within:40}: depends on itself, as a setting of guidance",
+    ),
+    (
         ["num_inference_steps=${steps_within:4,5}"],
         "num_inference_steps=${steps_within:4,5}: give a number of at least 1",
     ),

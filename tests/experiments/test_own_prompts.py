@@ -118,6 +118,35 @@ def test_negative_prompts_without_effect_are_told_once(
     assert lab.read_output() == ""
 
 
+def test_what_a_guidance_does_not_do_is_told_once_where_it_is_planned(lab: Lab) -> None:
+    settings = ("guidance=z_sampling", "num_inference_steps=1", "mask=none", "limit=1")
+    line = "warning: guidance=z_sampling makes no zigzag in a single step"
+    for words in (("-m", *settings, "--dry-run"), settings):
+        row_files.warn_once.cache_clear()
+        assert lab(*words).lines == [line]
+
+
+@pytest.mark.fault(
+    what="as many steps as a budget allows, where prompts have negative prompts of their own",
+    kind="wrong results in silence",
+    now="a warning that says what a picture costs",
+)
+def test_a_budget_that_prompts_do_not_keep_is_told(lab: Lab) -> None:
+    (lab.folder / "own.yaml").write_text("- {text: a dog, id: dog, negative_prompt: a cat}\n")
+    settings = (
+        f"prompt_set.path={lab.folder / 'own.yaml'}",
+        "model.guided=false",
+        "mask=none",
+        "num_inference_steps=${steps_within:20}",
+        "pipeline_arguments={true_cfg_scale: 4}",
+    )
+    row_files.warn_once.cache_clear()
+    plan = plan_run(lab, *settings)
+    assert plan.identity["num_inference_steps"] == 20
+    said = lab.read_output()
+    assert "num_inference_steps=${steps_within:20}: a picture is forecast to cost 40 rows" in said
+
+
 def test_prompts_without_anything_of_their_own_are_kept_and_known_as_they_were(lab: Lab) -> None:
     prompt = Prompt("dog", "a dog")
     before = {"prompt_id": "dog", "text": "a dog", "subjects": [], "kind": "", "phrases": []}

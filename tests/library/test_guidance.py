@@ -30,6 +30,8 @@ def test_its_label_is_what_is_set(guidance: ClassifierFree, label: str) -> None:
         (ClassifierFree(1.0), True, {}, 1),
         (ClassifierFree(0.0), True, {}, 1),
         (ClassifierFree(None), True, {}, 2),
+        (ClassifierFree(None), True, {"guidance_scale": 1.0}, 1),
+        (ClassifierFree(5.0), True, {"guidance_scale": 1.0}, 2),
         (ClassifierFree(5.0), False, {}, 1),
         (ClassifierFree(None, "blurry"), False, {"true_cfg_scale": 4.0}, 2),
         (ClassifierFree(None), False, {"true_cfg_scale": 4.0, "negative_prompt": " "}, 2),

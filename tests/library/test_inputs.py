@@ -32,6 +32,7 @@ BAD: dict[str, dict[str, Any]] = {
     "from 1 to 1000": {"num_inference_steps": 1001},
     "eta must be a number in": {"eta": 1.5},
     "guidance_scale must be a finite number": {"guidance_scale": float("nan")},
+    "guidance_scale must be a finite number, got '4'": {"guidance_scale": "4"},
     "guidance must be a Guidance such as": {"guidance": 3.0},
     "StableDiffusionPipeline takes no argument 'guide_scale'": {"guide_scale": 3.0},
     "generator is set by asyndm.sample itself: use seed": {"generator": None},

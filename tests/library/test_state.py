@@ -51,6 +51,24 @@ def test_what_a_guidance_has_moved_is_gone_on_from() -> None:
     assert state.take(handed)[1] is not None  # it is not what was handed out last
 
 
+@DTYPES
+def test_the_network_is_handed_the_float32_state_where_the_pipeline_changed_nothing(
+    dtype: torch.dtype,
+) -> None:
+    """So a guidance that moves x, and a solver's history, go on from it at all other pixels."""
+    state, changed = FloatState(), torch.zeros_like(X, dtype=torch.bool)
+    rows = X.to(dtype)
+    assert torch.equal(state.find(rows), rows.float())
+    handed = state.hand_out(X, dtype)
+    assert torch.equal(state.find(handed), X)
+    changed[0, 1, 2] = True
+    found = state.find(handed.masked_fill(changed, 7.0))
+    assert torch.equal(found, X.masked_fill(changed, 7.0))
+    state.replace(found.clone())
+    moved = state.take(handed)[1]
+    assert moved is not None and torch.equal(moved, changed)
+
+
 def test_a_sample_of_another_shape_is_the_pipelines_own() -> None:
     state = FloatState()
     state.hand_out(X, torch.float32)

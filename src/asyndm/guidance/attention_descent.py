@@ -148,7 +148,7 @@ class AttentionDescent(Guidance, ABC):
     def _notice_rest(self, moment: Moment) -> None:
         """Say so where no step has moved anything."""
         last = not self.descends(moment.step + 1, moment.steps)
-        if last and not moment.state.get("moved"):
+        if last and not moment.rehearses and not moment.state.get("moved"):
             say_once(
                 f"guidance={self.name}: where=subject has moved nothing, as the mask had no pixel "
                 "on the curve: choose where=all, or another mask"

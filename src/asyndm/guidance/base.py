@@ -249,7 +249,9 @@ class Guidance:
         given: Mapping[str, Any] = arguments or {}
         if guided:
             # A pipeline's own scale is above 1 in all of diffusers, or it would not guide.
-            return 1 if self.guidance_scale is not None and self.guidance_scale <= 1 else 2
+            scale = self.guidance_scale
+            scale = given.get("guidance_scale") if scale is None else scale
+            return 1 if scale is not None and scale <= 1 else 2
         negative = self.negative_prompt or given.get("negative_prompt")
         return 2 if negative is not None and (given.get("true_cfg_scale") or 0) > 1 else 1
 

@@ -134,7 +134,8 @@ def _check_scale(pipe: Pipeline, family: Family, guidance: Guidance, arguments: 
         raise UserError(f"{needs}, which {name}={scale:g} leaves out: give more than {least:g}")
     if name != "guidance_scale" and not _is_led(arguments):
         raise UserError(
-            f'{needs}: give a negative_prompt as well, for {type(pipe).__name__} an empty one ("")'
+            f"{needs}: give the call of {type(pipe).__name__} a negative_prompt as well, if need "
+            'be an empty one ("")'
         )
 
 

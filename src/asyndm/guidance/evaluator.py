@@ -41,6 +41,7 @@ class Evaluator:
     Args:
         find_scale: g, as the pipeline is called with.
         conditional: which of two copies in a batch is the one with the prompt.
+        rehearses: whether it is the run before the run.
     """
 
     guidance: Guidance
@@ -53,6 +54,7 @@ class Evaluator:
     moment: Moment | None = None
     state: dict[str, Any] = field(default_factory=dict)
     rows: Rows = field(default_factory=lambda: Rows(slice(0, 0)))
+    rehearses: bool = False
     nested: bool = False
     differentiates: bool = False
     _calls: list[Call] = field(default_factory=list)

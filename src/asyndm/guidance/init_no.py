@@ -80,6 +80,10 @@ class InitNO(AttendAndExcite):
         """Whether the noise is searched at all."""
         return self.noises > 0 and self.updates + self.last_updates > 0
 
+    def find_idle(self, steps: int) -> str:
+        # Without a step of Attend-and-Excite it is the search alone, which does something.
+        return "" if self.searches and not self.descends(1, steps) else super().find_idle(steps)
+
     @property
     def is_active(self) -> bool:
         return self.searches or super().is_active

@@ -40,6 +40,9 @@ class Run(Protocol):
     @property
     def begins_with_noise(self) -> bool: ...
 
+    @property
+    def rehearses(self) -> bool: ...
+
     def move(self, x: Tensor, guided: Guided) -> Tensor: ...
 
     def look_ahead(self, updates: int) -> Place: ...
@@ -149,6 +152,11 @@ class Moment:
     def begins_with_noise(self) -> bool:
         """Whether the run does, and not with a picture to change or to go on with."""
         return self._run.begins_with_noise
+
+    @property
+    def rehearses(self) -> bool:
+        """Whether the run is the one before the run, of a mask that is found beforehand."""
+        return self._run.rehearses
 
     def draw_spare(self, like: Tensor) -> Tensor:
         """Standard normal noise of each image's own generator, after all that its steps draw: those

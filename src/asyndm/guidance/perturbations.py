@@ -262,8 +262,13 @@ def find_blocks(network: Network, asked: Sequence[int]) -> dict[str, nn.Module]:
 def _choose(asked: Sequence[str | int], layers: Mapping[str, Layer]) -> dict[str, Layer]:
     chosen: dict[str, Layer] = {}
     for layer in asked:
-        part = f".{_spell(layer)}."
-        found = {name: module for name, module in layers.items() if part in f".{name}."}
+        part = f"{_spell(layer)}."
+        found = {
+            name: module
+            for name, module in layers.items()
+            # A number is a block of a transformer, not the transformer within a block of a UNet.
+            if f"{name}.".startswith(part) or (isinstance(layer, str) and f".{part}" in f".{name}.")
+        }
         if not found:
             there = ", ".join(dict.fromkeys(map(_name_block, layers)))
             raise UserError(f"guidance.layers: the network has no layer {layer!r}; it has {there}")

@@ -15,10 +15,10 @@ from tests.lab import Lab
 
 def count_evaluations(plan: Plan) -> int:
     """Rows that the network is called with for all pictures of a run."""
-    counted: dict[range, int] = {}
+    counted: dict[tuple[int, ...], int] = {}
 
     def keep(record: asyndm.StepRecord) -> None:
-        counted[record.images] = record.evaluations
+        counted[tuple(record.images)] = record.evaluations
 
     asyndm.sample(
         load_model(plan),

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import asyndm
-from asyndm import NoMask, UserError
+from asyndm import NoMask, StaticMask, UserError
 from asyndm.errors import say_once
 from asyndm.guidance import (
     FSG,
@@ -44,6 +44,7 @@ IDLE: list[tuple[Guidance, int, str]] = [
 BUSY: list[tuple[Guidance, int]] = [
     *((SkipLayers(), 6), (SkipLayers(scale=0), 5), (Interval(), 1), (FSG(), 17), (FSG(), 50)),
     *((FSG(schedule=()), 5), (ZSampling(), 2), (ZSampling(zigzags=0), 1), (CFGZeroStar(), 2)),
+    (InitNO(), 1),
     *((AttendAndExcite(), 10), (AttendAndExcite(step_size=0, until=0.0), 10), (InitNO(), 10)),
     (SynGen(until=0.0), 5),
     (AttendAndExcite(refine_at=[0.9], thresholds=[0.1], refinements=0), 10),
@@ -78,6 +79,7 @@ def test_that_no_pixel_is_on_the_curve_is_said(pipe: Any) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         sample_latents(pipe, guidance)
+        sample_latents(pipe, guidance, mask=StaticMask())  # whose rehearsal has no pixel there
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ def test_a_pixel_behind_is_evaluated_at_its_own_level(name: str) -> None:
         ("qwen", "brings what it combines to the norm", {}),
         ("flux_fill", "needs .* which FluxFillPipeline does not ask it", {}),
         ("flux2", "needs .* which Flux2Pipeline does not ask it", {}),
-        ("flux", "give a negative_prompt as well", {"negative_prompt": None}),
+        ("flux", "a negative_prompt as well", {"negative_prompt": None}),
     ],
 )
 def test_what_does_not_go_together_is_refused_before_any_work(

@@ -93,6 +93,19 @@ def test_an_image_is_the_same_in_any_batch(
     assert measure_distance(alone, sample_latents(pipe, **settings)[0]) > 10 * ALONE
 
 
+def test_without_a_last_search_the_best_found_is_kept(pipe: Any) -> None:
+    guidance = InitNO(noises=2, updates=3, last_updates=0, neglect_limit=0.0, **LATER)
+    settings: dict[str, Any] = {"mask": NoMask(), "eta": 0.0}
+    made, records = sample_latents(pipe, guidance, **settings)
+    assert records[-1].backward_evaluations == 6
+    assert (measure_each(made, sample_latents(pipe, **settings)[0]) > 10 * ALONE).all()
+
+
+def measure_each(made: Tensor, other: Tensor) -> Tensor:
+    """The largest difference of each image."""
+    return (made - other).abs().flatten(1).amax(1)
+
+
 class Watching(InitNO):
     """Keeps the loss of the noise before and after the search."""
 

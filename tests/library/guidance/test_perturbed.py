@@ -194,6 +194,7 @@ def count_hooks(network: nn.Module) -> dict[str, tuple[int, int]]:
     [
         ("sd", PerturbedAttention(layers=["down.0"]), "no layer 'down.0'; it has down.1, down.2, "),
         ("sd", SmoothedEnergy(layers=[3]), "guidance.layers: the network has no layer 3; it has "),
+        ("sd", PerturbedAttention(layers=[0]), "the network has no layer 0; it has down.1, "),
         ("sd", SkipLayers(), "guidance=slg is defined on networks of SD3, Flux"),
         ("sd3", SmoothedEnergy(), "guidance=seg is defined on networks of UNet"),
         ("sd3", PerturbedAttention(), "the network has no layer 13; it has 0, 1, 2"),

@@ -130,6 +130,7 @@ def sample_ours(
 
 
 SETTINGS = (
+    "guidance",
     "curve",
     "mask",
     "callback",

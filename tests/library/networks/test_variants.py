@@ -9,12 +9,16 @@ import numpy as np
 import pytest
 import torch
 from diffusers import (
+    DDIMScheduler,
     EulerDiscreteScheduler,
     MultiControlNetModel,
     StableDiffusionControlNetPipeline,
 )
 
 import asyndm
+from asyndm.guidance import Guidance
+from asyndm.guidance.base import Guided
+from asyndm.guidance.moment import Moment
 from asyndm.records import StepRecord
 from tests.library.networks.cases import (
     PROMPTS,
@@ -206,6 +210,25 @@ def test_eulers_own_scale_is_taken_up_from_a_stock_base() -> None:
         )
         <= ROUNDING
     )
+
+
+@pytest.mark.parametrize("scheduler", [EulerDiscreteScheduler, DDIMScheduler])
+def test_a_refiner_goes_on_from_what_a_guidance_has_moved(scheduler: Any) -> None:
+    moved, begun = list[torch.Tensor](), list[torch.Tensor]()
+
+    class Moving(Guidance):
+        def prepare(self, x: torch.Tensor, moment: Moment) -> torch.Tensor:
+            moved.append(x + 1)
+            return moved[-1]
+
+        def step(self, x: torch.Tensor, guided: Guided, moment: Moment) -> torch.Tensor:
+            begun.append(x)
+            return super().step(x, guided, moment)
+
+    pipe = set_scheduler("sdxl_refiner", scheduler(**SD_EULER))
+    refine(sample_ours, run_base(sample_stock), pipe=pipe, guidance=Moving())
+    assert len(moved) == len(begun) == 4
+    assert all(torch.equal(*pair) for pair in zip(moved, begun, strict=True))
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.5, 1.0])
