@@ -72,7 +72,8 @@ test-oldest: $(OLDEST)/installed  ## core tests with the oldest versions allowed
 benchmark: $(STAMP)  ## what a step costs against the stock network's
 	$(BIN)/python -m experiments.studies.benchmark --size small
 
-RESULTS := comparison models curves steps masks threshold guidance eta subjects
+RESULTS := comparison models curves steps masks threshold guidance eta subjects solvers \
+	spacing
 TUNED_SCALE = sed -n 's/^guidance_scale: //p' conf/guidance/tuned/cfg.yaml | xargs printf %g
 .PHONY: results
 results: $(STAMP)  ## experiments/results anew: runs, tables, figures (3 hours on 2 cores)
@@ -84,14 +85,14 @@ results: $(STAMP)  ## experiments/results anew: runs, tables, figures (3 hours o
 		case $$name in \
 			masks) against=method=AsynDM;; subjects) against=settings=;; \
 			models) against=model=shapes;; guidance) against=guidance=2;; \
-			solvers) against="solver=ddim steps=50";; \
+			solvers) against="solver=ddim steps=50";; spacing) against=pipeline=;; \
 			rivals_*) against="method=DM steps=20 guidance=$$($(TUNED_SCALE))";; *) against=;; \
 		esac; \
 		[ -z "$$against" ] || $(BIN)/python -m experiments.report experiment=$$name \
 			$$(printf -- '--against %s ' $$against) --markdown $$out/against.md; \
 		case $$name in \
 			comparison) only=seeds,strip;; curves) only=curves,lines;; masks) only=cost;; \
-			steps) only=lines,cost;; guidance|threshold|eta) only=lines;; *) continue;; \
+			steps) only=lines,cost;; guidance|threshold|eta|solvers) only=lines;; *) continue;; \
 		esac; \
 		$(BIN)/python -m experiments.figures experiment=$$name --out $$out --only $$only; \
 	done

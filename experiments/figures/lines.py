@@ -183,9 +183,11 @@ def format_facts(of: Mapping[str, Any], names: Iterable[str]) -> str:
 
 
 def wrap_text(text: str, width: int) -> str:
-    """Lines of so many characters, broken after commas only."""
-    whole = text.replace(" ", NO_BREAK).replace(f",{NO_BREAK}", ", ")
-    return textwrap.fill(whole, width, break_long_words=False).replace(NO_BREAK, " ")
+    """Lines of so many characters, broken after commas, and within what is longer than a line."""
+    parts = [
+        part if len(part) > width else part.replace(" ", NO_BREAK) for part in text.split(", ")
+    ]
+    return textwrap.fill(", ".join(parts), width).replace(NO_BREAK, " ")
 
 
 def describe_shared(of: Sequence[Facts], rows: Sequence[TableRow]) -> str:
