@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any
 
@@ -20,6 +21,8 @@ from experiments.engine.values import settle_values
 SETTING = "num_inference_steps"
 GROUPS = ("guidance", "mask", "solver", "model")
 """What a number of rows depends on."""
+_is_asked = ContextVar("_is_asked", default=False)
+"""Whether a number of steps is being found: what it depends on must not depend on it."""
 
 
 def find_steps(config: DictConfig, rows: object) -> int:
@@ -36,16 +39,19 @@ def find_steps(config: DictConfig, rows: object) -> int:
     """
     if not is_number(rows) or not rows >= 1:
         raise UserError(f"{SETTING}=${{steps_within:{rows}}}: give a number of at least 1")
+    if _is_asked.get():
+        raise UserError(
+            f"{SETTING}=${{steps_within:{rows}}}: depends on itself, as a setting of "
+            f"{', '.join(GROUPS[:-1])} or {GROUPS[-1]} is ${{{SETTING}}}"
+        )
+    asked = _is_asked.set(True)
     try:
         of: dict[str, Any] = {
             group: OmegaConf.to_container(config[group], resolve=True, enum_to_str=True)
             for group in GROUPS
         }
-    except RecursionError as error:
-        raise UserError(
-            f"{SETTING}=${{steps_within:{rows}}}: depends on itself, as a setting of "
-            f"{', '.join(GROUPS[:-1])} or {GROUPS[-1]} is ${{{SETTING}}}"
-        ) from error
+    finally:
+        _is_asked.reset(asked)
     given = read_pipeline_arguments(of["model"])
     if (own := config.get("pipeline_arguments")) is not None:
         own = OmegaConf.to_container(own, resolve=True) if OmegaConf.is_config(own) else own
