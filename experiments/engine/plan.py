@@ -239,14 +239,16 @@ def make_plan(config: DictConfig, read: Reader | None = None) -> Plan:
 def _warn_of_cost(config: DictConfig, plan: Plan) -> None:
     """Warns where ``${steps_within:40}``, which knows of no prompt, is not kept, as prompts have
     negative ones of their own."""
-    asked = str(OmegaConf.to_container(config, resolve=False)["num_inference_steps"])  # type: ignore[index,call-overload]
-    budget = re.fullmatch(r"\$\{steps_within:\s*([\d.eE+]+)\s*\}", asked)
-    if budget is None or "negative_prompts" not in plan.identity:
+    if "negative_prompts" not in plan.identity:
+        return
+    asked = OmegaConf.to_container(OmegaConf.masked_copy(config, "num_inference_steps"))
+    budget = re.search(r"\$\{steps_within:\s*([\d.eE+]+)\s*\}", str(asked))
+    if budget is None:
         return
     cost = forecast_mean(plan)
     if (weight := weigh_rows(cost.forward, cost.backward)) > float(budget[1]):
         warn_once(
-            f"num_inference_steps={asked}: a picture is forecast to cost {weight:g} rows, as "
+            f"num_inference_steps={budget[0]}: a picture is forecast to cost {weight:g} rows, as "
             "prompts have negative prompts of their own: give as many steps as fit"
         )
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from asyndm.errors import UserError
 from asyndm.guidance import Guidance
-from evaluation.cells import CONDITIONS
+from evaluation.cells import CONDITIONS, MODEL
 from evaluation.labels import GuidanceLabel
 from evaluation.messages import count_things
 from evaluation.tables import TableRow, Total, name_part, rank_metric
@@ -31,7 +31,7 @@ SETTINGS = {
 """The settings a line can run along, and what its axis says."""
 OWN = ("curve", "concavity", "threshold")
 """Settings of a method that others may not have: these then stand in every panel."""
-FACTS = ("metric", "model", "weights", "dtype", "prompt_set", "beside", *CONDITIONS[2:], *OWN)
+FACTS = ("metric", *MODEL, "prompt_set", "beside", *CONDITIONS[2:], *OWN)
 TOLD = {
     "steps": "{} steps",
     "eta": "η {}",

@@ -14,7 +14,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from asyndm.masks import DynamicMask
 from asyndm.terminal import printable
-from evaluation.cells import METHOD, PAIRING, SeededPrompt, collect_cells, find_minimised
+from evaluation.cells import METHOD, MODEL, PAIRING, SeededPrompt, collect_cells, find_minimised
 from evaluation.labels import MethodLabel
 from evaluation.runs.folder import Run
 from evaluation.runs.rows import ImageRow, ScoreRow
@@ -26,7 +26,6 @@ Drawn = tuple[Condition, Any]
 """Conditions and the prompt set: where these are equal, a picture that only some methods have is
 missing."""
 
-MODEL = ("model", "weights", "dtype")
 FIELDS = (*MODEL, *PAIRING[1:])
 USUAL = {"model", "steps", "eta", "guidance"}
 """Conditions that are told even where all pictures share them."""

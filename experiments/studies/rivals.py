@@ -171,7 +171,7 @@ class Searcher:
         self._check(own)
         search = Search(name, given, words, own, sweeper.n_trials, signs[direction])
         file = self.frozen / f"{name}.yaml"
-        if file.exists() and self.spell(search) not in _read_comment(file):
+        if file.exists() and not _read_comment(file).endswith(f" By {self.spell(search)}"):
             raise UserError(
                 f"{file}: is not of this search; write elsewhere with --into NAME, or remove it"
             )

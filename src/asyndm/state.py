@@ -29,14 +29,14 @@ class FloatState:
             return state, None
         if sample.shape != state.shape:
             return sample.float(), torch.ones_like(sample, dtype=torch.bool)
-        moved = sample != state.to(sample.dtype)
-        return sample.float().where(moved, state), moved if moved.any() else None
+        x, moved = _merge(sample, state)
+        return x, moved if moved.any() else None
 
     def find(self, rows: Tensor) -> Tensor:
         """The state, from what the network is handed of it."""
         if self._handed is None or rows.shape != (state := self._handed[0]).shape:
             return rows.float()
-        return rows.float().where(rows != state.to(rows.dtype), state)
+        return _merge(rows, state)[0]
 
     @property
     def is_replaced(self) -> bool:
@@ -55,3 +55,9 @@ class FloatState:
         handed = x.to(dtype, copy=True)
         self._handed = x, handed, None if handed.is_inference() else handed._version
         return handed
+
+
+def _merge(sample: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    """The state but where a sample is another, as far as its dtype can tell, and where it is."""
+    moved = sample != state.to(sample.dtype)
+    return sample.float().where(moved, state), moved

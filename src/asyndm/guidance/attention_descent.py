@@ -134,9 +134,10 @@ class AttentionDescent(Guidance, ABC):
             sizes = sizes * weights
         target = self.find_target(moment.step, moment.steps)
         for _ in range(1 if target is None else self.most_updates):
-            losses, gradient = reader.differentiate(moment, x[going], going)
             place = torch.tensor(going, device=x.device)
-            x = x.index_copy(0, place, x[going] - sizes[going] * gradient)
+            chosen = x[place]
+            losses, gradient = reader.differentiate(moment, chosen, going)
+            x = x.index_copy(0, place, chosen - sizes[place] * gradient)
             if target is None:
                 break
             above = (losses > target).tolist()
