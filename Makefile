@@ -73,7 +73,7 @@ benchmark: $(STAMP)  ## what a step costs against the stock network's
 	$(BIN)/python -m experiments.studies.benchmark --size small
 
 RESULTS := comparison models curves steps masks threshold guidance eta subjects solvers \
-	spacing
+	spacing rivals_tuned rivals_equal_cost rivals_counted
 TUNED_SCALE = sed -n 's/^guidance_scale: //p' conf/guidance/tuned/cfg.yaml | xargs printf %g
 .PHONY: results
 results: $(STAMP)  ## experiments/results anew: runs, tables, figures (3 hours on 2 cores)
