@@ -37,12 +37,17 @@ FEW = {
     "guidance": ["guidance.guidance_scale=1,5"],
     "eta": ["eta=0,1"],
     "rivals": ["guidance=attend_and_excite"],
+    "rivals_tuned": ["guidance=tuned/attend_and_excite"],
+    "rivals_equal_cost": ["guidance=tuned/interval,tuned/syngen"],
+    "rivals_counted": ["num_inference_steps=1,2"],
     "rivals_sd21": ["guidance=syngen"],
     "rivals_sdxl": ["guidance=z_sampling"],
     "rivals_sd35": ["guidance=cfg_zero_star"],
     "solvers": ["solver=dpmpp_2m", "eta=1"],
 }
 """What of a sweep is enough."""
+SYNCHRONOUS = {"metric_study", "rivals_counted"}
+"""Those of DM alone."""
 REAL = {"animals", "geneval", "reference", "real_models"}
 """Those of Stable Diffusion: here a tiny pipeline of the same class stands for it, and no metric
 judges it."""
@@ -146,7 +151,7 @@ def test_an_experiment_runs_and_is_reported(
     assert all(run.state == "done" for run in runs)
     methods = {run.identity["mask"]["_target_"].rpartition(".")[2] for run in runs}
     assert methods >= {"NoMask"} and (
-        name == "metric_study" or methods >= {"GlobalMask", "DynamicMask"}
+        name in SYNCHRONOUS or methods >= {"GlobalMask", "DynamicMask"}
     )
     capsys.readouterr()
     assert report([*words, "--latex", str(tmp_path / "table.tex")]) == 0
