@@ -74,7 +74,8 @@ benchmark: $(STAMP)  ## what a step costs against the stock network's
 
 RESULTS := comparison models curves steps masks threshold guidance eta subjects solvers \
 	spacing rivals_tuned rivals_equal_cost rivals_counted
-TUNED_SCALE = sed -n 's/^guidance_scale: //p' conf/guidance/tuned/cfg.yaml | xargs printf %g
+TUNED_CFG = method=DM guidance=$$(sed -n 's/^guidance_scale: //p' conf/guidance/tuned/cfg.yaml | \
+	xargs printf %g)
 .PHONY: results
 results: $(STAMP)  ## experiments/results anew: runs, tables, figures (3 hours on 2 cores)
 	@set -e; for name in $(RESULTS); do \
@@ -86,7 +87,8 @@ results: $(STAMP)  ## experiments/results anew: runs, tables, figures (3 hours o
 			masks) against=method=AsynDM;; subjects) against=settings=;; \
 			models) against=model=shapes;; guidance) against=guidance=2;; \
 			solvers) against="solver=ddim steps=50";; spacing) against=pipeline=;; \
-			rivals_*) against="method=DM steps=20 guidance=$$($(TUNED_SCALE))";; *) against=;; \
+			rivals_counted) against=steps=20;; \
+			rivals_*) against="$(TUNED_CFG) steps=20";; *) against=;; \
 		esac; \
 		[ -z "$$against" ] || $(BIN)/python -m experiments.report experiment=$$name \
 			$$(printf -- '--against %s ' $$against) --markdown $$out/against.md; \
@@ -95,6 +97,13 @@ results: $(STAMP)  ## experiments/results anew: runs, tables, figures (3 hours o
 			steps) only=lines,cost;; guidance|threshold|eta|solvers) only=lines;; *) continue;; \
 		esac; \
 		$(BIN)/python -m experiments.figures experiment=$$name --out $$out --only $$only; \
+	done; \
+	for pair in attend_and_excite:74 init_no:200; do \
+		name=$${pair%:*}; steps=$${pair#*:}; \
+		$(BIN)/python -m experiments.report \
+			runs/rivals_tuned/*-$$name-20-* runs/rivals_tuned/*-DM-$$steps-* \
+			$$(printf -- '--against %s ' $(TUNED_CFG) steps=$$steps) \
+			--markdown experiments/results/rivals_counted/$$name.md; \
 	done
 
 .PHONY: train
