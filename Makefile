@@ -77,7 +77,7 @@ RESULTS := comparison models curves steps masks threshold guidance eta subjects 
 TUNED_CFG = method=DM guidance=$$(sed -n 's/^guidance_scale: //p' conf/guidance/tuned/cfg.yaml | \
 	xargs printf %g)
 .PHONY: results
-results: $(STAMP)  ## experiments/results anew: runs, tables, figures (3 hours on 2 cores)
+results: $(STAMP)  ## experiments/results anew: runs, tables, figures (4 hours on 2 cores)
 	@set -e; for name in $(RESULTS); do \
 		out=experiments/results/$$name; \
 		$(BIN)/python -m experiments.run experiment=$$name; \
@@ -93,7 +93,7 @@ results: $(STAMP)  ## experiments/results anew: runs, tables, figures (3 hours o
 		[ -z "$$against" ] || $(BIN)/python -m experiments.report experiment=$$name \
 			$$(printf -- '--against %s ' $$against) --markdown $$out/against.md; \
 		case $$name in \
-			comparison) only=seeds,strip;; curves) only=curves,lines;; masks) only=cost;; \
+			comparison) only=seeds,strip;; curves) only=curves,lines;; masks|rivals_tuned) only=cost;; \
 			steps) only=lines,cost;; guidance|threshold|eta|solvers) only=lines;; *) continue;; \
 		esac; \
 		$(BIN)/python -m experiments.figures experiment=$$name --out $$out --only $$only; \
