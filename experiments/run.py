@@ -21,11 +21,11 @@ from omegaconf import DictConfig
 from asyndm.terminal import ends_quietly, printable
 from evaluation.runs.folder import Run
 from evaluation.scoring import average_scores
-from experiments.engine import schema
 from experiments.engine.hydra_app import raise_hydra_errors, start
 from experiments.engine.hydra_messages import describe
 from experiments.engine.manifest import plan_job, remove_manifest
 from experiments.engine.plan import Plan
+from experiments.engine.registration import register
 from experiments.engine.relay import RELAY_VARIABLE, finish_relays
 from experiments.engine.runner import Runner
 from experiments.engine.signals import (
@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     With HYDRA_FULL_ERROR=1 in the environment the traceback of an error comes as well.
     """
-    schema.register()
+    register()
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR", "0") != "0"
     try:
         with raise_hydra_errors(), raise_on_sigterm(), finish_relays():

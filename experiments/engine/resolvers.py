@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from omegaconf import Container, DictConfig
 
 from asyndm.errors import UserError
+from experiments.engine.budget import find_steps
+
+
+def find_embedded(name: str) -> str:
+    """``${embedded:shapes}``, the folder of a model that comes with the library."""
+    package = find_spec("asyndm")
+    assert package is not None and package.origin is not None
+    return str(Path(package.origin).parent / "shapes" / "weights" / name)
 
 
 def find_steps_within(*rows: Any, _root_: DictConfig, _parent_: Container) -> int | str:
@@ -18,8 +28,6 @@ def find_steps_within(*rows: Any, _root_: DictConfig, _parent_: Container) -> in
     where = str(_parent_._get_full_key(None))
     if where.partition(".")[0] == "hydra":
         return f"${{steps_within:{','.join(map(str, rows))}}}"
-    from experiments.engine.budget import find_steps  # which imports what registers this
-
     if where:
         told = f"${{steps_within:{','.join(map(str, rows))}}}"
         raise UserError(f"{told} is for num_inference_steps alone, and not for one of {where}")

@@ -37,7 +37,8 @@ from experiments.engine.manifest import reserve_manifest, write_manifest
 from experiments.engine.plan import Plan, make_plan, read_prompts
 from experiments.engine.preflight import Checks, check_choices, check_writable
 from experiments.engine.read_only import redirect_hydra_files
-from experiments.engine.schema import SCHEMAS, register
+from experiments.engine.registration import register
+from experiments.engine.schema import SCHEMAS
 from experiments.engine.signals import FailedReturn
 from experiments.engine.trackers import SWEEP_VARIABLE
 from experiments.engine.workers import enter_job, get_launcher, prepare_workers

@@ -21,8 +21,8 @@ from asyndm.errors import UserError
 from evaluation.messages import QUIET
 from experiments.engine.gpu_lease import ANY_GPU
 from experiments.engine.manifest import MANIFEST_VARIABLE
+from experiments.engine.registration import PLUGINS
 from experiments.engine.relay import RELAY_VARIABLE, relay_output, start_relay
-from experiments.engine.schema import PLUGINS
 from experiments.engine.settings import find_device
 from experiments.engine.signals import Terminated
 from experiments.engine.trackers import SWEEP_VARIABLE

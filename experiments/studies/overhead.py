@@ -28,8 +28,8 @@ from evaluation.choices import CONF
 from evaluation.commands import Parser, command_line
 from experiments.engine.hydra_messages import describe
 from experiments.engine.plan import Plan, build_mask, make_plan
+from experiments.engine.registration import register
 from experiments.engine.sampling import load_model, make_sample_arguments
-from experiments.engine.schema import register
 from experiments.run import run
 
 DEFAULTS = ("limit=64", "metric=none")

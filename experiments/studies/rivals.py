@@ -35,10 +35,10 @@ from evaluation.messages import count_things
 from evaluation.runs.files import write_bytes
 from evaluation.runs.folder import find_runs, read_run
 from evaluation.scoring import average_scores
-from experiments.engine import schema
 from experiments.engine.hydra_messages import describe
 from experiments.engine.plan import Plan, make_plan
 from experiments.engine.preflight import Checks
+from experiments.engine.registration import register
 from experiments.engine.sweep import SEARCH_FILE
 from experiments.run import main as run
 
@@ -141,7 +141,7 @@ class Searcher:
         self._words, self._folder = tuple(words), folder
         self.frozen = (folder or CONF) / "guidance" / into
         self._check, self._into = Checks(), into
-        schema.register()
+        register()
 
     def plan(self, name: str) -> Search:
         """What will be searched, before anything is sampled.

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from asyndm.errors import UserError
 from evaluation.choices import CONF
 from evaluation.compose import compose
-from experiments.engine.schema import register
+from experiments.engine.registration import register
 
 CLIP = "metric=clip_shapes"
 

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from evaluation.choices import CONF
 from experiments.engine.compose import Composer
-from experiments.engine.schema import register
+from experiments.engine.registration import register
 
 
 def show(config: DictConfig) -> tuple[str, str]:

@@ -14,9 +14,9 @@ from omegaconf import DictConfig
 from asyndm.inputs import check_call
 from asyndm.models import load
 from evaluation.choices import CONF
-from experiments.engine import schema as schema
 from experiments.engine.identity import ADVICE
 from experiments.engine.plan import make_plan
+from experiments.engine.registration import register
 from tests.lab import Lab
 from tests.library.single_file import save_single_file
 from tests.pipelines.registry import PIPELINES
@@ -49,7 +49,7 @@ OTHERS = {"folder", "shapes", "shapes_mixed"}
 
 
 def compose_config(*overrides: str) -> DictConfig:
-    schema.register()
+    register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("config", ["prompt_set=animal_activity", "metric=none", *overrides])
 

@@ -14,6 +14,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from evaluation.choices import CONF, build, read_arguments
+from experiments.engine import registration as registration
 from experiments.engine import schema as schema
 from experiments.engine.identity import ADVICE
 from experiments.run import main
@@ -44,7 +45,7 @@ GIVEN = {
 
 
 def compose_config(*overrides: str) -> DictConfig:
-    schema.register()
+    registration.register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("config", list(overrides))
 
@@ -105,8 +106,8 @@ def test_help_and_config_are_shown(
 
 def test_nothing_is_registered_by_being_imported() -> None:
     code = (
-        "from omegaconf import OmegaConf; from experiments.engine import schema, sweep; "
-        "assert not OmegaConf.has_resolver('embedded'); schema.register(); "
+        "from omegaconf import OmegaConf; from experiments.engine import registration, sweep; "
+        "assert not OmegaConf.has_resolver('embedded'); registration.register(); "
         "assert OmegaConf.create({'path': '${embedded:shapes}'}).path.endswith('weights/shapes')"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=CONF.parent)

@@ -21,7 +21,7 @@ from evaluation.choices import CONF
 from experiments.engine.compose import Composer
 from experiments.engine.hydra_messages import describe
 from experiments.engine.plan import Plan
-from experiments.engine.schema import register
+from experiments.engine.registration import register
 from experiments.engine.sweep import _show_progress, plan_jobs, plan_sweep
 from experiments.engine.trackers import Tracker
 from experiments.run import main

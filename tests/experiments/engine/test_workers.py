@@ -21,7 +21,7 @@ from evaluation.choices import CONF
 from evaluation.metrics import Score
 from evaluation.runs.folder import IMAGES_FILE, SCORES_FILE, read_state
 from evaluation.runs.prompts import Prompt
-from experiments.engine import schema
+from experiments.engine import registration
 from experiments.engine.workers import explain_lost_job, register_resolvers
 from hydra_plugins.asyndm_processes import name_jobs
 from tests.experiments.engine.processes import (
@@ -245,7 +245,7 @@ def test_joblibs_workers_end_with_a_sweep_that_was_killed() -> None:
 def test_a_launcher_asks_for_what_the_runs_use() -> None:
     for plugin in ("submitit", "ray"):
         pytest.importorskip(f"hydra_plugins.hydra_{plugin}_launcher")
-    schema.register()
+    registration.register()
     register_resolvers()
 
     def composed(*overrides: str) -> DictConfig:
