@@ -1,4 +1,4 @@
-"""What ``${NAME:...}`` in a config stands for, where it depends on the rest. No heavy import."""
+"""What ``${NAME:...}`` in a config stands for. No heavy import."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ def find_steps_within(*rows: Any, _root_: DictConfig, _parent_: Container) -> in
     for each picture, by the run's own guidance, mask and solver: see
     `experiments.engine.budget.find_steps`. In Hydra's own part of the config it is a text for the
     jobs of a sweep, each of which resolves it for itself."""
+    given = ",".join(map(str, rows))
+    told = f"${{steps_within:{given}}}"
     where = str(_parent_._get_full_key(None))
     if where.partition(".")[0] == "hydra":
-        return f"${{steps_within:{','.join(map(str, rows))}}}"
+        return told
     if where:
-        told = f"${{steps_within:{','.join(map(str, rows))}}}"
         raise UserError(f"{told} is for num_inference_steps alone, and not for one of {where}")
-    return find_steps(_root_, rows[0] if len(rows) == 1 else ",".join(map(str, rows)))
+    return find_steps(_root_, rows[0] if len(rows) == 1 else given)
 
 
 def choose_for_model(values: Mapping[str, Any], otherwise: Any, *, _root_: DictConfig) -> Any:

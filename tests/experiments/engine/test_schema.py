@@ -14,8 +14,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from evaluation.choices import CONF, build, read_arguments
-from experiments.engine import registration as registration
-from experiments.engine import schema as schema
+from experiments.engine import registration, schema
 from experiments.engine.identity import ADVICE
 from experiments.run import main
 from experiments.training.shapes.settings import register
