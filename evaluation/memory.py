@@ -14,16 +14,22 @@ Made = TypeVar("Made")
 
 @dataclass
 class Room:
-    """How many things at once the memory has room for, as far as is known."""
+    """How many things at once the memory has room for, as far as is known.
+
+    Attributes:
+        size: the number.
+        free: lets go of what is only kept at hand; says whether there was anything.
+    """
 
     size: int
+    free: Callable[[], bool] = lambda: False
 
 
 def process_in_parts(
     batch: Sequence[Thing], make: Callable[[Sequence[Thing]], Made], room: Room, remedy: str
 ) -> Iterator[Made]:
-    """What `make` makes of a batch, in halves where the memory does not suffice, and no larger from
-    then on.
+    """What `make` makes of a batch. Where the memory does not suffice what is only kept at hand
+    goes first; then it is made in halves, and no larger from then on.
 
     Raises:
         UserError: it does not suffice for a single one; says `remedy`.
@@ -36,6 +42,8 @@ def process_in_parts(
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
+            if room.free():
+                continue
             if len(part) == 1:
                 raise UserError(remedy) from error
             room.size = (len(part) + 1) // 2  # not tried larger again: each failure costs a batch

@@ -56,6 +56,7 @@ def add_missing(
     batch_size: int,
     mine: Callable[[int], bool] = lambda number: True,
     delay: float = 0,
+    room: Room | None = None,
 ) -> int:
     """Scores the pictures that have no row of the metric, together with other processes that do the
     same.
@@ -66,13 +67,14 @@ def add_missing(
     Args:
         mine: whether this process takes part in the batch of that number.
         delay: seconds before a progress bar appears.
+        room: what is known of the memory; None: nothing.
 
     Returns:
         How many rows are new.
     """
     starts = range(0, len(pictures), batch_size)
     batches = [(i, pictures[s : s + batch_size]) for i, s in enumerate(starts) if mine(i)]
-    new, room = 0, Room(batch_size)
+    new, room = 0, room or Room(batch_size)
 
     def missing(number: int) -> bool:
         table.refresh()
@@ -88,7 +90,7 @@ def add_missing(
         try:
             names = [f"{metric.name}-{i:05d}" for i, _ in batches]
             with closing(share_out(table.path.parent, names, missing)) as claimed:
-                for number in claimed:
+                for number, _ in claimed:
                     rows = score(metric, batches[number][1], run_id, room)
                     added = [row for row in rows if row.place not in table.rows]
                     table.put(added)

@@ -73,9 +73,13 @@ class Metric(ABC):
         """One score for each picture, given its prompt; independent of the other pictures of the
         batch."""
 
-    def release(self) -> None:
-        """Lets go of what scoring has loaded."""
-        return
+    def release(self) -> bool:
+        """Lets go of what scoring has loaded.
+
+        Returns:
+            whether anything was.
+        """
+        return False
 
 
 @dataclass(eq=False)
@@ -194,8 +198,10 @@ class ModelMetric(Metric, Generic[Loaded]):
         chosen: torch.dtype = getattr(torch, automatic if self.dtype == "auto" else self.dtype)
         return chosen
 
-    def release(self) -> None:
-        if self.__dict__.pop("loaded", None) is not None and self.where.type == "cuda":
+    def release(self) -> bool:
+        was_loaded = self.__dict__.pop("loaded", None) is not None
+        if was_loaded and self.where.type == "cuda":
             import torch
 
             torch.cuda.empty_cache()
+        return was_loaded

@@ -223,9 +223,9 @@ class GenEval(ModelMetric[tuple[Network, Part]]):
             raise UserError(f"metric geneval: colour_model: {error}") from error
         return Colours(clip, self.where, self.precision)
 
-    def release(self) -> None:
-        self.__dict__.pop("colours", None)
-        super().release()
+    def release(self) -> bool:
+        had_colours = self.__dict__.pop("colours", None) is not None
+        return super().release() or had_colours
 
     def load(self) -> tuple[Network, Part]:
         """Detector and picture transform."""

@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from filelock import FileLock, Timeout
 
@@ -63,9 +64,20 @@ def _is_held_by_writer(path: Path) -> bool:
     return False
 
 
+class Share(NamedTuple):
+    """A part of some work that is this process's: its number, and the claim on it.
+
+    The claim ends when the next part is asked for; who goes on with a part beside the next one
+    takes it over, ``held.pop_all()``, and closes it when done.
+    """
+
+    number: int
+    held: ExitStack
+
+
 def share_out(
     folder: Path, parts: Sequence[str], is_missing: Callable[[int], bool]
-) -> Generator[int, None, None]:
+) -> Generator[Share, None, None]:
     """Goes through the missing parts of some work that any number of processes do together, each
     part by one of them.
 
@@ -79,8 +91,8 @@ def share_out(
         is_missing: asked before a part is claimed, and again when it is held.
 
     Yields:
-        The number of a part, held until the next one is asked for, or this is closed: an exception
-        keeps what it went through alive, so use ``contextlib.closing``.
+        A part, held until the next one is asked for, or this is closed: an exception keeps what it
+        went through alive, so use ``contextlib.closing``.
     """
     claims = folder / CLAIMS
     busy: list[int] = []
@@ -91,11 +103,10 @@ def share_out(
             if (lock := _claim(claims / parts[number], wait)) is None:
                 busy.append(number)
                 continue
-            try:
+            with ExitStack() as held:
+                held.callback(lock.release)
                 if is_missing(number):
-                    yield number
-            finally:
-                lock.release()
+                    yield Share(number, held)
 
 
 def _claim(path: Path, wait: bool) -> FileLock | None:

@@ -6,9 +6,10 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
+from asyndm.protocols import Pipeline
 from evaluation.messages import count_things
 from evaluation.runs.files import hash_file
 from evaluation.runs.folder import IMAGES_FILE
@@ -18,6 +19,7 @@ from experiments.engine.heartbeat import Heartbeat
 from experiments.engine.plan import Item
 from experiments.engine.record import add_to_record, begin_record, use_threads_as_begun
 from experiments.engine.sampling import load_model, sample_missing
+from experiments.engine.scores import Scorer
 
 
 class Listing:
@@ -33,6 +35,10 @@ class Listing:
         """Whether the picture, which is there, is another one than was listed."""
         row = self._before.get(item.key)
         return row is not None and not self.folder.stamps.is_listed(replace(row, file=item.file))
+
+    def was_listed(self, item: Item) -> bool:
+        """Whether there was a row of it, whatever became of the picture."""
+        return item.key in self._before
 
     def is_unlisted(self, item: Item) -> bool:
         """Whether the picture, which is there, has no row: it was made by a process that was killed
@@ -69,13 +75,16 @@ class Listing:
         )
 
 
-def make_images(folder: PlannedFolder, heartbeat: Heartbeat, report: Callable[[int], None]) -> None:
+def make_images(
+    folder: PlannedFolder, heartbeat: Heartbeat, report: Callable[[int], None], scorer: Scorer
+) -> None:
     """Samples the missing images of this part and brings ``images.csv`` up to date.
 
     Args:
         folder: of the run.
         heartbeat: told how far it is.
         report: called with the number of images listed, after each that is made.
+        scorer: scores them beside the sampling, where that pays.
     """
     listing, own = Listing(folder), folder.own_items
     try:
@@ -83,7 +92,7 @@ def make_images(folder: PlannedFolder, heartbeat: Heartbeat, report: Callable[[i
         heartbeat.tell(part=len(own), there=len(own) - len(missing))
         draws_strip = folder.wants_strip and own[:1] == list(folder.plan.items[:1])
         if missing or draws_strip or not folder.has_record:
-            _sample(listing, heartbeat, report, samples=bool(missing))
+            _sample(listing, heartbeat, report, scorer, missing)
     finally:
         listing.save()
     if listing.changed:
@@ -92,12 +101,16 @@ def make_images(folder: PlannedFolder, heartbeat: Heartbeat, report: Callable[[i
 
 
 def _sample(
-    listing: Listing, heartbeat: Heartbeat, report: Callable[[int], None], samples: bool
+    listing: Listing,
+    heartbeat: Heartbeat,
+    report: Callable[[int], None],
+    scorer: Scorer,
+    missing: Collection[Item],
 ) -> None:
     folder, made = listing.folder, 0
     heartbeat.tell(phase="loading")
     pipe = load_model(folder.plan)
-    begin_record(folder, pipe, samples)
+    begin_record(folder, pipe, samples=bool(missing))
     own = folder.own_items  # of the batches that the run was begun with
     there = len(own) - len(folder.missing(own))
     heartbeat.tell(phase="sampling", part=len(own), there=there, loaded=heartbeat.seconds)
@@ -110,10 +123,11 @@ def _sample(
         report(len(listing.table.rows))
 
     rows = Counter[str]()
+    beside = _scores_beside(listing, pipe, missing)
     started = time.perf_counter()
     try:
-        with use_threads_as_begun(folder):
-            sample_missing(folder, pipe, keep, rows.update)
+        with use_threads_as_begun(folder), scorer.score_beside(beside) as score_batch:
+            sample_missing(folder, pipe, keep, rows.update, score_batch, scorer.give_way)
     finally:
         seconds = time.perf_counter() - started
         add_to_record(folder, pipe, rows, sampling_seconds=seconds, images_sampled=made)
@@ -121,6 +135,15 @@ def _sample(
     for item in own:
         if item.key not in listing.table.rows:
             listing.put(item)
+
+
+def _scores_beside(listing: Listing, pipe: Pipeline, missing: Collection[Item]) -> bool:
+    """Whether pictures are scored while others are sampled. Not where one may take the place of
+    another picture, whose scores would have to go meanwhile."""
+    wanted: bool | None = listing.folder.plan.config["concurrent_scoring"]
+    if wanted is None:
+        wanted = pipe._execution_device.type == "cuda"
+    return wanted and not any(listing.was_listed(item) for item in missing)
 
 
 def settle_pictures(listing: Listing, own: Sequence[Item], may_remove: bool) -> set[Item]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
@@ -15,18 +14,18 @@ from evaluation.messages import count_things
 from evaluation.runs import sheets
 from evaluation.runs.folder import GRID_FILE, Run
 from evaluation.runs.images import open_image
-from evaluation.runs.locks import clear_claims, hold_tables, share_out
+from evaluation.runs.locks import clear_claims, share_out
 from evaluation.runs.rows import ImageKey
-from evaluation.scoring import add_missing, average_scores
+from evaluation.scoring import average_scores
 from experiments.engine.folder import PlannedFolder
 from experiments.engine.gpu_lease import lease_gpu
 from experiments.engine.heartbeat import Heartbeat, keep_heartbeat, mark_done
 from experiments.engine.identity import build_choice
 from experiments.engine.images import make_images
-from experiments.engine.plan import Plan, make_metrics
+from experiments.engine.plan import Plan
 from experiments.engine.preflight import check, check_choices
-from experiments.engine.record import add_to_record, use_threads_as_begun
 from experiments.engine.sampling import encode_png
+from experiments.engine.scores import Scorer
 from experiments.engine.trackers import ForgivingTracker, Tracker
 
 GRID_SIZE = 64
@@ -76,44 +75,13 @@ class Runner:
             if not self.folder.has_prompts(self.plan.prompts):
                 self.folder.write_prompts(self.plan.prompts)
             report = tracker.progress if tracks else lambda images: None
-            make_images(self.folder, heartbeat, report)
-            self._make_scores(heartbeat)
+            scorer = Scorer(self.folder)
+            make_images(self.folder, heartbeat, report, scorer)
+            scorer.score_all(heartbeat)
             heartbeat.tell(phase="finishing")
             self._finish(tracker, tracks, self.plan.shard is not None or heartbeat.is_owner)
         finally:
             tracker.close()
-
-    def _make_scores(self, heartbeat: Heartbeat) -> None:
-        """Scores what of this part has no score yet, or one on another basis (version, convention,
-        model) of its metric.
-
-        The pictures are read from their files: a score is of what was kept.
-        """
-        folder, pictures, size = self.folder, self.folder.pictures, self.folder.batch_size
-        own = {number for number, _ in self.plan.batches(size)}
-        started = time.perf_counter()
-        for name, metric in make_metrics(self.plan).items():
-            heartbeat.tell(phase=f"scoring {name}")
-            with hold_tables(folder.path):
-                folder.scores.refresh()
-                if folder.bases.get(name) != metric.basis:
-                    rows = folder.scores.rows.items()
-                    folder.scores.drop({place for place, row in rows if row.metric == name})
-                    folder.note_basis(name, metric.basis)
-            try:
-                with use_threads_as_begun(folder):
-                    add_missing(
-                        folder.scores,
-                        metric,
-                        pictures,
-                        self.plan.run_id,
-                        size,
-                        own.__contains__,
-                        delay=2,
-                    )
-            finally:
-                metric.release()
-        add_to_record(folder, scoring_seconds=time.perf_counter() - started)
 
     def _finish(self, tracker: Tracker, started: bool, tells: bool) -> None:
         """Draws the grid and tells the tracker, once all of the run is made: by the last of its

@@ -12,14 +12,13 @@ import io
 import json
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
@@ -31,93 +30,26 @@ from evaluation.messages import count_things, is_quiet
 from evaluation.runs import sheets
 from evaluation.runs.folder import STRIP_FILE
 from evaluation.runs.locks import share_out
-from evaluation.runs.traces import (
-    PREVIEWS,
-    TRACES,
-    Trace,
-    choose_steps,
-    encode_previews,
-    encode_trace,
-    make_trace,
-)
+from evaluation.runs.traces import PREVIEWS, TRACES, Trace, encode_previews, encode_trace
+from experiments.engine.behind import Behind
 from experiments.engine.folder import PlannedFolder
 from experiments.engine.gpu_lease import name_leased_device
 from experiments.engine.guidance import is_handed_over, read_sampler_arguments
 from experiments.engine.identity import ADVICE, READING, identify_model
 from experiments.engine.plan import CHANGED_MEANWHILE, Item, Plan, build_mask
+from experiments.engine.tracer import Tracer
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from asyndm import StepRecord
     from asyndm.masks import Mask
 
 REMEDY = "choose model.dtype=float32, or less guidance"
+WAITING = 2
+"""Works of the writer that may wait: the images of one batch are written while those of the next
+are sampled, and no more can be lost with the process than two batches."""
 TOO_SMALL = (
     "out of memory with a single image: "
     "choose model.dtype=float16, a smaller size, or another device"
 )
-
-
-class Tracer:
-    """Keeps what `evaluation.runs.traces` shows of some steps, as the sampler's callback, on the
-    device until the end."""
-
-    def __init__(self, num_inference_steps: int, previews: int) -> None:
-        self.steps = choose_steps(num_inference_steps)
-        self.previews = previews
-        self.flow = False
-        self.timesteps: dict[int, list[Tensor]] = {}
-        self.weights: dict[int, list[Tensor]] = {}
-        self.samples: dict[int, list[Tensor]] = {}
-        self._rows = dict[tuple[int, ...], Counter[str]]()
-
-    @property
-    def rows(self) -> Counter[str]:
-        """Of the batch that the network was called with, and those it was differentiated for."""
-        return sum(self._rows.values(), Counter[str]())
-
-    def __call__(self, record: StepRecord) -> None:
-        self._rows[tuple(record.images)] = Counter(
-            rows=record.evaluations, backward=record.backward_evaluations
-        )
-        if record.step not in self.steps:
-            return
-        self.flow = record.flow
-        for row, image in enumerate(record.images):
-            self.timesteps.setdefault(image, []).append(record.timesteps[row])
-            self.weights.setdefault(image, []).append(record.weights[row])
-            if image < self.previews:
-                self.samples.setdefault(image, []).append(record.sample[row])
-
-    def traces(self) -> list[Trace]:
-        """The way of each picture of the batch; of fewer evaluations than asked for (image to
-        image) those made."""
-        return [
-            make_trace(
-                self.steps[: len(self.timesteps[i])],
-                _stack_steps(self.timesteps[i]),
-                _stack_steps(self.weights[i]),
-                self.flow,
-            )
-            for i in sorted(self.timesteps)
-        ]
-
-    def decode(self, pipe: Pipeline) -> list[list[Image.Image]]:
-        """The predicted clean pictures of the first images, one at each step kept."""
-        import torch
-
-        from asyndm.previews import decode as decode_latents
-
-        frames = []
-        for i, samples in sorted(self.samples.items()):
-            height, width = self.timesteps[i][0].shape
-            frames.append(decode_latents(pipe, torch.stack(samples), (height, width)))
-        return frames
-
-
-def _stack_steps(steps: Sequence[Tensor]) -> Any:
-    return np.stack([step.cpu().double().numpy() for step in steps])
 
 
 def sample_missing(
@@ -125,9 +57,11 @@ def sample_missing(
     pipe: Pipeline,
     keep: Callable[[Item], None],
     count: Callable[[Counter[str]], None],
+    finish: Callable[[int], None],
+    free: Callable[[], bool],
 ) -> None:
     """Makes and writes the missing images of this part of the run; other processes may make some of
-    them meanwhile.
+    them meanwhile. A batch is written while the next is sampled.
 
     Args:
         folder: of the run.
@@ -135,6 +69,8 @@ def sample_missing(
         keep: called with each image that was written.
         count: called with the "rows" of the network for a batch, the "backward" ones, and its
             number of "images".
+        finish: called with the number of each batch whose images are all there.
+        free: lets go of what is only kept at hand, where memory is short; whether there was any.
 
     Raises:
         UserError: what the sampler refuses; or images came out as no numbers, after all others are
@@ -142,7 +78,7 @@ def sample_missing(
     """
     plan, batches = folder.plan, folder.plan.batches(folder.batch_size)
     items = [item for _, batch in batches for item in batch]
-    mask, room, broken = build_mask(plan), Room(folder.batch_size), list[Item]()
+    mask, room, broken = build_mask(plan), Room(folder.batch_size, free), list[Item]()
     names = [f"images-{i:05d}" for i, _ in batches]
 
     def is_wanted(place: int) -> bool:
@@ -153,30 +89,59 @@ def sample_missing(
         tqdm(
             total=len(items), unit="img", desc=plan.label, mininterval=0.5, disable=is_quiet()
         ) as bar,
-        closing(share_out(folder.path, names, is_wanted)) as claims,
+        closing(share_out(folder.path, names, is_wanted)) as shares,
+        Behind(WAITING) as writer,
     ):
         bar.update(len(items) - len(folder.missing(items)))
-        for number, batch in (batches[place] for place in claims):
+        for place, held in shares:
+            number, batch = batches[place]
             missing, made = folder.missing(batch), Made()
             previews = plan.config["pictures"] if number == 0 else 0
             make = partial(_sample, folder, pipe, mask, previews)
-            for part in process_in_parts(batch, make, room, TOO_SMALL):
-                count(part.rows + Counter(images=len(part.items)))
-                for item, image, way in zip(part.items, part.images, part.traces, strict=True):
-                    if item in missing and image is not None:
-                        folder.write_picture(f"{TRACES}/{item.name}", encode_trace(way))
-                        folder.write_picture(item.file, encode_png(image))
-                        keep(item)
-                        bar.update()
-                made.add(part)
+            with held.pop_all() as claim:
+                for part in process_in_parts(batch, make, room, TOO_SMALL):
+                    count(part.rows + Counter(images=len(part.items)))
+                    writer.give(partial(_write, folder, part, missing, keep, bar.update))
+                    made.add(part)
+                end = partial(_end_batch, folder, made, previews, partial(finish, number))
+                writer.give(partial(_do_and_close, end, claim.pop_all()))
             broken += made.broken
-            if previews and not made.broken:
-                draw_strip(folder, made, previews)
     if broken:
         raise UserError(
             f"no numbers in {count_things(len(broken), 'image')}, the first {broken[0].name} of "
             f"prompt {broken[0].prompt.text!r}; all others are kept: {REMEDY}"
         )
+
+
+def _write(
+    folder: PlannedFolder,
+    made: Made,
+    missing: Collection[Item],
+    keep: Callable[[Item], None],
+    tell: Callable[[], object],
+) -> None:
+    """Keeps those of some images that are missing, each with its trace."""
+    for item, image, way in zip(made.items, made.images, made.traces, strict=True):
+        if item in missing and image is not None:
+            folder.write_picture(f"{TRACES}/{item.name}", encode_trace(way))
+            folder.write_picture(item.file, encode_png(image))
+            keep(item)
+            tell()
+
+
+def _end_batch(
+    folder: PlannedFolder, made: Made, previews: int, finish: Callable[[], None]
+) -> None:
+    """What is made of a whole batch, once its images are written."""
+    if previews and not made.broken:
+        draw_strip(folder, made, previews)
+    if not folder.missing(made.items):
+        finish()
+
+
+def _do_and_close(work: Callable[[], None], claim: ExitStack) -> None:
+    with claim:
+        work()
 
 
 @dataclass

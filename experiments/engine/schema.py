@@ -256,6 +256,7 @@ class Config:
     device: str | None = None
     batch_size: int = 16
     batch_invariant: bool | None = None
+    concurrent_scoring: bool | None = None
     pictures: int = 4
     shard: str | None = None
     jobs_per_gpu: int = 1

@@ -226,8 +226,9 @@ class Counting(Brightness):
             self.events.append("loaded")
         return super().score(images, prompts)
 
-    def release(self) -> None:
+    def release(self) -> bool:
         self.events.append("let go")
+        return True
 
 
 class Refusing(Brightness):

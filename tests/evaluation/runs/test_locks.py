@@ -15,7 +15,7 @@ from tests.lab import ROOT
 def test_each_part_is_made_once_and_what_a_dead_process_left_is_taken_over(tmp_path: Path) -> None:
     made: list[int] = []
     parts = share_out(tmp_path, ["a", "b", "c"], lambda i: i not in made)
-    for i in parts:
+    for i, _ in parts:
         holder = tmp_path / ".claims" / "abc"[i]
         assert is_held(holder)
         if i == 0:
@@ -35,10 +35,22 @@ def test_each_part_is_made_once_and_what_a_dead_process_left_is_taken_over(tmp_p
     )
     assert other.stdout is not None and other.stdout.readline() == b"held\n"
     mine = share_out(tmp_path, ["a", "b"], lambda i: True)
-    assert next(mine) == 1
+    assert next(mine).number == 1
     other.kill()
-    assert next(mine) == 0 and next(mine, None) is None
+    assert next(mine).number == 0 and next(mine, None) is None
     other.wait()
+
+
+def test_a_part_that_was_taken_over_is_held_until_its_work_is_done(tmp_path: Path) -> None:
+    parts = share_out(tmp_path, ["a", "b"], lambda i: True)
+    first = next(parts).held.pop_all()
+    assert next(parts).number == 1
+    claims = [tmp_path / ".claims" / name for name in "ab"]
+    assert [is_held(claim) for claim in claims] == [True, True]
+    parts.close()
+    assert [is_held(claim) for claim in claims] == [True, False]
+    first.close()
+    assert not is_held(claims[0])
 
 
 def test_a_lock_that_cannot_be_opened_for_writing_is_still_seen_to_be_held(tmp_path: Path) -> None:
