@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import sys
+from functools import cache
 from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
+from experiments.engine.merged_files import keep_merged_files
 from experiments.engine.resolvers import choose_for_model, find_embedded, find_steps_within
 from experiments.engine.schema import OPEN, SCHEMAS, Config, Processes
 
@@ -27,6 +29,12 @@ def register() -> None:
     OmegaConf.register_new_resolver("embedded", find_embedded, replace=True)
     OmegaConf.register_new_resolver("steps_within", find_steps_within, replace=True)
     OmegaConf.register_new_resolver("for_model", choose_for_model, replace=True)
+    keep_merged_files()
+    _store_schemas()
+
+
+@cache
+def _store_schemas() -> None:
     store = ConfigStore.instance()
     store.store(name="config_schema", node=Config)
     store.store(group="hydra/launcher", name="processes", node=Processes)
