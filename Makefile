@@ -27,7 +27,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $(STAMP)
 
 .PHONY: demo
-demo: $(STAMP)  ## sample the embedded model by DM, DM_concave, AsynDM; print scores (2 minutes)
+demo: $(STAMP)  ## sample the embedded model by DM, DM_concave, AsynDM; print scores (1 minute)
 	@$(BIN)/python -m experiments.run experiment=demo
 	@$(BIN)/python -m experiments.report runs/demo
 	@echo "Expect DM right on most of the 32 prompts, and differences whose intervals contain 0:" \
