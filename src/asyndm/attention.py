@@ -14,6 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from asyndm.errors import UserError, is_whole
 from asyndm.hooks import Hooks, Watch
+from asyndm.levels import put_numbers
 from asyndm.protocols import Network
 
 PREFERRED_FACTOR = 4
@@ -95,6 +96,7 @@ class AttentionMaps(Hooks):
         self._lengths: int | Sequence[int] | None = None
         self._images: Sequence[int] | None = None
         self._shares: list[Tensor] = []
+        self._made: dict[object, Tensor] = {}
 
     def _attach(self) -> Iterator[RemovableHandle]:
         for layer in self.layers:
@@ -102,6 +104,7 @@ class AttentionMaps(Hooks):
 
     def _forget(self) -> None:
         self.ignore()
+        self._made.clear()
 
     def listen(
         self,
@@ -149,10 +152,18 @@ class AttentionMaps(Hooks):
         """(B, length, S): 1/n at each of a subject's n token positions, so that a product is a
         mean.
 
+        Made once and kept: each copy to a GPU waits until that has done all it was given.
+
         Args:
             own: how many of them are each image's own text; None: all.
         """
         read = range(len(self._tokens)) if self._images is None else self._images
+        kind = length, device, own if own is None else tuple(own), tuple(read)
+        if kind not in self._made:
+            self._made[kind] = self._make_weights(length, read, own).to(device)
+        return self._made[kind]
+
+    def _make_weights(self, length: int, read: Sequence[int], own: Sequence[int] | None) -> Tensor:
         weights = torch.zeros(len(read), length, max(map(len, self._tokens)))
         for image, subjects in enumerate(self._tokens[place] for place in read):
             end = length if own is None else own[image]
@@ -164,7 +175,7 @@ class AttentionMaps(Hooks):
                     )
                 chosen = [token % end for token in positions]
                 weights[image, chosen, subject] = 1 / max(1, len(positions))
-        return weights.to(device)
+        return weights
 
     @abstractmethod
     def _hook(self, layer: nn.Module) -> list[RemovableHandle]: ...
@@ -306,7 +317,7 @@ def _take_image_rows(
     if len(set(starts)) == 1:
         image = slice(starts[0], starts[0] + n)
         return query[:, :, image], mask if mask is None or whole else mask[..., image, :]
-    first = torch.tensor(starts, device=query.device)[:, None]
+    first = put_numbers(starts, query.device)[:, None]
     places = (first + torch.arange(n, device=query.device))[:, None, :, None]
     if mask is not None and not whole:
         mask = torch.take_along_dim(mask if mask.ndim == 4 else mask[None, None], places, -2)
@@ -315,10 +326,7 @@ def _take_image_rows(
 
 def _hide_padding(own: Sequence[int], mask: Tensor | None, key: Tensor) -> Tensor:
     """A mask that hides the keys beyond each image's own text as well."""
-    inside = (
-        torch.arange(key.shape[2], device=key.device)
-        < torch.tensor(own, device=key.device)[:, None]
-    )
+    inside = torch.arange(key.shape[2], device=key.device) < put_numbers(own, key.device)[:, None]
     inside = inside[:, None, None]
     if mask is None:
         return inside

@@ -214,13 +214,19 @@ def _make_joint_rows(
     """
     n = image.shape[1]
     rows: dict[Grid, Tensor] = {(length,): words.expand(-1, length).contiguous()}
-    start = torch.tensor(starts, device=image.device)[:, None]
+    start = put_numbers(starts, image.device)[:, None]
     for total, first in ((n + padding, 0), (length + n + padding, start)):
         place = torch.arange(total, device=image.device)[None] - first
         inside = ((place >= 0) & (place < n)).expand(len(image), -1)
         own = image.gather(1, place.clamp(0, n - 1).expand(len(image), -1))
         rows[(total,)] = torch.where(inside, own, words)
     return rows
+
+
+def put_numbers(numbers: Sequence[int], device: torch.device) -> Tensor:
+    """Some whole numbers on a device, each filled in there: a list that is copied to a GPU waits
+    for it."""
+    return torch.cat([torch.full((1,), number, device=device) for number in numbers])
 
 
 def make_pixel_timesteps(timesteps: Tensor) -> Tensor:
