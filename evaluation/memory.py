@@ -10,6 +10,16 @@ from asyndm.errors import UserError
 
 Thing = TypeVar("Thing")
 Made = TypeVar("Made")
+SIGNS = (
+    "CUDA out of memory",
+    "CUDA error: out of memory",
+    "MPS backend out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+    "CUSOLVER_STATUS_ALLOC_FAILED",
+)
+"""Of what torch raises where memory that its own allocator does not keep is not to be had."""
 
 
 @dataclass
@@ -52,11 +62,16 @@ def process_in_parts(
         start += len(part)
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether a GPU's memory was the matter; frees what can be."""
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the memory of a GPU was the matter; frees what can be.
+
+    Torch's allocator has a class of its own for it. The libraries below (cuBLAS, cuDNN, the driver
+    itself) ask for memory as well, and theirs, like Apple's, is a RuntimeError that says so.
+    """
     import torch
 
-    if not isinstance(error, torch.OutOfMemoryError):
+    told = isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)
+    if not isinstance(error, torch.OutOfMemoryError) and not told:
         return False
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -44,3 +44,41 @@ def test_other_errors_are_not_those_of_the_memory() -> None:
     with pytest.raises(RuntimeError, match="no idea"):
         list(process_in_parts([1, 2], fail, room, ""))
     assert room.size == 4 and not is_out_of_memory(RuntimeError("out of memory"))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 8.00 GiB",
+        "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+        "cusolver error: CUSOLVER_STATUS_ALLOC_FAILED, when calling `cusolverDnCreate(handle)`",
+        "MPS backend out of memory (MPS allocated: 9.05 GB, other allocations: 1.2 GB)",
+    ],
+)
+def test_what_libraries_below_torch_say_of_memory_is_known(said: str) -> None:
+    refused = [RuntimeError(said)]
+
+    def make(part: Sequence[int]) -> list[int]:
+        if refused:
+            raise refused.pop()
+        return list(part)
+
+    room = Room(4)
+    assert list(process_in_parts(range(4), make, room, "")) == [[0, 1], [2, 3]]
+    assert room.size == 2
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("CUDA error: an illegal memory access was encountered"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm`"),
+        ValueError("CUDA out of memory"),
+    ],
+)
+def test_other_errors_of_a_gpu_are_not_those_of_the_memory(error: Exception) -> None:
+    assert not is_out_of_memory(error)
