@@ -1,4 +1,4 @@
-"""The pipelines that are timed: three families at two sizes each, with random weights."""
+"""The pipelines that are timed: four at three sizes each, with random weights."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from diffusers import (
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
     StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
 
@@ -31,6 +32,12 @@ UNET_SHAPE: dict[str, Any] = {
     "sample_size": LATENT,
 }
 UNETS: dict[str, dict[str, Any]] = {
+    "tiny": {
+        "block_out_channels": (32,) * 4,
+        "attention_head_dim": (1,) * 4,
+        "cross_attention_dim": 16,
+        "layers_per_block": 1,
+    },
     "small": {
         "block_out_channels": (32, 64, 128, 128),
         "attention_head_dim": (1, 2, 4, 4),
@@ -42,6 +49,40 @@ UNETS: dict[str, dict[str, Any]] = {
         "cross_attention_dim": 1024,
     },
 }
+SDXL_SHAPE: dict[str, Any] = {
+    "down_block_types": ("DownBlock2D",) + ("CrossAttnDownBlock2D",) * 2,
+    "up_block_types": ("CrossAttnUpBlock2D",) * 2 + ("UpBlock2D",),
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "sample_size": 2 * LATENT,
+}
+SDXL: dict[str, dict[str, Any]] = {
+    "tiny": {
+        "block_out_channels": (32,) * 3,
+        "attention_head_dim": (1,) * 3,
+        "transformer_layers_per_block": (1, 1, 2),
+        "cross_attention_dim": 16,
+        "addition_time_embed_dim": 8,
+        "layers_per_block": 1,
+    },
+    "small": {
+        "block_out_channels": (32, 64, 128),
+        "attention_head_dim": (1, 2, 4),
+        "transformer_layers_per_block": (1, 1, 2),
+        "cross_attention_dim": 128,
+        "addition_time_embed_dim": 32,
+    },
+    "full": {
+        "block_out_channels": (320, 640, 1280),
+        "attention_head_dim": (5, 10, 20),
+        "transformer_layers_per_block": (1, 2, 10),
+        "cross_attention_dim": 2048,
+        "addition_time_embed_dim": 256,
+    },
+}
+TIME_WIDTH = "addition_time_embed_dim"
+POOLED = {"tiny": 16, "small": 64, "full": 1280}
+"""Width of SDXL's text as a whole."""
 SD35_SHAPE: dict[str, Any] = {
     "sample_size": LATENT,
     "pooled_projection_dim": 2048,
@@ -51,6 +92,12 @@ SD35_SHAPE: dict[str, Any] = {
     "qk_norm": "rms_norm",
 }
 SD35: dict[str, dict[str, Any]] = {
+    "tiny": {
+        "num_layers": 3,
+        "num_attention_heads": 1,
+        "joint_attention_dim": 16,
+        "dual_attention_layers": (0,),
+    },
     "small": {
         "num_layers": 6,
         "num_attention_heads": 8,
@@ -65,6 +112,12 @@ SD35: dict[str, dict[str, Any]] = {
     },
 }
 FLUX: dict[str, dict[str, Any]] = {
+    "tiny": {
+        "num_layers": 1,
+        "num_single_layers": 1,
+        "num_attention_heads": 1,
+        "joint_attention_dim": 16,
+    },
     "small": {
         "num_layers": 3,
         "num_single_layers": 6,
@@ -82,10 +135,27 @@ FLUX: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Case:
-    """A pipeline to be timed, and its call's arguments."""
+    """A pipeline to be timed, and its call's arguments.
+
+    Args:
+        side: of its latents.
+        batch: images of a call.
+    """
 
     pipe: Pipeline
     call: dict[str, Any] = field(default_factory=dict)
+    side: int = LATENT
+    batch: int = 1
+
+    def __post_init__(self) -> None:
+        self.pipe.set_progress_bar_config(disable=True)
+
+    def repeat_call(self) -> dict[str, Any]:
+        """The arguments for the whole batch. Some pipelines do not repeat texts they are given."""
+        return {
+            name: torch.cat([value] * self.batch) if isinstance(value, torch.Tensor) else value
+            for name, value in self.call.items()
+        }
 
 
 def build_unet(size: str, device: torch.device, dtype: torch.dtype) -> Case:
@@ -102,6 +172,26 @@ def build_unet(size: str, device: torch.device, dtype: torch.dtype) -> Case:
     width = UNETS[size]["cross_attention_dim"]
     cond, uncond = torch.randn((2, 1, 77, width), device=device, dtype=dtype)
     texts = {"prompt_embeds": cond, "negative_prompt_embeds": uncond}
+    return Case(pipe, {**texts, "guidance_scale": 5.0})
+
+
+def build_sdxl(size: str, device: torch.device, dtype: torch.dtype) -> Case:
+    """Stable Diffusion XL, or a small one."""
+    width, pooled = SDXL[size]["cross_attention_dim"], POOLED[size]
+    more = {"projection_class_embeddings_input_dim": pooled + 6 * SDXL[size][TIME_WIDTH]}
+    settings = {**SDXL_SHAPE, **SDXL[size], **more}
+    absent = [f"{part}{end}" for end in ("", "_2") for part in ("text_encoder", "tokenizer")]
+    pipe: Any = StableDiffusionXLPipeline(
+        vae=_build_autoencoder(4),
+        unet=_build_network(UNet2DConditionModel, settings, device, dtype),
+        scheduler=DDIMScheduler(**SD_SCHEDULER),
+        add_watermarker=False,
+        **dict.fromkeys(absent),
+    )
+    cond, uncond = torch.randn((2, 1, 77, width), device=device, dtype=dtype)
+    whole = torch.randn((1, pooled), device=device, dtype=dtype)
+    texts = {"prompt_embeds": cond, "negative_prompt_embeds": uncond}
+    texts |= {"pooled_prompt_embeds": whole, "negative_pooled_prompt_embeds": whole}
     return Case(pipe, {**texts, "guidance_scale": 5.0})
 
 
@@ -142,6 +232,7 @@ def build_flux(size: str, device: torch.device, dtype: torch.dtype) -> Case:
 
 NETWORKS: dict[str, Callable[[str, torch.device, torch.dtype], Case]] = {
     "unet": build_unet,
+    "sdxl": build_sdxl,
     "sd35": build_sd35,
     "flux": build_flux,
 }
@@ -154,8 +245,13 @@ def _build_network(
     dtype: torch.dtype,
 ) -> Network:
     torch.manual_seed(0)
-    with torch.device(device):  # weights are drawn where they stay: the full sizes have billions
-        network = build(**settings)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device(device):  # drawn where and as they stay: the full sizes have billions
+            network = build(**settings)
+    finally:
+        torch.set_default_dtype(before)
     for tensor in (*network.parameters(), *network.buffers()):
         tensor.data = tensor.data.to(dtype)
     return network.eval()
