@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from copy import deepcopy
 from datetime import UTC, datetime
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from experiments.engine.folder import PlannedFolder
 from experiments.engine.heartbeat import find_others_alive
 from experiments.engine.identity import find_local_model
 from experiments.engine.plan import Plan
+from experiments.engine.versions import find_version, name_device
 
 COUNTED = ("rows", "images", "backward")
 """Of the network's evaluations."""
@@ -130,7 +130,7 @@ def _describe_maker(pipe: Pipeline) -> dict[str, Any]:
         "git_commit": read_git_commit(),
         "versions": {
             "python": platform.python_version(),
-            **{name: _find_version(name) for name in PACKAGES},
+            **{name: find_version(name) for name in PACKAGES},
         },
     }
 
@@ -265,13 +265,6 @@ def _run_git(folder: Path, *arguments: str) -> str | None:
         return None
 
 
-def _find_version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
 def _describe_model(plan: Plan) -> dict[str, Any]:
     model = plan.config["model"]
     folder = find_local_model(model)
@@ -297,10 +290,9 @@ def _describe_device(plan: Plan, pipe: Pipeline) -> dict[str, Any]:
     from asyndm.networks import find_denoiser
 
     device = pipe._execution_device  # weights may lie elsewhere
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
     return {
         "type": device.type,
-        "name": name or platform.machine(),
+        "name": name_device(device),
         "dtype": str(find_denoiser(pipe).dtype).removeprefix("torch."),
         "threads": plan.config["model"].get("threads") or torch.get_num_threads(),
         "cores": os.cpu_count(),

@@ -27,28 +27,12 @@ from asyndm.errors import UserError
 from evaluation.commands import Parser, command_line
 from evaluation.metrics.blip_vqa import BLIPVQA, list_questions, prepare_image
 from evaluation.networks.blip import VQA, compute_first_logits
-from evaluation.networks.weights import EMBEDDED
 from evaluation.runs.prompts import Prompt
+from experiments.timing.blip import build_large_blip
 from experiments.training.evaluators.pictures import draw_test_pool, to_images
 
 PAIRS_OF_ALL_KINDS = 17
 """Phrases of one prompt of each kind, about."""
-TOKENS = ("bos", "pad", "eos", "sep")
-
-
-def build_large_blip(folder: Path) -> None:
-    """A BLIP of the published base model's size, with random weights and the small one's
-    vocabulary."""
-    from transformers import AutoTokenizer, BlipConfig, BlipForQuestionAnswering
-
-    small = BlipConfig.from_pretrained(EMBEDDED / "blip_vqa").text_config
-    text = {f"{name}_token_id": getattr(small, f"{name}_token_id") for name in TOKENS}
-    torch.manual_seed(0)
-    config = BlipConfig(
-        text_config=text | {"encoder_hidden_size": 768}, vision_config={"image_size": 480}
-    )
-    BlipForQuestionAnswering(config).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(EMBEDDED / "blip_vqa").save_pretrained(folder)
 
 
 @torch.no_grad()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -236,6 +237,15 @@ NETWORKS: dict[str, Callable[[str, torch.device, torch.dtype], Case]] = {
     "sd35": build_sd35,
     "flux": build_flux,
 }
+
+
+def move_case(case: Case, device: torch.device, dtype: torch.dtype) -> Case:
+    """A copy of a case, on another device."""
+    call = {
+        name: value.to(device, dtype) if isinstance(value, torch.Tensor) else value
+        for name, value in case.call.items()
+    }
+    return replace(case, pipe=deepcopy(case.pipe).to(device, dtype), call=call)
 
 
 def _build_network(

@@ -1,0 +1,94 @@
+"""All that needs a GPU, tried on the one that is here, in one table.
+
+    python -m experiments.gpu_check                                # a GPU, 8 minutes
+    python -m experiments.gpu_check --device cpu --small           # what a CPU can say, a minute
+    python -m experiments.gpu_check --only steps,compile --minutes 20
+
+Samples in half precision against float32 on the CPU, times and memory of steps on random weights of
+real size, waits for the GPU, torch.compile, batches that do not fit, leases, metrics in half
+precision, a profile. What cannot run has a row that says why. The table is written after each part.
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from asyndm.errors import UserError
+from asyndm.models import choose_device
+from evaluation.commands import Parser, command_line
+from evaluation.runs.files import write_bytes
+from experiments.engine.versions import describe_machine, find_version
+from experiments.gpu_check.parts import Setting, run_part
+from experiments.gpu_check.rows import Row, write_csv, write_markdown
+
+OUT = Path("experiments/results/gpu")
+PACKAGES = ("torch", "diffusers", "transformers", "open_clip_torch", "triton", "numpy")
+NAMES = ("waits", "memory", "leases", "sampling", "metrics", "profile", "steps", "compile")
+
+
+def list_head(setting: Setting) -> Iterator[Row]:
+    """What everything ran on."""
+    facts = describe_machine(setting.device) | {"Python": platform.python_version()}
+    facts |= {name: find_version(name) or "none" for name in PACKAGES}
+    for name, value in facts.items():
+        yield Row("machine", name, value)
+
+
+def check(setting: Setting, names: Sequence[str]) -> Iterator[Row]:
+    """The rows of these checks as they are made."""
+    from experiments.gpu_check.checks import CHECKS
+
+    yield from list_head(setting)
+    for name in names:
+        for part in CHECKS[name](setting):
+            yield from run_part(part, setting)
+
+
+def write_table(folder: Path, rows: Sequence[Row]) -> None:
+    """Both files, whole."""
+    write_bytes(folder / "table.csv", write_csv(rows).encode())
+    write_bytes(folder / "table.md", write_markdown(rows).encode())
+
+
+@command_line()
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line. Returns its exit status: 1 where a check failed or a target was missed."""
+    parser = Parser("experiments.gpu_check", __doc__)
+    parser.add_argument("--device", default="cuda", help="cuda, cuda:1, ... or cpu")
+    parser.add_argument("--small", action="store_true", help="tiny networks, few pictures")
+    parser.add_argument("--out", type=Path, default=OUT, metavar="FOLDER", help="of the table")
+    parser.add_argument("--only", default=",".join(NAMES), help=f"some of {', '.join(NAMES)}")
+    parser.add_argument("--minutes", type=float, default=8.0, help="that all may take")
+    chosen = parser.read(arguments)
+    names = chosen.only.split(",")
+    if unknown := sorted(set(names) - set(NAMES)):
+        parser.error(f"--only {unknown[0]}: choose from {', '.join(NAMES)}")
+    if not 0 < chosen.minutes < 1000:
+        parser.error("--minutes must be more than 0, and less than 1000")
+    try:
+        device = choose_device(chosen.device)
+    except UserError as error:
+        parser.error(str(error))
+    if device.type == "cpu" and not chosen.small:
+        parser.error("--device cpu: real sizes are for a GPU; add --small")
+    warnings.filterwarnings("ignore")
+    setting = Setting(device, chosen.small, time.monotonic() + 60 * chosen.minutes)
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    rows = list[Row]()
+    try:
+        for row in check(setting, names):
+            rows.append(row)
+            print(row.tell(), flush=True)
+    finally:
+        write_table(chosen.out, rows)
+    bad = [row for row in rows if row.is_bad]
+    took = 60 * chosen.minutes - setting.left
+    print(f"{len(rows)} rows in {took:.0f} s, {len(bad)} to look at: {chosen.out / 'table.md'}")
+    for row in bad:
+        print(row.tell(), file=sys.stderr)
+    return 1 if bad else 0

@@ -1,0 +1,117 @@
+"""What a check is made of: parts that run or fail each for itself."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+import torch
+
+from asyndm.errors import read_first_line
+from evaluation.memory import is_out_of_memory
+from experiments.gpu_check.rows import FAILED, NOT_RUN, Row
+
+COMPILERS = ("compiler", "triton", "ninja")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where the checks run.
+
+    Args:
+        device: of the networks.
+        small: tiny networks and few pictures, which a CPU has done within a minute.
+        deadline: by `time.monotonic`, when all should be done.
+    """
+
+    device: torch.device
+    small: bool
+    deadline: float
+
+    @property
+    def left(self) -> float:
+        """Seconds to the deadline."""
+        return self.deadline - time.monotonic()
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether there is a GPU to be checked."""
+        return self.device.type == "cuda"
+
+    @property
+    def dtypes(self) -> tuple[torch.dtype, ...]:
+        """What a network is run in."""
+        if self.on_gpu:
+            return torch.float32, torch.float16, torch.bfloat16
+        return torch.float32, torch.bfloat16
+
+    def find_memory(self) -> float:
+        """GiB that are free on the device; a CPU's are not asked for."""
+        return torch.cuda.mem_get_info(self.device)[0] / 2**30 if self.on_gpu else float("inf")
+
+
+class Missing(Exception):
+    """Something that a part needs is not here; the text says what."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some rows that are made together.
+
+    Args:
+        check, case: what it tries.
+        make: yields the rows.
+        seconds: that it takes, about.
+        memory: GiB that it needs.
+        modules: packages that it needs beyond torch, diffusers and transformers.
+    """
+
+    check: str
+    case: str
+    make: Callable[[], Iterable[Row]]
+    seconds: float = 0.0
+    memory: float = 0.0
+    modules: tuple[str, ...] = ()
+
+
+def run_part(part: Part, setting: Setting) -> Iterator[Row]:
+    """The part's rows as they are made; where it cannot run, or breaks, one row says why."""
+    reason = _find_hindrance(part, setting)
+    if reason:
+        yield Row(part.check, part.case, NOT_RUN, note=reason)
+        return
+    try:
+        yield from part.make()
+    except Exception as error:  # whatever it is, the other parts are to run
+        yield _describe_failure(part, error)
+    finally:
+        gc.collect()
+        if setting.on_gpu:
+            torch.cuda.empty_cache()
+
+
+def _find_hindrance(part: Part, setting: Setting) -> str:
+    absent = [name for name in part.modules if find_spec(name) is None]
+    if absent:
+        return f"missing: {', '.join(absent)}"
+    free = setting.find_memory()
+    if part.memory > free:
+        return f"too little memory: needs {part.memory:.0f} GiB, {free:.0f} GiB are free"
+    if setting.left <= max(0.0, part.seconds):
+        left = max(0.0, setting.left)
+        return f"no time: takes about {part.seconds:.0f} s, {left:.0f} s are left"
+    return ""
+
+
+def _describe_failure(part: Part, error: Exception) -> Row:
+    said = read_first_line(error)
+    if isinstance(error, (Missing, ModuleNotFoundError)):
+        return Row(part.check, part.case, NOT_RUN, note=f"missing: {said}")
+    if is_out_of_memory(error):
+        return Row(part.check, part.case, NOT_RUN, note=f"too little memory: {said}")
+    if "inductor" in type(error).__module__ and any(word in said.lower() for word in COMPILERS):
+        return Row(part.check, part.case, NOT_RUN, note=f"missing: a compiler: {said}")
+    return Row(part.check, part.case, FAILED, note=f"{type(error).__name__}: {said}")
