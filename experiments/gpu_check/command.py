@@ -2,11 +2,11 @@
 
     python -m experiments.gpu_check                                # a GPU, 8 minutes
     python -m experiments.gpu_check --device cpu --small           # what a CPU can say, a minute
-    python -m experiments.gpu_check --only steps,compile --minutes 20
+    python -m experiments.gpu_check --only steps,compilation --minutes 20
 
 Samples in half precision against float32 on the CPU, times and memory of steps on random weights of
 real size, waits for the GPU, torch.compile, batches that do not fit, leases, metrics in half
-precision, a profile. What cannot run has a row that says why. The table is written after each part.
+precision, a profile. What cannot run has a row that says why. The table is written with each row.
 """
 
 from __future__ import annotations
@@ -16,19 +16,22 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 
-from asyndm.errors import UserError
-from asyndm.models import choose_device
+import torch
+
 from evaluation.commands import Parser, command_line
 from evaluation.runs.files import write_bytes
 from experiments.engine.versions import describe_machine, find_version
 from experiments.gpu_check.parts import Setting, run_part
-from experiments.gpu_check.rows import Row, write_csv, write_markdown
+from experiments.gpu_check.rows import NOT_RUN, Row, write_csv, write_markdown
 
 OUT = Path("experiments/results/gpu")
 PACKAGES = ("torch", "diffusers", "transformers", "open_clip_torch", "triton", "numpy")
-NAMES = ("waits", "memory", "leases", "sampling", "metrics", "profile", "steps", "compile")
+CHECKS = ("waits", "memory", "leases", "sampling", "metrics", "profile", "steps", "compilation")
+"""Modules of this package, those that take least first."""
 
 
 def list_head(setting: Setting) -> Iterator[Row]:
@@ -41,16 +44,28 @@ def list_head(setting: Setting) -> Iterator[Row]:
 
 def check(setting: Setting, names: Sequence[str]) -> Iterator[Row]:
     """The rows of these checks as they are made."""
-    from experiments.gpu_check.checks import CHECKS
-
     yield from list_head(setting)
     for name in names:
-        for part in CHECKS[name](setting):
+        try:
+            module = import_module(f"experiments.gpu_check.{name}")
+        except ModuleNotFoundError as error:
+            yield Row(name, "all", NOT_RUN, note=f"missing: {error.name}")
+            continue
+        for part in module.list_parts(setting):
             yield from run_part(part, setting)
 
 
+def hush_libraries() -> None:
+    """Neither bars nor advice of theirs stand between the rows."""
+    for name in ("diffusers", "transformers"):
+        with suppress(ModuleNotFoundError):
+            logging = import_module(f"{name}.utils.logging")
+            logging.disable_progress_bar()
+            logging.set_verbosity_error()
+
+
 def write_table(folder: Path, rows: Sequence[Row]) -> None:
-    """Both files, whole."""
+    """Both forms of the table."""
     write_bytes(folder / "table.csv", write_csv(rows).encode())
     write_bytes(folder / "table.md", write_markdown(rows).encode())
 
@@ -59,33 +74,32 @@ def write_table(folder: Path, rows: Sequence[Row]) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns its exit status: 1 where a check failed or a target was missed."""
     parser = Parser("experiments.gpu_check", __doc__)
-    parser.add_argument("--device", default="cuda", help="cuda, cuda:1, ... or cpu")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--small", action="store_true", help="tiny networks, few pictures")
     parser.add_argument("--out", type=Path, default=OUT, metavar="FOLDER", help="of the table")
-    parser.add_argument("--only", default=",".join(NAMES), help=f"some of {', '.join(NAMES)}")
+    parser.add_argument("--only", default=",".join(CHECKS), help=f"some of {', '.join(CHECKS)}")
     parser.add_argument("--minutes", type=float, default=8.0, help="that all may take")
     chosen = parser.read(arguments)
     names = chosen.only.split(",")
-    if unknown := sorted(set(names) - set(NAMES)):
-        parser.error(f"--only {unknown[0]}: choose from {', '.join(NAMES)}")
+    if unknown := sorted(set(names) - set(CHECKS)):
+        parser.error(f"--only {unknown[0]}: choose from {', '.join(CHECKS)}")
     if not 0 < chosen.minutes < 1000:
         parser.error("--minutes must be more than 0, and less than 1000")
-    try:
-        device = choose_device(chosen.device)
-    except UserError as error:
-        parser.error(str(error))
-    if device.type == "cpu" and not chosen.small:
+    if chosen.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: torch sees no GPU here; --device cpu --small needs none")
+    if chosen.device == "cpu" and not chosen.small:
         parser.error("--device cpu: real sizes are for a GPU; add --small")
-    warnings.filterwarnings("ignore")
+    device = torch.device(chosen.device)
     setting = Setting(device, chosen.small, time.monotonic() + 60 * chosen.minutes)
     chosen.out.mkdir(parents=True, exist_ok=True)
     rows = list[Row]()
-    try:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        hush_libraries()
         for row in check(setting, names):
             rows.append(row)
             print(row.tell(), flush=True)
-    finally:
-        write_table(chosen.out, rows)
+            write_table(chosen.out, rows)
     bad = [row for row in rows if row.is_bad]
     took = 60 * chosen.minutes - setting.left
     print(f"{len(rows)} rows in {took:.0f} s, {len(bad)} to look at: {chosen.out / 'table.md'}")

@@ -49,8 +49,8 @@ def lease(setting: Setting) -> Iterator[Row]:
         first = stack.enter_context(_start(code, folder))
         given = _read(first, first.stdout)
         second = stack.enter_context(_start(code, folder))
-        said = _read(second, second.stderr)
-        waited = float("taken; waiting" in said)
+        said = _read(second, second.stderr, "taken; waiting")
+        waited = float(bool(said))
         yield Row(CHECK, "two processes", "the second waits", waited, least=1.0, note=said or how)
         _end(first)
         got = float(_read(second, second.stdout) == given != "")
@@ -84,13 +84,13 @@ def _start(code: str, folder: str) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
-def _read(process: subprocess.Popen[str], stream: IO[str] | None) -> str:
-    """The next line; nothing where it never comes."""
+def _read(process: subprocess.Popen[str], stream: IO[str] | None, sign: str = "") -> str:
+    """The next line that says so; nothing where it never comes."""
     assert stream is not None
     timer = threading.Timer(PATIENCE, process.kill)
     timer.start()
     try:
-        return stream.readline().strip()
+        return next((line.strip() for line in stream if sign in line), "")
     finally:
         timer.cancel()
 

@@ -44,7 +44,10 @@ def halve(setting: Setting) -> Iterator[Row]:
     size = float(room.size)
     yield Row(CHECK, CASE, "batch that fits", size, "images", most=count // 2, note=how)
     difference = float((made - expected).abs().max())
-    yield Row(CHECK, CASE, "pictures, largest difference", difference, most=0.0)
+    # With less memory cuDNN may choose other kernels: less than half a grey level is no other
+    # picture.
+    most = 0.002 if setting.on_gpu else 0.0
+    yield Row(CHECK, CASE, "pictures, largest difference", difference, most=most)
 
 
 def _sample(pipe: Pipeline, steps: int, things: Sequence[tuple[int, Spec]]) -> Tensor:

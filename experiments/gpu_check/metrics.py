@@ -67,7 +67,7 @@ def list_parts(setting: Setting) -> Iterator[Part]:
 
 def compare(build: Build, case: str, setting: Setting) -> Iterator[Row]:
     """Scores in each dtype against those of float32 on the same device."""
-    pairs, device = Pairs.draw(4 if setting.small else 64), setting.device.type
+    pairs, device = Pairs.draw(4 if setting.small else 64), str(setting.device)
     expected: Sequence[float] = ()
     for dtype in setting.dtypes:
         named = str(dtype).removeprefix("torch.")

@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from experiments.gpu_check.parts import Part, Setting
+from experiments.gpu_check.parts import Missing, Part, Setting
 from experiments.gpu_check.rows import Row
 from experiments.timing.cases import NETWORKS
 from experiments.timing.steps import OURS, make_latents, open_kind
@@ -30,15 +30,18 @@ def list_top(setting: Setting) -> Iterator[Row]:
     if not setting.small:
         size, side, batch, dtype = ("full", 64, 8, torch.float16)
     case = replace(NETWORKS["unet"](size, setting.device, dtype), side=side, batch=batch)
+    # Of a GPU kernels alone: functions of the CPU would be told the times of theirs once more.
     own = ProfilerActivity.CUDA if setting.on_gpu else ProfilerActivity.CPU
     attribute = "self_device_time_total" if setting.on_gpu else "self_cpu_time_total"
     with open_kind(case, OURS):
         make_latents(case, STEPS)
-    with profile(activities=[ProfilerActivity.CPU, own] if setting.on_gpu else [own]) as watched:
+    with profile(activities=[own]) as watched:
         with open_kind(case, OURS):
             make_latents(case, STEPS)
     events = sorted(watched.key_averages(), key=lambda event: -getattr(event, attribute))
     total = sum(getattr(event, attribute) for event in events)
+    if not total:
+        raise Missing("times of kernels (CUPTI)")
     for event in events[:MOST]:
         share = 100 * getattr(event, attribute) / total
         note = f"{event.count / STEPS:g} calls a step"

@@ -17,7 +17,6 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten
 
 NEAR, FAR = torch.device("cpu", 0), torch.device("cpu")
 """The feigned GPU and the host: both the CPU, under names that are not equal."""
@@ -86,13 +85,15 @@ class _Kernels(TorchDispatchMode):
         self, func: Any, types: object, args: Any = (), kwargs: Any = None
     ) -> Any:
         gpu, kwargs = self._gpu, kwargs or {}
-        given = [each for each in tree_flatten((args, kwargs))[0] if isinstance(each, Tensor)]
+        given = [
+            each for each in _flatten((args, tuple(kwargs.values()))) if isinstance(each, Tensor)
+        ]
         near = [each for each in given if gpu.holds(each)]
         if near:
             self._judge(func, args, [each for each in given if not gpu.holds(each)])
         made = func(*args, **kwargs)
         if near and func.overloadpacket is not aten.copy_:
-            gpu.put(tree_flatten(made)[0])
+            gpu.put(_flatten((made,)))
         return made
 
     def _judge(self, func: Any, args: Sequence[Any], far: Sequence[Tensor]) -> None:
@@ -153,3 +154,11 @@ class _Calls(TorchFunctionMode):
                 elif isinstance(each, Tensor):
                     device = NEAR if self._gpu.holds(each) else FAR
         return None if device is None else torch.device(device)
+
+
+def _flatten(values: Iterable[Any]) -> Iterator[Any]:
+    for each in values:
+        if isinstance(each, (tuple, list)):
+            yield from _flatten(each)
+        else:
+            yield each

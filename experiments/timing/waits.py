@@ -35,6 +35,8 @@ class Waits:
 def count_waits(case: Case, kind: str, device: torch.device) -> Waits:
     """What a step of this kind waits, beyond what a call waits once: the difference of two calls,
     one of them with twice the steps."""
+    if device.type == "cuda":  # what is done once in a process is done here
+        _count_call(case, kind, device, 1)
     few, many = (_count_call(case, kind, device, steps) for steps in (STEPS, 2 * STEPS))
     more = many[0] - few[0]
     places = ", ".join(f"{place} {count / STEPS:g}" for place, count in more.most_common(4))

@@ -60,10 +60,8 @@ FULL = (
 
 def list_parts(setting: Setting) -> Iterator[Part]:
     """One for each network and dtype; the tiny ones of a CPU have no targets."""
-    sizes = FULL
-    if setting.small:
-        sizes = tuple(Size(name, torch.float32, 16, (1, 2), 0, 2) for name in NETWORKS)
-    for size in sizes:
+    tiny = (Size(name, torch.float32, 16, (2,), 0, 2) for name in NETWORKS)
+    for size in tiny if setting.small else FULL:
         make = partial(time_size, size, setting)
         yield Part(CHECK, _name(size), make, size.seconds, size.memory)
 
@@ -97,7 +95,7 @@ def _time_batch(case: Case, named: str, size: Size, peak: float, setting: Settin
     if 2 * once > setting.left:
         yield Row(CHECK, named, NOT_RUN, note=f"no time: takes about {2 * once:.0f} s")
         return
-    spell = min(1.0 if setting.small else SPELL, setting.left)
+    spell = min(0.5 if setting.small else SPELL, setting.left)
     calls = min(8, max(1, int(spell / max(once, 1e-3)) - 1))
     timings = compare(case, setting.device, calls, STEPS, KINDS)
     yield from _describe(timings, case, named, size)
