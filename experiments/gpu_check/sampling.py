@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from asyndm import sample
+from asyndm import StepRecord, sample
 from asyndm.masks import DynamicMask, GlobalMask, Mask, NoMask
 from asyndm.protocols import Pipeline
 from asyndm.shapes.model import load_pipeline
@@ -37,21 +37,24 @@ class Shapes:
 
     def make(self, pipe: Pipeline, mask: Mask, together: bool) -> tuple[Tensor, Tensor]:
         """Latents and pictures in [0, 1], float32 on the CPU."""
-        latents, pictures = (
-            sample(
-                pipe,
-                [spec.text for spec in self.specs],
-                [list(spec.subjects) for spec in self.specs],
-                mask=mask,
-                num_inference_steps=self.steps,
-                batch_invariant=not together,
-                output_type=kind,
-                guidance_scale=5.0,
-                seed=list(range(len(self.specs))),
-            )
-            for kind in ("latent", "pt")
+        latents: dict[tuple[int, ...], Tensor] = {}
+
+        def keep(record: StepRecord) -> None:
+            latents[tuple(record.images)] = record.latents
+
+        pictures = sample(
+            pipe,
+            [spec.text for spec in self.specs],
+            [list(spec.subjects) for spec in self.specs],
+            mask=mask,
+            num_inference_steps=self.steps,
+            batch_invariant=not together,
+            callback=keep,
+            output_type="pt",
+            guidance_scale=5.0,
+            seed=list(range(len(self.specs))),
         )
-        return latents.float().cpu(), pictures.float().cpu()
+        return torch.cat(list(latents.values())).cpu(), pictures.float().cpu()
 
 
 def list_parts(setting: Setting) -> Iterator[Part]:
@@ -65,7 +68,7 @@ def compare_shapes(setting: Setting) -> Iterator[Row]:
     """Differences of latents, and how alike the pictures are. On a CPU float32 in a batch is held
     against float32 one by one."""
     specs = prompts("test", "two")[: 2 if setting.small else 8]
-    asked = Shapes(specs, 3 if setting.small else 20)
+    asked = Shapes(specs, 5 if setting.small else 20)
     stock = load_pipeline()
     stock.set_progress_bar_config(disable=True)
     expected = {mask.label: asked.make(stock, mask, together=False) for mask in MASKS}

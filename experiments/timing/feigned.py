@@ -85,9 +85,8 @@ class _Kernels(TorchDispatchMode):
         self, func: Any, types: object, args: Any = (), kwargs: Any = None
     ) -> Any:
         gpu, kwargs = self._gpu, kwargs or {}
-        given = [
-            each for each in _flatten((args, tuple(kwargs.values()))) if isinstance(each, Tensor)
-        ]
+        values = _flatten((args, tuple(kwargs.values())))
+        given = [each for each in values if isinstance(each, Tensor)]
         near = [each for each in given if gpu.holds(each)]
         if near:
             self._judge(func, args, [each for each in given if not gpu.holds(each)])
