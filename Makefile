@@ -72,6 +72,10 @@ test-oldest: $(OLDEST)/installed  ## core tests with the oldest versions allowed
 benchmark: $(STAMP)  ## what a step costs against the stock network's
 	$(BIN)/python -m experiments.studies.benchmark --size small
 
+.PHONY: gpu
+gpu: $(STAMP)  ## all that needs a GPU, in one table (8 minutes on one)
+	$(BIN)/python -m experiments.gpu_check
+
 RESULTS := comparison models curves steps masks threshold guidance eta subjects solvers \
 	spacing rivals_tuned rivals_equal_cost rivals_counted
 TUNED_CFG = method=DM guidance=$$(sed -n 's/^guidance_scale: //p' conf/guidance/tuned/cfg.yaml | \

@@ -87,10 +87,9 @@ def run_part(part: Part, setting: Setting) -> Iterator[Row]:
         yield from part.make()
     except Exception as error:  # whatever it is, the other parts are to run
         yield _describe_failure(part, error)
-    finally:
+    if setting.on_gpu:  # networks refer to themselves, and the next part needs their memory
         gc.collect()
-        if setting.on_gpu:
-            torch.cuda.empty_cache()
+        torch.cuda.empty_cache()
 
 
 def _find_hindrance(part: Part, setting: Setting) -> str:
@@ -109,7 +108,8 @@ def _find_hindrance(part: Part, setting: Setting) -> str:
 def _describe_failure(part: Part, error: Exception) -> Row:
     said = read_first_line(error)
     if isinstance(error, (Missing, ModuleNotFoundError)):
-        return Row(part.check, part.case, NOT_RUN, note=f"missing: {said}")
+        named = getattr(error, "name", None) or said
+        return Row(part.check, part.case, NOT_RUN, note=f"missing: {named}")
     if is_out_of_memory(error):
         return Row(part.check, part.case, NOT_RUN, note=f"too little memory: {said}")
     if "inductor" in type(error).__module__ and any(word in said.lower() for word in COMPILERS):
