@@ -14,12 +14,23 @@ Generators = torch.Generator | Sequence[torch.Generator] | None
 
 
 def draw_noise(like: Tensor, generators: Generators) -> Tensor:
-    """Standard normal noise, float32 whatever the pipeline computes in: the same draws."""
+    """Standard normal noise, float32 whatever the pipeline computes in: the same draws.
+
+    Where generators of the CPU draw for a GPU, the noise is copied from memory that it reads by
+    itself, so that no step waits for it.
+    """
     own = list(generators) if isinstance(generators, Sequence) else generators
+    first = own[0] if isinstance(own, list) else own
+    there = like.device
+    is_copied = first is not None and first.device.type == "cpu" and first.device != there
+    is_copied &= there.type != "mps"  # which has no such memory
     noise: Tensor = randn_tensor(
-        tuple(like.shape), generator=own, device=like.device, dtype=torch.float32
+        tuple(like.shape),
+        generator=own,
+        device=torch.device("cpu") if is_copied else there,
+        dtype=torch.float32,
     )
-    return noise
+    return noise.pin_memory().to(there, non_blocking=True) if is_copied else noise
 
 
 class SpareNoise:
