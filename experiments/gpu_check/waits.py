@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -27,6 +28,11 @@ def count(name: str, setting: Setting) -> Iterator[Row]:
     """Waits of a step of each kind."""
     case = replace(NETWORKS[name]("tiny", setting.device, torch.float32), side=16)
     how = "" if setting.on_gpu else "feigned GPU"
+    if "eta" in inspect.signature(type(case.pipe).__call__).parameters:
+        noisy = replace(case, call={**case.call, "eta": 1.0})
+        waits = count_waits(noisy, OURS, setting.device)
+        note = "; ".join(filter(None, [how, waits.places]))
+        yield Row(CHECK, name, f"{OURS} with noise, a step", waits.count, "waits", 1.0, note=note)
     for kind in (STOCK, "DM", OURS):
         waits = count_waits(case, kind, setting.device)
         note = "; ".join(filter(None, [how, waits.places, *sorted(set(waits.mixed))]))

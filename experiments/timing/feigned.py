@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakTensorKeyDictionary
 
 NEAR, FAR = torch.device("cpu", 0), torch.device("cpu")
 """The feigned GPU and the host: both the CPU, under names that are not equal."""
@@ -43,6 +44,7 @@ class FeignedGPU:
     Attributes:
         waits: how often the program waited, by the function that it waited in.
         mixed: functions that were given tensors of both, which a GPU refuses.
+        pinned: tensors of the host that a GPU reads by itself.
     """
 
     def __init__(self, tensors: Iterable[Tensor]) -> None:
@@ -50,6 +52,7 @@ class FeignedGPU:
         self.mixed: list[str] = []
         # References keep addresses from being given to another storage.
         self._near: dict[int, StorageWeakRef] = {}
+        self.pinned = WeakTensorKeyDictionary()
         self.put(tensors)
 
     @contextmanager
@@ -121,6 +124,10 @@ class _Calls(TorchFunctionMode):
         first = args[0] if args else None
         if func == Tensor.device.__get__:
             return NEAR if gpu.holds(first) else FAR
+        if func is Tensor.pin_memory and not gpu.holds(first):
+            pinned: Tensor = args[0].clone()
+            gpu.pinned[pinned] = True
+            return pinned
         target = self._find_target(func, args, kwargs)
         was_near = gpu.holds(first)
         made = func(*args, **kwargs)
@@ -130,7 +137,10 @@ class _Calls(TorchFunctionMode):
             return made
         is_near = target == NEAR
         copies = isinstance(first, Tensor) or func in FROM_NUMBERS
-        if copies and was_near != is_near:
+        # diffusers draws with a generator of the CPU there, and moves what was drawn.
+        drawn = is_near and kwargs.get("generator") is not None
+        waits = not (kwargs.get("non_blocking") and first in gpu.pinned)
+        if drawn or (copies and was_near != is_near and waits):
             gpu.waits[f"{func.__name__} (copied)"] += 1
         if gpu.holds(made) != is_near:
             with torch._C._DisableTorchDispatch():

@@ -15,6 +15,7 @@ from experiments.timing.steps import OURS
 from experiments.timing.waits import count_waits
 
 CPU = torch.device("cpu")
+GENERATOR = torch.Generator()
 
 
 def read_list(x: Tensor) -> object:
@@ -37,6 +38,8 @@ WAITING: dict[str, Callable[[Tensor], object]] = {
     "host tensor moved": lambda x: torch.ones(3).to(x.device),
     "host tensor moved like": lambda x: torch.ones(3).to(x),
     "host index": lambda x: x[torch.tensor([0, 1])],
+    "not pinned": lambda x: torch.ones(3).to(x.device, non_blocking=True),
+    "drawn on the host": lambda x: torch.randn(3, generator=GENERATOR, device=x.device),
 }
 FREE: dict[str, Callable[[Tensor], object]] = {
     "arithmetic": lambda x: (2 * x + 1).softmax(-1),
@@ -45,6 +48,7 @@ FREE: dict[str, Callable[[Tensor], object]] = {
     "shape": lambda x: x.view(1, -1).expand(2, -1).shape,
     "index there": lambda x: x[torch.arange(2, device=x.device)],
     "cast": lambda x: x.double().to(torch.float16).to(x.device),
+    "pinned": lambda x: torch.ones(3).pin_memory().to(x.device, non_blocking=True) + x,
     "scalar of the host": lambda x: x * torch.tensor(2.0),
     "back on the host": lambda x: x.device == torch.zeros(1, device=x.device).device,
 }
@@ -86,3 +90,9 @@ def test_a_step_of_ours_waits_once_in_batches_too(name: str) -> None:
     waits = count_waits(case, OURS, CPU)
     assert waits.count == 1 and waits.mixed == []
     assert waits.places == "aten._unique2 1"
+
+
+def test_the_noise_of_a_step_is_copied_without_a_wait() -> None:
+    case = replace(NETWORKS["unet"]("tiny", CPU, torch.float32), side=16)
+    noisy = replace(case, call={**case.call, "eta": 1.0})
+    assert count_waits(noisy, OURS, CPU).places == "aten._unique2 1"
