@@ -50,6 +50,13 @@ ELSEWHERE = {
     "python -m experiments.training.evaluators": (
         "experiments/training/test_evaluators.py::test_a_short_training_makes_evaluators_that_load"
     ),
+    "python -m experiments.gpu_check": (
+        "experiments/gpu_check/test_command.py"
+        "::test_where_there_is_no_gpu_the_form_for_a_cpu_is_named"
+    ),
+    "python -m experiments.gpu_check --device cpu --small": (
+        "experiments/gpu_check/test_command.py::test_every_check_gives_numbers_and_none_fails"
+    ),
     "python -m tests.faults": ("docs/test_docs.py::test_the_table_of_faults_is_that_of_the_tests"),
 }
 """Commands that take long, or write to the documentation: the tests that run them."""
