@@ -8,7 +8,10 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+from tqdm import tqdm
+
 from asyndm.errors import UserError, read_first_line
+from evaluation.messages import is_quiet
 from evaluation.runs.files import hash_file
 
 EMBEDDED = Path(__file__).resolve().parents[1] / "embedded"
@@ -140,7 +143,24 @@ def list_model_files(folder: Path) -> Iterator[Path]:
 
 @cache
 def _hash_files(files: tuple[tuple[Path, int, int], ...], root: Path) -> str:
-    lines = "".join(
-        f"{path.relative_to(root).as_posix()} {hash_file(path)}\n" for path, _, _ in files
-    )
-    return hashlib.sha256(lines.encode()).hexdigest()[:16]
+    lines = []
+    total = sum(size for _, size, _ in files)
+    with tqdm(
+        total=total, unit="B", unit_scale=True, desc=root.name, delay=2, disable=is_quiet()
+    ) as bar:
+        for path, size, written in files:
+            lines.append(f"{path.relative_to(root).as_posix()} {_hash_once(path, size, written)}\n")
+            bar.update(size)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
+
+
+def hash_weights(path: Path) -> str:
+    """The SHA-256 of a file, which is read once as long as it does not change: weights have
+    gigabytes, and every run of a sweep notes theirs."""
+    stat = path.stat()
+    return _hash_once(path, stat.st_size, stat.st_mtime_ns)
+
+
+@cache
+def _hash_once(path: Path, size: int, written: int) -> str:
+    return hash_file(path)

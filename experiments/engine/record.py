@@ -18,8 +18,8 @@ from typing import Any
 from asyndm.errors import UserError
 from asyndm.protocols import Pipeline
 from asyndm.terminal import printable
-from evaluation.networks.weights import list_model_files
-from evaluation.runs.files import ForeignFile, hash_file, keep_beside
+from evaluation.networks.weights import hash_weights, list_model_files
+from evaluation.runs.files import ForeignFile, keep_beside
 from evaluation.runs.locks import hold_tables, is_held
 from evaluation.runs.records import RUN_FILE, SCHEMA_VERSION
 from experiments.engine.folder import PlannedFolder
@@ -271,7 +271,9 @@ def _describe_model(plan: Plan) -> dict[str, Any]:
     facts: dict[str, Any] = {"path": model["path"], "revision": model["revision"]}
     if folder is not None:
         weights = [path for path in list_model_files(folder) if path.suffix != ".json"]
-        facts["sha256"] = {path.relative_to(folder).as_posix(): hash_file(path) for path in weights}
+        facts["sha256"] = {
+            path.relative_to(folder).as_posix(): hash_weights(path) for path in weights
+        }
     else:
         facts["commit"] = _find_cached_commit(model)
     return facts

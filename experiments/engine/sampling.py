@@ -27,6 +27,7 @@ from asyndm.protocols import Pipeline
 from evaluation.choices import build
 from evaluation.memory import Room, process_in_parts
 from evaluation.messages import count_things, is_quiet
+from evaluation.networks.weights import list_model_files
 from evaluation.runs import sheets
 from evaluation.runs.folder import STRIP_FILE
 from evaluation.runs.locks import share_out
@@ -35,7 +36,7 @@ from experiments.engine.behind import Behind
 from experiments.engine.folder import PlannedFolder
 from experiments.engine.gpu_lease import name_leased_device
 from experiments.engine.guidance import is_handed_over, read_sampler_arguments
-from experiments.engine.identity import ADVICE, READING, identify_model
+from experiments.engine.identity import ADVICE, READING, find_local_model, identify_model
 from experiments.engine.plan import CHANGED_MEANWHILE, Item, Plan, build_mask
 from experiments.engine.tracer import Tracer
 
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
     from asyndm.masks import Mask
 
 REMEDY = "choose model.dtype=float32, or less guidance"
+LARGE = 2**30
+"""Bytes of a model whose loading is worth a progress bar."""
 WAITING = 2
 """Works of the writer that may wait: the images of one batch are written while those of the next
 are sampled, and no more can be lost with the process than two batches."""
@@ -185,7 +188,11 @@ def _sample(
     plan, made = folder.plan, Made()
     arguments = {**make_sample_arguments(plan), "batch_invariant": folder.batch_invariant}
     default = arguments.get("negative_prompt")
-    for _, items in groupby(batch, key=lambda item: bool(item.prompt.negative_prompt or default)):
+
+    def has_negative(item: Item) -> bool:
+        return bool(item.prompt.negative_prompt or default)
+
+    for _, items in groupby(sorted(batch, key=has_negative), key=has_negative):
         alike = list(items)
         own = [item.prompt.negative_prompt for item in alike]
         more = {"negative_prompt": [text or default for text in own]} if any(own) else {}
@@ -263,13 +270,24 @@ def _load(model: str, content: str) -> Pipeline:
     warnings.filterwarnings("ignore", category=FutureWarning, module="diffusers")
     # What a guidance does not do in so many steps has been said where the run was planned.
     warnings.filterwarnings("ignore", message=r"guidance=[\w/]+ ")
-    diffusers_logging.disable_progress_bar()
-    transformers_logging.disable_progress_bar()
-    pipe: Pipeline = build(choice := json.loads(model), "model")
+    choice = json.loads(model)
+    shows = not is_quiet() and _takes_long_to_load(choice)
+    for bars in (diffusers_logging, transformers_logging):
+        (bars.enable_progress_bar if shows else bars.disable_progress_bar)()
+    pipe: Pipeline = build(choice, "model")
     if identify_model(choice) != json.loads(content):
         raise UserError(f"model.path={choice['path']}: {CHANGED_MEANWHILE}")
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def _takes_long_to_load(model: Mapping[str, Any]) -> bool:
+    """Whether a model has gigabytes: one of the hub, or a local one whose files do."""
+    where = find_local_model(model)
+    files = () if where is None else [where] if where.is_file() else list_model_files(where)
+    return where is None or sum(file.stat().st_size for file in files) > LARGE
 
 
 def encode_png(image: Image.Image) -> bytes:

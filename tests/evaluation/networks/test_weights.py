@@ -8,14 +8,17 @@ from pathlib import Path
 import pytest
 
 from asyndm.errors import UserError
+from evaluation.networks import weights
 from evaluation.networks.weights import (
     check_settings,
     check_weights,
     find_local,
     find_weights_file,
     hash_files,
+    hash_weights,
     identify,
 )
+from evaluation.runs.files import hash_file
 
 
 @pytest.mark.parametrize(
@@ -71,3 +74,23 @@ def test_weights_are_named_by_their_content_or_by_hub_and_revision(tmp_path: Pat
     assert hash_files(tmp_path / "b") != first
     assert hash_files(tmp_path / "a" / "config.json") == hash_files(tmp_path / "a" / "config.json")
     assert (identify("org/name"), identify("org/name", "v1")) == ("org/name", "org/name@v1")
+
+
+def test_a_file_of_weights_is_read_once_until_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+
+    def hash_noted(path: Path) -> str:
+        read.append(path)
+        return hash_file(path)
+
+    monkeypatch.setattr(weights, "hash_file", hash_noted)
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(b"1")
+    whole, own = hash_files(tmp_path), hash_weights(file)
+    assert own == hash_file(file) and (hash_files(tmp_path), hash_weights(file)) == (whole, own)
+    assert read == [file]
+    file.write_bytes(b"23")
+    assert hash_weights(file) != own and hash_files(tmp_path) != whole
+    assert read == [file, file]

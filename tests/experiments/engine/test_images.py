@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from evaluation.runs.folder import (
 from evaluation.runs.row_files import read_rows, write_rows
 from evaluation.runs.rows import ImageRow, ScoreRow
 from evaluation.score import main as score
+from experiments.engine import sampling
 from experiments.engine.plan import Plan
 from experiments.engine.runner import Runner
 from experiments.report.command import main as report
@@ -203,3 +205,37 @@ def test_what_another_process_made_in_the_meantime_is_not_made_again(
     Runner(plan_run(lab, *asked)).run()
     assert "warning" not in lab.read_output()
     assert made == [{p.name: p.read_bytes() for p in folder.glob("*.csv")} | read_images(folder)]
+
+
+def test_prompts_with_and_without_a_negative_one_make_two_batches_whatever_their_order(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (lab.folder / "prompts.csv").write_text(
+        "text,phrases,negative_prompt\n"
+        "a dog,dog,\na cat,cat,red\na red dog,dog,cat\na rabbit,rabbit,\n"
+    )
+    calls: list[list[str]] = []
+
+    def note(plan: Plan, pipe: Any, mask: Any, previews: int, batch: Any, arguments: Any) -> Any:
+        calls.append([item.prompt.text for item in batch])
+        return sample_alike(plan, pipe, mask, previews, batch, arguments)
+
+    sample_alike = sampling._sample_alike
+    monkeypatch.setattr(sampling, "_sample_alike", note)
+    result = lab(f"prompt_set.path={lab.folder / 'prompts.csv'}", "mask=none")
+    assert result.status == 0, result.error
+    assert calls == [["a dog", "a rabbit"], ["a cat", "a red dog"]]
+    texts = [row.prompt for row in read_run(lab.only_run()).images]
+    assert texts == ["a dog", "a cat", "a red dog", "a rabbit"]
+
+
+def test_a_model_of_gigabytes_shows_that_it_is_loaded(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sampling._load.cache_clear()
+    assert "Loading pipeline components" not in lab("limit=1").error
+    sampling._load.cache_clear()
+    monkeypatch.setattr(sampling, "LARGE", 1)
+    assert "Loading pipeline components" in lab("limit=2").error
+    sampling._load.cache_clear()
+    assert "Loading" not in lab("limit=3", "-q").error
