@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from asyndm.errors import read_first_line
 from evaluation.memory import is_out_of_memory
 from experiments.gpu_check.rows import FAILED, NOT_RUN, Row
 
-COMPILERS = ("compiler", "triton", "ninja")
+NO_COMPILER = re.compile(r"(Failed to find C compiler|No working C\+\+ compiler)[^\n]*")
+"""What Triton and Inductor say where there is none."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,6 @@ def _describe_failure(part: Part, error: Exception) -> Row:
         return Row(part.check, part.case, NOT_RUN, note=f"missing: {named}")
     if is_out_of_memory(error):
         return Row(part.check, part.case, NOT_RUN, note=f"too little memory: {said}")
-    if "inductor" in type(error).__module__ and any(word in said.lower() for word in COMPILERS):
-        return Row(part.check, part.case, NOT_RUN, note=f"missing: a compiler: {said}")
+    if found := NO_COMPILER.search(str(error)):
+        return Row(part.check, part.case, NOT_RUN, note=f"missing: a compiler: {found[0]}")
     return Row(part.check, part.case, FAILED, note=f"{type(error).__name__}: {said}")

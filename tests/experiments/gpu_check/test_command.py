@@ -107,6 +107,13 @@ def fail(error: Exception) -> Iterator[Row]:
             NOT_RUN,
             "too little memory: CUDA out of memory. Tried",
         ),
+        (
+            RuntimeError(
+                "backend='inductor' raised:\nRuntimeError: Failed to find C compiler. So\n"
+            ),
+            NOT_RUN,
+            "missing: a compiler: Failed to find C compiler. So",
+        ),
         (ValueError("no idea\nmore"), FAILED, "ValueError: no idea"),
     ],
 )
