@@ -8,10 +8,15 @@ from collections.abc import Hashable, Sequence
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 
 from evaluation.statistics import SEED, Interval, mean_interval
 
 RESAMPLES = 1000
+PARTS = 20
+"""In which resamples are computed, for memory."""
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
 
 
 def rank_correlation(
@@ -32,17 +37,17 @@ def rank_correlation(
     if rho is None:
         return None
     numbers = {prompt: i for i, prompt in enumerate(dict.fromkeys(prompts))}
-    indices = np.array([numbers[prompt] for prompt in prompts])
-    members = [np.flatnonzero(indices == i) for i in range(len(numbers))]
-    if len(members) == 1:
+    if len(numbers) == 1:
         return Interval(rho, -math.inf, math.inf, len(x))
+    indices = np.array([numbers[prompt] for prompt in prompts])
     rng = np.random.default_rng(SEED)
-    found = []
-    for _ in range(RESAMPLES):
-        rows = np.concatenate([members[i] for i in rng.integers(len(members), size=len(members))])
-        if (drawn := _spearman(x[rows], y[rows])) is not None:
-            found.append(drawn)
-    low, high = np.quantile(found, [0.025, 0.975]) if found else (-math.inf, math.inf)
+    drawn = rng.integers(len(numbers), size=(RESAMPLES, len(numbers)))
+    found = np.concatenate(
+        [_spearman_of_drawn(x, y, indices, part) for part in np.array_split(drawn, PARTS)]
+    )
+    if not len(found):
+        return Interval(rho, -math.inf, math.inf, len(x))
+    low, high = np.quantile(found, [0.025, 0.975])
     return Interval(rho, float(low), float(high), len(x))
 
 
@@ -76,11 +81,37 @@ def pairwise_accuracy(
     return replace(interval, low=max(0.0, interval.low), high=min(1.0, interval.high))
 
 
-def _spearman(
-    x: np.ndarray[tuple[int], np.dtype[np.float64]], y: np.ndarray[tuple[int], np.dtype[np.float64]]
-) -> float | None:
+def _spearman(x: Floats, y: Floats) -> float | None:
     from scipy.stats import rankdata
 
     a, b = rankdata(x), rankdata(y)
     spread = a.std() * b.std()
     return float(((a - a.mean()) * (b - b.mean())).mean() / spread) if spread else None
+
+
+def _spearman_of_drawn(x: Floats, y: Floats, prompts: Integers, drawn: Integers) -> Floats:
+    """ρ of each resample in which neither values nor truths are all alike.
+
+    Args:
+        drawn: prompts, a row for each resample.
+    """
+    rows = np.arange(len(drawn))[:, None]
+    times = np.zeros((len(drawn), prompts.max() + 1))
+    np.add.at(times, (rows, drawn), 1)
+    weights = times[:, prompts]
+    a, b = _centre_ranks(x, weights), _centre_ranks(y, weights)
+    spread = np.sqrt((weights * a * a).sum(1) * (weights * b * b).sum(1))
+    found: Floats = (weights * a * b).sum(1)[spread > 0] / spread[spread > 0]
+    return found
+
+
+def _centre_ranks(values: Floats, weights: Floats) -> Floats:
+    """The rank of each value less the mean rank, ties sharing theirs, where each value is there as
+    often as a row of the weights says."""
+    order = np.argsort(values, kind="stable")
+    _, starts, inverse = np.unique(values[order], return_index=True, return_inverse=True)
+    alike = np.add.reduceat(weights[:, order], starts, axis=1)
+    ranks = np.cumsum(alike, axis=1) - (alike - 1) / 2
+    found = np.empty_like(weights)
+    found[:, order] = ranks[:, inverse] - (weights.sum(1, keepdims=True) + 1) / 2
+    return found

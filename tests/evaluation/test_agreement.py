@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from evaluation.agreement import pairwise_accuracy, rank_correlation
+from evaluation.agreement import RESAMPLES, pairwise_accuracy, rank_correlation
+from evaluation.statistics import SEED
 
 
 def test_the_rank_correlation_is_scipys() -> None:
@@ -37,6 +38,27 @@ def test_the_interval_of_the_correlation_covers_the_truth_about_as_often_as_it_s
         assert found is not None
         covered += int(found.low <= population <= found.high)
     assert covered >= 51
+
+
+def test_the_interval_is_that_of_scipys_correlations_of_drawn_prompts() -> None:
+    rng = np.random.default_rng(2)
+    prompts = rng.permutation(np.repeat(np.arange(12), 3))
+    truths = rng.integers(0, 2, 36).astype(float)
+    values = np.round(truths + rng.normal(size=36), 1)
+    found = rank_correlation(values.tolist(), truths.tolist(), prompts.tolist())
+    names = list(dict.fromkeys(prompts.tolist()))
+    drawing, drawn = np.random.default_rng(SEED), []
+    for _ in range(RESAMPLES):
+        rows = [
+            row
+            for i in drawing.integers(len(names), size=len(names))
+            for row in np.flatnonzero(prompts == names[i])
+        ]
+        drawn.append(spearmanr(values[rows], truths[rows]).statistic)
+    assert found is not None
+    assert (found.low, found.high) == pytest.approx(
+        tuple(np.nanquantile(drawn, [0.025, 0.975])), abs=1e-12
+    )
 
 
 def test_pairs_are_of_one_prompt_and_ties_count_half() -> None:
