@@ -38,13 +38,12 @@ def raise_after(evaluations: int) -> None:
     on_network(break_network)
 
 
-def overflow(image: int) -> None:
-    """One image's noise prediction is no number, at the third of its 8 steps; batches are of 2, one
-    by one."""
-    batch, place = divmod(image, 2)
+def overflow(image: int, steps: int) -> None:
+    """One image's noise prediction is no number, at the third of its steps; images are made one by
+    one."""
 
     def spoil(count: int, output: Any) -> Any:
-        if count == batch * 16 + 2 * 2 + place + 1:
+        if count == image * steps + 3:
             return (output[0] * float("nan"), *output[1:])
         return None
 
@@ -67,13 +66,13 @@ def limit_memory(most: int) -> None:
     sampler.sample = hungry
 
 
-def jump(seconds: float) -> None:
-    """The wall clock jumps at the 50th evaluation."""
+def jump(seconds: float, evaluations: int) -> None:
+    """The wall clock jumps at that evaluation."""
     clock, begun = time.time, [False]
     time.time = lambda: clock() + seconds * begun[0]
 
     def move(count: int, output: Any) -> None:
-        begun[0] = begun[0] or count >= 50
+        begun[0] = begun[0] or count >= evaluations
 
     on_network(move)
 

@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 
 from evaluation.runs.folder import IMAGES_FILE, SCORES_FILE, read_prompts, read_run, read_state
+from experiments.run import main
 from experiments.status import main as status
 from tests.experiments import breaking
 from tests.experiments.breaking import (
@@ -34,7 +35,8 @@ from tests.forks import Fork
 from tests.lab import PROMPTS, Lab
 
 SLOW = "+metric.brightness._target_=tests.experiments.metrics.Slow"
-SETTINGS = ("images_per_prompt=8", "num_inference_steps=8", "batch_size=2", SLOW)
+IMAGES, STEPS = 12, 4
+SETTINGS = ("images_per_prompt=4", f"num_inference_steps={STEPS}", "batch_size=2", SLOW)
 Results = dict[str, bytes]
 
 
@@ -52,7 +54,7 @@ def finished(pipeline_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
     folder = tmp_path_factory.mktemp("undisturbed")
     (folder / "prompts.yaml").write_text(PROMPTS)
     quiet = Lab(folder, pipeline_folder)
-    assert quiet.start(*SETTINGS).wait(timeout=120) == 0
+    assert main(quiet.arguments(*SETTINGS)) == 0
     return quiet.only_run()
 
 
@@ -70,7 +72,7 @@ class Fault:
 
     def wait_until(self, reached: Callable[[Path], bool]) -> Path:
         """Waits for the run's folder to come that far."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             folders = [p for p in self.lab.runs.glob("*-*") if not p.name.startswith(".")]
             if folders and reached(folders[0]):
@@ -98,7 +100,9 @@ class Fault:
         assert read_run(folder).state == "done" and status([str(self.lab.runs)]) == 0
         if table := os.environ.get("FAULT_TABLE"):
             with Path(table).open("a") as file:
-                file.write(f"| {what} | {how} | 0 of {len(before)} | {24 - len(before)} | yes |\n")
+                file.write(
+                    f"| {what} | {how} | 0 of {len(before)} | {IMAGES - len(before)} | yes |\n"
+                )
         return result.lines
 
 
@@ -144,7 +148,7 @@ def test_signals(
     assert told["state"] == state and status([str(fault.lab.runs)]) == 1
     if state == "interrupted":
         assert "the same command goes on from here" in error and where in told["phase"]
-    assert 3 <= len(list(folder.glob("images/[!.]*.png"))) <= 24
+    assert 3 <= len(list(folder.glob("images/[!.]*.png"))) <= IMAGES
     fault.mend(f"{sent.name} during {where}", f"exit status {exit_status}, state {state}")
 
 
@@ -161,7 +165,7 @@ def test_a_killed_run_is_stale(fault: Fault, capsys: pytest.CaptureFixture[str])
 
 
 def test_an_exception_in_the_middle(fault: Fault, capsys: pytest.CaptureFixture[str]) -> None:
-    process = fault.run_broken(hook=partial(raise_after, 40))
+    process = fault.run_broken(hook=partial(raise_after, 5 * STEPS))
     _, error = process.communicate(timeout=180)
     assert process.returncode == 1 and "error: the network broke" in error
     told = read_state(fault.lab.only_run())
@@ -177,7 +181,7 @@ def test_an_exception_in_the_middle(fault: Fault, capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system: needs root")
-@pytest.mark.parametrize("kilobytes", [200, 330])
+@pytest.mark.parametrize("kilobytes", [150, 180])
 def test_a_full_disk(fault: Fault, kilobytes: int) -> None:
     with mount_folder(fault.lab.runs, f"size={kilobytes}k") as remount:
         process = fault.run_broken(hook=say_there_is_room)
@@ -302,16 +306,20 @@ def test_two_drivers_on_one_sweep(fault: Fault) -> None:
     assert [process.returncode for process in both] == [0, 0], "".join(error for _, error in said)
     folders = sorted(p for p in fault.lab.runs.glob("*-*") if not p.name.startswith("."))
     made = [read_run(folder).record["timings"]["images_sampled"] for folder in folders]
-    assert len(folders) == 2 and made == [24, 24]
+    assert len(folders) == 2 and made == [IMAGES, IMAGES]
     shutil.rmtree(
-        next(folder for folder in folders if "DM-8" in folder.name and "Asyn" not in folder.name)
+        next(
+            folder
+            for folder in folders
+            if f"DM-{STEPS}" in folder.name and "Asyn" not in folder.name
+        )
     )
     fault.mend("two drivers on one sweep", "they share it, each picture made once")
 
 
 @pytest.mark.parametrize("jump", [-3 * 86400, 86400])
 def test_clock_jumps(fault: Fault, jump: int, capsys: pytest.CaptureFixture[str]) -> None:
-    process = fault.run_broken(hook=partial(breaking.jump, jump))
+    process = fault.run_broken(hook=partial(breaking.jump, jump, 6 * STEPS))
     folder = fault.wait_until(lambda folder: len(list(folder.glob("images/[!.]*.png"))) >= 7)
     capsys.readouterr()
     assert status([str(folder)]) == 1 and "  running  " in capsys.readouterr().out
@@ -323,11 +331,12 @@ def test_clock_jumps(fault: Fault, jump: int, capsys: pytest.CaptureFixture[str]
 
 
 def test_one_image_of_no_numbers(fault: Fault) -> None:
-    process = fault.run_broken(hook=partial(overflow, 5))
+    process = fault.run_broken(hook=partial(overflow, 5, STEPS))
     _, error = process.communicate(timeout=180)
     assert process.returncode == 1 and "error: no numbers in 1 image, the first " in error, error
     folder = fault.lab.only_run()
-    assert len(list(folder.glob("images/[!.]*.png"))) == 23 and len(read_run(folder).images) == 23
+    assert len(list(folder.glob("images/[!.]*.png"))) == IMAGES - 1
+    assert len(read_run(folder).images) == IMAGES - 1
     fault.mend("NaN latents of one image", "all others made, the bad one named")
 
 
@@ -345,7 +354,7 @@ def test_memory_for_one_image_only(fault: Fault) -> None:
 
 def test_wandb_dies_midway(fault: Fault) -> None:
     pytest.importorskip("wandb")
-    process = fault.lab.start(*SETTINGS, "tracker=wandb")
+    process = fault.run_broken("tracker=wandb")
     fault.wait_until(has_some_images)
     killed = [pid for pid in find_descendants(process.pid) if "wandb" in read_command(pid)]
     assert killed

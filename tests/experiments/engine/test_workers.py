@@ -32,7 +32,7 @@ from tests.experiments.engine.processes import (
     wait_until,
 )
 from tests.experiments.metrics import Brightness
-from tests.lab import Lab
+from tests.lab import ROOT, Lab
 
 BRIGHTNESS = "+metric.brightness._target_=tests.experiments.metrics.Brightness"
 SETTINGS = ("images_per_prompt=2", "batch_size=2", "mask=dynamic", BRIGHTNESS)
@@ -108,7 +108,19 @@ def break_model(lab: Lab) -> Path:
 
 
 def run_sweep(lab: Lab, *overrides: str) -> tuple[int, str, str]:
-    """Exit status of a sweep by the console command, and all that it said on either stream."""
+    """Exit status of a sweep, and all that it and its workers said on either stream."""
+    process = lab.fork(*SETTINGS, *overrides, hook=show_tests)
+    out, error = process.communicate(timeout=LONGEST)
+    return process.wait(timeout=1), out, error
+
+
+def show_tests() -> None:
+    """Lets processes that are started find the metrics of the tests."""
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "src")])
+
+
+def run_command(lab: Lab, *overrides: str) -> tuple[int, str, str]:
+    """The same of the console command."""
     console = str(Path(sys.executable).with_name("asyndm"))
     process = lab.start(*SETTINGS, *overrides, code=(console, "run"))
     try:
@@ -203,7 +215,7 @@ def test_ray_makes_the_same_and_says_it_here(lab: Lab, monkeypatch: pytest.Monke
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     lab("-m", *SETTINGS, "mask=none,dynamic")
     parallel = copy_lab(lab, "ray")
-    status, out, error = run_sweep(
+    status, out, error = run_command(
         parallel, "launcher=ray", "+hydra.launcher.ray.init.num_cpus=2", "mask=none,dynamic"
     )
     assert status == 0, error
@@ -221,9 +233,8 @@ def test_ray_makes_the_same_and_says_it_here(lab: Lab, monkeypatch: pytest.Monke
 
 def test_a_terminated_joblib_sweep_says_so_and_leaves_no_process(lab: Lab) -> None:
     pytest.importorskip("joblib")
-    process = lab.start(
-        *SETTINGS, "launcher=joblib", "hydra.launcher.n_jobs=2", "images_per_prompt=999", "eta=0,1"
-    )
+    endless = ("launcher=joblib", "hydra.launcher.n_jobs=2", "images_per_prompt=999", "eta=0,1")
+    process = lab.fork(*SETTINGS, *endless, hook=show_tests)
     wait_until(lambda: len({path.parent for path in lab.runs.glob("*/images/*.png")}) == 2)
     started = find_children(process.pid)
     process.send_signal(signal.SIGTERM)
