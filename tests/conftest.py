@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,17 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from asyndm.shapes.model import SD_SCHEDULER
 
+gc.disable()  # until all is imported, which makes a million objects and no garbage
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+LONGEST_FIRST = (
+    "docs/test_readme.py",
+    "experiments/engine/test_workers.py",
+    "experiments/test_faults.py",
+)
+"""Files that take longest. They are begun first, so that all cores end together, and left out by
+``--fast``."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -31,6 +41,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="folder of reference numbers for tests/parity (default: the subset that ships with "
         "the tests)",
     )
+    parser.addoption("--fast", action="store_true", help="without the files that take longest")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    return True if config.getoption("--fast") and _find_rank(collection_path) else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: -_find_rank(item.path))
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
+
+
+def _find_rank(path: Path) -> int:
+    """The higher the longer it takes; 0 for what does not take long."""
+    files = [Path(__file__).parent / name for name in LONGEST_FIRST]
+    return len(files) - files.index(path) if path in files else 0
 
 
 def make_tokenizer() -> CLIPTokenizer:
