@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import runpy
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +15,7 @@ import pytest
 from PIL import Image
 
 from tests.docs.pages import ROOT
+from tests.forks import Fork
 
 EXAMPLES = ROOT / "examples"
 NOTEBOOK = EXAMPLES / "quickstart.ipynb"
@@ -133,22 +132,14 @@ def test_the_notebook_is_one_without_outputs() -> None:
 def test_the_cells_of_the_notebook_run(tmp_path: Path) -> None:
     cells = json.loads(NOTEBOOK.read_text())["cells"]
     sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-    environment = {
-        **os.environ,
-        "HF_HUB_OFFLINE": "1",
-        "MPLBACKEND": "Agg",
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")]),
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", "\n".join([*sources, CHECK])],
-        cwd=tmp_path,
-        env=environment,
-        text=True,
-        capture_output=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "the same picture: True" in done.stdout
+
+    def run() -> int:
+        exec("\n".join([*sources, CHECK]), {"__name__": "__main__"})
+        return 0
+
+    notebook = Fork(run, tmp_path)
+    said, error = notebook.communicate(timeout=300)
+    assert notebook.returncode == 0, error
+    assert "the same picture: True" in said
     assert read_pixels(tmp_path / "sheet.png").shape == (128, 192, 3)
     assert read_pixels(tmp_path / "figure.png").std() > 10
