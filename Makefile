@@ -47,6 +47,10 @@ lint: $(STAMP)  ## ruff and mypy
 test: lint  ## lint and all tests, on all cores (12 minutes on two)
 	$(BIN)/python -m pytest
 
+.PHONY: test-fast
+test-fast: $(STAMP)  ## the tests that take little, while one works
+	$(BIN)/python -m pytest --fast
+
 PYTHONS = $(foreach v,3.11 3.12 3.13,\
 	$(shell python$(v) -c 'import sys; print(sys.executable)' 2>/dev/null))
 OLD_PYTHON ?= $(firstword $(PYTHONS) $(PYTHON))

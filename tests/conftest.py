@@ -24,13 +24,12 @@ gc.disable()  # until all is imported, which makes a million objects and no garb
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
-LONGEST_FIRST = (
-    "docs/test_readme.py",
-    "experiments/engine/test_workers.py",
-    "experiments/test_faults.py",
+LONG = (
+    *("docs", "experiments/engine/test_workers.py", "experiments/test_faults.py"),
+    *("library/networks", "library/guidance", "experiments", "parity"),
 )
-"""Files that take longest. They are begun first, so that all cores end together, and left out by
-``--fast``."""
+"""Files and folders that take longest. They are begun first, so that all cores end together, and
+left out by ``--fast``."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -41,7 +40,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="folder of reference numbers for tests/parity (default: the subset that ships with "
         "the tests)",
     )
-    parser.addoption("--fast", action="store_true", help="without the files that take longest")
+    parser.addoption("--fast", action="store_true", help="without what takes longest")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -59,8 +58,9 @@ def pytest_collection_finish() -> None:
 
 def _find_rank(path: Path) -> int:
     """The higher the longer it takes; 0 for what does not take long."""
-    files = [Path(__file__).parent / name for name in LONGEST_FIRST]
-    return len(files) - files.index(path) if path in files else 0
+    long = [Path(__file__).parent / name for name in LONG]
+    ranks = (len(long) - i for i, each in enumerate(long) if path.is_relative_to(each))
+    return next(ranks, 0)
 
 
 def make_tokenizer() -> CLIPTokenizer:
