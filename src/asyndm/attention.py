@@ -18,6 +18,8 @@ from asyndm.levels import put_numbers
 from asyndm.protocols import Network
 
 PREFERRED_FACTOR = 4
+ROOM = 8
+"""Subjects, of which there is room for a multiple in the graph of a compiled network."""
 KEYS = ("joint", "text")
 PARTS = ("both", "clip", "t5")
 Tokens = Sequence[Sequence[Sequence[int]]]
@@ -90,13 +92,14 @@ class AttentionMaps(Hooks):
     def __init__(self, layers: Sequence[nn.Module], tokens: Tokens) -> None:
         super().__init__()
         self.layers = list(layers)
-        self._tokens = tokens
+        self.tokens = tokens
         self._rows: slice | None = None
         self._grid = (0, 0)
         self._lengths: int | Sequence[int] | None = None
         self._images: Sequence[int] | None = None
         self._shares: list[Tensor] = []
         self._made: dict[object, Tensor] = {}
+        self._prepared: Tensor | None = None
 
     def _attach(self) -> Iterator[RemovableHandle]:
         for layer in self.layers:
@@ -105,6 +108,7 @@ class AttentionMaps(Hooks):
     def _forget(self) -> None:
         self.ignore()
         self._made.clear()
+        self._prepared = None
 
     def listen(
         self,
@@ -123,6 +127,17 @@ class AttentionMaps(Hooks):
         """
         self._rows, self._grid, self._lengths, self._images = rows, grid, lengths, images
         self._shares.clear()
+        self._prepared = None
+
+    def prepare(self, length: int, device: torch.device) -> None:
+        """Make, before a network runs that is compiled, what its graph takes of the subjects: a
+        tensor of the same size for any prompt, so that none of them is another graph.
+
+        Args:
+            length: of the text that is attended to.
+        """
+        weights = self._weights(length, device)
+        self._prepared = F.pad(weights, (0, -weights.shape[-1] % ROOM))
 
     def ignore(self) -> None:
         """Read no further evaluation; what has been read is kept."""
@@ -143,7 +158,7 @@ class AttentionMaps(Hooks):
                 "scaled_dot_product_attention (use pipe's default attention backend), "
                 "or is compiled"
             )
-        mean = torch.stack(self._shares).mean(0)
+        mean = torch.stack(self._shares).mean(0)[..., : max(map(len, self.tokens))]
         return mean.transpose(1, 2).reshape(mean.shape[0], -1, *self._grid)
 
     def _weights(
@@ -157,15 +172,17 @@ class AttentionMaps(Hooks):
         Args:
             own: how many of them are each image's own text; None: all.
         """
-        read = range(len(self._tokens)) if self._images is None else self._images
+        if self._prepared is not None:
+            return self._prepared
+        read = range(len(self.tokens)) if self._images is None else self._images
         kind = length, device, own if own is None else tuple(own), tuple(read)
         if kind not in self._made:
             self._made[kind] = self._make_weights(length, read, own).to(device)
         return self._made[kind]
 
     def _make_weights(self, length: int, read: Sequence[int], own: Sequence[int] | None) -> Tensor:
-        weights = torch.zeros(len(read), length, max(map(len, self._tokens)))
-        for image, subjects in enumerate(self._tokens[place] for place in read):
+        weights = torch.zeros(len(read), length, max(map(len, self.tokens)))
+        for image, subjects in enumerate(self.tokens[place] for place in read):
             end = length if own is None else own[image]
             for subject, positions in enumerate(subjects):
                 if max(positions, default=0) >= end or min(positions, default=0) < -end:
@@ -242,7 +259,7 @@ class FusedMaps(AttentionMaps):
         keys: str = "joint",
     ) -> None:
         super().__init__(layers, tokens)
-        self._text_first, self._text_keys = text_first, keys == "text"
+        self.text_first, self.keys = text_first, keys
         self._watches: list[_Watch] = []
 
     def _forget(self) -> None:
@@ -266,6 +283,19 @@ class FusedMaps(AttentionMaps):
             layer.register_forward_hook(leave, always_call=True),
         ]
 
+    def read_call(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None = None,
+        *args: object,
+        **kwargs: object,
+    ) -> None:
+        """Of a call of ``scaled_dot_product_attention``, of which it takes the arguments."""
+        kept = {name: kwargs[name] for name in ("scale", "enable_gqa") if name in kwargs}
+        self.read(query, key, attn_mask, **kept)
+
     def read(self, query: Tensor, key: Tensor, mask: Tensor | None, **settings: Any) -> None:
         """Keep the subjects' share of this attention: (B, heads, length, d) each; settings are the
         kernel's."""
@@ -273,15 +303,15 @@ class FusedMaps(AttentionMaps):
         n = self._grid[0] * self._grid[1]
         query, key = query[self._rows], key[self._rows]
         mask = mask[self._rows] if mask is not None and mask.ndim == 4 and len(mask) > 1 else mask
-        if self._text_first is None:
+        if self.text_first is None:
             values = self._weights(key.shape[2], query.device)
         else:
             lengths = self._text_lengths(key.shape[2] - n)
             own, length = lengths[self._rows], max(lengths)
-            start = 0 if self._text_first else key.shape[2] - length
+            start = 0 if self.text_first else key.shape[2] - length
             values = self._weights(length, query.device, own)
-            query, mask = _take_image_rows(query, mask, n, own if self._text_first else [0])
-            if self._text_keys:
+            query, mask = _take_image_rows(query, mask, n, own if self.text_first else [0])
+            if self.keys == "text":
                 text = slice(start, start + length)
                 key, mask = key[:, :, text], None if mask is None else mask[..., text]
                 mask = mask if min(own) == length else _hide_padding(own, mask, key)
@@ -346,7 +376,5 @@ class _Watch(Watch):
         kwargs = kwargs or {}
         if self.waiting and func is F.scaled_dot_product_attention:
             self.waiting = False
-            named = dict(zip(("query", "key", "value", "attn_mask"), args, strict=False)) | kwargs
-            kept = {name: named[name] for name in ("scale", "enable_gqa") if name in named}
-            self._reader.read(named["query"], named["key"], named.get("attn_mask"), **kept)
+            self._reader.read_call(*args, **kwargs)
         return func(*args, **kwargs)

@@ -1,17 +1,21 @@
-"""Networks compiled by torch.compile: which can be told a timestep per pixel, and which are
-refused."""
+"""Networks compiled by torch.compile: which can be told a timestep per pixel, which are refused,
+and when they run as they are."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
+import torch
 from torch._dynamo import OptimizedModule
 from torch.nn import Module
 
 from asyndm.errors import UserError
 from asyndm.networks import Family
 
+OLDEST = (2, 14)
+"""The version of torch from which on dynamo is known to follow `CompiledRows`."""
 COMPILED = (
     "the pipeline's network is compiled by torch.compile, which a timestep per pixel does not "
     "survive: give the network as it was loaded (after pipe.unet = torch.compile(pipe.unet) that "
@@ -19,40 +23,84 @@ COMPILED = (
 )
 
 
-def check_uncompiled(network: Module, family: Family) -> None:
-    """Refuse a compiled network, and compiled blocks but those that never see time
-    (compile_repeated_blocks of UNets).
+def check_compiled(network: Module, family: Family) -> None:
+    """Refuse a compiled network, or one with compiled blocks, of a family that no test has compared
+    with itself uncompiled, and any but blocks that never see time if torch is too old.
 
     Raises:
         UserError: it is compiled.
     """
-    if _is_compiled(network):
-        raise UserError(COMPILED)
-    allowed = set(getattr(network, "_repeated_blocks", None) or ()) if family.compiles else set()
+    version = tuple(map(int, torch.__version__.split(".")[:2]))
+    if family.compiles and version >= OLDEST:
+        return
+    allowed = set(getattr(network, "_repeated_blocks", None) or ()) if family.blind_blocks else ()
     for name, module in network.named_modules():
-        if module is not network and _is_compiled(module) and type(module).__name__ not in allowed:
-            raise UserError(f"{name} is compiled: {COMPILED}")
+        if is_compiled(module) and type(module).__name__ not in allowed:
+            where = f"{name} is compiled: {COMPILED}" if name else COMPILED
+            needs = f" (or use torch {OLDEST[0]}.{OLDEST[1]})" if family.compiles else ""
+            raise UserError(where + needs)
 
 
-def _is_compiled(module: Module) -> bool:
-    """Compiled as a wrapper (``torch.compile(module)``) or in place (``module.compile()``)."""
-    return isinstance(module, OptimizedModule) or module._compiled_call_impl is not None
+def is_compiled(module: Module) -> bool:
+    """Compiled as a wrapper (``torch.compile(module)``), in place (``module.compile()``) or by its
+    forward (``module.forward = torch.compile(module.forward)``)."""
+    return (
+        isinstance(module, OptimizedModule)
+        or module._compiled_call_impl is not None
+        or _find_stock_forward(module) is not None
+    )
+
+
+def has_compiled(network: Module) -> bool:
+    """Whether it or any part of it is compiled."""
+    return any(map(is_compiled, network.modules()))
 
 
 @contextmanager
-def suspend_compilation(network: Module, layers: list[Module]) -> Iterator[None]:
-    """Blocks compiled one by one run as they are where their attention is read: dynamo does not
-    notice new hooks."""
-    read = set(layers)
-    blocks = {
-        module: module._compiled_call_impl
-        for module in network.modules()
-        if module._compiled_call_impl is not None and not read.isdisjoint(module.modules())
-    }
+def suspend_compilation(modules: Iterable[Module], layers: Iterable[Module]) -> Iterator[None]:
+    """Those of the modules that hold one of the layers run as they are: dynamo does not notice new
+    hooks."""
+    watched = set(layers)
+    with ExitStack() as stack:
+        for module in modules:
+            if is_compiled(module) and not watched.isdisjoint(module.modules()):
+                stack.enter_context(_suspend(module))
+        yield
+
+
+@contextmanager
+def _suspend(module: Module) -> Iterator[None]:
+    state = vars(module)
+    kept = {name: state[name] for name in ("_compiled_call_impl", "forward") if name in state}
+    if isinstance(module, OptimizedModule):
+        state["forward"] = module._orig_mod.__call__
+    elif (stock := _find_stock_forward(module)) is not None:
+        state["forward"] = stock
+    state.pop("_compiled_call_impl", None)
     try:
-        for block in blocks:
-            block._compiled_call_impl = None
         yield
     finally:
-        for block, compiled in blocks.items():
-            block._compiled_call_impl = compiled
+        state.update(kept)
+
+
+def _find_stock_forward(module: Module) -> Callable[..., Any] | None:
+    """The forward of a module whose forward is compiled; None if it is not."""
+    if isinstance(module, OptimizedModule):
+        return None
+    return getattr(vars(module).get("forward"), "_torchdynamo_orig_callable", None)
+
+
+@contextmanager
+def unwrap_errors() -> Iterator[None]:
+    """An error of ours that comes out of dynamo as the cause of one of its own is raised itself."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, UserError):
+            cause = cause.__cause__ or cause.__context__
+        if cause is None:
+            raise
+        raise cause from error

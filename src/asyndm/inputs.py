@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from asyndm.compilation import check_uncompiled
+from asyndm.compilation import check_compiled
 from asyndm.curves import Curve
 from asyndm.errors import UserError, check_fraction, check_number, is_whole
 from asyndm.guidance.base import Guidance
 from asyndm.masks import Mask
-from asyndm.networks import Family, find_denoiser, find_family, find_helpers
+from asyndm.networks import Family, find_denoiser, find_family, list_called
 from asyndm.networks.base import read_call_parameters
 from asyndm.protocols import Arguments, Pipeline
 from asyndm.session import TEXT_LEVELS
@@ -40,11 +40,11 @@ def check_pipeline(pipe: Pipeline) -> Family:
     """The family that serves a pipeline.
 
     Raises:
-        UserError: a class that is not served, a compiled network, a device without float64.
+        UserError: a class that is not served, or not compiled; a device without float64.
     """
     family = find_family(pipe)
-    for network in (find_denoiser(pipe), *find_helpers(pipe)):
-        check_uncompiled(network, family)
+    for network in list_called(pipe):
+        check_compiled(network, family)
     if pipe._execution_device.type == "mps":
         raise UserError(
             "the pipeline is on mps, which has no float64, and timesteps need it: "

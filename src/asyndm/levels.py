@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from asyndm.errors import UserError
+from asyndm.protocols import Arguments
 
 Grid = tuple[int, ...]
 _ARITHMETIC = {
@@ -83,6 +84,9 @@ class TokenRows:
         return self.rows[grid]
 
 
+Wrap = Callable[[Tensor, TokenRows], Tensor]
+
+
 class TimeRows(Tensor):
     """(R, ...): what a network has computed from time alone, once for each distinct (sample,
     timestep).
@@ -99,7 +103,7 @@ class TimeRows(Tensor):
     def of(cls, rows: Tensor, token_rows: TokenRows) -> TimeRows:
         """These rows, for those tokens."""
         made = rows.as_subclass(cls)
-        made.token_rows = token_rows
+        made.token_rows = token_rows.to(rows.device)
         return made
 
     @classmethod
@@ -115,16 +119,25 @@ class TimeRows(Tensor):
         with torch._C.DisableTorchFunctionSubclass():
             if func.__name__ == "__get__":  # shape, dtype, device and the like
                 return func(*args)
-            token_rows = next(
+            table = next(
                 a.token_rows for a in _flatten((*args, *kwargs.values())) if isinstance(a, TimeRows)
             )
-            if func in _ARITHMETIC and sum(isinstance(a, Tensor) and a.ndim > 0 for a in args) == 2:
-                args, met = _meet(token_rows, *args)
-                if met:
-                    return func(*args, **kwargs)
-            elif func in _RESIZING:
-                args = (args[0], *_resize(args[1:], token_rows))
-            return _wrap(func(*args, **kwargs), token_rows, func)
+            return compute(func, args, kwargs, table, TimeRows.of)
+
+
+def compute(func: Any, args: Any, kwargs: Arguments, table: TokenRows, wrap: Wrap) -> Any:
+    """A function of rows, or of rows and tokens; torch's own, not that of a subclass.
+
+    Args:
+        wrap: makes rows of a plain tensor.
+    """
+    if func in _ARITHMETIC and sum(isinstance(a, Tensor) and a.ndim > 0 for a in args) == 2:
+        args, met = _meet(table, *args)
+        if met:
+            return func(*args, **kwargs)
+    elif func in _RESIZING:
+        args = (args[0], *_resize(args[1:], table))
+    return _wrap(func(*args, **kwargs), table, func, wrap)
 
 
 def make_time_rows(
@@ -138,6 +151,7 @@ def make_time_rows(
     text_length: int | Sequence[int] = 0,
     text_first: bool = True,
     padding: int = 0,
+    wrap: Wrap | None = None,
 ) -> Tensor:
     """The ``timestep`` argument of a network call in which every token has its own.
 
@@ -154,10 +168,11 @@ def make_time_rows(
         text_first: joint sequences are [text; image]; else [image; text].
         padding: how many tokens stand behind the image's that are none of its places: they go with
             the text.
+        wrap: makes rows of the timesteps of a plain tensor, whatever they are; None: `TimeRows`.
 
     Returns:
-        (B,) as a stock pipeline hands over, where each sample has one timestep; else `TimeRows`
-        (R,).
+        (B,) as a stock pipeline hands over, where each sample has one timestep and ``wrap`` is
+        None; else `TimeRows` (R,).
 
     Raises:
         UserError: as many text as image tokens: which is which could not be told apart.
@@ -175,7 +190,7 @@ def make_time_rows(
         table = torch.cat([table, text[:, None]], 1)
     table = table.repeat(copies, 1)
     values, sample, index = _find_distinct(table)
-    if len(values) == copies * b:
+    if wrap is None and len(values) == copies * b:
         return convert(values)
     image = index[:, :n]
     rows: dict[Grid, Tensor] = {grid: image.reshape(-1, *grid)} if picture else {(n,): image}
@@ -183,7 +198,7 @@ def make_time_rows(
         rows |= _make_joint_rows(
             image, index[:, n:], lengths if text_first else [0], max(lengths), padding
         )
-    return TimeRows.of(convert(values), TokenRows(network, copies * b, sample, rows))
+    return (wrap or TimeRows.of)(convert(values), TokenRows(network, copies * b, sample, rows))
 
 
 def _find_distinct(table: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -274,7 +289,7 @@ def _meet(table: TokenRows, a: Any, b: Any) -> tuple[tuple[Any, Any], bool]:
 
 def _gather_rows(rows: Tensor, axes: list[int], index: Tensor) -> Tensor:
     """(R, ..1..) -> (B, ..grid..)."""
-    rest = rows.as_subclass(Tensor).squeeze(tuple(axes))
+    rest = rows.squeeze(tuple(axes))
     spread = F.embedding(index, rest) if rest.ndim == 2 else rest[index]
     first = tuple(range(1, 1 + len(axes)))
     return spread if first == tuple(axes) else spread.movedim(first, tuple(axes))
@@ -287,9 +302,9 @@ def _resize(sizes: Any, table: TokenRows) -> Any:
     return (len(table.sample), *sizes[1:]) if sizes and sizes[0] == table.batch else sizes
 
 
-def _wrap(out: Any, table: TokenRows, func: object) -> Any:
+def _wrap(out: Any, table: TokenRows, func: object, wrap: Wrap) -> Any:
     if isinstance(out, (tuple, list)) and not isinstance(out, torch.Size):
-        return type(out)(_wrap(each, table, func) for each in out)
+        return type(out)([_wrap(each, table, func, wrap) for each in out])
     if not isinstance(out, Tensor):
         return out
     if out.ndim == 0 or out.shape[0] != len(table.sample):
@@ -297,7 +312,7 @@ def _wrap(out: Any, table: TokenRows, func: object) -> Any:
         raise UserError(
             f"{table.network}: {name} mixes rows of different timesteps into {tuple(out.shape)}"
         )
-    return TimeRows.of(out, table.to(out.device))
+    return wrap(out, table)
 
 
 def _flatten(args: Any) -> Iterator[Any]:

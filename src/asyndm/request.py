@@ -24,7 +24,7 @@ from asyndm.guidance.evaluator import Evaluator
 from asyndm.guidance.prompts import PromptTokens, read_prompt_tokens
 from asyndm.masks import Mask, NoMask
 from asyndm.method import Method, Rehearsal
-from asyndm.networks import Family, find_denoiser
+from asyndm.networks import Family, find_denoiser, list_called
 from asyndm.protocols import Arguments, Images, Pipeline
 from asyndm.records import StepRecord
 from asyndm.scheduler import AsynchronousScheduler
@@ -136,7 +136,7 @@ class Request:
             return None
         return Evaluator(
             guidance,
-            network,
+            list_called(self.pipe)[0],
             self.family,
             scheduler,
             lambda: find_guidance_scale(self.pipe, self.family, self.arguments),

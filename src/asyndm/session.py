@@ -7,7 +7,7 @@ import inspect
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -16,11 +16,13 @@ from torch import Tensor
 from torch.nn import Module
 
 from asyndm.attention import AttentionMaps
-from asyndm.compilation import COMPILED, suspend_compilation
+from asyndm.compilation import has_compiled, is_compiled, suspend_compilation, unwrap_errors
+from asyndm.compiled_attention import make_traceable
+from asyndm.compiled_levels import CompiledRows, find_class
 from asyndm.errors import UserError
 from asyndm.guidance.evaluator import Evaluator
 from asyndm.levels import TimeRows, make_time_rows
-from asyndm.networks import Family, find_denoiser, find_helpers
+from asyndm.networks import Family, find_denoiser, list_called, unwrap
 from asyndm.protocols import Arguments, Images, Pipeline
 from asyndm.scheduler import AsynchronousScheduler
 
@@ -55,39 +57,61 @@ class Session:
     text_level: str = "mean"
     guide: Evaluator | None = None
     check_call: Callable[[], None] = lambda: None
+    _compiled: dict[Module, type[CompiledRows]] = field(default_factory=dict)
 
     @contextmanager
     def open(self) -> Iterator[None]:
         """The pipeline is asynchronous inside, and the stock one again afterwards. Its network must
         be held, by `hold_network`."""
-        pipe, network, scheduler = self.pipe, find_denoiser(self.pipe), self.scheduler
+        pipe, scheduler = self.pipe, self.scheduler
         with ExitStack() as stack:
+            self._enter_compiled(stack)
             if self.reader is not None:
-                stack.enter_context(suspend_compilation(network, self.reader.layers))
                 stack.enter_context(self.reader)
                 scheduler.maps = self._read_maps
             if self.guide is not None:
-                if self.guide.probe is not None:  # whose hooks may be in any block
-                    stack.enter_context(suspend_compilation(network, list(network.modules())))
                 stack.enter_context(self.guide.attach())
-            for each in (network, *find_helpers(pipe)):
-                before = each.register_forward_pre_hook(self._insert_timesteps, with_kwargs=True)
-                stack.callback(before.remove)
-                after = each.register_forward_hook(self._check_output, with_kwargs=True)
-                stack.callback(after.remove)
+            for each in map(unwrap, list_called(pipe)):
+                before, after = self._insert_timesteps, self._check_output
+                if each in self._compiled:
+                    before, after = map(torch.compiler.disable, (before, after))
+                for hook in (
+                    each.register_forward_pre_hook(before, with_kwargs=True),
+                    each.register_forward_hook(after, with_kwargs=True),
+                ):
+                    stack.callback(hook.remove)
             # Past the pipeline's own __setattr__, which would write our class into its config.
             stack.callback(vars(pipe).__setitem__, "scheduler", pipe.scheduler)
             vars(pipe)["scheduler"] = scheduler
             vars(pipe).pop("_num_timesteps", None)
             yield
 
+    def _enter_compiled(self, stack: ExitStack) -> None:
+        """Have networks and blocks that are compiled run as they are, where hooks come into them
+        that dynamo would not see, and the others be told timesteps that it does not lose."""
+        called = list_called(self.pipe)
+        if not any(map(has_compiled, called)):
+            return
+        stack.enter_context(unwrap_errors())
+        network = unwrap(called[0])
+        if self.guide is not None and self.guide.has_hooks:
+            everything = list(called[0].modules())
+            stack.enter_context(suspend_compilation(everything, everything))
+        if self.reader is not None:
+            blocks = [module for module in network.modules() if module is not network]
+            stack.enter_context(suspend_compilation(blocks, self.reader.layers))
+            if is_compiled(called[0]):
+                self.reader = make_traceable(network, self.reader)
+        for each in filter(has_compiled, called):
+            read = self.reader.layers if self.reader is not None and each is called[0] else ()
+            self._compiled[unwrap(each)] = find_class(CompiledRows, unwrap(each), read)
+        stack.callback(self._compiled.clear)
+
     def _insert_timesteps(
         self, network: Module, args: tuple[object, ...], kwargs: Arguments
     ) -> tuple[tuple[()], Arguments]:
         """Put a timestep per token in the place of the one the pipeline hands over."""
         self.scheduler.check_thread()
-        if torch.compiler.is_compiling():
-            raise UserError(COMPILED)
         bound = inspect.signature(type(network).forward).bind(network, *args, **kwargs)
         scheduler, family = self.scheduler, self.family
         # By name: what the forward takes by position only is the network itself.
@@ -150,6 +174,7 @@ class Session:
             text_length=length,
             text_first=bool(family.text_first),
             padding=family.padding(network, arguments),
+            wrap=self._compiled[network].insert if network in self._compiled else None,
         )
 
     def _listen(self, copies: int, arguments: Arguments) -> None:
@@ -163,6 +188,9 @@ class Session:
         joint = self.family.text_first is not None
         lengths = self.family.text_length(arguments) if joint else None
         self.reader.listen(slice(first, first + count), grid, lengths)
+        if self._compiled:
+            text = arguments["encoder_hidden_states"]
+            self.reader.prepare(text.shape[1], text.device)
 
     def _check_output(self, network: Module, args: object, kwargs: Arguments, output: Any) -> Any:
         """Count the call. Its output must be a plain tensor of the batch: levels that went through

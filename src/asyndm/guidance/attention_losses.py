@@ -86,7 +86,7 @@ class TextReader:
     def __enter__(self) -> Self:
         layers = [*self.cross.layers, *self.own.layers]
         with ExitStack() as stack:
-            stack.enter_context(suspend_compilation(self.network, layers))
+            stack.enter_context(suspend_compilation(self.network.modules(), layers))
             stack.enter_context(self.cross)
             stack.callback(self.own.detach)
             self.own.attach()

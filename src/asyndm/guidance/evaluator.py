@@ -75,6 +75,11 @@ class Evaluator:
             yield
 
     @property
+    def has_hooks(self) -> bool:
+        """Whether it has hooks of its own in the network, or takes gradients through it."""
+        return self.probe is not None or self.guidance.needs_gradient
+
+    @property
     def reads_prompt(self) -> bool:
         """Whether a mask can be made of the call at hand, which is the guidance's: it has the row
         of the prompt, and makes a step."""

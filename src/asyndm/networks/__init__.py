@@ -15,8 +15,10 @@ __all__ = [
     "find_denoiser",
     "find_family",
     "find_helpers",
+    "list_called",
     "list_families",
     "list_pipelines",
+    "unwrap",
 ]
 
 BASE = "base"
@@ -43,14 +45,25 @@ def list_pipelines() -> tuple[str, ...]:
 
 def find_denoiser(pipe: Pipeline) -> Network:
     """The network of a pipeline that denoises; None if it has none."""
-    network = getattr(pipe, "transformer", None)
-    return getattr(pipe, "unet", None) if network is None else network
+    return unwrap(list_called(pipe)[0])
 
 
 def find_helpers(pipe: Pipeline) -> list[Network]:
     """The networks of a pipeline beside its denoiser that see time: its ControlNets."""
-    helper = getattr(pipe, "controlnet", None)
-    return [] if helper is None else list(getattr(helper, "nets", [helper]))
+    return list(map(unwrap, list_called(pipe)[1:]))
+
+
+def list_called(pipe: Pipeline) -> list[Network]:
+    """The denoiser of a pipeline, or None, and the networks beside it that see time, as it calls
+    them: a compiled one may be in a wrapper."""
+    network, helper = getattr(pipe, "transformer", None), getattr(pipe, "controlnet", None)
+    network = getattr(pipe, "unet", None) if network is None else network
+    return [network, *([] if helper is None else getattr(helper, "nets", [helper]))]
+
+
+def unwrap(network: Network) -> Network:
+    """The network that ``torch.compile(network)`` has wrapped, or itself."""
+    return getattr(network, "_orig_mod", network)
 
 
 def find_family(pipe: Pipeline) -> Family:
@@ -59,7 +72,7 @@ def find_family(pipe: Pipeline) -> Family:
     Raises:
         UserError: none does, or not with this ControlNet.
     """
-    network = getattr(find_denoiser(pipe), "_orig_mod", find_denoiser(pipe))
+    network = find_denoiser(pipe)
     classes, pipelines = (
         [kind.__name__ for kind in type(each).__mro__] for each in (network, pipe)
     )
@@ -78,7 +91,6 @@ def find_family(pipe: Pipeline) -> Family:
 
 def _check_helpers(family: Family, pipe: Pipeline) -> None:
     for helper in find_helpers(pipe):
-        helper = getattr(helper, "_orig_mod", helper)  # compiled ones are refused as such
         if not {kind.__name__ for kind in type(helper).__mro__} & set(family.helpers):
             raise UserError(
                 f"pipe has a {type(helper).__name__}, "

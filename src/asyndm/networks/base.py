@@ -33,8 +33,10 @@ class Family(ABC):
         picture: whether tokens lie in the network as a picture (B, C, h, w), not as a sequence.
         text_first: of a joint sequence, whether text comes before image; None: text has no timestep
             of its own.
-        compiles: whether blocks compiled one by one are let through, because none of them sees
-            time.
+        compiles: whether a test has found the network compiled by torch.compile to be the same as
+            uncompiled.
+        blind_blocks: whether none of those that ``compile_repeated_blocks`` compiles sees time, so
+            that any torch compiles them.
         negates: whether pipelines hand their scheduler the network's output with the other sign.
         rescales: whether they bring what they combine of both prompts to the norm of what is said
             with the prompt.
@@ -49,6 +51,7 @@ class Family(ABC):
     picture: ClassVar[bool] = False
     text_first: ClassVar[bool | None] = None
     compiles: ClassVar[bool] = False
+    blind_blocks: ClassVar[bool] = False
     negates: ClassVar[bool] = False
     rescales: ClassVar[bool] = False
     layered: ClassVar[tuple[str, ...]] = ()

@@ -33,6 +33,8 @@ class Flux(JointFamily):
         "FluxControlNetPipeline",
     )
 
+    compiles = True
+
     def convert(self, network: Network, timesteps: Tensor, given: Tensor) -> Tensor:
         return to_fraction(timesteps, given)
 

@@ -27,6 +27,7 @@ class SD3(JointFamily):
         "StableDiffusion3ControlNetPipeline",
         "StableDiffusion3PAGPipeline",
     )
+    compiles = True
     text_first = False  # in the sequence that is attended to
 
     def positions(

@@ -34,6 +34,7 @@ class UNet(Family):
     states = "sample"
     picture = True
     compiles = True
+    blind_blocks = True
 
     def grid(self, network: Network, arguments: Arguments) -> tuple[int, int]:
         height, width = arguments["sample"].shape[-2:]
