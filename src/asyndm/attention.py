@@ -173,6 +173,11 @@ class AttentionMaps(Hooks):
             own: how many of them are each image's own text; None: all.
         """
         if self._prepared is not None:
+            if self._prepared.shape[1] != length:
+                raise UserError(
+                    f"the text has {length} tokens in the network's attention, and "
+                    f"{self._prepared.shape[1]} in its call: give the network uncompiled"
+                )
             return self._prepared
         read = range(len(self.tokens)) if self._images is None else self._images
         kind = length, device, own if own is None else tuple(own), tuple(read)

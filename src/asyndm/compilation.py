@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch._dynamo import OptimizedModule
+from torch._dynamo.exc import TorchDynamoException
 from torch.nn import Module
 
 from asyndm.errors import UserError
@@ -71,7 +72,9 @@ def suspend_compilation(modules: Iterable[Module], layers: Iterable[Module]) -> 
 @contextmanager
 def _suspend(module: Module) -> Iterator[None]:
     state = vars(module)
-    kept = {name: state[name] for name in ("_compiled_call_impl", "forward") if name in state}
+    kept: dict[str, Any] = {
+        name: state[name] for name in ("_compiled_call_impl", "forward") if name in state
+    }
     if isinstance(module, OptimizedModule):
         state["forward"] = module._orig_mod.__call__
     elif (stock := _find_stock_forward(module)) is not None:
@@ -91,16 +94,17 @@ def _find_stock_forward(module: Module) -> Callable[..., Any] | None:
 
 
 @contextmanager
-def unwrap_errors() -> Iterator[None]:
-    """An error of ours that comes out of dynamo as the cause of one of its own is raised itself."""
+def explain_errors() -> Iterator[None]:
+    """Where all must be one graph (``fullgraph=True``), dynamo's own errors hide ours.
+
+    Raises:
+        UserError: in their place.
+    """
     try:
         yield
-    except UserError:
-        raise
-    except Exception as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, UserError):
-            cause = cause.__cause__ or cause.__context__
-        if cause is None:
-            raise
-        raise cause from error
+    except TorchDynamoException as error:
+        said = str(error).partition("\n")[0]
+        raise UserError(
+            f"the network is compiled in a way that a timestep per pixel does not survive ({said}): "
+            "compile it without fullgraph=True, or give it as it was loaded"
+        ) from error

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from asyndm.attention import AttentionMaps
-from asyndm.compilation import has_compiled, is_compiled, suspend_compilation, unwrap_errors
+from asyndm.compilation import explain_errors, has_compiled, is_compiled, suspend_compilation
 from asyndm.compiled_attention import make_traceable
 from asyndm.compiled_levels import CompiledRows, find_class
 from asyndm.errors import UserError
@@ -92,7 +92,7 @@ class Session:
         called = list_called(self.pipe)
         if not any(map(has_compiled, called)):
             return
-        stack.enter_context(unwrap_errors())
+        stack.enter_context(explain_errors())
         network = unwrap(called[0])
         if self.guide is not None and self.guide.has_hooks:
             everything = list(called[0].modules())
@@ -103,7 +103,8 @@ class Session:
             if is_compiled(called[0]):
                 self.reader = make_traceable(network, self.reader)
         for each in filter(has_compiled, called):
-            read = self.reader.layers if self.reader is not None and each is called[0] else ()
+            traced = self.reader is not None and each is called[0] and is_compiled(each)
+            read = self.reader.layers if traced else ()
             self._compiled[unwrap(each)] = find_class(CompiledRows, unwrap(each), read)
         stack.callback(self._compiled.clear)
 
@@ -189,8 +190,8 @@ class Session:
         lengths = self.family.text_length(arguments) if joint else None
         self.reader.listen(slice(first, first + count), grid, lengths)
         if self._compiled:
-            text = arguments["encoder_hidden_states"]
-            self.reader.prepare(text.shape[1], text.device)
+            length = self.family.text_length(arguments)
+            self.reader.prepare(length if isinstance(length, int) else max(length), rungs.device)
 
     def _check_output(self, network: Module, args: object, kwargs: Arguments, output: Any) -> Any:
         """Count the call. Its output must be a plain tensor of the batch: levels that went through
@@ -200,13 +201,14 @@ class Session:
         made = whole
         while isinstance(made, (list, tuple)) and made:
             made = made[0]
-        if isinstance(made, TimeRows):
+        batch = self.family.batch(kwargs)  # all by name since `_insert_timesteps`
+        if isinstance(made, TimeRows) or (isinstance(whole, Tensor) and len(whole) != batch):
             raise UserError(
                 f"{type(network).__name__} let the timesteps of its tokens through to its output: "
                 "it uses time in a way that is not known"
             )
         if network is find_denoiser(self.pipe):
-            self.scheduler.count(self.family.batch(kwargs))  # all by name since `_insert_timesteps`
+            self.scheduler.count(batch)
             if self.reader is not None:
                 self.reader.ignore()
             if self.guide is not None and (given := self.guide.leave(whole)) is not whole:

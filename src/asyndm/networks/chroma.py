@@ -19,6 +19,7 @@ class Chroma(Flux):
     FLUX.1's cost next to nothing. In diffusers 0.42 the inpainting pipeline raises as it is.
     """
 
+    compiles = False
     networks: ClassVar[tuple[str, ...]] = ("ChromaTransformer2DModel",)
     helpers: ClassVar[tuple[str, ...]] = ()
     pipelines: ClassVar[tuple[str, ...]] = ("ChromaPipeline", "ChromaImg2ImgPipeline")
