@@ -72,9 +72,8 @@ def suspend_compilation(modules: Iterable[Module], layers: Iterable[Module]) -> 
 @contextmanager
 def _suspend(module: Module) -> Iterator[None]:
     state = vars(module)
-    kept: dict[str, Any] = {
-        name: state[name] for name in ("_compiled_call_impl", "forward") if name in state
-    }
+    names = {"_compiled_call_impl", "forward"}
+    kept = {name: value for name, value in state.items() if name in names}
     if isinstance(module, OptimizedModule):
         state["forward"] = module._orig_mod.__call__
     elif (stock := _find_stock_forward(module)) is not None:
@@ -83,6 +82,8 @@ def _suspend(module: Module) -> Iterator[None]:
     try:
         yield
     finally:
+        for name in names - kept.keys():
+            state.pop(name, None)
         state.update(kept)
 
 
@@ -105,6 +106,6 @@ def explain_errors() -> Iterator[None]:
     except TorchDynamoException as error:
         said = str(error).partition("\n")[0]
         raise UserError(
-            f"the network is compiled in a way that a timestep per pixel does not survive ({said}): "
-            "compile it without fullgraph=True, or give it as it was loaded"
+            f"the network's whole graph does not compile ({said}): compile it without "
+            "fullgraph=True, or give it as it was loaded"
         ) from error

@@ -21,7 +21,7 @@ class WatchedQuery(Tensor):
     network are of a subclass, see `find_class`.
     """
 
-    reader: ClassVar[FusedMaps]
+    reader: ClassVar[FusedMaps | None] = None
 
     @classmethod
     def __torch_function__(
@@ -29,7 +29,7 @@ class WatchedQuery(Tensor):
     ) -> Any:
         kwargs = kwargs or {}
         with torch._C.DisableTorchFunctionSubclass():
-            if func is F.scaled_dot_product_attention:
+            if func is F.scaled_dot_product_attention and cls.reader is not None:
                 cls.reader.read_call(*args, **kwargs)
                 return func(*args, **kwargs)
             made = func(*args, **kwargs)
@@ -49,6 +49,10 @@ class TracedMaps(FusedMaps):
     ) -> None:
         super().__init__(layers, tokens, text_first, keys)
         self._queries = queries
+
+    def _forget(self) -> None:
+        super()._forget()
+        self._queries.reader = None
 
     def _hook(self, layer: Network) -> list[RemovableHandle]:
         queries = self._queries

@@ -54,6 +54,12 @@ class CompiledRows(TimeRows):
             torch._dynamo.maybe_mark_dynamic(each, 0)
         return made
 
+    @classmethod
+    def forget(cls) -> None:
+        """The call is over."""
+        if "token_rows" in vars(cls):
+            del cls.token_rows
+
 
 def find_class(kind: type[Kind], network: Module, read: Iterable[Module] = ()) -> type[Kind]:
     """The subclass that is for one compiled network, or for what is read in it: dynamo, which does

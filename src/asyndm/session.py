@@ -97,15 +97,17 @@ class Session:
         if self.guide is not None and self.guide.has_hooks:
             everything = list(called[0].modules())
             stack.enter_context(suspend_compilation(everything, everything))
+        read: Sequence[Module] = ()
         if self.reader is not None:
             blocks = [module for module in network.modules() if module is not network]
             stack.enter_context(suspend_compilation(blocks, self.reader.layers))
             if is_compiled(called[0]):
                 self.reader = make_traceable(network, self.reader)
+                read = self.reader.layers
         for each in filter(has_compiled, called):
-            traced = self.reader is not None and each is called[0] and is_compiled(each)
-            read = self.reader.layers if traced else ()
-            self._compiled[unwrap(each)] = find_class(CompiledRows, unwrap(each), read)
+            rows = find_class(CompiledRows, unwrap(each), read if each is called[0] else ())
+            self._compiled[unwrap(each)] = rows
+            stack.callback(rows.forget)
         stack.callback(self._compiled.clear)
 
     def _insert_timesteps(

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from diffusers import (
     EDMEulerScheduler,
     StableDiffusionInstructPix2PixPipeline,
@@ -21,9 +20,7 @@ from asyndm import (
     Quadratic,
     StaticMask,
     UserError,
-    inputs,
 )
-from asyndm.networks.unet import UNet
 from tests.conftest import make_pipeline
 from tests.library.test_sampler import sample_latents
 
@@ -115,19 +112,4 @@ def test_other_pipelines_and_schedulers_are_refused() -> None:
         sample_latents(edits)
     pipe.scheduler = EDMEulerScheduler()
     with pytest.raises(UserError, match="no noise levels of a diffusion model"):
-        sample_latents(pipe)
-
-
-def test_compiled_networks_are_refused_with_the_remedy() -> None:
-    pipe = make_pipeline()
-    plain = pipe.unet
-    pipe.unet = torch.compile(plain, backend="eager")
-    with pytest.raises(UserError, match=r"is compiled by torch.compile.*pipe.unet._orig_mod"):
-        sample_latents(pipe)
-    pipe.unet = pipe.unet._orig_mod
-    assert isinstance(inputs.check_pipeline(pipe), UNet)
-    plain.mid_block.compile(backend="eager")
-    with pytest.raises(
-        UserError, match="mid_block is compiled: the pipeline's network is compiled"
-    ):
         sample_latents(pipe)

@@ -186,13 +186,6 @@ def test_further_prompts_as_lists_are_each_prompts_own(name: str, further: str) 
     assert torch.equal(sample_ours(name, **call), sample_ours(name))
 
 
-def test_a_compiled_controlnet_is_refused_as_such() -> None:
-    pipe = PIPELINES["sd_controlnet"].build()
-    pipe.controlnet.compile(backend="eager")
-    with pytest.raises(UserError, match="compiled by torch.compile"):
-        sample_ours("sd_controlnet", pipe)
-
-
 @pytest.mark.parametrize("name", ["pixart", "sana", "flux"])
 def test_a_static_mask_is_rehearsed_without_the_users_callbacks(name: str) -> None:
     steps: list[int] = []
