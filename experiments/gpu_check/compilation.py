@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils._triton import has_triton
 
 from asyndm.errors import UserError
+from asyndm.networks import find_denoiser
 from experiments.gpu_check.parts import Missing, Part, Setting
 from experiments.gpu_check.rows import NOT_RUN, Row
 from experiments.timing.cases import NETWORKS, Case
@@ -37,28 +38,33 @@ FORMS: dict[str, tuple[Callable[..., None], dict[str, Any]]] = {
 
 
 def list_parts(setting: Setting) -> Iterator[Part]:
-    """One for each way. On a CPU one, whose graphs are made but no code of them: that would take
-    minutes."""
-    for form in FORMS if setting.on_gpu else list(FORMS)[:1]:
-        yield Part(CHECK, f"unet {form}", partial(try_form, form, setting), 60, 8)
+    """One for each network and way. On a CPU graphs are made but no code of them, which would take
+    minutes, and no CUDA graphs."""
+    for network, gigabytes in (("unet", 8), ("sd35", 12), ("flux", 32)):
+        for form in FORMS if setting.on_gpu else list(FORMS)[network != "unet" : 2]:
+            make = partial(try_form, network, form, setting)
+            yield Part(CHECK, f"{network} {form}", make, 60, gigabytes)
 
 
 @torch.no_grad()
-def try_form(form: str, setting: Setting) -> Iterator[Row]:
+def try_form(network: str, form: str, setting: Setting) -> Iterator[Row]:
     """Stock and AsynDM, eager first, on the same weights."""
     if setting.on_gpu and not has_triton():
         raise Missing("a compiler (triton)")
     size, side, batch, dtype = ("tiny", 16, 1, torch.float32)
     if not setting.small:
-        size, side, batch, dtype = ("full", 64, 8, torch.float16)
-    case = replace(NETWORKS["unet"](size, setting.device, dtype), side=side, batch=batch)
-    eager = {kind: _time(case, kind, setting) for kind in (STOCK, OURS)}
+        size, side, dtype = "full", 64, torch.float16 if network == "unet" else torch.bfloat16
+        batch = 1 if network == "flux" else 8
+    case = replace(NETWORKS[network](size, setting.device, dtype), side=side, batch=batch)
     compile_it, how = FORMS[form]
+    if compile_it is _compile_blocks and not find_denoiser(case.pipe)._repeated_blocks:
+        raise Missing("repeated blocks that the network's class names")
+    eager = {kind: _time(case, kind, setting) for kind in (STOCK, OURS)}
     torch._dynamo.reset()
-    compile_it(case.pipe.unet, **({**how} if setting.on_gpu else {"backend": "eager"}))
+    compile_it(find_denoiser(case.pipe), **({**how} if setting.on_gpu else {"backend": "eager"}))
     try:
         for kind in (STOCK, OURS):
-            yield from _compare(case, kind, f"unet {form}", eager, setting)
+            yield from _compare(case, kind, f"{network} {form}", eager, setting)
     finally:
         torch._dynamo.reset()
 
@@ -76,8 +82,8 @@ def _compare(
         yield Row(CHECK, named, NOT_RUN, note=f"{kind}: refused: {error}")
         return
     stock, own = eager[STOCK][0], eager[kind]
-    least = 1.4 if kind == STOCK and not setting.small and "graph" in named else None
-    value = stock.median / timing.median
+    wanted = named.startswith("unet") and "graph" in named and not setting.small
+    value, least = stock.median / timing.median, 1.4 if wanted else None
     yield Row(CHECK, named, f"stock eager / {kind} compiled, step", value, "", None, least)
     difference = float((latents - own[1]).abs().max() / own[1].std())
     yield Row(CHECK, named, f"{kind}, latents, largest difference to eager", difference, "sd")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from asyndm.attention import Reading
-from asyndm.compilation import check_uncompiled
+from asyndm.compilation import check_compiled
 from asyndm.curves import Quadratic
 from asyndm.masks import DynamicMask, GlobalMask, Mask, NoMask, Scene
 from asyndm.method import Method
@@ -61,7 +61,7 @@ def build_session(case: Case, mask: Mask | None = None) -> Session:
     pipe, mask = case.pipe, mask or GradedMask()
     concavity = torch.full((case.batch, 2), 0.5, dtype=torch.float64)
     family = find_family(pipe)
-    check_uncompiled(find_denoiser(pipe), family)
+    check_compiled(find_denoiser(pipe), family)
     tokens = [[[2], [5, 6]]] * case.batch
     reads = mask.follows_attention
     reader = family.attention(find_denoiser(pipe), tokens, Reading()) if reads else None
