@@ -9,7 +9,11 @@ import pytest
 import torch
 from diffusers import (
     ControlNetModel,
+    FluxControlNetModel,
+    FluxControlNetPipeline,
     FluxPipeline,
+    SD3ControlNetModel,
+    StableDiffusion3ControlNetPipeline,
     StableDiffusion3Pipeline,
     StableDiffusionControlNetPipeline,
     StableDiffusionPipeline,
@@ -145,16 +149,28 @@ def test_blocks_compiled_one_by_one() -> None:
         assert torch.equal(own.maps, other.maps)
 
 
-def test_a_compiled_controlnet() -> None:
-    parts = sd.make_parts(**UNET)
-    controlnet = ControlNetModel.from_unet(
-        parts["unet"], conditioning_embedding_out_channels=(8, 8)
-    )
-    pipe = finish(StableDiffusionControlNetPipeline(**parts, controlnet=controlnet), 0)
-    expected = sample_ours("sd_controlnet", pipe)
-    backend = Backend()
+def make_with_controlnet(name: str) -> Any:
+    if name == "sd":
+        parts = sd.make_parts(**UNET)
+        controlnet: Any = ControlNetModel.from_unet(
+            parts["unet"], conditioning_embedding_out_channels=(8, 8)
+        )
+        return finish(StableDiffusionControlNetPipeline(**parts, controlnet=controlnet), 0)
+    if name == "sd3":
+        parts = sd3.make_parts(num_layers=1)
+        controlnet = SD3ControlNetModel(**sd3.TRANSFORMER, num_layers=1)
+        return finish(StableDiffusion3ControlNetPipeline(**parts, controlnet=controlnet), 0)
+    parts, layers = flux.make_parts(), {"num_layers": 1, "num_single_layers": 0}
+    controlnet = FluxControlNetModel(**{**flux.TRANSFORMER, **layers})
+    return finish(FluxControlNetPipeline(**parts, controlnet=controlnet), 0)
+
+
+@pytest.mark.parametrize("name", ["sd", "sd3", "flux"])
+def test_compiled_controlnets(name: str) -> None:
+    pipe, backend = make_with_controlnet(name), Backend()
+    expected = sample_ours(f"{name}_controlnet", pipe)
     pipe.controlnet.compile(backend=backend, fullgraph=True)
-    assert torch.equal(sample_ours("sd_controlnet", pipe), expected)
+    assert torch.equal(sample_ours(f"{name}_controlnet", pipe), expected)
     assert backend.graphs == 1
 
 
