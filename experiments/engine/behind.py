@@ -23,15 +23,15 @@ class Behind:
     def __init__(self, room: float = math.inf) -> None:
         self._room = room
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="behind")
-        self._given = deque[Future[None]]()
+        self._given = deque[Future[object]]()
 
-    def give(self, work: Callable[[], None]) -> None:
+    def give(self, work: Callable[[], object]) -> None:
         """Has this done, whatever became of what was given before.
 
         Raises:
             Exception: what an earlier work has raised.
         """
-        errors = []
+        errors: list[BaseException] = []
         while len(self._given) >= self._room or (self._given and self._given[0].done()):
             errors += filter(None, [self._given.popleft().exception()])
         self._given.append(self._pool.submit(work))

@@ -31,7 +31,7 @@ class Watched(ModelMetric[float]):
     model: str = "here"
     scale: float = 1.0
     name = "watched"
-    models = ()
+    models: ClassVar[tuple[str, ...]] = ()
 
     events: ClassVar[list[str]] = []
     fails: ClassVar[bool] = False
