@@ -200,37 +200,41 @@ def test_output_types(pipe: StableDiffusionPipeline) -> None:
     assert np.abs(np.asarray(made["pil"][1]) / 255 - made["np"][1]).max() < 0.01
 
 
-@pytest.mark.parametrize(("guidance", "threads"), [(1.0, 1), (4.0, 1), (4.0, 2)])
-@by_name
-def test_an_image_depends_on_neither_batch_size_nor_order(
-    pipe: StableDiffusionPipeline, mask: Mask, guidance: float, threads: int
-) -> None:
-    """To the bit one by one; within rounding together (torch takes other convolutions for 16 rows
-    and more)."""
-    # two threads wait for each other where tests run beside
-    copies, steps = (3, 4) if threads == 1 else (1, 2)
-    settings = {"mask": mask, "guidance_scale": guidance, "num_inference_steps": steps}
+def check_company(pipe: StableDiffusionPipeline, mask: Mask, guidance: float, copies: int) -> None:
+    """Images are the same to the bit in any batch; within rounding together (torch takes other
+    convolutions for 16 rows and more)."""
+    settings = {"mask": mask, "guidance_scale": guidance, "num_inference_steps": 2}
     prompts, subjects = PROMPTS * copies, SUBJECTS * copies
     seeds = list(range(len(prompts)))
-    usual = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        many = sample_latents(pipe, prompts, subjects, seed=seeds, **settings)
-        backwards = sample_latents(
-            pipe, prompts[::-1], subjects[::-1], seed=seeds[::-1], **settings
-        )
-        alone = [
-            sample_latents(pipe, prompts[i], subjects[i], seed=seeds[i], **settings)[0]
-            for i in range(3)
-        ]
-        together = sample_latents(
-            pipe, prompts, subjects, seed=seeds, batch_invariant=False, **settings
-        )
-    finally:
-        torch.set_num_threads(usual)
+    many = sample_latents(pipe, prompts, subjects, seed=seeds, **settings)
+    backwards = sample_latents(pipe, prompts[::-1], subjects[::-1], seed=seeds[::-1], **settings)
+    alone = [
+        sample_latents(pipe, prompts[i], subjects[i], seed=seeds[i], **settings)[0]
+        for i in range(3)
+    ]
+    together = sample_latents(
+        pipe, prompts, subjects, seed=seeds, batch_invariant=False, **settings
+    )
     assert torch.equal(backwards.flip(0), many)
     assert torch.equal(torch.stack(alone), many[:3])
     assert measure_distance(together, many) < COMPANY
+
+
+@pytest.mark.parametrize("guidance", [1.0, 4.0])
+@by_name
+def test_an_image_depends_on_neither_batch_size_nor_order(
+    pipe: StableDiffusionPipeline, mask: Mask, guidance: float
+) -> None:
+    check_company(pipe, mask, guidance, copies=3)
+
+
+def test_nor_does_it_where_two_threads_compute(pipe: StableDiffusionPipeline) -> None:
+    usual = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        check_company(pipe, DynamicMask(), 4.0, copies=1)
+    finally:
+        torch.set_num_threads(usual)
 
 
 def test_a_single_seed_counts_over_the_images_of_one_prompt(pipe: StableDiffusionPipeline) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -153,20 +151,8 @@ def make_settings(out: Path) -> list[str]:
     ]
 
 
-def run_command(out: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    """The script, in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "experiments.training.shapes", *make_settings(out), *more],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-
-
-def run_again(out: Path, *more: str) -> tuple[int | None, str, str]:
-    """Its exit status and what it says, in a copy of this process."""
+def run_command(out: Path, *more: str) -> tuple[int | None, str, str]:
+    """The command's exit status and what it says, in a copy of this process."""
 
     def act() -> int:
         sys.argv = ["experiments.training.shapes", *make_settings(out), *more]
@@ -179,8 +165,8 @@ def run_again(out: Path, *more: str) -> tuple[int | None, str, str]:
 
 
 def test_all_stages_leave_checkpoints_that_load(tmp_path: Path) -> None:
-    done = run_command(tmp_path, f"start_from={WEIGHTS / 'shapes'}")
-    assert done.returncode == 0, done.stderr
+    status, _, error = run_command(tmp_path, f"start_from={WEIGHTS / 'shapes'}")
+    assert status == 0, error
     shipped, trained, mixed, trunk = (
         StableDiffusionPipeline.from_pretrained(folder)
         for folder in (
@@ -198,10 +184,10 @@ def test_all_stages_leave_checkpoints_that_load(tmp_path: Path) -> None:
     networks = [pipe.unet.conv_in.weight.half() for pipe in (shipped, trunk, trained, mixed)]
     for i, one in enumerate(networks):
         assert not any(torch.equal(one, other) for other in networks[:i])
-    status, said, _ = run_again(tmp_path, f"start_from={WEIGHTS / 'shapes'}")
+    status, said, _ = run_command(tmp_path, f"start_from={WEIGHTS / 'shapes'}")
     assert status == 0 and said and "branch" not in said
     longer = "branches.shapes.seconds=2"
-    status, _, error = run_again(tmp_path, f"start_from={WEIGHTS / 'shapes'}", longer)
+    status, _, error = run_command(tmp_path, f"start_from={WEIGHTS / 'shapes'}", longer)
     assert status == 1
     assert error.strip() == (
         f"error: out={tmp_path}: holds stages made with other settings; "
