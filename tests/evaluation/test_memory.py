@@ -31,6 +31,21 @@ def test_a_batch_is_halved_until_it_fits_and_stays_so() -> None:
     assert list(process_in_parts(range(3), make_at_most(3, tried), room, "")) == [[0, 1], [2]]
 
 
+def test_what_is_only_kept_at_hand_goes_before_a_batch_is_halved() -> None:
+    kept, tried = [2, 1], list[int]()  # things, of 3 rooms each
+
+    def make(part: Sequence[int]) -> list[int]:
+        return make_at_most(8 - 3 * len(kept), tried)(part)
+
+    room = Room(8, lambda: bool(kept and kept.pop()))
+    assert list(process_in_parts(range(8), make, room, "no room")) == [list(range(8))]
+    assert tried == [8, 8, 8] and room.size == 8
+    assert list(process_in_parts(range(8), make_at_most(7, tried), room, "")) == [
+        [0, 1, 2, 3],
+        [4, 5, 6, 7],
+    ]
+
+
 def test_what_does_not_fit_alone_says_the_remedy() -> None:
     with pytest.raises(UserError, match="^a larger one$"):
         list(process_in_parts([1, 2], make_at_most(0, []), Room(2), "a larger one"))
