@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -15,6 +16,9 @@ from typing import NamedTuple
 from filelock import FileLock, Timeout
 
 LOCK_FILE, CLAIMS = ".lock", ".claims"
+_turns = threading.RLock()
+"""Threads of this process share a lock's object, which lets both pass and does not count them
+safely: they take turns before it."""
 
 
 def get_lock(path: Path) -> FileLock:
@@ -27,7 +31,7 @@ def hold_tables(folder: Path) -> Iterator[None]:
     """Holds the folder's tables for this process: for as long as reading, merging and writing
     takes."""
     folder.mkdir(parents=True, exist_ok=True)
-    with get_lock(folder / LOCK_FILE):
+    with _turns, get_lock(folder / LOCK_FILE):
         yield
 
 

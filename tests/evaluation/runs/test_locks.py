@@ -6,9 +6,10 @@ import fcntl
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
-from evaluation.runs.locks import clear_claims, is_held, share_out
+from evaluation.runs.locks import LOCK_FILE, clear_claims, hold_tables, is_held, share_out
 from tests.lab import ROOT
 
 
@@ -39,6 +40,25 @@ def test_each_part_is_made_once_and_what_a_dead_process_left_is_taken_over(tmp_p
     other.kill()
     assert next(mine).number == 0 and next(mine, None) is None
     other.wait()
+
+
+def test_threads_of_one_process_take_turns_and_one_may_hold_the_tables_twice(
+    tmp_path: Path,
+) -> None:
+    inside: list[str] = []
+
+    def hold() -> None:
+        with hold_tables(tmp_path):
+            inside.append("other")
+
+    with hold_tables(tmp_path):
+        other = threading.Thread(target=hold)
+        other.start()
+        with hold_tables(tmp_path):
+            other.join(0.3)
+            inside.append("own")
+    other.join(10)
+    assert inside == ["own", "other"] and not is_held(tmp_path / LOCK_FILE)
 
 
 def test_a_part_that_was_taken_over_is_held_until_its_work_is_done(tmp_path: Path) -> None:
