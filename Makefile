@@ -2,9 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
-# Not compiled: that takes longer than all else, and most modules are never imported.
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile \
-	-c constraints.txt
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 export HF_HUB_OFFLINE ?= 1
 
 .DEFAULT_GOAL := help
@@ -15,7 +13,7 @@ help:  ## what can be made
 		awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 .PHONY: setup
-setup: $(STAMP)  ## create .venv and install everything, pinned (2 minutes, 6 GB)
+setup: $(STAMP)  ## create .venv and install everything, pinned (about 3 minutes, 6 GB)
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
