@@ -116,8 +116,8 @@ def has_some_images(folder: Path) -> bool:
 
 
 def has_some_scores(folder: Path) -> bool:
-    path = folder / SCORES_FILE
-    return path.exists() and len(path.read_text().splitlines()) >= 4
+    path = folder / SCORES_FILE  # begun with the first batch; the next time can be the last
+    return path.exists() and len(path.read_text().splitlines()) >= 3
 
 
 @pytest.mark.parametrize(
