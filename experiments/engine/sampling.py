@@ -106,8 +106,8 @@ def sample_missing(
                     count(part.rows + Counter(images=len(part.items)))
                     writer.give(partial(_write, folder, part, missing, keep, bar.update))
                     made.add(part)
-                end = partial(_end_batch, folder, made, previews, partial(finish, number))
-                writer.give(partial(_do_and_close, end, claim.pop_all()))
+                end = partial(finish, number)
+                writer.give(partial(_end_batch, folder, made, previews, end, claim.pop_all()))
             broken += made.broken
     if broken:
         raise UserError(
@@ -133,18 +133,18 @@ def _write(
 
 
 def _end_batch(
-    folder: PlannedFolder, made: Made, previews: int, finish: Callable[[], None]
+    folder: PlannedFolder,
+    made: Made,
+    previews: int,
+    finish: Callable[[], None],
+    claim: ExitStack,
 ) -> None:
-    """What is made of a whole batch, once its images are written."""
-    if previews and not made.broken:
-        draw_strip(folder, made, previews)
-    if not folder.missing(made.items):
-        finish()
-
-
-def _do_and_close(work: Callable[[], None], claim: ExitStack) -> None:
+    """What is made of a whole batch, once its images are written; then others may claim it."""
     with claim:
-        work()
+        if previews and not made.broken:
+            draw_strip(folder, made, previews)
+        if not folder.missing(made.items):
+            finish()
 
 
 @dataclass

@@ -35,10 +35,8 @@ class Scorer:
     def __init__(self, folder: PlannedFolder) -> None:
         self.folder = folder
         self.metrics = take_metrics(make_metrics(folder.plan))
-        size = folder.batch_size
-        self._own = {number for number, _ in folder.plan.batches(size)}
         self._rooms = {
-            name: Room(size, partial(release_metrics, but=metric))
+            name: Room(len(folder.plan.items), partial(release_metrics, but=metric))
             for name, metric in self.metrics.items()
         }
         self._seconds = 0.0
@@ -47,11 +45,12 @@ class Scorer:
 
     def score_all(self, heartbeat: Heartbeat) -> None:
         """Scores all that has none yet, metric by metric."""
+        own = {number for number, _ in self.folder.plan.batches(self.folder.batch_size)}
         for name, metric in self.metrics.items():
             heartbeat.tell(phase=f"scoring {name}")
             self._settle_basis(metric)
             with use_threads_as_begun(self.folder):
-                self._score(metric, self._own.__contains__, DELAY)
+                self._score(metric, own.__contains__, DELAY)
         add_to_record(self.folder, scoring_seconds=self._seconds)
         self._seconds = 0.0
 

@@ -86,10 +86,15 @@ def compose_config(settings: Sequence[str]) -> DictConfig:
         raise UserError(describe(error)) from error
 
 
-@command_line(errors=(UserError,))
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line. Returns its exit status."""
-    parser = Parser("experiments.studies.overhead", __doc__)
+def read_study_command(
+    name: str, doc: str | None, arguments: Sequence[str] | None
+) -> tuple[list[str], int]:
+    """Settings, and how often each side is timed, of the command line of such a study.
+
+    Raises:
+        UserError: less than once.
+    """
+    parser = Parser(name, doc)
     parser.add_argument(
         "settings", nargs="*", help="as for experiments.run, whose --cfg job shows them"
     )
@@ -99,10 +104,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.read(arguments)
     if chosen.repeats < 1:
         raise UserError(f"--repeats {chosen.repeats}: must be at least 1")
-    config = compose_config(chosen.settings)
+    return chosen.settings, chosen.repeats
+
+
+@command_line(errors=(UserError,))
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line. Returns its exit status."""
+    given, repeats = read_study_command("experiments.studies.overhead", __doc__, arguments)
+    config = compose_config(given)
     plan = make_plan(config)
     time_run(config, "limit=2")  # what is done once in a process is done here
-    times = [(time_sampling(plan), time_run(config)) for _ in range(chosen.repeats)]
+    times = [(time_sampling(plan), time_run(config)) for _ in range(repeats)]
     for alone, whole in times:
         print(f"sampling {alone:.2f} s, run {whole:.2f} s, ratio {whole / alone:.3f}")
     ratio = median(whole / alone for alone, whole in times)

@@ -25,13 +25,13 @@ from tempfile import TemporaryDirectory
 import torch
 
 from asyndm.errors import UserError
-from evaluation.commands import Parser, command_line
+from evaluation.commands import command_line
 from evaluation.runs.folder import find_runs, read_run
 from experiments.engine.at_hand import take_metrics
 from experiments.engine.plan import Plan, make_metrics, make_plan
 from experiments.engine.sampling import load_model
 from experiments.run import main as run_sweep
-from experiments.studies.overhead import compose_config
+from experiments.studies.overhead import compose_config, read_study_command
 
 DEFAULTS = ("limit=32", "metric=[exact,clip_shapes,blip_vqa_shapes]", "batch_invariant=false")
 SWEEP = ("mask=none,global,dynamic", "curve=quadratic,piecewise_linear,exponential")
@@ -94,15 +94,8 @@ def compare(
 @command_line(errors=(UserError,))
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns its exit status."""
-    parser = Parser("experiments.studies.sweep_cost", __doc__)
-    parser.add_argument("settings", nargs="*", help="as for experiments.run")
-    parser.add_argument(
-        "--repeats", type=int, default=3, metavar="N", help="times each side is timed"
-    )
-    chosen = parser.read(arguments)
-    if chosen.repeats < 1:
-        raise UserError(f"--repeats {chosen.repeats}: must be at least 1")
-    settings = [*DEFAULTS, *chosen.settings]
+    given, repeats = read_study_command("experiments.studies.sweep_cost", __doc__, arguments)
+    settings = [*DEFAULTS, *given]
     plan = make_plan(compose_config(settings))
     pipe = load_model(plan)
     is_cuda = pipe._execution_device.type == "cuda"
@@ -112,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         make_sweep([*settings, "limit=2"], Path(folder))  # what is done once in a process
     make_alone(plan, len(plan.items))
     ratios = []
-    for _ in range(chosen.repeats):
+    for _ in range(repeats):
         count, whole, alone = compare(settings, plan, clock)
         ratios.append(whole / alone)
         print(f"{count} pictures: sweep {whole:.1f} s, alone {alone:.1f} s, ratio {ratios[-1]:.3f}")

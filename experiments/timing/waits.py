@@ -55,7 +55,7 @@ def _count_call(
     pipe = case.pipe
     parts = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
     tensors = [each for part in parts for each in (*part.parameters(), *part.buffers())]
-    gpu = FeignedGPU([*tensors, *(each for each in case.call.values())])
+    gpu = FeignedGPU([*tensors, *case.call.values()])
     with gpu.enter():
         call()
     return gpu.waits, gpu.mixed
