@@ -20,6 +20,10 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from asyndm.shapes.model import SD_SCHEDULER
 
+# The first backward starts autograd's threads, one for each device there is. Were a GPU feigned by
+# then, no copy of this process could go backward.
+torch.autograd.backward(torch.zeros((), requires_grad=True))
+
 gc.disable()  # until all is imported, which makes a million objects and no garbage
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
