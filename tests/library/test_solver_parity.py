@@ -52,7 +52,7 @@ def test_ddim_is_stock_ddim(steps: int, prediction_type: str, clean: bool) -> No
     levels = list_levels(stock)
     ours = drive(DDIM(), draw_normal(0), levels, network, prediction=Prediction(prediction_type))
     theirs = drive_stock(stock, draw_normal(0), levels, network)
-    assert (ours - theirs).abs().max() < 1e-5
+    assert (ours - theirs).abs().max() < 1e-4
 
 
 @pytest.mark.parametrize("steps", [20, 50])
@@ -68,7 +68,7 @@ def test_2m_without_a_limit_is_stock_2m_and_its_sde_form(
     draws = [draw_normal(1 + i) for i in range(steps)]
     ours = drive(STOCK_2M, draw_normal(0), levels, network, eta=eta, draws=draws)
     theirs = drive_stock(stock, draw_normal(0), levels, network, variance_noise=draws)
-    assert (ours - theirs).abs().max() < 1e-5
+    assert (ours - theirs).abs().max() < 1e-4
 
 
 def test_ddim_with_noise_is_stock_sde_of_first_order() -> None:
@@ -77,7 +77,7 @@ def test_ddim_with_noise_is_stock_sde_of_first_order() -> None:
     draws = [draw_normal(1 + i) for i in range(20)]
     ours = drive(DDIM(), draw_normal(0), levels, network, eta=1.0, draws=draws)
     theirs = drive_stock(stock, draw_normal(0), levels, network, variance_noise=draws)
-    assert (ours - theirs).abs().max() < 1e-5
+    assert (ours - theirs).abs().max() < 1e-4
 
 
 @pytest.mark.parametrize("steps", [20, 50])
@@ -91,7 +91,7 @@ def test_ddim_is_stock_euler_and_with_noise_its_ancestral_form(steps: int, kind:
     ours = drive(DDIM(), draw_normal(0), levels, network, eta=eta, draws=draws)
     again = [torch.Generator().manual_seed(1)] * steps
     theirs = drive_stock(stock, draw_normal(0), levels, network, generator=again)
-    assert (ours - theirs).abs().max() < 1e-5
+    assert (ours - theirs).abs().max() < 1e-4
 
 
 @pytest.mark.parametrize("final", ["zero", "sigma_min"])
@@ -107,7 +107,7 @@ def test_2m_is_the_predictor_of_unipc(final: str) -> None:
     stock.set_timesteps(20)
     levels, network = list_levels(stock), make_network("epsilon")
     ours = drive(STOCK_2M, draw_normal(0), levels, network)
-    assert (ours - drive_stock(stock, draw_normal(0), levels, network)).abs().max() < 1e-5
+    assert (ours - drive_stock(stock, draw_normal(0), levels, network)).abs().max() < 1e-4
 
 
 @pytest.mark.parametrize("solver", [DDIM(), Euler()], ids=["ddim", "euler"])
@@ -132,7 +132,7 @@ def test_heun_is_stock_heun() -> None:
         return network(x, level)
 
     ours = drive(Heun(), draw_normal(0), levels, counted, prediction=Prediction(FLOW))
-    assert (ours - drive_stock(stock, draw_normal(0), evaluated, network)).abs().max() < 1e-5
+    assert (ours - drive_stock(stock, draw_normal(0), evaluated, network)).abs().max() < 1e-4
     assert len(calls) == len(evaluated)
 
 
@@ -148,4 +148,4 @@ def test_the_one_on_the_page_is_stock_lms() -> None:
     levels, network = list_levels(stock), make_network("epsilon")
     ours = drive(names["LMS"](), draw_normal(0), levels, network)
     theirs = drive_stock(stock, draw_normal(0), levels, network, order=[2] * 20)
-    assert (ours - theirs).abs().max() < 1e-5
+    assert (ours - theirs).abs().max() < 1e-4

@@ -76,8 +76,9 @@ def test_joint_attention_is_perturbed_as_in_a_pag_pipeline(mask: Mask, scale: fl
     assert (ours - draw("sd3", **settings)).abs().max() > 0.1
 
 
-def test_layers_are_skipped_to_the_bit_as_by_the_pipeline_of_sd3() -> None:
-    """Three steps of which the second alone is within."""
+def test_layers_are_skipped_as_by_the_pipeline_of_sd3() -> None:
+    """Three steps of which the second alone is within. On some processors a row's last bits depend on
+    the rows beside it, which are others there."""
     own: dict[str, Any] = {"skip_guidance_layers": [0, 2], "skip_layer_guidance_scale": 3.0}
     own |= {"skip_layer_guidance_start": 0.01, "skip_layer_guidance_stop": 0.5}
     settings: dict[str, Any] = {
@@ -90,7 +91,7 @@ def test_layers_are_skipped_to_the_bit_as_by_the_pipeline_of_sd3() -> None:
         make_pipe("sd3"), PROMPTS, generator=generators, **settings, **own
     )
     ours = draw("sd3", guidance=SkipLayers(scale=3.0, layers=[0, 2], stop=0.5))
-    assert torch.equal(ours, theirs)
+    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
     assert (ours - draw("sd3")).abs().max() > 0.1
 
 
