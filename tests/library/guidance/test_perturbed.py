@@ -77,8 +77,8 @@ def test_joint_attention_is_perturbed_as_in_a_pag_pipeline(mask: Mask, scale: fl
 
 
 def test_layers_are_skipped_as_by_the_pipeline_of_sd3() -> None:
-    """Three steps of which the second alone is within. On some processors a row's last bits depend on
-    the rows beside it, which are others there."""
+    """Three steps of which the second alone is within. On some processors the last bits of a row
+    depend on the rows beside it, which are others there."""
     own: dict[str, Any] = {"skip_guidance_layers": [0, 2], "skip_layer_guidance_scale": 3.0}
     own |= {"skip_layer_guidance_start": 0.01, "skip_layer_guidance_stop": 0.5}
     settings: dict[str, Any] = {
