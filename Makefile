@@ -49,7 +49,8 @@ test: lint  ## lint and all tests, on all cores (12 minutes on two)
 test-fast: $(STAMP)  ## the tests that take little, while one works
 	$(BIN)/python -m pytest --fast
 
-PYTHONS = $(foreach v,3.11 3.12 3.13,\
+ifneq ($(filter oldest test-oldest,$(MAKECMDGOALS)),)  # to look for interpreters takes seconds
+PYTHONS := $(foreach v,3.11 3.12 3.13,\
 	$(shell python$(v) -c 'import sys; print(sys.executable)' 2>/dev/null))
 OLD_PYTHON ?= $(firstword $(PYTHONS) $(PYTHON))
 OLDEST = .venv-oldest-$(notdir $(OLD_PYTHON))
@@ -71,6 +72,7 @@ test-oldest: $(OLDEST)/installed  ## core tests with the oldest versions allowed
 	@$(OLDEST)/bin/python -m tests.versions
 	@echo "other interpreters here: $(or $(filter-out $(OLD_PYTHON),$(PYTHONS)),none)"
 	$(OLDEST)/bin/python -m pytest -p no:cacheprovider $(CORE)
+endif
 
 .PHONY: benchmark
 benchmark: $(STAMP)  ## what a step costs against the stock network's

@@ -145,7 +145,7 @@ def test_pictures_that_cannot_be_scored_say_why(lab: Lab) -> None:
 
 def test_two_processes_on_one_run_share_it(lab: Lab) -> None:
     overrides = ("images_per_prompt=8", "num_inference_steps=8", "batch_size=2", BRIGHTNESS)
-    both = [lab.start(*overrides), lab.start(*overrides)]
+    both = [lab.fork(*overrides), lab.fork(*overrides)]
     said = [process.communicate(timeout=120) for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     run = read_run(lab.only_run())
@@ -159,7 +159,7 @@ def test_two_processes_on_one_run_share_it(lab: Lab) -> None:
 
 def test_a_run_that_was_interrupted_goes_on(lab: Lab) -> None:
     overrides = ("images_per_prompt=8", "num_inference_steps=12", "batch_size=2")
-    process = lab.start(*overrides)
+    process = lab.fork(*overrides)
     deadline = time.monotonic() + 60
     while not list(lab.runs.rglob("images/a*.png")) and time.monotonic() < deadline:
         time.sleep(0.02)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -71,26 +69,15 @@ def test_a_shard_without_a_batch_says_so(lab: Lab) -> None:
 
 
 def test_pictures_of_the_embedded_model_are_the_same_on_any_number_of_cores(tmp_path: Path) -> None:
-    small = ("limit=3", "num_inference_steps=6")
+    def sample_on(threads: int) -> Fork:
+        def sample() -> int:
+            torch.set_num_threads(threads)
+            settings = ("limit=3", "num_inference_steps=6")
+            return main([*settings, f"output_dir={tmp_path / str(threads)}"])
 
-    def sample_on_one() -> int:
-        torch.set_num_threads(1)
-        return main([*small, f"output_dir={tmp_path / '1'}"])
+        return Fork(sample, ROOT)
 
-    one = Fork(sample_on_one, ROOT)
-    subprocess.run(
-        [sys.executable, "-m", "experiments.run", *small, f"output_dir={tmp_path / '2'}"],
-        cwd=ROOT,
-        env={
-            **os.environ,
-            "OMP_NUM_THREADS": "2",
-            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")]),
-        },
-        check=True,
-        capture_output=True,
-        timeout=120,
-    )
-    assert one.wait(timeout=120) == 0
+    assert [fork.wait(timeout=120) for fork in map(sample_on, (1, 2))] == [0, 0]
     found = [read_results(next((tmp_path / threads).glob("shapes-*"))) for threads in "12"]
     assert found[0] == found[1] and len(found[0]) > 6
 
