@@ -44,6 +44,7 @@ FEW = {
     "rivals_sdxl": ["guidance=z_sampling"],
     "rivals_sd35": ["guidance=cfg_zero_star"],
     "solvers": ["solver=dpmpp_2m", "eta=1"],
+    "spacing": ["solver=dpmpp_2m"],
 }
 """What of a sweep is enough."""
 SYNCHRONOUS = {"metric_study", "rivals_counted"}
@@ -62,6 +63,12 @@ TINY = {
 """Those of other real models, and which tiny pipeline has their weights' place; all else is as
 their YAML says."""
 BRIGHTNESS = ["metric=none", "+metric.brightness._target_=tests.experiments.metrics.Brightness"]
+
+
+@pytest.fixture(scope="module", params=EXPERIMENTS)
+def name(request: pytest.FixtureRequest) -> str:
+    """An experiment: its tests follow each other, and Hydra need not compose it anew."""
+    return str(request.param)
 
 
 @pytest.fixture(scope="session")
@@ -115,7 +122,6 @@ def list_files(folder: Path, name: str, prompts: int) -> list[str]:
     return []
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
 def test_an_experiment_costs_what_it_says(name: str, tmp_path: Path) -> None:
     said = COST.search((CONF / "experiment" / f"{name}.yaml").read_text())
     assert said is not None
@@ -126,7 +132,6 @@ def test_an_experiment_costs_what_it_says(name: str, tmp_path: Path) -> None:
     assert estimate_cost(plan_sweep([f"experiment={name}", *given])) == wanted
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
 def test_an_experiment_runs_and_is_reported(
     name: str,
     tmp_path: Path,
@@ -160,14 +165,14 @@ def test_an_experiment_runs_and_is_reported(
     assert r"\bottomrule" in (tmp_path / "table.tex").read_text()
 
 
-@pytest.mark.parametrize(("name", "sign"), [("sdxl", "t "), ("sd35", "σ "), ("flux", "σ ")])
+@pytest.mark.parametrize(("model", "sign"), [("sdxl", "t "), ("sd35", "σ "), ("flux", "σ ")])
 def test_an_experiment_of_another_model_leaves_all_there_is(
-    name: str, sign: str, tmp_path: Path, tiny_folder: Callable[[str], Path]
+    model: str, sign: str, tmp_path: Path, tiny_folder: Callable[[str], Path]
 ) -> None:
     words = [
-        f"experiment={name}",
+        f"experiment={model}",
         *SMALL,
-        *tiny_words(TINY[name], tiny_folder(TINY[name])),
+        *tiny_words(TINY[model], tiny_folder(TINY[model])),
         *BRIGHTNESS,
     ]
     assert main([*words, f"output_dir={tmp_path}"]) == 0
@@ -176,7 +181,7 @@ def test_an_experiment_of_another_model_leaves_all_there_is(
     for folder in folders:
         run = read_run(folder)
         assert run.identity["model"]["dtype"] == "float32"
-        assert run.identity["eta"] == (name == "sdxl")
+        assert run.identity["eta"] == (model == "sdxl")
         assert [row.metric for row in run.scores] == ["brightness"] * 2
         assert all(row.value is not None for row in run.scores)
         for row in run.images:

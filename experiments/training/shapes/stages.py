@@ -6,13 +6,14 @@ import json
 import platform
 from collections.abc import Callable
 from dataclasses import asdict
+from multiprocessing import set_forkserver_preload
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from diffusers import AutoencoderKL
-from torch.multiprocessing.spawn import spawn
+from torch.multiprocessing.spawn import start_processes
 
 from asyndm.errors import UserError
 from asyndm.models import load
@@ -24,7 +25,14 @@ from experiments.training.shapes.dataset import make_dataset
 from experiments.training.shapes.denoiser import train_denoiser
 from experiments.training.shapes.settings import Settings
 
-_spawn: Callable[..., object] = spawn  # which torch leaves without types
+_start: Callable[..., object] = start_processes  # which torch leaves without types
+
+
+def _run_workers(stage: Callable[..., None], *arguments: object, count: int) -> None:
+    """``stage(rank, *arguments)`` in processes of their own, which begin as copies of one that has
+    imported what all need."""
+    set_forkserver_preload([__name__])
+    _start(stage, arguments, nprocs=count, start_method="forkserver")
 
 
 def _load_autoencoder(folder: Path | str, **options: str) -> Network:
@@ -158,12 +166,12 @@ def train(out: Path, settings: Settings) -> None:
     if not (out / "autoencoder.json").exists():
         make_autoencoder(out, settings)
     if not all((out / f"data_{rank}.pt").exists() for rank in range(settings.workers)):
-        _spawn(make_pictures, (out, settings), nprocs=settings.workers)
+        _run_workers(make_pictures, out, settings, count=settings.workers)
     if not (out / "trunk.json").exists():
         (out / "rendezvous").unlink(missing_ok=True)
-        _spawn(train_trunk, (out, settings), nprocs=settings.workers)
+        _run_workers(train_trunk, out, settings, count=settings.workers)
     if not (out / "polish.json").exists():
         polish_decoder(out, settings)
     names = [name for name in settings.branches if not (out / f"{name}_branch.json").exists()]
     if names:
-        _spawn(train_branch, (out, settings, names), nprocs=len(names))
+        _run_workers(train_branch, out, settings, names, count=len(names))

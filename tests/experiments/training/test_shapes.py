@@ -145,9 +145,9 @@ def make_settings(out: Path) -> list[str]:
     return [
         *short,
         "branches.shapes_mixed.seconds=1",
-        "polish.steps=2",
-        "polish.pool=32",
-        "polish.batch_size=8",
+        "polish.steps=1",
+        "polish.pool=8",
+        "polish.batch_size=2",
     ]
 
 
