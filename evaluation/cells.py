@@ -21,6 +21,9 @@ from evaluation.runs.folder import Run
 
 SeededPrompt = tuple[str, str, int]
 """An image across runs: prompt id, prompt, seed."""
+Opinion = dict[str, dict[SeededPrompt, float]]
+"""What a metric says of images: their `SCORE`, and what it counts by the names of `COUNTS`."""
+SCORE = "score"
 
 SHARED = ("eta", "guidance", "solver", "pipeline", "height", "width", "noise", "recipe")
 """Settings that a table has no column of where they are the same in all rows."""
@@ -40,7 +43,8 @@ class Cell:
     folders: set[Path] = field(default_factory=set)
     """Of the runs."""
     images: dict[SeededPrompt, str] = field(default_factory=dict)
-    scores: dict[str, dict[SeededPrompt, float]] = field(default_factory=dict)
+    opinions: dict[str, Opinion] = field(default_factory=dict)
+    """Of each metric."""
     lower_is_better: set[str] = field(default_factory=set)
     subjects: dict[tuple[str, str], str] = field(default_factory=dict)
     counted: list[tuple[float, float, int]] = field(default_factory=list)
@@ -84,7 +88,9 @@ class Cell:
         self.images |= {keys[image.key]: image.kind for image in run.images}
         for score in run.scores:
             if score.value is not None and score.key in keys:
-                self.scores.setdefault(score.metric, {})[keys[score.key]] = score.value
+                opinion = self.opinions.setdefault(score.metric, {})
+                for name, number in {SCORE: score.value, **score.counts}.items():
+                    opinion.setdefault(name, {})[keys[score.key]] = number
 
 
 def find_minimised(run: Run) -> set[str]:

@@ -15,7 +15,6 @@ its scores. Without ``metric=`` it is the exact checker of the shapes world.
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -32,7 +31,7 @@ from evaluation.metrics import Metric
 from evaluation.pictures import READ, Picture, read_pictures, read_run_pictures
 from evaluation.runs.folder import BASES_FILE, SCORES_FILE, RunFolder, find_runs_below
 from evaluation.runs.images import open_image
-from evaluation.runs.locks import LOCK_FILE, clear_claims
+from evaluation.runs.locks import clear_claims
 from evaluation.runs.stamps import CHANGED
 from evaluation.scoring import (
     add_missing,
@@ -123,7 +122,7 @@ def score_all(
         except Exception as error:
             status = _tell(error)
             continue
-        writable = _is_writable(folder)
+        writable = folders[folder].is_writable
         for metric in metrics.values():
             if not writable and find_unscored(pictures, rows, metric):
                 shut[folder] = None
@@ -145,12 +144,6 @@ def score_all(
         finally:
             metric.release()
     return status
-
-
-def _is_writable(folder: Path) -> bool:
-    """Whether scores can be kept there; where another's lock cannot be taken they cannot."""
-    lock = folder / LOCK_FILE
-    return os.access(folder, os.W_OK) and (not lock.exists() or os.access(lock, os.W_OK))
 
 
 def _explain_read_only(folders: Sequence[Path]) -> UserError:
@@ -206,8 +199,10 @@ def check_folder(folder: RunFolder, pictures: Sequence[Picture], metric: Metric)
     """
     if not pictures:
         raise UserError(f"{folder.path}: no pictures yet")
-    todo = find_unscored(pictures, folder.scores.rows, metric)
-    if len(todo) < len(pictures) and (basis := folder.bases.get(metric.name)) != metric.basis:
+    rows = folder.scores.rows
+    todo = find_unscored(pictures, rows, metric)
+    is_begun = any((metric.name, *picture.key) in rows for picture in pictures)
+    if is_begun and (basis := folder.bases.get(metric.name)) != metric.basis:
         remedy = (
             "experiments.run replaces them, this command never does"
             if folder.is_run
@@ -232,8 +227,9 @@ def add_scores(
     clear_claims(folder.path)
     rows = folder.scores.rows
     found = [row for p in pictures if (row := rows.get((name, *p.key))) and row.value is not None]
-    mean = f"{average_scores(found)[name]:.4f}" if found else "no scores"
-    said = f"{folder.path}  {name} {mean}  {len(found)} of {len(pictures)} pictures, {new} new"
+    means = [f"{number} {mean:.4f}" for number, mean in average_scores(found).items()]
+    mean = "  ".join(means) or f"{name} no scores"
+    said = f"{folder.path}  {mean}  {len(found)} of {len(pictures)} pictures, {new} new"
     print(printable(said), flush=True)
 
 

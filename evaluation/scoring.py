@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 
 from PIL import Image
@@ -43,7 +43,15 @@ def _score_readable(metric: Metric, batch: Sequence[Picture], run_id: str) -> li
     found = iter(metric.score(images, whose) if images else [])
     scores = [image if isinstance(image, Score) else next(found) for image in read]
     return [
-        ScoreRow(run_id, *picture.key, metric.name, score.value, score.reason)
+        ScoreRow(
+            run_id,
+            *picture.key,
+            metric.name,
+            score.value,
+            score.reason,
+            score.surplus,
+            score.missing,
+        )
         for picture, score in zip(batch, scores, strict=True)
     ]
 
@@ -58,8 +66,8 @@ def add_missing(
     delay: float = 0,
     room: Room | None = None,
 ) -> int:
-    """Scores the pictures that have no row of the metric, together with other processes that do the
-    same.
+    """Scores the pictures that have no row of the metric, or one without what it counts, together
+    with other processes that do the same.
 
     The batches are always the same ones, and one of which a row is missing is computed whole: the
     last bits of a score can depend on its company, and so do not on what was interrupted when.
@@ -92,7 +100,7 @@ def add_missing(
             with closing(share_out(table.path.parent, names, missing)) as claimed:
                 for number, _ in claimed:
                     rows = score(metric, batches[number][1], run_id, room)
-                    added = [row for row in rows if row.place not in table.rows]
+                    added = [row for row in rows if _says_more(row, table.rows.get(row.place))]
                     table.put(added)
                     new += len(added)
                     bar.update(len(added))
@@ -102,20 +110,38 @@ def add_missing(
 
 
 def find_unscored(
-    pictures: Sequence[Picture], rows: Container[tuple[str, str, int]], metric: Metric
+    pictures: Sequence[Picture], rows: Mapping[tuple[str, str, int], ScoreRow], metric: Metric
 ) -> list[Picture]:
-    """The pictures of which the metric has no row.
+    """The pictures of which the metric has no row, or one that lacks what it counts.
 
     Args:
-        rows: the places of all rows.
+        rows: all there are, by their place.
     """
-    return [picture for picture in pictures if (metric.name, *picture.key) not in rows]
+    places = [(picture, (metric.name, *picture.key)) for picture in pictures]
+    return [
+        picture
+        for picture, place in places
+        if place not in rows or not says_all(rows[place], metric)
+    ]
+
+
+def says_all(row: ScoreRow, metric: Metric) -> bool:
+    """Whether a row has what its metric counts: those of earlier checkouts have the value alone."""
+    return not metric.counts_things or row.value is None or bool(row.counts)
+
+
+def _says_more(row: ScoreRow, before: ScoreRow | None) -> bool:
+    """Whether a row is to be kept: a value that is there goes for one with counts, never for
+    none."""
+    return before is None or len(row.counts) > len(before.counts)
 
 
 def average_scores(rows: Iterable[ScoreRow]) -> dict[str, float]:
-    """The mean of each metric over the images that have a value."""
+    """The mean of each metric over the images that have a value, and of what it counts, by the
+    names of `ScoreRow.numbers`."""
     values: dict[str, list[float]] = {}
     for row in rows:
-        if row.value is not None:
-            values.setdefault(row.metric, []).append(row.value)
+        for name, value in row.numbers.items():
+            if value is not None:
+                values.setdefault(name, []).append(value)
     return {name: sum(of) / len(of) for name, of in values.items()}

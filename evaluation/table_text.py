@@ -17,8 +17,9 @@ from evaluation.choices import summarize_class
 from evaluation.labels import REFERENCE
 from evaluation.messages import count_things
 from evaluation.runs.folder import Run
+from evaluation.runs.rows import COUNTS
 from evaluation.statistics import MANY
-from evaluation.tables import TableRow, Total, name_part
+from evaluation.tables import TableRow, Total, name_count_columns, name_part
 
 MEAN = name_part(Total.MEAN)
 STATISTICS = (
@@ -39,7 +40,13 @@ KINDS = (
     "divided by the number of kinds); "
     "in its permutation test a prompt counts by its share of its kind."
 )
-INTERVALS = ("score", "difference")
+COUNTED = (
+    "Surplus and missing: how many things an image has more, and fewer, than asked for; little is "
+    "good. Their differences are of the same pairs as the score's, and not tested: their intervals "
+    "are not corrected over the table."
+)
+DIFFERENCES = ("difference", *(name_count_columns(name)[1] for name in COUNTS))
+INTERVALS = ("score", *(name_count_columns(name)[0] for name in COUNTS), *DIFFERENCES)
 SHARED = (
     "Prompts share their seeds here, so all were drawn from the same few noises: the intervals "
     "speak of other prompts, not of other noises. With noise=own each prompt has its own."
@@ -82,6 +89,12 @@ def lay_out(rows: Sequence[TableRow], reference: str = REFERENCE) -> Layout:
         "p_holm": "p (Holm)",
         "n": "images",
     }
+    for count in COUNTS:
+        mean, difference = name_count_columns(count)
+        heads |= {
+            mean: f"{count} per image [95 %]",
+            difference: f"{count}, difference [95 %]",
+        }
     bold = {(i, names.index("score")) for i, row in enumerate(rows) if row["best"]}
     return Layout(
         tuple(heads.get(name, name) for name in names),
@@ -137,7 +150,8 @@ def note_statistics(rows: Sequence[TableRow]) -> list[str]:
     lines = [STATISTICS]
     lines += [LARGE] if any(row["prompts"] >= MANY for row in rows) else []
     lines += [KINDS] if any(row.get("kind") == MEAN for row in rows) else []
-    return lines
+    counted = [name_count_columns(name)[0] for name in COUNTS]
+    return lines + ([COUNTED] if any(name in rows[0] for name in counted) else [])
 
 
 def describe_metrics(runs: Iterable[Run], config_dirs: Iterable[Path] = ()) -> dict[str, str]:
@@ -261,7 +275,7 @@ def _format_cell(row: TableRow, name: str) -> str:
         return ""
     if name in INTERVALS:
         low, high = row[f"{name}_low"], row[f"{name}_high"]
-        sign = "+" if name == "difference" else ""
+        sign = "+" if name in DIFFERENCES else ""
         value, low, high = (0.0 if abs(x) < 0.0005 else x for x in (value, low, high))
         around = "unknown" if math.isinf(low) else f"{low:{sign}.3f}, {high:{sign}.3f}"
         return f"{value:{sign}.3f} [{around}]"

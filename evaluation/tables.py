@@ -3,7 +3,9 @@ from DM."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from enum import Enum
 from typing import Any
 
@@ -13,13 +15,16 @@ from evaluation.cells import (
     METHOD,
     MODEL,
     PAIRING,
+    SCORE,
     SHARED,
     Cell,
+    Opinion,
     SeededPrompt,
     collect_cells,
 )
 from evaluation.metrics.exact import Exact
 from evaluation.runs.folder import Run
+from evaluation.runs.rows import COUNTS
 from evaluation.statistics import Interval, compare_pairs, holm, mean_over, stands_out
 
 ALWAYS = ("method", "curve", "concavity", "steps")
@@ -63,8 +68,9 @@ def make_table(
     DM. Its p is of a permutation test, and `p_holm` corrects for all differences of the table. A
     win is an image that is better than DM's. `evaluations` are of the network for one image, and
     `backward` those it was differentiated for, each left out where no run tells any. `best` says
-    that the row stands out among those of the same conditions. Rows of one metric stand together,
-    the exact one first.
+    that the row stands out among those of the same conditions. What a metric counts (`COUNTS`) has
+    a mean and a paired difference, each with its interval and without a test, where every score
+    comes with it. Rows of one metric stand together, the exact one first.
 
     Args:
         metric: only this one.
@@ -82,15 +88,15 @@ def make_table(
     rows: list[TableRow] = []
     rivals: dict[tuple[Hashable, ...], list[Rival]] = {}
     for cell in cells:
-        names = [name for name in sorted(cell.scores) if metric in (None, name)]
+        names = [name for name in sorted(cell.opinions) if metric in (None, name)]
         for name in names:
             for part in _list_parts(cell) if by_kind else [Total.ALL]:
-                own = _select_scores(cell, name, part)
-                if own:
+                own = _select_images(cell, name, part)
+                if own[SCORE]:
                     rows.append(_make_row(cell, name, part, own, reference(cell, name)))
                     condition = (*cell.pairing, cell.labels["prompt_set"], name, part)
                     rivals.setdefault(condition, []).append(
-                        (rows[-1], own, _find_strata(cell, part))
+                        (rows[-1], own[SCORE], _find_strata(cell, part))
                     )
         if not names and metric is None:
             rows.append(_make_row(cell, "", Total.ALL, {}, {}))
@@ -105,8 +111,8 @@ def make_table(
 
 def _find_references(
     cells: Sequence[Cell], against: Sequence[Against]
-) -> Callable[[Cell, str], Mapping[SeededPrompt, float]]:
-    """What the scores of a cell by a metric are compared with: nothing where it is the reference
+) -> Callable[[Cell, str], Opinion]:
+    """What a metric's opinion of a cell is compared with: nothing where it is the reference
     itself."""
     _check_against(cells, against)
     given = dict(against)
@@ -124,12 +130,14 @@ def _find_references(
     def find_condition(cell: Cell, metric: str) -> tuple[Hashable, ...]:
         return (*(cell.labels[name] for name in alike), metric)
 
-    found: dict[tuple[Hashable, ...], dict[SeededPrompt, float]] = {}
+    found: dict[tuple[Hashable, ...], Opinion] = {}
     for cell in references:
-        for metric, scores in cell.scores.items():
-            found.setdefault(find_condition(cell, metric), {}).update(scores)
+        for metric, opinion in cell.opinions.items():
+            gathered = found.setdefault(find_condition(cell, metric), {})
+            for name, numbers in opinion.items():
+                gathered.setdefault(name, {}).update(numbers)
 
-    def reference(cell: Cell, metric: str) -> Mapping[SeededPrompt, float]:
+    def reference(cell: Cell, metric: str) -> Opinion:
         return {} if is_reference(cell) else found.get(find_condition(cell, metric), {})
 
     return reference
@@ -201,24 +209,28 @@ def _mark_best(rivals: Sequence[Rival]) -> None:
     )
 
 
-def _select_scores(cell: Cell, metric: str, part: Part) -> Mapping[SeededPrompt, float]:
-    scores = cell.scores.get(metric, {})
+def _select_images(cell: Cell, metric: str, part: Part) -> Opinion:
+    opinion = cell.opinions[metric]
     if part is Total.ALL:
-        return scores
+        return opinion
     wanted = set(cell.images.values()) - {""} if part is Total.MEAN else {part}
-    return {key: value for key, value in scores.items() if cell.images[key] in wanted}
+    return {
+        name: {key: number for key, number in numbers.items() if cell.images[key] in wanted}
+        for name, numbers in opinion.items()
+    }
 
 
 def _make_row(
     cell: Cell,
     metric: str,
     part: Part,
-    own: Mapping[SeededPrompt, float],
-    other: Mapping[SeededPrompt, float],
+    own: Opinion,
+    other: Opinion,
 ) -> TableRow:
+    scores = own.get(SCORE, {})
     row: TableRow = {name: cell.labels[name] for name in (*CONDITIONS, *METHOD)}
     row |= {"model": row["model"][0], "weights": row["model"][1], "dtype": row["model"][2]}
-    shown = own or cell.images
+    shown = scores or cell.images
     row |= {
         "evaluations": cell.evaluations,
         "backward": cell.backward,
@@ -230,8 +242,9 @@ def _make_row(
         "seeds": len({key[2] for key in shown}),
     }
     strata = _find_strata(cell, part)
-    row |= _make_interval_cells("score", mean_over(own, strata) if own else None) | {"best": False}
-    pair = compare_pairs(own, other, strata)
+    row |= _make_interval_cells(SCORE, mean_over(scores, strata) if scores else None)
+    row["best"] = False
+    pair = compare_pairs(scores, other.get(SCORE, {}), strata)
     row |= _make_interval_cells("difference", pair.difference if pair else None)
     wins, losses = (pair.wins, pair.losses) if pair else (None, None)
     if not row["higher_is_better"]:
@@ -244,12 +257,38 @@ def _make_row(
         "p": pair.p if pair else None,
         "p_holm": None,
     }
+    for name in COUNTS:
+        row |= _make_count_cells(name, own, other, strata)
     return row
+
+
+def _make_count_cells(name: str, own: Opinion, other: Opinion, strata: Strata) -> TableRow:
+    """The mean of what is counted and its difference from the other's; none where some of the
+    images that have a score were not counted."""
+    counts, (mean, difference) = own.get(name, {}), name_count_columns(name)
+    found = mean_over(counts, strata) if counts and len(counts) == len(own[SCORE]) else None
+    pair = compare_pairs(counts, other.get(name, {}), strata) if found else None
+    if pair and pair.difference.n < len(own[SCORE].keys() & other[SCORE].keys()):
+        pair = None
+    if found and math.isfinite(found.low):  # below 20 prompts Student's t knows no floor
+        found = replace(found, low=max(0.0, found.low))
+    return _make_interval_cells(mean, found) | _make_interval_cells(
+        difference, pair.difference if pair else None
+    )
+
+
+def name_count_columns(name: str) -> tuple[str, str]:
+    """The columns of a count's mean over the images, and of its difference from the reference."""
+    return f"{name}_per_image", f"{name}_difference"
 
 
 def _make_interval_cells(name: str, interval: Interval | None) -> TableRow:
     values = (interval.mean, interval.low, interval.high) if interval else (None, None, None)
-    return dict(zip((name, f"{name}_low", f"{name}_high"), values, strict=True))
+    return dict(zip(_list_interval_columns(name), values, strict=True))
+
+
+def _list_interval_columns(*names: str) -> list[str]:
+    return [f"{name}{end}" for name in names for end in ("", "_low", "_high")]
 
 
 def _drop_shared_columns(rows: list[TableRow], by_kind: bool) -> list[TableRow]:
@@ -269,6 +308,9 @@ def _drop_shared_columns(rows: list[TableRow], by_kind: bool) -> list[TableRow]:
         same.add("evaluations")
     if not any(row["backward"] for row in rows):
         same.add("backward")
+    for name in COUNTS:
+        if all(row[name_count_columns(name)[0]] is None for row in rows):
+            same.update(_list_interval_columns(*name_count_columns(name)))
     first = (
         *MODEL,
         "prompt_set",

@@ -27,10 +27,13 @@ Loaded = TypeVar("Loaded")
 @dataclass(frozen=True)
 class Score:
     """`value` is None where the picture could not be scored; `reason` says why, or what is wrong
-    with it."""
+    with it. `surplus` and `missing` are how many things it has more and fewer than asked for, None
+    where they are not counted."""
 
     value: float | None
     reason: str = ""
+    surplus: int | None = None
+    missing: int | None = None
 
     @classmethod
     def of(cls, value: float, reason: str = "") -> Self:
@@ -47,11 +50,14 @@ class Metric(ABC):
         name: its name in ``scores.csv``; two conventions of one metric have two names.
         version: raised when it begins to give the same pictures other scores.
         higher_is_better: what a good picture has.
+        counts_things: whether each value comes with `surplus` and `missing`. Scores that lack them
+            are completed.
     """
 
     name: str
     version: int = 1
     higher_is_better: bool = True
+    counts_things: bool = False
 
     @property
     def basis(self) -> dict[str, Any]:

@@ -27,10 +27,12 @@ class Exact(Metric):
     misplaced.
 
     The meaning is found by the prompt's text, so prompts of one's own are checked as well, as long
-    as the world of shapes can say them; others get no value.
+    as the world of shapes can say them; others get no value. Things are counted whatever they are:
+    one of a wrong colour is neither surplus nor missing (`asyndm.shapes.checker.Verdict`).
     """
 
     name = "exact"
+    counts_things = True
 
     def check(self, prompts: Sequence[Prompt], size: tuple[int, int]) -> None:
         if not any(prompt.text in index_specs() for prompt in prompts):
@@ -63,7 +65,9 @@ class Exact(Metric):
                 [index_specs()[prompts[i].text] for i in known],
             )
             for i, verdict in zip(known, verdicts, strict=True):
-                scores[i] = Score(float(verdict.correct), verdict.reason)
+                scores[i] = Score(
+                    float(verdict.correct), verdict.reason, verdict.surplus, verdict.missing
+                )
         return scores
 
 

@@ -36,7 +36,7 @@ from evaluation.runs.files import (
     write_bytes,
     write_json,
 )
-from evaluation.runs.locks import hold_tables
+from evaluation.runs.locks import LOCK_FILE, hold_tables
 from evaluation.runs.prompts import Prompt
 from evaluation.runs.records import RUN_FILE, is_count, read_record
 from evaluation.runs.row_files import read_rows
@@ -146,6 +146,12 @@ class RunFolder:
     def is_run(self) -> bool:
         """Whether there is a record, whatever it says."""
         return (self.path / RUN_FILE).exists()
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether tables can be kept there; where another's lock cannot be taken they cannot."""
+        lock = self.path / LOCK_FILE
+        return os.access(self.path, os.W_OK) and (not lock.exists() or os.access(lock, os.W_OK))
 
     @property
     def run_id(self) -> str:

@@ -201,6 +201,7 @@ class _Form(Generic[Row]):
         """By the first line, past which `lines` then are if it is one of names; without names, by
         the order of columns, and by the separator that most of the first lines are rows with."""
         wanted, delimiters = _list_columns(kind), DELIMITERS
+        least = len(wanted) - len(kind.dispensable)
         sample = lines.look(SAMPLE)
         first = next((i for i, line in enumerate(sample) if line.strip()), 0)
         if sample and (told := SEPARATOR_LINE.fullmatch(sample[first].strip("\r\n"))):
@@ -212,11 +213,11 @@ class _Form(Generic[Row]):
         for delimiter in fitting:
             rows = [next(csv.reader([line], delimiter=delimiter), []) for line in sample[first:]]
             names = [cell.strip().lower() for cell in rows[0]] if rows else []
-            if 2 * len(set(names) & set(wanted)) > len(wanted):
+            if 2 * len(set(names) & set(wanted)) > least:
                 lines.skip(first + 1)
                 return cls(kind, delimiter, names, edited)
             rows += csv.reader(sample[first:], delimiter=delimiter)  # rows may be of several lines
-            fitting[delimiter] = sum(len(row) == len(wanted) for row in rows)
+            fitting[delimiter] = sum(least <= len(row) <= len(wanted) for row in rows)
         return cls(kind, max(fitting, key=fitting.__getitem__), list(wanted), edited)
 
     @cached_property

@@ -12,6 +12,8 @@ IMAGES = "images"
 """The folder of a run's pictures."""
 ImageKey = tuple[str, int]
 """An image within a run: its prompt's id, and its place among the images of that prompt."""
+COUNTS = ("surplus", "missing")
+"""What a metric can count beside its value: things more, and fewer, than asked for."""
 
 
 def _format_cells(row: ImageRow | ScoreRow | QualityRow) -> dict[str, str]:
@@ -74,7 +76,8 @@ class ImageRow:
 @dataclass(frozen=True, slots=True)
 class ScoreRow:
     """One metric's opinion of one picture. `value` is None where it could not be scored; `reason`
-    says why, or what is wrong with the picture."""
+    says why, or what is wrong with the picture. `surplus` and `missing` are None where the metric
+    counts no things, and in files of earlier checkouts."""
 
     run_id: str
     prompt_id: str
@@ -82,8 +85,10 @@ class ScoreRow:
     metric: str
     value: float | None
     reason: str = ""
+    surplus: int | None = None
+    missing: int | None = None
 
-    dispensable: ClassVar[tuple[str, ...]] = ("reason",)
+    dispensable: ClassVar[tuple[str, ...]] = ("reason", *COUNTS)
     unique: ClassVar[str] = ""
 
     @property
@@ -94,6 +99,19 @@ class ScoreRow:
     def place(self) -> tuple[str, str, int]:
         """Which row of its file it is."""
         return self.metric, self.prompt_id, self.image_index
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What is counted beside the value, by the names of `COUNTS`."""
+        counted = {name: getattr(self, name) for name in COUNTS}
+        return {name: count for name, count in counted.items() if count is not None}
+
+    @property
+    def numbers(self) -> dict[str, float | None]:
+        """All that it says in numbers, by names that no other metric has: the value by the metric's
+        own, counts as ``exact_surplus``."""
+        counted = {f"{self.metric}_{name}": count for name, count in self.counts.items()}
+        return {self.metric: self.value, **counted}
 
     def to_cells(self) -> dict[str, str]:
         value = "" if self.value is None else repr(float(self.value))
@@ -111,7 +129,22 @@ class ScoreRow:
             intern(cells["metric"].strip()),
             value,
             cells["reason"],
+            *(_read_count(cells[name]) for name in COUNTS),
         )
+
+
+def _read_count(cell: str) -> int | None:
+    """Also of "1.0", as tables with empty cells are often saved.
+
+    Raises:
+        ValueError: no whole number from 0 on.
+    """
+    if not cell.strip():
+        return None
+    count = float(cell)
+    if count < 0 or not count.is_integer():
+        raise ValueError(f"{cell} is no number of things")
+    return int(count)
 
 
 @dataclass(frozen=True, slots=True)

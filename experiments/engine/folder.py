@@ -10,6 +10,7 @@ from evaluation.metrics import Metric
 from evaluation.pictures import Picture
 from evaluation.runs.folder import GRID_FILE, STRIP_FILE, Run, RunFolder
 from evaluation.runs.rows import ImageKey
+from evaluation.scoring import says_all
 from experiments.engine.plan import Item, Plan, make_metrics
 
 
@@ -89,7 +90,13 @@ class PlannedFolder(RunFolder):
         if any(bases.get(name) != metric.basis for name, metric in wanted.items()):
             return False
         listed = {row.key: row for row in run.images}
-        scored = {row.place for row in run.scores}
+        # what scores of earlier checkouts lack is added where it can be kept
+        adds = self.is_writable
+        scored = {
+            row.place
+            for row in run.scores
+            if row.metric in wanted and (not adds or says_all(row, wanted[row.metric]))
+        }
         made = all(
             (row := listed.get(item.key)) is not None
             and row.file == item.file

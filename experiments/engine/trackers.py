@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from asyndm.errors import UserError, read_first_line
 from evaluation.labels import count_evaluations
 from evaluation.runs.folder import Run
+from evaluation.runs.rows import ImageKey, ScoreRow
 from experiments.engine.guidance import name_in_folders
 from experiments.engine.plan import Plan
 
@@ -202,16 +203,18 @@ def _build_table(run: Run, pictures: Sequence[wandb.Image]) -> wandb.Table:
     pictures."""
     import wandb
 
-    names = sorted({score.metric for score in run.scores})
-    scores = {(*score.key, score.metric): score for score in run.scores}
+    names = sorted({name for score in run.scores for name in score.numbers})
+    scores: dict[ImageKey, list[ScoreRow]] = {}
+    for score in run.scores:
+        scores.setdefault(score.key, []).append(score)
     columns: list[str | int] = ["prompt_id", "prompt", "image", "kind", "image_index", "seed"]
     table = wandb.Table(columns=[*columns, *names, "reason"])
     for image, picture in zip_longest(run.images, pictures):
-        found = [scores.get((*image.key, name)) for name in names]
-        values = [score.value if score else None for score in found]
-        reason = "; ".join(score.reason for score in found if score and score.reason)
+        own = sorted(scores.get(image.key, []), key=lambda score: score.metric)
+        numbers = {name: number for score in own for name, number in score.numbers.items()}
+        reason = "; ".join(score.reason for score in own if score.reason)
         row = (image.prompt_id, image.prompt, picture, image.kind, image.image_index, image.seed)
-        table.add_data(*row, *values, reason)
+        table.add_data(*row, *map(numbers.get, names), reason)
     return table
 
 

@@ -92,7 +92,8 @@ class Gallery:
     Its parts, all but the cards numbered from 0:
 
     - methods: [name, curve and settings]
-    - metrics: [name, whether all values are 0 or 1, whether lower is better]
+    - metrics: [name, whether all values are right (1) or wrong (0), whether lower is better],
+      each followed by what it counts, of which lower is better
     - prompts: [text, kind]
     - fields: the conditions that differ; conditions: the value of each
     - subjects: lists of texts; colours: of their masks; reasons: texts, the first of them empty
@@ -133,12 +134,13 @@ class Lists:
             return [self.methods[method]]
         self.sources.append(shot.source)
         rows = [shot.scores.get(name) for name, *_ in self.metrics]
-        values = [None if row is None or row.value is None else _round(row.value) for row in rows]
+        numbers = {name: n for row in shot.scores.values() for name, n in row.numbers.items()}
+        values = [numbers.get(name) for name, *_ in self.metrics]
         return [
             self.methods[method],
             len(self.sources) - 1,
             self.subjects.of(tuple(map(printable, shot.subjects))),
-            values,
+            [None if value is None else _round(value) for value in values],
             [self.reasons.of(printable(row.reason) if row else "") for row in rows],
         ]
 
@@ -219,16 +221,25 @@ def _make_source(run: Run, row: ImageRow) -> Source:
 
 
 def _list_metrics(runs: Iterable[Run]) -> list[tuple[str, bool, bool]]:
-    """Name, whether all values are 0 or 1, and whether lower is better; the exact one first."""
+    """As `Gallery.data` has them; the exact one first."""
     values: dict[str, set[float]] = {}
+    counts: dict[str, dict[str, None]] = {}
     lower: set[str] = set()
     for run in runs:
         lower |= find_minimised(run)
         for score in run.scores:
             if score.value is not None:
                 values.setdefault(score.metric, set()).add(score.value)
-    names = sorted(values, key=rank_metric)
-    return [(name, values[name] <= {0.0, 1.0}, name in lower) for name in names]
+                _, *counted = score.numbers
+                counts.setdefault(score.metric, {}).update(dict.fromkeys(counted))
+    return [
+        metric
+        for name in sorted(values, key=rank_metric)
+        for metric in (
+            (name, values[name] <= {0.0, 1.0}, name in lower),
+            *((count, False, True) for count in counts[name]),
+        )
+    ]
 
 
 def _rank(method: Method) -> tuple[Any, ...]:

@@ -104,12 +104,13 @@ def _make_run(plan: Plan, pictures: Sequence[bytes], traces: Sequence[bytes], nu
     ]
     write_rows(folder / IMAGES_FILE, ImageRow, rows)
     rng = np.random.default_rng(number)
+    counts = {"exact": (0, 0), "clip_shapes": ()}
     values = {
         "exact": rng.integers(0, 2, len(rows)).astype(float),
         "clip_shapes": rng.normal(0.3, 0.05, len(rows)),
     }
     scores = [
-        ScoreRow(plan.run_id, *row.key, name, float(value))
+        ScoreRow(plan.run_id, *row.key, name, float(value), "", *counts[name])
         for name, of in values.items()
         for row, value in zip(rows, of, strict=True)
     ]

@@ -48,10 +48,18 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a picture shows its prompt; if not, why."""
+    """Whether a picture shows its prompt; if not, why; and whether the number of things is right.
+
+    `surplus` = max(found - asked, 0) and `missing` = max(asked - found, 0), of all things together:
+    found are all objects of the picture, asked for the sum of the prompt's counts. So a thing of
+    another colour or shape is neither, and a picture never has both. Objects of one hue that touch
+    are found as one.
+    """
 
     correct: bool
     reason: str = ""
+    surplus: int = 0
+    missing: int = 0
 
 
 @dataclass(frozen=True)
@@ -100,7 +108,8 @@ def _judge_picture(picture: Array, spec: Spec) -> Verdict:
         reasons += _check_background(picture, free, spec.background)
         if spec.background == "scene" and not reasons:
             reasons += _check_places(objects, spec.things, find_horizon(picture, free)[0])
-    return Verdict(not reasons, "; ".join(reasons))
+    more = len(objects) - sum(thing.count for thing in spec.things)
+    return Verdict(not reasons, "; ".join(reasons), max(more, 0), max(-more, 0))
 
 
 def find_objects(picture: Array) -> list[Found]:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from asyndm.errors import UserError
+from asyndm.shapes.render import render
+from asyndm.shapes.world import KINDS, Spec, Thing
+from asyndm.shapes.world import prompts as specs_of
 from evaluation.metrics import Score
 from evaluation.metrics.exact import Exact
 from evaluation.runs.prompts import FilePrompts, Prompt, ShapesPrompts
@@ -42,17 +48,29 @@ def test_things_may_be_said_in_any_order(tmp_path: Path) -> None:
         Exact().check([Prompt("own", f"{phrases[0]}, {phrases[1]} and {phrases[2]}")], (64, 64))
 
 
-def test_true_pictures_are_right_and_others_wrong() -> None:
-    import torch
-
-    from asyndm.shapes.render import render
-    from asyndm.shapes.world import KINDS
-    from asyndm.shapes.world import prompts as specs_of
-
-    specs = [specs_of("test", kind)[i] for kind in KINDS for i in range(3)]
+def draw(specs: Sequence[Spec]) -> list[Image.Image]:
+    """What shows each of them."""
     pictures = render(specs, torch.Generator().manual_seed(0)).images
     pixels = (pictures.permute(0, 2, 3, 1) * 255).round().to(torch.uint8).numpy()
-    images = [Image.fromarray(picture) for picture in pixels]
+    return [Image.fromarray(picture) for picture in pixels]
+
+
+def test_each_value_comes_with_how_many_things_there_are_too_many_or_too_few() -> None:
+    red, blue, star = Thing("red", "circle"), Thing("blue", "square"), Thing("yellow", "star")
+    prompt = Prompt("p", "a red circle and a blue square")
+    drawn = [(red, blue), (red, blue, star), (blue,), (replace(red, colour="green"), blue)]
+    scores = Exact().score(draw([Spec("two", things) for things in drawn]), [prompt] * 4)
+    assert scores == [
+        Score(1.0, "", 0, 0),
+        Score(0.0, "unexpected yellow star", 1, 0),
+        Score(0.0, "the red circle is missing", 0, 1),
+        Score(0.0, "the red circle is green", 0, 0),
+    ]
+
+
+def test_true_pictures_are_right_and_others_wrong() -> None:
+    specs = [specs_of("test", kind)[i] for kind in KINDS for i in range(3)]
+    images = draw(specs)
     known = {prompt.text: prompt for prompt in ShapesPrompts().load()}
     prompts = [known[spec.text] for spec in specs]
     right = Exact().score(images, prompts)

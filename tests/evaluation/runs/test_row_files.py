@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,10 @@ from evaluation.runs.row_files import read_rows, read_table, warn_once, write_ro
 from evaluation.runs.rows import ImageRow, ScoreRow
 from evaluation.runs.shared_rows import SharedRows
 
-HEADER = "run_id,prompt_id,image_index,metric,value,reason"
+HEADER = "run_id,prompt_id,image_index,metric,value,reason,surplus,missing"
 COLUMNS = HEADER.split(",")
 ROWS = [
-    ScoreRow("r", "p", 0, "exact", 0.5, "an \u2028 odd “reason”, with\nlines; and \x85 more"),
+    ScoreRow("r", "p", 0, "exact", 0.5, "an \u2028 odd “reason”, with\nlines; and \x85 more", 0, 2),
     ScoreRow("r", "p", 1, "exact", None, "none"),
     ScoreRow("r", "q", 0, "clip", -1e-7),
 ]
@@ -63,12 +64,20 @@ EDITED: dict[str, Callable[[Path], None]] = {
     "capitals": lambda path: save(path, [name.title() for name in COLUMNS]),
     "another order": lambda path: save(path, COLUMNS[::-1], lambda row: row[::-1]),
     "more columns": lambda path: save(path, [*COLUMNS, "note"], lambda row: [*row, "mine"]),
-    "empty cells left out": lambda path: save(path, rows=lambda row: row if row[-1] else row[:-1]),
+    "empty cells left out": lambda path: save(path, rows=drop_empty_end),
+    "counts with a point": lambda path: save(
+        path, rows=lambda row: [*row[:6], *(f"{c}.0" if c else c for c in row[6:])]
+    ),
     "empty rows": lambda path: save_between_empty_rows(path),
     "two files joined": lambda path: save_twice(path),
     "a line a cell, as Excel": lambda path: save_in_cells(path),
     "no end, as Google Sheets": lambda path: save_without_end(path),
 }
+
+
+def drop_empty_end(row: list[str]) -> list[str]:
+    last = max(i for i, cell in enumerate(row) if cell)
+    return row[: last + 1]
 
 
 def save_between_empty_rows(path: Path) -> None:
@@ -122,6 +131,23 @@ def test_a_table_that_another_program_saved_is_read(tmp_path: Path, edited: str)
     assert (tmp_path / "scores.csv.bak").exists() == (edited == "more columns")
 
 
+@pytest.mark.parametrize("delimiter", [",", ";"])
+@pytest.mark.parametrize("header", [COLUMNS[:6], None])
+def test_a_table_from_before_things_were_counted_is_read(
+    tmp_path: Path, header: list[str] | None, delimiter: str
+) -> None:
+    path = tmp_path / "scores.csv"
+    save(path, header, lambda row: row[:6], delimiter=delimiter, lineterminator="\n")
+    rows = [replace(row, surplus=None, missing=None) for row in ROWS]
+    assert read_rows(path, ScoreRow) == rows
+    table = SharedRows(path, ScoreRow, keep_order)
+    table.put([ScoreRow("r", "new", 0, "exact", 1.0, "", 0, 1)])
+    table.save()
+    assert path.read_text().splitlines()[0] == HEADER
+    assert path.read_text().splitlines()[-1] == "r,new,0,exact,1.0,,0,1"
+    assert read_rows(path, ScoreRow)[:-1] == rows and not list(tmp_path.glob("*.bak"))
+
+
 @pytest.mark.fault(
     what="a scores.csv with a row that cannot be read, as 0,5 for 0.5",
     kind="tables edited by people",
@@ -130,7 +156,9 @@ def test_a_table_that_another_program_saved_is_read(tmp_path: Path, edited: str)
 @pytest.mark.parametrize(
     ("bad", "why"),
     [
-        ("r,x,0,exact,0,5,", "7 cells for 6 columns"),
+        ("r,x,0,exact,0,5,,,", "9 cells for 8 columns"),
+        ("r,x,0,exact,0.5,,1.5,", "1.5 is no number of things"),
+        ("r,x,0,exact,0.5,,,-1", "-1 is no number of things"),
         ('r,x,0,exact,"0,5",', "could not convert string to float: '0,5'"),
         ("r,x,0,exact,inf,", "the value inf is no number"),
         ("r,x,0", "no metric"),
@@ -293,7 +321,7 @@ IMAGE = ImageRow(
     "ab",
 )
 SCORES = [
-    ScoreRow("r", "p", 3, "exact", 0.1 + 0.2, "no, none"),
+    ScoreRow("r", "p", 3, "exact", 0.1 + 0.2, "no, none", 2, 0),
     ScoreRow("r", "p", 4, "exact", None, "why"),
 ]
 

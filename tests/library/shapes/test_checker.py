@@ -22,6 +22,32 @@ def draw(spec: Spec, seed: int = 0) -> Tensor:
     return render([spec], torch.Generator().manual_seed(seed)).images
 
 
+GREEN, STAR = replace(RED, colour="green"), Thing("yellow", "star")
+
+
+@pytest.mark.parametrize(
+    ("drawn", "asked", "surplus", "missing"),
+    [
+        ((RED, BLUE), (RED, BLUE), 0, 0),
+        ((RED, BLUE, STAR), (RED, BLUE), 1, 0),
+        ((replace(RED, count=3),), (RED,), 2, 0),
+        ((RED,), (RED, BLUE), 0, 1),
+        ((RED,), (replace(RED, count=3),), 0, 2),
+        ((GREEN, BLUE), (RED, BLUE), 0, 0),
+        ((GREEN,), (RED, BLUE, STAR), 0, 2),
+        ((GREEN, STAR, BLUE), (RED,), 2, 0),
+    ],
+)
+def test_things_are_counted_whatever_they_are(
+    drawn: tuple[Thing, ...], asked: tuple[Thing, ...], surplus: int, missing: int
+) -> None:
+    picture = draw(Spec("two", drawn))
+    assert [v.correct for v in check(picture, [Spec("two", drawn)])] == [True]
+    verdict = check(picture, [Spec("two", asked)])[0]
+    assert (verdict.surplus, verdict.missing) == (surplus, missing)
+    assert verdict.correct == (drawn == asked)
+
+
 @pytest.mark.parametrize(
     ("drawn", "asked", "reason"),
     [
@@ -80,7 +106,8 @@ def test_noise_and_nothing_are_wrong() -> None:
     spec = Spec("one", (RED,))
     noise = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     assert not check(noise, [spec])[0].correct
-    assert check(torch.full((1, 3, 64, 64), 0.5), [spec])[0].reason == "the red circle is missing"
+    nothing = check(torch.full((1, 3, 64, 64), 0.5), [spec])[0]
+    assert (nothing.reason, nothing.missing) == ("the red circle is missing", 1)
 
 
 def test_wrong_shapes_are_refused() -> None:
