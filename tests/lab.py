@@ -26,6 +26,8 @@ PROMPTS = """\
 
 
 BRIGHTNESS = "+metric.brightness._target_=tests.experiments.metrics.Brightness"
+COUNTING = "+metric.brightness._target_=tests.experiments.metrics.Counting"
+"""Under the same name, with counts."""
 
 
 def read_images(folder: Path) -> dict[str, bytes]:

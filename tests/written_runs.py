@@ -27,6 +27,8 @@ from evaluation.runs.row_files import write_rows
 from evaluation.runs.rows import ImageRow, ScoreRow
 from evaluation.runs.traces import encode_trace, make_trace
 
+Counts = tuple[int | None, int | None]
+"""Surplus and missing things."""
 Method = Mapping[str, Any]
 """Of an identity: its mask and its curve."""
 
@@ -73,6 +75,7 @@ def write_run(
     prompt_set: Mapping[str, Any] | None = None,
     own_concavity: float | None = None,
     record: Mapping[str, Any] | None = None,
+    counts: Sequence[Counts] | None = None,
     **changes: Any,
 ) -> None:
     """A run of prompts `first`, `first` + 1, ... with these scores and no pictures; every other
@@ -80,6 +83,7 @@ def write_run(
 
     Args:
         record: what ``run.json`` says beside what all of them say.
+        counts: surplus and missing things of each.
         changes: of the identity.
     """
     identity = make_identity(method, **changes)
@@ -97,7 +101,11 @@ def write_run(
         for i, kind in zip(ids, kinds, strict=True)
     ]
     write_rows(folder / IMAGES_FILE, ImageRow, images)
-    scores = [ScoreRow(name, i, 0, "exact", v) for i, v in zip(ids, right, strict=True)]
+    counts = counts or [(None, None)] * len(ids)
+    scores = [
+        ScoreRow(name, i, 0, "exact", value, "", *counted)
+        for i, value, counted in zip(ids, right, counts, strict=True)
+    ]
     write_rows(folder / SCORES_FILE, ScoreRow, scores)
 
 
@@ -118,13 +126,14 @@ def change_kinds(folder: Path, kinds: Sequence[str]) -> None:
 @dataclass(frozen=True)
 class Made:
     """One picture to make: its prompt, its kind and its scores, with reasons where these are
-    wrong."""
+    wrong, and by some metrics counts."""
 
     prompt: str
     kind: str = "one"
     seed: int = 0
     scores: Mapping[str, float | None] = field(default_factory=dict)
     size: tuple[int, int] = (16, 16)
+    counts: Mapping[str, Counts] = field(default_factory=dict)
 
 
 def write_pictures(
@@ -176,7 +185,14 @@ def write_pictures(
         )
         images.append(row)
         scores += [
-            ScoreRow(folder.name, *key, metric, value, "" if value else f"{metric}: no dog")
+            ScoreRow(
+                folder.name,
+                *key,
+                metric,
+                value,
+                "" if value else f"{metric}: no dog",
+                *made.counts.get(metric, (None, None)),
+            )
             for metric, value in made.scores.items()
         ]
     write_rows(folder / IMAGES_FILE, ImageRow, images)

@@ -7,18 +7,23 @@ import os
 import signal
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from asyndm.errors import UserError
+from asyndm.shapes.render import render
+from asyndm.shapes.world import Spec, Thing
 from evaluation.metrics import Score
-from evaluation.runs.folder import SCORES_FILE, read_run
+from evaluation.runs.files import write_json
+from evaluation.runs.folder import BASES_FILE, SCORES_FILE, read_run
 from evaluation.runs.prompts import Prompt
-from evaluation.runs.row_files import read_rows
+from evaluation.runs.row_files import read_rows, write_rows
 from evaluation.runs.rows import ScoreRow
 from evaluation.score import main
 from tests.experiments.breaking import obey_permissions
@@ -84,6 +89,34 @@ def test_only_what_is_new_is_added(folder: Path, capsys: pytest.CaptureFixture[s
     assert main(arguments) == 0
     assert [row.value for row in read_rows(folder / SCORES_FILE, ScoreRow)] == [0.0, 0.7, None, 1.0]
     assert "1 new" in capsys.readouterr().out
+
+
+def test_what_older_scores_do_not_count_is_added(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drawn = Spec("two", (Thing("red", "circle"), Thing("blue", "square")))
+    (pixels,) = render([drawn], torch.Generator().manual_seed(0)).images.permute(0, 2, 3, 1)
+    picture = Image.fromarray((pixels * 255).round().to(torch.uint8).numpy())
+    asked = ("a red circle and a blue square", "a red circle", "a yellow star")
+    for i in range(len(asked)):
+        picture.save(tmp_path / f"{i}.png")
+    listed = [f"{i}.png,{text}\n" for i, text in enumerate(asked)]
+    (tmp_path / "prompts.csv").write_text("file,text\n" + "".join(listed))
+    arguments = [str(tmp_path), "--prompts", str(tmp_path / "prompts.csv"), "metric=exact"]
+    assert main(arguments) == 0
+    right, path = (tmp_path / SCORES_FILE).read_text(), tmp_path / SCORES_FILE
+    rows = read_rows(path, ScoreRow)
+    assert [row.counts for row in rows] == [
+        {"surplus": surplus, "missing": 0} for surplus in (0, 1, 1)
+    ]
+    assert "exact 0.3333  exact_surplus 0.6667  exact_missing 0.0000" in capsys.readouterr().out
+    older = [replace(row, surplus=None, missing=None) for row in rows]
+    write_rows(path, ScoreRow, [*older[:2], rows[2]])
+    assert main(arguments) == 0 and path.read_text() == right
+    assert "3 of 3 pictures, 2 new" in capsys.readouterr().out
+    write_rows(path, ScoreRow, older)
+    write_json(tmp_path / BASES_FILE, {"exact": {"version": 0}})
+    assert main(arguments) == 1 and read_rows(path, ScoreRow) == older
 
 
 def test_a_run_is_scored_as_the_laboratory_scores_it(

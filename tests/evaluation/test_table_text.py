@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from evaluation.runs.folder import find_runs, read_run
-from evaluation.table_text import lay_out, to_latex, to_markdown, write_notes
+from evaluation.statistics import wilson
+from evaluation.table_text import COUNTED, lay_out, to_latex, to_markdown, write_notes
 from evaluation.tables import make_table
 from tests.written_runs import ASYNDM, DM, change_record, write_run
 
@@ -57,6 +58,28 @@ def test_the_notes_say_how_many_images_and_whose_noise(tmp_path: Path) -> None:
     rows = make_table(runs)
     assert {"images", "prompts", "seeds"} <= set(lay_out(rows).heads)
     assert not any(line.startswith("Every row") for line in write_notes(rows, runs))
+
+
+def test_counts_are_shown_and_explained_where_there_are_any(tmp_path: Path) -> None:
+    write_run(tmp_path, "dm", [1, 0], DM)
+    runs = [read_run(tmp_path / "dm")]
+    rows = make_table(runs)
+    assert "surplus" not in to_markdown(rows) and COUNTED not in write_notes(rows, runs)
+    write_run(tmp_path, "dm", [1, 0], DM, counts=[(0, 0), (1, 0)])
+    write_run(tmp_path, "asyn", [1, 1], ASYNDM, counts=[(0, 0), (0, 0)])
+    runs = [read_run(folder) for folder in find_runs([tmp_path])]
+    rows = make_table(runs)
+    layout = lay_out(rows)
+    assert layout.heads[-4:] == (
+        "surplus per image [95 %]",
+        "surplus, difference [95 %]",
+        "missing per image [95 %]",
+        "missing, difference [95 %]",
+    )
+    (dm, asyn), found = layout.body, wilson(1, 2)
+    assert dm[-4:-2] == (f"0.500 [{found.low:.3f}, {found.high:.3f}]", "")
+    assert asyn[-3].startswith("-0.500 [-") and asyn[-2].startswith("0.000 [0.000, ")
+    assert COUNTED in write_notes(rows, runs)
 
 
 def test_bases_that_differ_between_runs_are_told(tmp_path: Path) -> None:

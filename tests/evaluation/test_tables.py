@@ -174,6 +174,61 @@ def test_what_differs_gets_a_column(tmp_path: Path) -> None:
     assert {row["eta"] for row in tabulate(tmp_path)} == {0.0, 1.0}
 
 
+def test_what_is_counted_has_columns_of_its_own(tmp_path: Path) -> None:
+    write_run(tmp_path, "dm", [1, 0, 0, 0], DM, counts=[(0, 0), (1, 0), (2, 0), (0, 1)])
+    write_run(tmp_path, "asyn", [1, 1, 1], ASYNDM, first=1, counts=[(0, 0), (0, 0), (0, 1)])
+    dm, asyn = tabulate(tmp_path)
+    surplus = cluster_interval([0, 1, 2, 0], list("1234"))
+    assert surplus.low < 0 == dm["surplus_per_image_low"]
+    assert (dm["surplus_per_image"], dm["surplus_per_image_high"]) == (0.75, surplus.high)
+    missing = wilson(1, 4)
+    assert (dm["missing_per_image"], dm["missing_per_image_low"], dm["missing_per_image_high"]) == (
+        0.25,
+        missing.low,
+        missing.high,
+    )
+    assert dm["surplus_difference"] is None
+    difference = cluster_interval([-1, -2, 0], list("234"))
+    assert (
+        asyn["surplus_difference"],
+        asyn["surplus_difference_low"],
+        asyn["surplus_difference_high"],
+    ) == (-1, difference.low, difference.high)
+    assert asyn["missing_difference"] == 0 and asyn["wins"] == 3
+    assert asyn["p_holm"] == asyn["p"], "counts are not among what is tested"
+
+
+def test_counts_that_some_images_of_a_row_lack_are_not_averaged(tmp_path: Path) -> None:
+    write_run(tmp_path, "dm", [1, 0], DM)
+    write_run(tmp_path, "asyn", [1, 1], ASYNDM)
+    assert not any("surplus" in name or "missing" in name for name in tabulate(tmp_path)[0])
+    write_run(tmp_path, "asyn", [1, 1], ASYNDM, counts=[(1, 0), (0, 0)])
+    dm, asyn = tabulate(tmp_path)
+    assert dm["surplus_per_image"] is None and asyn["surplus_per_image"] == 0.5
+    assert asyn["surplus_difference"] is None and asyn["difference"] == 0.5
+    write_run(tmp_path, "dm", [1, 0], DM, counts=[(0, 0), (0, 0)])
+    write_run(tmp_path, "more dm", [1, 0], DM, seed=1)
+    write_run(tmp_path, "more asyn", [1, 1], ASYNDM, seed=1, counts=[(1, 0), (0, 0)])
+    dm, asyn = tabulate(tmp_path)
+    assert dm["surplus_per_image"] is None and asyn["surplus_per_image"] == 0.5
+    assert (asyn["pairs"], asyn["surplus_difference"]) == (4, None)
+
+
+def test_counts_have_rows_by_kind_as_scores_have(tmp_path: Path) -> None:
+    write_run(tmp_path, "dm", [1, 0, 1], DM, counts=[(0, 0), (1, 0), (0, 0)])
+    write_run(tmp_path, "asyn", [1, 0, 1], ASYNDM, counts=[(0, 1), (2, 0), (0, 0)])
+    rows = make_table(map(read_run, find_runs([tmp_path])), by_kind=True)
+    found = {row["kind"]: row for row in rows if row["method"] == "AsynDM"}
+    assert {kind: row["surplus_per_image"] for kind, row in found.items()} == {
+        "all": pytest.approx(2 / 3),
+        "mean of kinds": 1,
+        "one": 0,
+        "two": 2,
+    }
+    assert (found["two"]["surplus_difference"], found["one"]["missing_difference"]) == (1, 0.5)
+    assert found["mean of kinds"]["surplus_difference"] == 0.5
+
+
 def test_p_values_are_corrected_over_the_table(tmp_path: Path) -> None:
     write_run(tmp_path, "dm", [1.0] * 8, DM)
     write_run(tmp_path, "asyn", [0.0] * 8, ASYNDM)

@@ -23,6 +23,16 @@ class Brightness(Metric):
         ]
 
 
+class Counting(Brightness):
+    """The same, with two things too many in each picture."""
+
+    counts_things = True
+
+    def score(self, images: Sequence[Image], prompts: Sequence[Prompt]) -> list[Score]:
+        found = super().score(images, prompts)
+        return [score if score.value is None else Score(score.value, "", 2, 0) for score in found]
+
+
 class Slow(Brightness):
     """The same, at leisure: there is time to interrupt it."""
 

@@ -22,8 +22,9 @@ from evaluation.runs.folder import (
 from evaluation.runs.row_files import read_rows
 from evaluation.runs.rows import ImageRow, ScoreRow
 from experiments.engine.runner import draw_grid
+from tests.experiments.breaking import obey_permissions
 from tests.experiments.metrics import Brightness
-from tests.lab import BRIGHTNESS, Lab, read_images
+from tests.lab import BRIGHTNESS, COUNTING, Lab, read_images
 
 
 def test_a_run_leaves_its_record_its_images_and_its_scores(lab: Lab) -> None:
@@ -132,6 +133,24 @@ def test_scores_of_another_version_of_a_metric_are_replaced(
         "brightness": {"version": 2, "higher_is_better": True}
     }
     assert "  found  " in lab(BRIGHTNESS).out
+
+
+def test_what_older_scores_do_not_count_is_added_where_it_can_be_kept(lab: Lab) -> None:
+    said = lab(COUNTING)
+    assert "brightness_surplus 2.000  brightness_missing 0.000" in said.out
+    folder = lab.only_run()
+    images, right = read_images(folder), (folder / SCORES_FILE).read_text()
+    older = "".join(line.rsplit(",", 2)[0] + "\n" for line in right.splitlines())
+    (folder / SCORES_FILE).write_text(older)
+    folder.chmod(0o555)
+    process = lab.fork(COUNTING, hook=obey_permissions)
+    out, error = process.communicate(timeout=60)
+    folder.chmod(0o755)
+    assert process.returncode == 0 and "  found  " in out and "surplus" not in out, error
+    result = lab(COUNTING)
+    assert result.lines == [] and "  found  " not in result.out
+    assert (folder / SCORES_FILE).read_text() == right and read_images(folder) == images
+    assert "  found  " in lab(COUNTING).out
 
 
 def test_pictures_that_cannot_be_scored_say_why(lab: Lab) -> None:

@@ -13,9 +13,7 @@ import pytest
 from evaluation.runs.folder import Run
 from experiments.engine.plan import Plan
 from experiments.engine.trackers import Tracker, WandbTracker
-from tests.lab import Lab
-
-BRIGHTNESS = "+metric.brightness._target_=tests.experiments.metrics.Brightness"
+from tests.lab import BRIGHTNESS, COUNTING, Lab
 
 
 def read_wandb(path: Path) -> Iterator[Any]:
@@ -38,9 +36,7 @@ def read_wandb(path: Path) -> Iterator[Any]:
 
 def test_wandb_offline_holds_config_group_metrics_and_pictures(lab: Lab) -> None:
     unusual = ["guidance=cfg_plus_plus", "solver=dpmpp_2m"]
-    result = lab(
-        "-m", "mask=none,dynamic", *unusual, "tracker=wandb", "tracker.images=2", BRIGHTNESS
-    )
+    result = lab("-m", "mask=none,dynamic", *unusual, "tracker=wandb", "tracker.images=2", COUNTING)
     assert result.status == 0 and result.lines == []
     files = sorted(lab.runs.rglob("*.wandb"))
     assert len(files) == 2
@@ -66,6 +62,7 @@ def test_wandb_offline_holds_config_group_metrics_and_pictures(lab: Lab) -> None
         numbers = {item.key or ".".join(item.nested_key): item for item in history[-1].item}
         assert float(numbers["evaluations"].value_json) == 2 * lab.steps
         assert float(numbers["backward"].value_json) == 0
+        assert float(numbers["brightness_surplus"].value_json) == 2
         media = [file.name for file in path.parent.rglob("media/images/*.png")]
         assert sum(name.startswith("samples") for name in media) == 2
         assert list(path.parent.rglob("media/table/scores*.json"))
@@ -79,6 +76,7 @@ def test_wandb_offline_holds_config_group_metrics_and_pictures(lab: Lab) -> None
         rows = [dict(zip(content["columns"], row, strict=True)) for row in content["data"]]
         assert [Path(row["image"]["path"]).name in logged for row in rows[:2]] == [True, True]
         assert rows[2]["image"] is None and all(0 < row["brightness"] < 1 for row in rows)
+        assert {(row["brightness_surplus"], row["brightness_missing"]) for row in rows} == {(2, 0)}
         tags.add(tuple(begun.tags))
     names = [setting.partition("=")[2] for setting in unusual]
     assert tags == {

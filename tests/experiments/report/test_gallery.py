@@ -34,6 +34,25 @@ def test_one_card_for_a_prompt_and_seed_with_all_methods(tmp_path: Path) -> None
     assert names == [f"pictures/{row.sha256[:16]}.png" for row in rows]
 
 
+def test_what_a_metric_counts_stands_behind_it(tmp_path: Path) -> None:
+    plain = write_pictures(tmp_path / "a", DM, [Made("a dog", scores={"exact": 1.0, "clip": 0.5})])
+    counted = write_pictures(
+        tmp_path / "b",
+        ASYNDM,
+        [Made("a dog", scores={"exact": 0.0, "clip": 0.5}, counts={"exact": (0, 2)})],
+    )
+    data = write_data(tmp_path / "page", plain, counted)
+    assert data["metrics"] == [
+        ["exact", True, False],
+        ["exact_surplus", False, True],
+        ["exact_missing", False, True],
+        ["clip", False, False],
+    ]
+    ((*_, (older, newer)),) = data["cards"]
+    assert older[3] == [1, None, None, 0.5] and newer[3] == [0, 0, 2, 0.5]
+    assert [data["reasons"][reason] for reason in newer[4]] == ["exact: no dog", "", "", ""]
+
+
 def test_other_conditions_are_other_cards(tmp_path: Path) -> None:
     runs = [
         write_pictures(tmp_path / f"{steps}", DM, [Made("a dog")], num_inference_steps=steps)
