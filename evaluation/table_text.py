@@ -42,8 +42,8 @@ KINDS = (
 )
 COUNTED = (
     "Surplus and missing: how many things an image has more, and fewer, than asked for; little is "
-    "good. Their differences are of the same pairs as the score's, and not tested: their intervals "
-    "are not corrected over the table."
+    "good. Intervals are made as the score's. Differences are of the same pairs, and not tested: "
+    "nothing of them is corrected over the table."
 )
 DIFFERENCES = ("difference", *(name_count_columns(name)[1] for name in COUNTS))
 INTERVALS = ("score", *(name_count_columns(name)[0] for name in COUNTS), *DIFFERENCES)
