@@ -13,7 +13,7 @@ from evaluation.messages import is_quiet
 from evaluation.metrics import Metric, Score
 from evaluation.pictures import Picture, open_or_explain
 from evaluation.runs.locks import share_out
-from evaluation.runs.rows import ScoreRow
+from evaluation.runs.rows import COUNTS, ScoreRow
 from evaluation.runs.shared_rows import SharedRows
 
 
@@ -127,7 +127,7 @@ def find_unscored(
 
 def says_all(row: ScoreRow, metric: Metric) -> bool:
     """Whether a row has what its metric counts: those of earlier checkouts have the value alone."""
-    return not metric.counts_things or row.value is None or bool(row.counts)
+    return not metric.counts_things or row.value is None or len(row.counts) == len(COUNTS)
 
 
 def _says_more(row: ScoreRow, before: ScoreRow | None) -> bool:

@@ -111,7 +111,7 @@ def test_what_older_scores_do_not_count_is_added(
     ]
     assert "exact 0.3333  exact_surplus 0.6667  exact_missing 0.0000" in capsys.readouterr().out
     older = [replace(row, surplus=None, missing=None) for row in rows]
-    write_rows(path, ScoreRow, [*older[:2], rows[2]])
+    write_rows(path, ScoreRow, [older[0], replace(older[1], surplus=1), rows[2]])
     assert main(arguments) == 0 and path.read_text() == right
     assert "3 of 3 pictures, 2 new" in capsys.readouterr().out
     write_rows(path, ScoreRow, older)
