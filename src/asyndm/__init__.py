@@ -20,7 +20,16 @@ if TYPE_CHECKING:
 
     __version__: str
     from asyndm.curves import Curve, Exponential, Linear, PiecewiseLinear, Quadratic
-    from asyndm.masks import DynamicMask, ExternalMask, GlobalMask, Mask, NoMask, StaticMask
+    from asyndm.masks import (
+        DynamicMask,
+        ExternalMask,
+        GlobalMask,
+        LayoutMask,
+        Mask,
+        NoMask,
+        StaticMask,
+        ThingsMask,
+    )
     from asyndm.models import load
     from asyndm.records import StepRecord
     from asyndm.sampler import BrokenImages, asynchronous, sample
@@ -28,7 +37,10 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "curves": ("Curve", "Exponential", "Linear", "PiecewiseLinear", "Quadratic"),
-    "masks": ("DynamicMask", "ExternalMask", "GlobalMask", "Mask", "NoMask", "StaticMask"),
+    "masks": (
+        *("DynamicMask", "ExternalMask", "GlobalMask", "LayoutMask", "Mask", "NoMask"),
+        *("StaticMask", "ThingsMask"),
+    ),
     "models": ("load",),
     "sampler": ("BrokenImages", "asynchronous", "sample"),
     "records": ("StepRecord",),
@@ -45,6 +57,7 @@ __all__ = [
     "Exponential",
     "ExternalMask",
     "GlobalMask",
+    "LayoutMask",
     "Linear",
     "Mask",
     "NoMask",
@@ -53,6 +66,7 @@ __all__ = [
     "StaticMask",
     "StepRecord",
     "Subject",
+    "ThingsMask",
     "UserError",
     "__version__",
     "asynchronous",

@@ -7,22 +7,18 @@ functions that compute, not here.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
-
-import numpy as np
-from PIL import Image
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from asyndm.choices import to_snake_case
-from asyndm.errors import UserError, is_number
+from asyndm.errors import UserError, check_flag, is_number, is_whole
+from asyndm.layouts import Layout, check_layout, find_places, list_boxes, list_entries
+from asyndm.mask_images import ImageSource, read_grey
+from asyndm.subjects import Subject
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-ImageSource: TypeAlias = "str | Path | Image.Image | np.ndarray[Any, Any] | Tensor"
-"""A file name, a PIL image, or an array or tensor (H, W) in [0, 1] or of uint8."""
 
 
 @dataclass(frozen=True)
@@ -32,15 +28,27 @@ class Scene:
     Args:
         concavity: (B, S) float64, each subject's ω; -1 where an image has fewer subjects than S.
         size: (H, W) of the network's token grid: latent pixels for a UNet.
+        subjects: of each image, with their counts.
     """
 
     concavity: Tensor
     size: tuple[int, int]
+    subjects: Sequence[Sequence[Subject]] = ()
 
     @property
     def present(self) -> Tensor:
         """(B, S) bool: which subjects are real."""
         return self.concavity >= 0
+
+    @property
+    def counts(self) -> Tensor:
+        """(B, S) int64: how many there are to be of each subject; 1 where nothing says it."""
+        import torch
+
+        counts = torch.ones(self.concavity.shape, dtype=torch.long)
+        for row, named in zip(counts, self.subjects, strict=False):
+            row[: len(named)] = torch.tensor([subject.count or 1 for subject in named])
+        return counts.to(self.concavity.device)
 
     def weights(self, fill: float) -> Tensor:
         """(B, S, H, W) float64 weights: ``fill`` everywhere for the subject of largest ω, 0 for the
@@ -79,7 +87,7 @@ class Mask(ABC):
         uniform: whether all pixels are always at the same noise level.
         needs_subjects: refuses prompts without subjects.
         follows_attention: is told the subjects' attention at every step.
-        rehearses: first needs a whole synchronous run.
+        rehearses: first needs a synchronous run.
 
     The last three are inherited as usual; the others are a class's own, since a mask made from
     another one by inheritance is another method.
@@ -109,6 +117,18 @@ class Mask(ABC):
     def select(self, images: range, count: int) -> Mask:
         """The mask of some of ``count`` images, with all that it is made of at hand."""
         return self
+
+    def check(self, subjects: Sequence[Sequence[Subject]]) -> None:
+        """Refuse subjects, of each image, that the mask does not fit.
+
+        Raises:
+            UserError: it names one that is not among them.
+        """
+        return
+
+    def count_rehearsed(self, steps: int) -> int:
+        """Of N steps, how many its rehearsal takes, from the first on."""
+        return steps if self.rehearses else 0
 
     @abstractmethod
     def initial(self, scene: Scene, rehearse: Callable[[], Tensor]) -> Tensor:
@@ -153,13 +173,14 @@ class GlobalMask(Mask):
 @dataclass(frozen=True)
 class DynamicMask(Mask):
     """AsynDM: a subject's pixels are where its attention is at least ``threshold`` times its mean,
-    at every step.
+    at every step, and within ``grow`` cells of the map of these places.
 
     The mask found at evaluation i steers the update of evaluation i+1. Before the first map exists,
     every pixel belongs to the subject with the largest ω.
     """
 
     threshold: float = 1.0
+    grow: int = 0
 
     label = "AsynDM"
     needs_subjects = True
@@ -167,12 +188,15 @@ class DynamicMask(Mask):
 
     def __post_init__(self) -> None:
         _check_threshold(self.threshold)
+        _check_grow(self.grow)
 
     def initial(self, scene: Scene, rehearse: Callable[[], Tensor]) -> Tensor:
         return scene.weights(1.0)
 
     def follow(self, weights: Tensor, maps: Tensor | None, scene: Scene) -> Tensor:
-        return weights if maps is None else binarise(maps, self.threshold, scene)
+        from asyndm.regions import binarise
+
+        return weights if maps is None else binarise(maps, self.threshold, scene, self.grow)
 
 
 @dataclass(frozen=True)
@@ -181,6 +205,7 @@ class StaticMask(Mask):
     once."""
 
     threshold: float = 1.0
+    grow: int = 0
 
     label = "AsynDM_static"
     needs_subjects = True
@@ -188,9 +213,51 @@ class StaticMask(Mask):
 
     def __post_init__(self) -> None:
         _check_threshold(self.threshold)
+        _check_grow(self.grow)
 
     def initial(self, scene: Scene, rehearse: Callable[[], Tensor]) -> Tensor:
-        return binarise(rehearse(), self.threshold, scene)
+        from asyndm.regions import binarise
+
+        return binarise(rehearse(), self.threshold, scene, self.grow)
+
+
+@dataclass(frozen=True)
+class ThingsMask(StaticMask):
+    """As static, but of each subject only as many connected regions as there are to be of it: those
+    with most attention, grown by ``grow`` cells of the map.
+
+    A cell belongs to the subject whose attention, over its own mean, is largest there.
+
+    Args:
+        rehearsal_steps: how many of the N steps the rehearsal takes; None: all of them.
+        next_best: where two subjects would share a region, the one that is weaker there takes its
+            next best (`asyndm.regions.choose_things`).
+    """
+
+    threshold: float = 2.0
+    grow: int = 1
+    rehearsal_steps: int | None = None
+    next_best: bool = True
+
+    label = "AsynDM_things"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        steps = self.rehearsal_steps
+        if steps is not None and (not is_whole(steps) or steps < 1):
+            raise UserError(
+                f"mask rehearsal_steps must be a whole number of at least 1, or none, got {steps!r}"
+            )
+        check_flag(self.next_best, "mask next_best")
+
+    def count_rehearsed(self, steps: int) -> int:
+        return steps if self.rehearsal_steps is None else min(self.rehearsal_steps, steps)
+
+    def initial(self, scene: Scene, rehearse: Callable[[], Tensor]) -> Tensor:
+        from asyndm import regions
+
+        kept = regions.choose_things(rehearse(), scene, self.threshold, self.grow, self.next_best)
+        return regions.repeat(regions.grow(kept.double(), self.grow), scene.size)
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,12 +266,19 @@ class ExternalMask(Mask):
 
     Args:
         image: one mask for all images of the batch, or a list with one for each; any size, resized
-            to the token grid by area. The curve is that of the subject with the largest ω.
+            to the token grid by area. The curve is that of the subject with the largest ω. Or a
+            mask for each of some subjects, by name, which has the subject's curve:
+            ``{"rabbit": "rabbit.png"}``.
+        grow: by how many cells of the token grid what is white is grown.
     """
 
-    image: ImageSource | Sequence[ImageSource] = field(repr=False)
+    image: ImageSource | Mapping[str, ImageSource] | Sequence[Any] = field(repr=False)
+    grow: int = 0
 
     label = "AsynDM_external"
+
+    def __post_init__(self) -> None:
+        _check_grow(self.grow)
 
     def select(self, images: range, count: int) -> ExternalMask:
         """Their masks, read.
@@ -212,92 +286,93 @@ class ExternalMask(Mask):
         Raises:
             UserError: another number of masks than of images, or one that cannot be read.
         """
-        image: Any = self.image
-        if not isinstance(image, (list, tuple)):
-            return ExternalMask(read_grey(image))
-        if len(image) != count:
-            raise UserError(f"mask: {len(image)} mask images were given for {count} images")
-        return ExternalMask([read_grey(image[i]) for i in images])
+        if not isinstance(self.image, (list, tuple)):
+            return replace(self, image=_read(self.image))
+        entries = list_entries(self.image, count, "mask images")
+        return replace(self, image=[_read(entries[i]) for i in images])
+
+    def check(self, subjects: Sequence[Sequence[Subject]]) -> None:
+        for entry, named in zip(self._list_masks(len(subjects)), subjects, strict=True):
+            find_places(entry if isinstance(entry, Mapping) else {}, named)
 
     def initial(self, scene: Scene, rehearse: Callable[[], Tensor]) -> Tensor:
-        import torch
-        import torch.nn.functional as F
+        from torch.nn.functional import adaptive_avg_pool2d
 
-        count = len(scene.concavity)
-        read = self.select(range(count), count).image
-        sources: Any = read if isinstance(read, list) else [read] * count
-        grey = torch.stack([F.adaptive_avg_pool2d(each[None], scene.size)[0] for each in sources])
-        return scene.weights(1.0) * grey[:, None].to(scene.concavity.device)
+        from asyndm.regions import grow, lay
+
+        entries = self.select(range(count := len(scene.concavity)), count)._list_masks(count)
+
+        def fit(grey: Tensor) -> Tensor:
+            return adaptive_avg_pool2d(grey[None], scene.size)[0]
+
+        weights = scene.weights(1.0)
+        for image, entry in enumerate(entries):
+            if isinstance(entry, Mapping):
+                planes = {name: fit(grey) for name, grey in entry.items()}
+                weights[image] = lay(planes, scene, image)
+            else:
+                weights[image] *= fit(entry).to(weights.device)
+        return grow(weights, self.grow)
+
+    def _list_masks(self, count: int) -> list[Any]:
+        return list_entries(self.image, count, "mask images")
 
 
-def binarise(maps: Tensor, threshold: float, scene: Scene) -> Tensor:
-    """Weights 0 or 1 (B, S, H, W): map >= threshold · its mean over the image, repeated to the
-    token grid."""
-    maps = maps.double()
-    is_high = maps >= threshold * maps.mean((-2, -1), keepdim=True)
-    chosen = is_high & scene.present[:, :, None, None]
-    height, width = scene.size
-    scale = -(-height // maps.shape[-2])
-    chosen = chosen.repeat_interleave(scale, -2).repeat_interleave(scale, -1)
-    return chosen[..., :height, :width].double()
+@dataclass(frozen=True, eq=False)
+class LayoutMask(Mask):
+    """Boxes in which subjects are on the curve; all else, and subjects without a box, are on the
+    line.
 
-
-def read_grey(source: ImageSource) -> Tensor:
-    """A mask image as float64 (H, W) in [0, 1], from a file name, a PIL image, an array or a
-    tensor.
-
-    Raises:
-        UserError: no such file, no picture, or values that are no mask's.
+    Args:
+        boxes: by the subjects' names, (x0, y0, x1, y1) from the left and the top, as parts of the
+            width and the height; or several for one subject: ``{"rabbit": [0.1, 0.2, 0.5, 0.9]}``.
+            One such layout for all images, or a list with one for each. A cell of the token grid
+            is on the curve as far as it is covered.
+        grow: by how many cells of the token grid boxes are grown.
     """
-    import torch
 
-    if isinstance(source, (str, Path)):
-        source = _open_image(source)
-    if isinstance(source, Image.Image):
-        source = _convert_to_grey(source)
-    try:
-        if isinstance(source, torch.Tensor):
-            array = source.detach().cpu()
-        else:
-            array = torch.from_numpy(np.array(source))
-    except TypeError:
-        raise UserError(f"mask: {source!r} is neither a picture nor an array of numbers") from None
-    scale = {torch.uint8: 255.0, torch.uint16: 65535.0}.get(array.dtype, 1.0)
-    array = array if array.is_complex() else array.double() / scale
-    is_plane = array.ndim == 2 and bool(array.numel()) and not array.is_complex()
-    if not is_plane or not bool(((array >= 0) & (array <= 1)).all()):
-        raise UserError(
-            "mask: an array must be (height, width) with values in [0, 1], or uint8 or uint16, "
-            f"got {tuple(array.shape)} of {str(array.dtype).removeprefix('torch.')}"
-        )
-    return array
+    boxes: Layout | Sequence[Layout]
+    grow: int = 0
 
+    label = "AsynDM_layout"
 
-def _open_image(path: str | Path) -> Image.Image:
-    try:
-        with Image.open(Path(path).expanduser()) as opened:
-            opened.load()
-            return opened.copy()
-    except FileNotFoundError:
-        raise UserError(f"mask: there is no file {str(path)!r}") from None
-    except Exception as error:  # Pillow has some six for a broken file, TypeError among them
-        reason = str(error).partition("\n")[0]
-        raise UserError(f"mask: {str(path)!r} is not a readable image ({reason})") from None
+    def __post_init__(self) -> None:
+        _check_grow(self.grow)
+        for layout in self.boxes if isinstance(self.boxes, (list, tuple)) else [self.boxes]:
+            check_layout(layout)
+
+    def select(self, images: range, count: int) -> LayoutMask:
+        if not isinstance(self.boxes, (list, tuple)):
+            return self
+        entries = list_entries(self.boxes, count, "layouts")
+        return replace(self, boxes=[entries[i] for i in images])
+
+    def check(self, subjects: Sequence[Sequence[Subject]]) -> None:
+        layouts = list_entries(self.boxes, len(subjects), "layouts")
+        for layout, named in zip(layouts, subjects, strict=True):
+            find_places(layout, named)
+
+    def initial(self, scene: Scene, rehearse: Callable[[], Tensor]) -> Tensor:
+        from asyndm.regions import cover, grow, lay
+
+        weights = scene.weights(0.0)
+        for image, layout in enumerate(list_entries(self.boxes, len(weights), "layouts")):
+            planes = {n: cover(list_boxes(boxes), scene.size) for n, boxes in layout.items()}
+            weights[image] = lay(planes, scene, image)
+        return grow(weights, self.grow)
 
 
-def _convert_to_grey(image: Image.Image) -> np.ndarray[Any, Any]:
-    """A picture's grey: 16 bits and floats as they are, all else as 8 bits; what is transparent is
-    black."""
-    if image.mode.startswith("I"):
-        return np.asarray(image) / 65535
-    if image.mode == "F":
-        return np.asarray(image)
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
-    return np.asarray(image.convert("L"))
+def _read(entry: Any) -> Tensor | dict[str, Tensor]:
+    if isinstance(entry, Mapping):
+        return {name: read_grey(source) for name, source in entry.items()}
+    return read_grey(entry)
 
 
 def _check_threshold(threshold: float) -> None:
     if not is_number(threshold) or not 0 <= threshold < float("inf"):
         raise UserError(f"mask threshold must be a number of at least 0, got {threshold!r}")
+
+
+def _check_grow(cells: int) -> None:
+    if not is_whole(cells) or cells < 0:
+        raise UserError(f"mask grow must be a whole number of at least 0, got {cells!r}")

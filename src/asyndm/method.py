@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from asyndm.curves import Curve, Linear
 from asyndm.masks import Mask, Scene
+from asyndm.subjects import Subject
 
 LINE = Linear()
 
@@ -28,7 +30,7 @@ class Rehearsal:
     """What a synchronous run from the same noise has left.
 
     Args:
-        maps: (B, S, h, w), the mean of all its attention maps.
+        maps: (B, S, h, w), the mean of its attention maps.
         evaluations: rows the denoising network was called with for it.
         backward_evaluations: rows a gradient was taken through.
     """
@@ -49,6 +51,7 @@ class Method:
         concavity: (B, S) float64, each subject's ω; -1 where an image has fewer subjects than S.
         rehearsal: the run before the run, for a mask that needs one.
         advance: another rule in place of the formula.
+        subjects: of each image, for a mask that knows them by name or by number.
     """
 
     curve: Curve
@@ -56,10 +59,11 @@ class Method:
     concavity: Tensor
     rehearsal: Rehearsal | None = None
     advance: Advance | None = None
+    subjects: Sequence[Sequence[Subject]] = ()
 
     def make_scene(self, grid: tuple[int, int], device: torch.device) -> Scene:
         """The subjects on a grid of tokens."""
-        return Scene(self.concavity.to(device), grid)
+        return Scene(self.concavity.to(device), grid, self.subjects)
 
     def move(self, u: Tensor, r: int, N: int, weights: Tensor, scene: Scene) -> Tensor:
         """The rungs (B, h, w) after an update with r left."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from asyndm import inputs
 from asyndm.attention import Reading
+from asyndm.counts import count_things
 from asyndm.curves import Curve
 from asyndm.guidance.base import Guidance
 from asyndm.guidance.checks import (
@@ -31,6 +32,10 @@ from asyndm.scheduler import AsynchronousScheduler
 from asyndm.session import Session
 from asyndm.solvers import Solver
 from asyndm.subjects import Subject
+
+
+class _Enough(Exception):
+    """Ends a rehearsal before its last step."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,9 @@ class Request:
         """
         settings = self.settings
         concavities = inputs.make_concavities(self.subjects, settings.curve)
-        method = Method(settings.curve, settings.mask, concavities, self.rehearsal)
+        method = Method(
+            settings.curve, settings.mask, concavities, self.rehearsal, subjects=self.subjects
+        )
         scheduler = AsynchronousScheduler(
             self.pipe.scheduler,
             method,
@@ -148,19 +155,27 @@ class Request:
     def rehearse(
         self, call: Callable[[], Images], generators: Sequence[torch.Generator]
     ) -> Request:
-        """The request with what a synchronous call from the same noise leaves for its mask."""
+        """The request with what a synchronous call from the same noise, or the first steps of it,
+        leaves for its mask."""
         maps: list[Tensor] = []
         last: StepRecord | None = None
+        count_rehearsed = self.settings.mask.count_rehearsed
 
         def keep(record: StepRecord) -> None:
             nonlocal last
             last = record
             if record.maps is not None:
                 maps.append(record.maps)
+            if record.remaining and record.step >= count_rehearsed(record.step + record.remaining):
+                raise _Enough
 
         synchronous = replace(self.settings, mask=NoMask(), callback=keep, rehearses=True)
-        with replace(self, settings=synchronous).open_session(generators, read=True):
-            call()
+        rehearsal = replace(self, settings=synchronous)
+        with rehearsal.open_session(generators, read=True):
+            try:
+                call()
+            except _Enough:
+                self.pipe.maybe_free_model_hooks()  # as at the end of its call
         assert last is not None
         rows = last.evaluations, last.backward_evaluations
         return replace(self, rehearsal=Rehearsal(torch.stack(maps).mean(0), *rows))
@@ -197,10 +212,15 @@ def make_request(
                 spelled += [read_prompt_tokens(family, pipe, prompt, words[i], own)] * call.copies
         # Made for nothing but its refusal of layers that are not there.
         family.attention(find_denoiser(pipe), tokens, settings.reading)
+    words = [
+        [replace(subject, count=count_things(prompt, subject)) for subject in named]
+        for prompt, named in zip(call.prompts, words, strict=True)
+    ]
     each = [named for named in words for _ in range(call.copies)]
-    return Request(pipe, family, settings, each, tokens, call.images, call.others, spelled).select(
-        call.images
-    )
+    request = Request(pipe, family, settings, each, tokens, call.images, call.others, spelled)
+    request = request.select(call.images)
+    request.settings.mask.check(each)
+    return request
 
 
 def _select_entry(name: str, value: Any, prompt: int) -> Any:

@@ -81,12 +81,12 @@ def sample(
     Args:
         prompt: a text, or one for each image.
         subjects: the words or phrases that must align ("dog", "dog#2" for the second, or
-            ``Subject``), or a list of them for each prompt. Dynamic and static masks need them.
+            ``Subject``), or a list of them for each prompt. Masks made of attention need them.
         curve: the concave schedule of the subjects' pixels; by default quadratic, ω = 0.5.
         mask: which those are: ``NoMask`` is DM, ``GlobalMask`` DM_concave, ``DynamicMask`` AsynDM.
         guidance: what leads to the prompt (docs/guidance.md); by default the pipeline's own.
         solver: of the step between two levels (docs/solver.md); DDIM is Euler for a flow.
-        num_inference_steps: N, twice that for ``StaticMask``; None: the pipeline's own.
+        num_inference_steps: N, twice that for masks that rehearse; None: the pipeline's own.
         eta: η in [0, 1]: 0 deterministic, 1 as noisy as DDPM; None: 0 for flow matching, else 1.
         seed: of the first image of each prompt, whose further images count up from it; or one for
             each image. An image depends on its seed, prompt, subjects and these settings alone.
@@ -236,9 +236,9 @@ def asynchronous(
         arguments: those of the pipeline's call that say how a prompt is read (``prompt_3``,
             ``max_sequence_length``) and, for a guidance, how it guides (``true_cfg_scale``).
 
-    All else as in `sample`. Masks that need a whole run first (``StaticMask``) are refused:
-    `sample` makes both. The pipeline's attention is read, and its pixels are checked, in each call
-    inside the context.
+    All else as in `sample`. Masks that need a run first (``StaticMask``, ``ThingsMask``) are
+    refused: `sample` makes both. The pipeline's attention is read, and its pixels are checked, in
+    each call inside the context.
 
     Raises:
         UserError: any bad input; inside the context, another number of images than stated here.

@@ -20,6 +20,8 @@ class Subject:
         text: as in the prompt, whole words, in any case: "rabbit", "red car".
         concavity: its own ω in [0, 1]; None: that of the curve.
         occurrence: which of several equal words, from 1.
+        count: how many of it there are to be; None: as many as the words before it say ("two
+            dogs"), else 1; see `asyndm.counts`.
         required: whether a prompt is refused in which the text encoder does not read it. What a
             rule finds is not required: it is left out while another subject remains.
         number: "#2" as it was written behind the text; where the prompt has both as written
@@ -31,6 +33,7 @@ class Subject:
     text: str
     concavity: float | None = None
     occurrence: int = 1
+    count: int | None = None
     required: InitVar[bool] = field(default=True, kw_only=True)
     number: InitVar[str] = field(default="", kw_only=True)
 
@@ -43,6 +46,8 @@ class Subject:
             raise UserError(
                 f"occurrence of subject {self.text!r} must be 1 or more, got {self.occurrence!r}"
             )
+        if self.count is not None and (not is_whole(self.count) or self.count < 1):
+            raise UserError(f"count of subject {self.text!r} must be 1 or more, got {self.count!r}")
         object.__setattr__(self, "required", required)
         object.__setattr__(self, "number", number)
 
@@ -216,13 +221,14 @@ def keep_reachable(
             f"shorten the prompt {_shorten(prompt)}"
         )
     if beyond:
-        words = ", ".join(repr(_spell(subject)) for subject in beyond)
+        words = ", ".join(repr(spell(subject)) for subject in beyond)
         text = _shorten(prompt)
         say_once(f"left out {words}: beyond {tokens} the text encoder reads of {text}", prompt)
     return kept
 
 
-def _spell(subject: Subject) -> str:
+def spell(subject: Subject) -> str:
+    """The subject as `Subject.parse` reads it: "dog", or "dog#2" for the second one."""
     return subject.text if subject.occurrence == 1 else f"{subject.text}#{subject.occurrence}"
 
 
