@@ -27,7 +27,7 @@ _is_asked = ContextVar("_is_asked", default=False)
 
 def find_steps(config: DictConfig, rows: object) -> int:
     """The largest N whose forecast for a picture is within so many rows: rows forward, and twice
-    those backward, as such a pass takes about two forward; all twice under a mask that rehearses.
+    those backward, as such a pass takes about two forward; a mask's rehearsal among them.
     At least 1, with a warning where that costs more.
 
     Args:
@@ -78,8 +78,8 @@ def _find_steps(choices: str, rows: float) -> tuple[int, float]:
     guided: bool = of["model"]["guided"]
 
     def weigh(steps: int) -> float:
-        cost = forecast_rows(guidance, steps, guided, arguments, solver.evaluations)
-        return weigh_rows(cost.forward, cost.backward) * (1 + mask.rehearses)
+        cost = forecast_rows(guidance, mask, steps, guided, arguments, solver.evaluations)
+        return weigh_rows(cost.forward, cost.backward)
 
     most = int(min(rows, RANGES[SETTING][1]))
     steps = next((steps for steps in range(most, 1, -1) if weigh(steps) <= rows), 1)

@@ -39,8 +39,8 @@ def describe_rows(rows: Cost) -> str:
 
 
 def forecast_per_image(plan: Plan, negative_prompt: str | None = None) -> Cost:
-    """Rows of the network for a picture of the run; those of a mask that first needs a whole
-    synchronous run among them.
+    """Rows of the network for a picture of the run; those of a mask that first needs a
+    synchronous run, or steps of one, among them.
 
     Args:
         negative_prompt: what its prompt has of its own: of it can depend whether the pipeline
@@ -50,8 +50,7 @@ def forecast_per_image(plan: Plan, negative_prompt: str | None = None) -> Cost:
     guided = bool(plan.config["model"].get("guided", True))
     given = plan.identity["pipeline_arguments"] | own
     steps = int(plan.identity["num_inference_steps"])
-    rows = forecast_rows(plan.guidance, steps, guided, given, plan.solver.evaluations)
-    return rows * (1 + plan.mask.rehearses)
+    return forecast_rows(plan.guidance, plan.mask, steps, guided, given, plan.solver.evaluations)
 
 
 def forecast_run(plan: Plan) -> Cost:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from asyndm.choices import to_snake_case
 from asyndm.errors import UserError, is_number, join_lines
 from asyndm.guidance import ClassifierFree, Cost, Guidance
+from asyndm.masks import Mask
 from evaluation.choices import build
 from experiments.engine import schema
 from experiments.engine.values import restore_values
@@ -96,26 +97,48 @@ def is_off(guidance: GuidanceLike, guided: bool) -> bool:
 
 def forecast_rows(
     guidance: GuidanceLike,
+    mask: Mask,
     steps: int,
     guided: bool,
     arguments: Mapping[str, Any],
     evaluations: int = 1,
 ) -> Cost:
-    """Of the network's batch, for each picture of N steps; one that says nothing of itself is taken
-    for classifier-free guidance.
+    """Of the network's batch, for each picture of N steps, those of its mask's rehearsal among
+    them.
 
     Args:
         steps: N.
         guided, arguments: as of `Guidance.evaluations`.
         evaluations: of the solver in each step but the last, which has one.
     """
+
+    def count(until: int) -> Cost:
+        return _forecast_steps(guidance, steps, guided, arguments, evaluations, until)
+
+    rehearsed = mask.count_rehearsed(steps)
+    return count(steps) + count(rehearsed) if rehearsed else count(steps)
+
+
+def _forecast_steps(
+    guidance: GuidanceLike,
+    steps: int,
+    guided: bool,
+    arguments: Mapping[str, Any],
+    evaluations: int,
+    until: int,
+) -> Cost:
+    """Rows of the first steps of N. A guidance that says nothing of itself is taken for
+    classifier-free guidance."""
     if isinstance(guidance, Guidance):
-        return guidance.cost(steps, guided, arguments, evaluations)
+        if until == steps:
+            return guidance.cost(steps, guided, arguments, evaluations)
+        return guidance.cost(steps, guided, arguments, evaluations, until)
     says = getattr(guidance, "evaluations", None)
     if not callable(says):
         negative = getattr(guidance, "negative_prompt", None)
         says = ClassifierFree(guidance.guidance_scale, negative).evaluations
-    return Cost(float(says(guided, arguments) * ((steps - 1) * evaluations + 1)))
+    made = until * evaluations if until < steps else (steps - 1) * evaluations + 1
+    return Cost(float(says(guided, arguments) * made))
 
 
 def _build(identity: Mapping[str, Any]) -> tuple[GuidanceLike, dict[str, Any]]:

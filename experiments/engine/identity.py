@@ -9,6 +9,7 @@ is taken as given, also where it is the model's own.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import re
 from collections.abc import Mapping
@@ -22,7 +23,7 @@ from asyndm.curves import Curve, Linear
 from asyndm.errors import UserError
 from asyndm.masks import Mask, NoMask
 from asyndm.solvers import Solver
-from evaluation.choices import build, read_arguments
+from evaluation.choices import build, find_object, read_arguments
 from evaluation.networks.weights import hash_files
 from evaluation.runs.files import hash_file
 from evaluation.runs.prompts import Prompt
@@ -41,6 +42,9 @@ ADVICE = ("num_inference_steps", "guidance_scale", "eta", "pipeline_arguments", 
 """What a model recommends; it counts as what is made of it."""
 READING = ("attention_factor", "attention_layers", "attention_keys", "attention_text", "text_level")
 """What masks are made of."""
+ADDED = frozenset({"grow", "rehearsal_steps", "next_best"})
+"""Settings of masks that are told only where they are not their class's own: so runs were known
+before there were such."""
 SCALARS = ("num_inference_steps", "eta", "seed", "images_per_prompt", "height", "width")
 """Settings that are known as they are given."""
 Built = TypeVar("Built")
@@ -119,18 +123,38 @@ def identify(config: Mapping[str, Any], prompts: PromptList) -> dict[str, Any]:
 
 
 def identify_choice(group: str, choice: Mapping[str, Any]) -> dict[str, Any]:
-    """A choice without its name, a file by what is in it.
+    """A choice without its name, files by what is in them.
 
     Raises:
         UserError: there is no such file.
     """
     content = {"_target_": choice["_target_"], **read_arguments(choice)}
-    if path := content.pop("image", None):
-        file = Path(path).expanduser()
-        if not file.is_file():
-            raise UserError(f"{group}.image={path}: no such file")
-        content["sha256"] = hash_file(file)[:16]
+    usual = _read_defaults(content["_target_"])
+    for name in ADDED & content.keys() & usual.keys():
+        if content[name] == usual[name]:
+            del content[name]
+    if image := content.pop("image", None):
+        named = image if isinstance(image, Mapping) else {"": image}
+        hashes = {name: _hash_mask(f"{group}.image", path) for name, path in named.items()}
+        content["sha256"] = hashes if named is image else hashes[""]
     return content
+
+
+def _read_defaults(target: str) -> dict[str, Any]:
+    """What a class takes of its settings where they are not given; nothing of one that cannot be
+    found, which building it tells."""
+    try:
+        parameters = inspect.signature(find_object(target)).parameters
+    except Exception:  # whatever a module of one's own raises
+        return {}
+    return {name: parameter.default for name, parameter in parameters.items()}
+
+
+def _hash_mask(setting: str, path: Any) -> str:
+    file = Path(str(path)).expanduser()
+    if not file.is_file():
+        raise UserError(f"{setting}={path}: no such file")
+    return hash_file(file)[:16]
 
 
 def identify_model(model: Mapping[str, Any]) -> dict[str, Any]:

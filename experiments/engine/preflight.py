@@ -82,6 +82,8 @@ class Checks:
         warn_without_effect(plan)
         check_writable(plan.output_dir, plan.image_count * height * width)
         build_choice("tracker", plan.config["tracker"], Tracker).check()
+        looks = (identity["mask"], identity["prompts"])
+        self._once("mask", looks, lambda: check_mask(plan))
         if needed_by := find_subjects_reader(plan):
             read = [identity[name] for name in ("prompts", "pipeline_arguments", *READING)]
             check = partial(check_subjects, plan, parts, needed_by)
@@ -269,6 +271,17 @@ def check_model(model: Mapping[str, Any]) -> None:
             f"be reached ({type(error).__name__}: {read_first_line(error, NO_REASON)}); give "
             "model=folder model.path=DIR"
         ) from error
+
+
+def check_mask(plan: Plan) -> None:
+    """Refuses a mask that names other subjects than a prompt has."""
+    mask = build_mask(plan)
+    for prompt in plan.prompts:
+        try:
+            mask.check([prompt.subjects])
+        except UserError as error:
+            file = _name_file(plan.config["prompt_set"])
+            raise UserError(f"{file}prompt {prompt.prompt_id}: {error}") from error
 
 
 def find_subjects_reader(plan: Plan) -> str:

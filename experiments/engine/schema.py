@@ -99,11 +99,29 @@ class Curve(Choice):
 @dataclass
 class SubjectMask(Choice):
     threshold: float = 1.0
+    grow: int = 0
+
+
+@dataclass
+class ThingsMask(SubjectMask):
+    threshold: float = 2.0
+    grow: int = 1
+    rehearsal_steps: int | None = None
+    next_best: bool = True
 
 
 @dataclass
 class ExternalMask(Choice):
-    image: str = MISSING
+    """`image`: a file, or one for each of some subjects by name."""
+
+    image: Any = MISSING
+    grow: int = 0
+
+
+@dataclass
+class LayoutMask(Choice):
+    boxes: Any = MISSING
+    grow: int = 0
 
 
 @dataclass
@@ -132,6 +150,7 @@ class Columns:
     kind: str | None = None
     subjects: str | None = None
     concavities: str | None = None
+    subject_counts: str | None = None
     phrases: str | None = None
     negative_prompt: str | None = None
     seed: str | None = None
@@ -267,7 +286,13 @@ class Config:
 SCHEMAS: dict[str, dict[str, type]] = {
     "model": {"model": Model},
     "curve": {"curve": Curve},
-    "mask": {"plain": Choice, "subjects": SubjectMask, "external": ExternalMask},
+    "mask": {
+        "plain": Choice,
+        "subjects": SubjectMask,
+        "things": ThingsMask,
+        "external": ExternalMask,
+        "layout": LayoutMask,
+    },
     "prompt_set": {
         "shapes": ShapesPromptSet,
         "animal_activity": AnimalActivityPromptSet,

@@ -25,6 +25,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "width": (8, 8192),
     "curve.concavity": (0, 1),
     "mask.threshold": (0, 1000),
+    "mask.grow": (0, 1000),
+    "mask.rehearsal_steps": (1, 1000),
     "guidance.guidance_scale": (0, 1000),
     "attention_factor": (1, 64),
 }

@@ -111,8 +111,9 @@ def cover(boxes: Sequence[Box], size: tuple[int, int]) -> Tensor:
     several boxes the most."""
 
     def along(low: float, high: float, count: int) -> Tensor:
-        edges = torch.arange(count + 1, dtype=torch.float64) / count
-        return (edges[1:].clamp(max=high) - edges[:-1].clamp(min=low)).clamp(min=0) * count
+        edges = torch.arange(count + 1, dtype=torch.float64)
+        ends, begins = edges[1:].clamp(max=high * count), edges[:-1].clamp(min=low * count)
+        return (ends - begins).clamp(min=0)
 
     height, width = size
     planes = [

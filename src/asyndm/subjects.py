@@ -47,7 +47,10 @@ class Subject:
                 f"occurrence of subject {self.text!r} must be 1 or more, got {self.occurrence!r}"
             )
         if self.count is not None and (not is_whole(self.count) or self.count < 1):
-            raise UserError(f"count of subject {self.text!r} must be 1 or more, got {self.count!r}")
+            raise UserError(
+                f"count of subject {self.text!r} must be a whole number of at least 1, got "
+                f"{self.count!r}"
+            )
         object.__setattr__(self, "required", required)
         object.__setattr__(self, "number", number)
 

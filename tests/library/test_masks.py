@@ -4,7 +4,7 @@ import struct
 import subprocess
 import sys
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +13,19 @@ import torch
 from PIL import Image
 
 from asyndm.errors import UserError
+from asyndm.mask_images import read_grey
 from asyndm.masks import (
     DynamicMask,
     ExternalMask,
     GlobalMask,
+    LayoutMask,
     NoMask,
     Scene,
     StaticMask,
-    binarise,
-    read_grey,
+    ThingsMask,
 )
+from asyndm.regions import binarise
+from asyndm.subjects import Subject
 
 
 def refuse_maps() -> torch.Tensor:
@@ -34,6 +37,8 @@ def make_scene(rows: list[list[float]], size: tuple[int, int] = (8, 12)) -> Scen
 
 
 TWO = make_scene([[0.3, 0.9], [0.5, -1.0]])
+NAMED = replace(TWO, subjects=[[Subject("Rabbit"), Subject("ball", occurrence=2)], [Subject("fox")]])
+OTHERS = ThingsMask, ExternalMask, LayoutMask
 
 
 class SteadyMask(DynamicMask):
@@ -56,15 +61,20 @@ class SlottedMask(GlobalMask):
 def test_a_mask_says_what_it_is() -> None:
     said = [
         (kind.name, kind.label, kind.bends, kind.uniform, kind.rehearses)
-        for kind in (NoMask, GlobalMask, DynamicMask, StaticMask, ExternalMask)
+        for kind in (NoMask, GlobalMask, DynamicMask, StaticMask, *OTHERS)
     ]
     assert said == [
         ("none", "DM", False, True, False),
         ("global", "DM_concave", True, True, False),
         ("dynamic", "AsynDM", True, False, False),
         ("static", "AsynDM_static", True, False, True),
+        ("things", "AsynDM_things", True, False, True),
         ("external", "AsynDM_external", True, False, False),
+        ("layout", "AsynDM_layout", True, False, False),
     ]
+    masks = (DynamicMask(), StaticMask(), ThingsMask(), ThingsMask(rehearsal_steps=8))
+    assert [mask.count_rehearsed(20) for mask in masks] == [0, 20, 20, 8]
+    assert ThingsMask(rehearsal_steps=8).count_rehearsed(5) == 5
     assert [DynamicMask().reads_attention, StaticMask().reads_attention] == [True, True]
     assert not any(mask.reads_attention for mask in (NoMask(), GlobalMask(), ExternalMask("a.png")))
 
@@ -110,6 +120,16 @@ def test_static_binarises_the_rehearsed_mean_once() -> None:
     weights = mask.initial(TWO, lambda: maps)
     assert torch.equal(weights, binarise(maps, 1.1, TWO)) and 0 < weights.mean() < 1
     assert mask.follow(weights, None, TWO) is weights
+
+
+@pytest.mark.parametrize("kind", [DynamicMask, StaticMask])
+def test_masks_of_attention_are_grown_by_cells_of_the_map(kind: type[StaticMask]) -> None:
+    maps = torch.zeros(2, 2, 4, 6)
+    maps[0, 0, 1, 1] = maps[1, 0, 3, 5] = 1
+    mask = kind(grow=1)
+    weights = mask.follow(mask.initial(TWO, lambda: maps), maps, TWO)
+    assert weights[:, 0].sum() == 4 * (9 + 4)
+    assert (weights[0, 0, :6, :6] == 1).all() and (weights[1, 0, 4:, 8:] == 1).all()
 
 
 def test_threshold_is_relative_to_the_mean_of_each_map() -> None:
@@ -217,7 +237,96 @@ def test_wrong_external_masks_are_one_clear_line(tmp_path: Path) -> None:
         ExternalMask([np.ones((2, 2))] * 3).initial(TWO, refuse_maps)
 
 
-@pytest.mark.parametrize("kind", [DynamicMask, StaticMask])
+def test_a_mask_for_each_of_some_subjects(tmp_path: Path) -> None:
+    left = np.zeros((4, 6), np.uint8)
+    left[:, :2] = 255
+    Image.fromarray(left).save(tmp_path / "left.png")
+    named = {"rabbit": tmp_path / "left.png", "ball#2": np.full((2, 2), 0.5)}
+    mask = ExternalMask([named, np.ones((1, 1))])
+    mask.check(NAMED.subjects)
+    weights = mask.initial(NAMED, refuse_maps)
+    assert (weights[0, 0, :, :4] == 1).all() and not weights[0, 0, :, 4:].any()
+    assert (weights[0, 1] == 0.5).all() and (weights[1, 0] == 1).all() and not weights[1, 1].any()
+    read = mask.select(range(1), 2).image
+    assert isinstance(read, list) and len(read) == 1 and read[0]["rabbit"].shape == (4, 6)
+    grown = ExternalMask([{"rabbit": left / 255}, np.eye(1)], grow=2).initial(NAMED, refuse_maps)
+    assert (grown[0, 0, :, :6] == 1).all() and not grown[0, 0, :, 6:].any()
+    with pytest.raises(UserError, match="'fox' is not among the subjects \\(Rabbit, ball#2\\)"):
+        ExternalMask({"fox": left}).check(NAMED.subjects)
+    with pytest.raises(UserError, match="1 mask images were given for 2 images"):
+        ExternalMask([left]).check(NAMED.subjects)
+
+
+def test_a_layout_puts_subjects_in_their_boxes() -> None:
+    two = [[0, 0, 0.25, 0.5], (0.5, 0.5, 1, 1)]
+    mask = LayoutMask([{"rabbit": [0.5, 0, 1, 0.25], "BALL#2": two}, {"fox": [0, 0, 1, 0.0625]}])
+    mask.check(NAMED.subjects)
+    weights = mask.initial(NAMED, refuse_maps)
+    assert (weights[0, 0, :2, 6:] == 1).all() and weights[0, 0].sum() == 12
+    assert (weights[0, 1, :4, :3] == 1).all() and (weights[0, 1, 4:, 6:] == 1).all()
+    assert weights[0, 1].sum() == 36
+    assert (weights[1, 0, 0] == 0.5).all() and weights[1].sum() == 6
+    assert LayoutMask({"fox": [0, 0, 1, 0.125]}, grow=1).initial(
+        replace(NAMED, subjects=[[Subject("fox")]] * 2), refuse_maps
+    ).sum() == 2 * 2 * 12
+    (second,) = mask.select(range(1, 2), 2).boxes
+    assert second == {"fox": [0, 0, 1, 0.0625]}
+
+
+WRONG_BOXES: dict[str, tuple[object, str]] = {
+    "not by name": ([0, 0, 1, 1], "must be given by subject"),
+    "none": ({}, "must be given by subject"),
+    "beyond the picture": ({"fox": [0, 0, 1.1, 1]}, "boxes of 'fox' must be"),
+    "before it": ({"fox": [-0.1, 0, 1, 1]}, "boxes of 'fox' must be"),
+    "empty": ({"fox": [0.5, 0, 0.5, 1]}, "0 <= x0 < x1 <= 1"),
+    "turned": ({"fox": [0, 0.9, 1, 0.1]}, "0 <= y0 < y1 <= 1"),
+    "three numbers": ({"fox": [0, 0, 1]}, "boxes of 'fox' must be"),
+    "words": ({"fox": "left"}, "boxes of 'fox' must be"),
+    "no box": ({"fox": []}, "boxes of 'fox' must be"),
+    "one of two": ({"fox": [[0, 0, 1, 1], [0, 0, 2, 1]]}, "boxes of 'fox' must be"),
+    "no number": ({"fox": [0, 0, float("nan"), 1]}, "boxes of 'fox' must be"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_BOXES)
+def test_wrong_boxes_are_one_clear_line(case: str) -> None:
+    boxes, message = WRONG_BOXES[case]
+    with pytest.raises(UserError, match=message) as caught:
+        LayoutMask(boxes)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+
+
+def test_a_layout_of_other_subjects_or_images_is_refused() -> None:
+    box = [0, 0, 1, 1]
+    with pytest.raises(UserError, match="'cat' is not among the subjects \\(fox\\)"):
+        LayoutMask({"cat": box}).check([[Subject("fox")]])
+    with pytest.raises(UserError, match="'ball' is not among the subjects"):
+        LayoutMask([{"ball": box}, {"fox": box}]).check(NAMED.subjects)
+    with pytest.raises(UserError, match="'fox' is not among the subjects \\(none\\)"):
+        LayoutMask({"fox": box}).check([[]])
+    with pytest.raises(UserError, match="2 layouts were given for 1 images"):
+        LayoutMask([{"fox": box}] * 2).check([[Subject("fox")]])
+
+
+WRONG_SETTINGS = {
+    "grow": (-1, 0.5, True, "1"),
+    "rehearsal_steps": (0, 2.5, "8"),
+    "next_best": (1, None),
+}
+
+
+@pytest.mark.parametrize("setting", WRONG_SETTINGS)
+def test_wrong_settings_are_refused(setting: str) -> None:
+    given = {"image": "a.png"}, {"boxes": {"fox": [0, 0, 1, 1]}}
+    kinds = (DynamicMask, StaticMask, *OTHERS) if setting == "grow" else (ThingsMask,)
+    for kind in kinds:
+        required = {ExternalMask: given[0], LayoutMask: given[1]}.get(kind, {})
+        for wrong in WRONG_SETTINGS[setting]:
+            with pytest.raises(UserError, match=f"mask {setting} must be"):
+                kind(**required, **{setting: wrong})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", [DynamicMask, StaticMask, ThingsMask])
 @pytest.mark.parametrize("threshold", [-0.1, float("inf"), float("nan"), "1"])
 def test_wrong_thresholds_are_refused(kind: type[DynamicMask], threshold: float) -> None:
     with pytest.raises(UserError, match="mask threshold"):

@@ -216,7 +216,9 @@ def test_what_a_subject_is_does_not_hold_how_it_came_to_be() -> None:
     assert found == Subject("dog", occurrence=2) == Subject.parse("dog#2")
     assert len({found, Subject("dog", occurrence=2), Subject.parse("dog #2")}) == 1
     for subject in (found, Subject.parse("dog#2"), Subject("dog", occurrence=2, required=False)):
-        assert json.dumps(asdict(subject)) == '{"text": "dog", "concavity": null, "occurrence": 2}'
+        assert json.dumps(asdict(subject)) == (
+            '{"text": "dog", "concavity": null, "occurrence": 2, "count": null}'
+        )
     assert find_subject("a dogma", 2, 5) is None
 
 

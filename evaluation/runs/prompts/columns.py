@@ -22,6 +22,7 @@ USUAL: dict[str, tuple[str, ...]] = {
     "kind": ("kind", "category", "tag", "type", "challenge"),
     "subjects": ("subjects",),
     "concavities": ("concavities",),
+    "subject_counts": ("subject_counts",),
     "phrases": ("phrases", "noun_phrases"),
     "phrases_from": ("phrases_from",),
     "negative_prompt": ("negative_prompt", "neg_prompt", "negative"),
@@ -43,8 +44,9 @@ USUAL: dict[str, tuple[str, ...]] = {
 }
 """What a row may say, and the names of the column that says it; of several that are there the
 first."""
-MISTAKEN = tuple(key for key in USUAL if key not in ("file", "phrases_from"))
-"""Those of which a prompt would silently be another without them."""
+MISTAKEN = tuple(key for key in USUAL if key not in ("file", "phrases_from", "subject_counts"))
+"""Those of which a prompt would silently be another without them, and whose names say nothing
+else."""
 LONGER = ("negative_prompt", "seed")
 """Those that people call by longer names."""
 PROMPT_SET = "prompt_set.columns"

@@ -33,6 +33,7 @@ class FilePrompts(PromptSet):
     - ``subjects``: list of words or phrases ("dog#2" is the second dog); in a table separated by
       ``;``;
     - ``concavities``: one number for each subject, else the curve's own is taken;
+    - ``subject_counts``: how many there are of each, else as the words before it say;
     - ``id`` (else made from the text, and its seed where it has one), ``kind``, ``phrases`` (a
       list), ``phrases_from`` (where these came from), ``file`` (a picture of it, for
       ``evaluation.score``);
@@ -80,12 +81,18 @@ class FilePrompts(PromptSet):
 def _make_prompt(entry: Entry) -> Prompt:
     text, known = require_text(entry), entry.known
     subjects = tuple(Subject.parse(subject) for subject in read_texts(known, "subjects"))
-    concavities = read_numbers(known, "concavities")
-    if concavities and len(concavities) != len(subjects):
-        raise UserError(f"{len(concavities)} concavities for {len(subjects)} subjects")
+    concavities, counts = (read_numbers(known, name) for name in ("concavities", "subject_counts"))
+    for values, name in ((concavities, "concavities"), (counts, "subject_counts")):
+        if values and len(values) != len(subjects):
+            raise UserError(f"{len(values)} {name} for {len(subjects)} subjects")
     if concavities:
         subjects = tuple(
             replace(s, concavity=c) for s, c in zip(subjects, concavities, strict=True)
+        )
+    if counts:
+        subjects = tuple(
+            replace(s, count=int(n) if n.is_integer() else n)
+            for s, n in zip(subjects, counts, strict=True)
         )
     seed = read_whole(known, "seed")
     own_id = make_text_id(text) + ("" if seed is None else f"-{seed}")

@@ -84,8 +84,12 @@ class Prompt:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as plain values; a negative prompt and a seed only where it has them."""
+        """All of it as plain values; a negative prompt, a seed and the count of a subject only
+        where it has them."""
         entry = asdict(self)
+        for subject in entry["subjects"]:
+            if subject["count"] is None:
+                del subject["count"]
         return {
             name: value for name, value in entry.items() if name not in OWN or value is not None
         }

@@ -261,6 +261,7 @@ class Guidance:
         guided: bool = True,
         arguments: Mapping[str, Any] | None = None,
         evaluations: int = 1,
+        until: int | None = None,
     ) -> Cost:
         """What a picture costs.
 
@@ -268,8 +269,9 @@ class Guidance:
             steps: N.
             guided, arguments: as in `evaluations`.
             evaluations: of the solver in each step but the last, which has one.
+            until: the last step that counts; None: N.
         """
         rows, total = self.evaluations(guided, arguments), Cost(0.0)
-        for i in range(1, steps + 1):
+        for i in range(1, (steps if until is None else until) + 1):
             total += self.count_rows(i, steps, rows) * (evaluations if i < steps else 1)
         return total

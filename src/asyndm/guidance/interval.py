@@ -66,9 +66,11 @@ class Interval(Guidance):
         guided: bool = True,
         arguments: Mapping[str, Any] | None = None,
         evaluations: int = 1,
+        until: int | None = None,
     ) -> Cost:
-        total = super().cost(steps, guided, arguments, evaluations)
+        total = super().cost(steps, guided, arguments, evaluations, until)
         if guided or self.evaluations(guided, arguments) == 1:
             return total
         # A pipeline that calls its network twice evaluates what is dropped, once a step.
-        return total + Cost(sum(self.drops_uncond(i, steps) for i in range(1, steps + 1)))
+        last = steps if until is None else until
+        return total + Cost(sum(self.drops_uncond(i, steps) for i in range(1, last + 1)))

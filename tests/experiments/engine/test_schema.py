@@ -35,6 +35,7 @@ EXPERIMENTS = sorted((CONF / "experiment").glob("*.yaml"))
 GIVEN = {
     "path": "p.yaml",
     "image": "mask.png",
+    "boxes": {"dog": [0, 0, 0.5, 1]},
     "prompts_path": "p.json",
     "items_path": "i.json",
     "metadata": "m.jsonl",
