@@ -25,7 +25,7 @@ BAD = [
         ["metric=[exact,clip_shape]"],
         "metric=clip_shape: no such choice (did you mean clip_shapes?); choose",
     ),
-    (["mask=foo"], "mask=foo: no such choice; choose from dynamic, external, global, none, static"),
+    (["mask=foo"], "mask=foo: no such choice; choose from dynamic, external, global, layout"),
     (["metric=foo"], "metric=foo: no such choice; choose from "),
     (["experiment=foo"], "experiment=foo: no such choice"),
     (
@@ -100,6 +100,14 @@ BAD = [
     ),
     (["mask=external"], "mask.image is missing: give mask.image=..."),
     (["mask=external", "mask.image=none.png"], "none.png"),
+    (["mask=external", "mask.image={dog: none.png}"], "mask.image=none.png: no such file"),
+    (["mask=layout"], "mask.boxes is missing: give mask.boxes=..."),
+    (["mask=layout", "mask.boxes={dog: [0, 0, 2, 1]}"], "mask boxes of 'dog' must be [x0, y0, x1"),
+    (
+        ["mask=layout", "mask.boxes={dog: [0, 0, 1, 1]}"],
+        "mask: 'dog' is not among the subjects (rabbit)",
+    ),
+    (["mask=things", "mask.rehearsal_steps=0"], "mask.rehearsal_steps=0: must be between 1"),
     (["mask=external", "mask.image={folder}/bare.yaml"], "is not a readable image"),
     (["model.path=/no/such/folder"], "model.path=/no/such/folder: no such folder"),
     (["model.path={folder}"], "not a diffusers pipeline"),

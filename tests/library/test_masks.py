@@ -37,7 +37,9 @@ def make_scene(rows: list[list[float]], size: tuple[int, int] = (8, 12)) -> Scen
 
 
 TWO = make_scene([[0.3, 0.9], [0.5, -1.0]])
-NAMED = replace(TWO, subjects=[[Subject("Rabbit"), Subject("ball", occurrence=2)], [Subject("fox")]])
+NAMED = replace(
+    TWO, subjects=[[Subject("Rabbit"), Subject("ball", occurrence=2)], [Subject("fox")]]
+)
 OTHERS = ThingsMask, ExternalMask, LayoutMask
 
 
@@ -266,9 +268,12 @@ def test_a_layout_puts_subjects_in_their_boxes() -> None:
     assert (weights[0, 1, :4, :3] == 1).all() and (weights[0, 1, 4:, 6:] == 1).all()
     assert weights[0, 1].sum() == 36
     assert (weights[1, 0, 0] == 0.5).all() and weights[1].sum() == 6
-    assert LayoutMask({"fox": [0, 0, 1, 0.125]}, grow=1).initial(
-        replace(NAMED, subjects=[[Subject("fox")]] * 2), refuse_maps
-    ).sum() == 2 * 2 * 12
+    assert (
+        LayoutMask({"fox": [0, 0, 1, 0.125]}, grow=1)
+        .initial(replace(NAMED, subjects=[[Subject("fox")]] * 2), refuse_maps)
+        .sum()
+        == 2 * 2 * 12
+    )
     (second,) = mask.select(range(1, 2), 2).boxes
     assert second == {"fox": [0, 0, 1, 0.0625]}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -124,10 +123,10 @@ def test_where_nothing_is_shared_the_next_best_changes_nothing() -> None:
 
 def test_an_image_has_the_same_regions_in_any_company() -> None:
     maps, counts = draw_maps(6, 3, 16, 16, seed=3), [[1, 2, 3], [1, 1], [2], [1], [1, 1, 1], [3, 1]]
-    whole = ThingsMask().initial(make_scene(counts, (32, 32)), lambda: maps)
+    whole = choose_things(maps, make_scene(counts, (16, 16)), 2.0, 1, next_best=True)
     for i, numbers in enumerate(counts):
-        own = maps[i : i + 1, : len(numbers)]
-        alone = ThingsMask().initial(make_scene([numbers], (32, 32)), lambda own=own: own)  # type: ignore[misc]
+        own = make_scene([numbers], (16, 16))
+        alone = choose_things(maps[i : i + 1, : len(numbers)], own, 2.0, 1, next_best=True)
         assert torch.equal(alone[0], whole[i, : len(numbers)])
         assert not whole[i, len(numbers) :].any()
 

@@ -32,6 +32,22 @@ def count_evaluations(plan: Plan) -> int:
     return sum(counted.values())
 
 
+@pytest.mark.parametrize("first", [1, 2, 4])
+@pytest.mark.parametrize("solver", ["ddim", "heun"])
+def test_a_rehearsal_of_some_steps_costs_these(lab: Lab, first: int, solver: str) -> None:
+    """Of three steps two are guided, the last and the first, which the rehearsal takes, are not."""
+    rehearsed = ["mask=things", "mask.threshold=1", f"mask.rehearsal_steps={first}"]
+    guided = ["guidance=interval", "guidance.start=0.3", "guidance.stop=0.6", f"solver={solver}"]
+    words = lab.arguments(*rehearsed, *guided, "num_inference_steps=3", "limit=1")
+    plan = make_plan(compose_config(*words))
+    once = {"ddim": [1, 2, 1], "heun": [2, 4, 1]}[solver]
+    assert forecast_run(plan) == Cost(sum(once) + sum(once[:first]))
+    if solver == "ddim":  # the other is for flow matching
+        assert count_evaluations(plan) == forecast_run(plan).forward
+    within = make_plan(compose_config(*words, "num_inference_steps=${steps_within:13}"))
+    assert forecast_run(within).forward <= 13
+
+
 @pytest.mark.parametrize("scale", [5, 1, "null"])
 @pytest.mark.parametrize("mask", ["none", "dynamic", "static"])
 def test_a_run_costs_what_was_forecast(lab: Lab, mask: str, scale: object) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ import torch
 from PIL import Image
 
 import asyndm.solvers
+from evaluation.runs.prompts import Prompt
+from experiments.engine.plan import build_mask
 from tests.experiments.engine import own_choices
 from tests.experiments.engine.own_choices import is_same_run, plan_run
 from tests.lab import Lab
@@ -42,6 +45,7 @@ ZIGZAG = f"guidance._target_={own_choices.__name__}.Zigzag"
         ("solver=dpmpp_2m solver.max_ratio=3", "solver=dpmpp_2m solver.max_ratio=3.0"),
         ("metric=none", "metric=exact"),
         ("prompt_set.limit=3", "limit=null"),
+        ("mask=things", "mask=things mask_threshold=3"),
     ],
 )
 def test_what_cannot_matter_makes_no_other_run(lab: Lab, first: str, second: str) -> None:
@@ -55,6 +59,7 @@ def test_what_cannot_matter_makes_no_other_run(lab: Lab, first: str, second: str
         "mask=global",
         "mask=static",
         "mask.threshold=1.5",
+        "mask.grow=1",
         "curve=exponential",
         "curve.concavity=0.6",
         "num_inference_steps=3",
@@ -171,6 +176,58 @@ def test_a_mask_image_is_known_by_its_content(lab: Lab) -> None:
         for name in "abc"
     )
     assert a == b != c
+
+
+def test_what_masks_could_not_always_do_is_told_where_it_is_done(lab: Lab) -> None:
+    before = {"_target_": "asyndm.masks.DynamicMask", "threshold": 1.0}
+    assert plan_run(lab).identity["mask"] == before
+    plans = [
+        plan_run(lab, "mask=things", *words)
+        for words in ([], ["mask.grow=0"], ["mask.rehearsal_steps=1"], ["mask.next_best=false"])
+    ]
+    things = asyndm.ThingsMask()
+    assert [plan.mask for plan in plans] == [
+        things,
+        replace(things, grow=0),
+        replace(things, rehearsal_steps=1),
+        replace(things, next_best=False),
+    ]
+    told = [set(plan.identity["mask"]) - set(before) for plan in plans]
+    assert told == [set(), {"grow"}, {"rehearsal_steps"}, {"next_best"}]
+
+
+def test_masks_by_subject_are_known_by_names_and_contents(lab: Lab) -> None:
+    text = "- {text: a dog and a cat, subjects: [dog, cat]}\n"
+    (lab.folder / "prompts.yaml").write_text(text)
+    for name, value in (("a", 0), ("b", 0), ("c", 255)):
+        Image.fromarray(np.full((4, 4), value, np.uint8)).save(lab.folder / f"{name}.png")
+    a, b, c, both = (
+        plan_run(lab, "mask=external", f"mask.image={{{named.format(lab.folder)}}}")
+        for named in (
+            "dog: {}/a.png",
+            "dog: {}/b.png",
+            "cat: {}/a.png",
+            "dog: {0}/a.png, cat: {0}/c.png",
+        )
+    )
+    assert a.run_id == b.run_id and len({a.run_id, c.run_id, both.run_id}) == 3
+    assert set(build_mask(both).image) == {"dog", "cat"}  # type: ignore[attr-defined]
+    boxes = [
+        plan_run(lab, "mask=layout", f"mask.boxes={{{box}}}").run_id
+        for box in ("dog: [0, 0, 0.5, 1]", "dog: [0, 0, 0.6, 1]", "cat: [0, 0, 0.5, 1]")
+    ]
+    assert len(set(boxes)) == 3
+
+
+def test_a_number_of_things_is_part_of_a_prompt_where_it_is_stated(lab: Lab) -> None:
+    path = lab.folder / "prompts.yaml"
+    path.write_text("- {text: two dogs, subjects: [dogs]}\n")
+    bare = plan_run(lab)
+    assert "count" not in bare.prompts[0].to_dict()["subjects"][0]
+    path.write_text("- {text: two dogs, subjects: [dogs], subject_counts: [2]}\n")
+    stated = plan_run(lab)
+    assert stated.run_id != bare.run_id and stated.prompts[0].subjects[0].count == 2
+    assert Prompt.from_dict(stated.prompts[0].to_dict()) == stated.prompts[0]
 
 
 def test_concavities_of_subjects_matter_unless_no_pixel_is_on_the_curve(lab: Lab) -> None:

@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from asyndm.masks import Scene, ThingsMask
+from asyndm.subjects import Subject
 from experiments.timing.cases import NETWORKS
 from experiments.timing.feigned import FeignedGPU
 from experiments.timing.steps import OURS
@@ -90,6 +92,16 @@ def test_a_step_of_ours_waits_once_in_batches_too(name: str) -> None:
     waits = count_waits(case, OURS, CPU)
     assert waits.count == 1 and waits.mixed == []
     assert waits.places == "aten._unique2 1"
+
+
+def test_regions_of_things_are_found_without_a_wait() -> None:
+    """But for the counts, which are the host's, once."""
+    maps, concavity = torch.rand(2, 3, 8, 8), torch.full((2, 3), 0.5, dtype=torch.float64)
+    scene = Scene(concavity, (16, 16), [[Subject("dogs", count=2)]] * 2)
+    gpu = FeignedGPU([maps, concavity])
+    with gpu.enter():
+        weights = ThingsMask(threshold=1.0).initial(scene, lambda: maps)
+    assert gpu.waits == {"to (copied)": 1} and gpu.mixed == [] and gpu.holds(weights)
 
 
 def test_the_noise_of_a_step_is_copied_without_a_wait() -> None:

@@ -60,5 +60,7 @@ def test_a_rehearsal_of_some_steps_has_their_maps_and_their_cost(name: str) -> N
     assert len(seen) == FIRST and torch.equal(first, mask.initial(scene, lambda: mean))
     rows = straight[-1].evaluations // STEPS
     assert records[-1].evaluations == rows * (STEPS + FIRST)
+    solved = sample_records(name, mask, solver=asyndm.solvers.Heun())[1] if name != "sd" else []
+    assert all(r.evaluations == rows * (2 * (STEPS - 1) + 1 + 2 * FIRST) for r in solved[-1:])
     longer = asyndm.ThingsMask(threshold=1.0, rehearsal_steps=STEPS + 1)
     assert sample_records(name, longer)[1][-1].evaluations == rows * 2 * STEPS

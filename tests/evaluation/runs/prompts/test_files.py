@@ -57,6 +57,17 @@ def test_every_format_says_the_same(tmp_path: Path, name: str) -> None:
     assert second == Prompt("two-dogs", "a dog and a dog", subjects, "pair", ("a dog", "a dog"))
 
 
+@pytest.mark.parametrize(
+    ("cell", "counts"), [("2;1", [2, 1]), ("3.0; 1", [3, 1]), ("", [None, None])]
+)
+def test_a_table_says_how_many_there_are_of_a_subject(
+    tmp_path: Path, cell: str, counts: list[int | None]
+) -> None:
+    text = f"text,subjects,subject_counts,count\nsome dogs and a cat,dogs;cat,{cell},many\n"
+    (prompt,) = load(tmp_path, "p.csv", text)
+    assert [subject.count for subject in prompt.subjects] == counts
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_two_equal_words_are_two_subjects_each_with_its_concavity(
     tmp_path: Path, name: str
@@ -116,6 +127,16 @@ def test_a_number_is_part_of_a_subject_where_the_prompt_has_it_so(tmp_path: Path
             "p.yaml",
             "- {text: a dog, subjects: [dog], concavities: [0.1, 0.2]}\n",
             "line 1: 2 concavities for 1",
+        ),
+        (
+            "p.yaml",
+            "- {text: a dog, subjects: [dog], subject_counts: [1, 2]}\n",
+            "line 1: 2 subject_counts for 1",
+        ),
+        (
+            "p.yaml",
+            "- {text: a dog, subjects: [dog], subject_counts: [1.5]}\n",
+            "line 1: count of subject 'dog' must be a whole number",
         ),
         ("p.yaml", "- {text: a dog, subjects: [dog], concavities: [1.2]}\n", "line 1: .*concavity"),
         (
