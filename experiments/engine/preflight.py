@@ -82,8 +82,8 @@ class Checks:
         warn_without_effect(plan)
         check_writable(plan.output_dir, plan.image_count * height * width)
         build_choice("tracker", plan.config["tracker"], Tracker).check()
-        looks = (identity["mask"], identity["prompts"])
-        self._once("mask", looks, lambda: check_mask(plan))
+        masked = (identity["mask"], identity["prompts"])
+        self._once("mask", masked, partial(check_mask, plan))
         if needed_by := find_subjects_reader(plan):
             read = [identity[name] for name in ("prompts", "pipeline_arguments", *READING)]
             check = partial(check_subjects, plan, parts, needed_by)

@@ -35,12 +35,16 @@ def find_places(named: Mapping[str, object], subjects: Sequence[Subject]) -> lis
     Raises:
         UserError: there is none of a name.
     """
-    known = [normalise(spell(subject)).text for subject in subjects]
-    names = {name: normalise(str(name)).text for name in named}
+    known = [_read(spell(subject)) for subject in subjects]
+    names = {name: _read(str(name)) for name in named}
     if unknown := [name for name, text in names.items() if text not in known]:
         there = ", ".join(map(spell, subjects)) or "none"
         raise UserError(f"mask: {unknown[0]!r} is not among the subjects ({there})")
     return [known.index(text) for text in names.values()]
+
+
+def _read(name: str) -> str:
+    return " ".join(normalise(name).text.split())
 
 
 def check_layout(layout: object) -> None:
@@ -72,4 +76,4 @@ def _is_box(box: Any) -> bool:
     if not isinstance(box, (list, tuple)) or len(box) != 4 or not all(map(is_number, box)):
         return False
     x0, y0, x1, y1 = box
-    return 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1
+    return bool(0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1)

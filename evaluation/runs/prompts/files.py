@@ -90,10 +90,9 @@ def _make_prompt(entry: Entry) -> Prompt:
             replace(s, concavity=c) for s, c in zip(subjects, concavities, strict=True)
         )
     if counts:
-        subjects = tuple(
-            replace(s, count=int(n) if n.is_integer() else n)
-            for s, n in zip(subjects, counts, strict=True)
-        )
+        if not all(count.is_integer() for count in counts):
+            raise UserError(f"subject_counts must be whole numbers, not {shorten(counts)}")
+        subjects = tuple(replace(s, count=int(n)) for s, n in zip(subjects, counts, strict=True))
     seed = read_whole(known, "seed")
     own_id = make_text_id(text) + ("" if seed is None else f"-{seed}")
     prompt_id = own_id if known.get("id") in (None, "") else str(known["id"])

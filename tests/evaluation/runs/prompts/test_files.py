@@ -136,7 +136,7 @@ def test_a_number_is_part_of_a_subject_where_the_prompt_has_it_so(tmp_path: Path
         (
             "p.yaml",
             "- {text: a dog, subjects: [dog], subject_counts: [1.5]}\n",
-            "line 1: count of subject 'dog' must be a whole number",
+            "line 1: subject_counts must be whole numbers",
         ),
         ("p.yaml", "- {text: a dog, subjects: [dog], concavities: [1.2]}\n", "line 1: .*concavity"),
         (
