@@ -264,7 +264,7 @@ def _parse_subjects(path: Path, *written: int) -> Mapping[tuple[str, str], str]:
     try:
         return {
             (intern(entry["prompt_id"]), intern(entry["text"])): intern(
-                json.dumps([vars(Subject(**subject)) for subject in entry["subjects"]])
+                json.dumps([_tell(Subject(**subject)) for subject in entry["subjects"]])
             )
             for entry in entries
         }
@@ -272,6 +272,11 @@ def _parse_subjects(path: Path, *written: int) -> Mapping[tuple[str, str], str]:
         raise UserError(
             f"{path}: not the prompts of a run ({read_first_line(error)}); {REMEDY}"
         ) from error
+
+
+def _tell(subject: Subject) -> dict[str, Any]:
+    """A subject as digests have it: without a count where none is stated, as they always were."""
+    return {k: value for k, value in vars(subject).items() if k != "count" or value is not None}
 
 
 def count_evaluations(run: Run) -> tuple[float, float, int] | None:

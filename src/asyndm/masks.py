@@ -292,7 +292,8 @@ class ExternalMask(Mask):
         return replace(self, image=[_read(entries[i]) for i in images])
 
     def check(self, subjects: Sequence[Sequence[Subject]]) -> None:
-        for entry, named in zip(self._list_masks(len(subjects)), subjects, strict=True):
+        entries = list_entries(self.image, len(subjects), "mask images")
+        for entry, named in zip(entries, subjects, strict=True):
             find_places(entry if isinstance(entry, Mapping) else {}, named)
 
     def initial(self, scene: Scene, rehearse: Callable[[], Tensor]) -> Tensor:
@@ -300,7 +301,8 @@ class ExternalMask(Mask):
 
         from asyndm.regions import grow, lay
 
-        entries = self.select(range(count := len(scene.concavity)), count)._list_masks(count)
+        count = len(scene.concavity)
+        entries = list_entries(self.select(range(count), count).image, count, "mask images")
 
         def fit(grey: Tensor) -> Tensor:
             return adaptive_avg_pool2d(grey[None], scene.size)[0]
@@ -313,9 +315,6 @@ class ExternalMask(Mask):
             else:
                 weights[image] *= fit(entry).to(weights.device)
         return grow(weights, self.grow)
-
-    def _list_masks(self, count: int) -> list[Any]:
-        return list_entries(self.image, count, "mask images")
 
 
 @dataclass(frozen=True, eq=False)
