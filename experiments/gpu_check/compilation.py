@@ -35,13 +35,15 @@ FORMS: dict[str, tuple[Callable[..., None], dict[str, Any]]] = {
     "whole graph": (_compile_whole, {"fullgraph": True}),
     "CUDA graphs": (_compile_whole, {"mode": "reduce-overhead"}),
 }
+ON_CPU = {"unet": ("compile_repeated_blocks",), "flux": ("whole graph",)}
+"""Forms of which one network each is enough to try the check itself."""
 
 
 def list_parts(setting: Setting) -> Iterator[Part]:
-    """One for each network and way. On a CPU graphs are made but no code of them, which would take
-    minutes, and no CUDA graphs."""
+    """One for each network and way. On a CPU only some, of which graphs are made but no code, which
+    would take minutes."""
     for network, gigabytes in (("unet", 8), ("sd35", 12), ("flux", 32)):
-        for form in FORMS if setting.on_gpu else list(FORMS)[network != "unet" : 2]:
+        for form in FORMS if setting.on_gpu else ON_CPU.get(network, ()):
             make = partial(try_form, network, form, setting)
             yield Part(CHECK, f"{network} {form}", make, 60, gigabytes)
 
