@@ -3,21 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from functools import cache
-from itertools import permutations
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from PIL.Image import Image
 
 from asyndm.errors import UserError
+from asyndm.shapes.world import index_specs
 from evaluation.metrics import Metric, Score
 from evaluation.runs.prompts import Prompt
-
-if TYPE_CHECKING:
-    from asyndm.shapes.world import Spec
-
 
 SIZE = (64, 64)
 
@@ -76,20 +69,3 @@ def _find_obstacle(image: Image, prompt: Prompt) -> str:
     if prompt.text not in index_specs():
         return "not a prompt of the shapes world"
     return "" if image.size == SIZE else f"the checker knows pictures of {SIZE[0]}x{SIZE[1]} only"
-
-
-@cache
-def index_specs() -> dict[str, Spec]:
-    """Every prompt the world can say, in every order of its things, with its meaning."""
-    from asyndm.shapes.world import KINDS, SPLITS, prompts
-
-    specs = [spec for split in SPLITS for kind in KINDS for spec in prompts(split, kind)]
-    return {said.text: spec for spec in specs for said in _permute(spec)}
-
-
-def _permute(spec: Spec) -> Iterator[Spec]:
-    """All ways to say it: related things in both directions, others in any order."""
-    if spec.relation:
-        yield from (spec, spec.reorder())
-    else:
-        yield from (replace(spec, things=things) for things in permutations(spec.things))

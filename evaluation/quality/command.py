@@ -32,10 +32,10 @@ import numpy as np
 from PIL import Image
 
 from asyndm.errors import UserError
+from asyndm.shapes.world import index_specs
 from asyndm.terminal import printable
 from evaluation.commands import Parser, command_line, tell_error
 from evaluation.metrics import Score
-from evaluation.metrics.exact import index_specs
 from evaluation.pictures import open_or_explain, read_run_pictures
 from evaluation.quality.features import Features, fid, kid
 from evaluation.runs.files import hash_file

@@ -11,7 +11,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import product, zip_longest
+from itertools import product
 from typing import Any, Self
 
 from asyndm.errors import UserError, is_number, is_whole
@@ -151,16 +151,14 @@ class ShapesPrompts(PromptSet):
 
         kinds = world.KINDS if self.kinds is None else self.kinds
         try:
-            columns = [world.prompts(self.split, kind) for kind in kinds]
+            specs = world.take_turns(self.split, kinds)
         except ValueError as error:
             raise UserError(str(error)) from error
-        for row in zip_longest(*columns):
-            for spec in row:
-                if spec is not None:
-                    subjects = tuple(Subject(text) for text in spec.subjects)
-                    prompt_id = f"{spec.kind}-{spec.digest[:12]}"
-                    prompt = Prompt(prompt_id, spec.text, subjects, spec.kind, spec.phrases)
-                    yield f"kind {spec.kind!r}, prompt {spec.text!r}", prompt
+        for spec in specs:
+            subjects = tuple(Subject(text) for text in spec.subjects)
+            prompt_id = f"{spec.kind}-{spec.digest[:12]}"
+            prompt = Prompt(prompt_id, spec.text, subjects, spec.kind, spec.phrases)
+            yield f"kind {spec.kind!r}, prompt {spec.text!r}", prompt
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from asyndm.protocols import Network, Tokenizer
 from asyndm.shapes.model import LENGTH
-from asyndm.shapes.render import MOST, render
+from asyndm.shapes.render import render
 from asyndm.shapes.world import Spec, prompts
 
 SHARES: dict[str, float] = {
@@ -82,17 +82,15 @@ def make_dataset(
         encoded = [
             vae.encode(batch * 2 - 1).latent_dist.mean for batch in torch.split(picture.images, 64)
         ]
-        things = torch.zeros(len(specs), MOST, 64, 64)
         words = torch.zeros(len(specs), LENGTH, dtype=torch.uint8)
         for i, spec in enumerate(specs):
-            for j, owner in enumerate(picture.owners[i]):
-                things[i, owner] += picture.regions[i, j]
             for position, owner in locate_words(spec):
                 words[i, position] = owner + 1
         texts = [spec.text for spec in specs]
         tokens = tokenizer(texts, padding="max_length", return_tensors="pt")
         parts["latents"].append(torch.cat(encoded).half())
         parts["tokens"].append(tokens.input_ids)
-        parts["regions"].append((F.avg_pool2d(things.clamp(0, 1), 4) * 255).round().to(torch.uint8))
+        regions = F.avg_pool2d(picture.gather_things(), 4)
+        parts["regions"].append((regions * 255).round().to(torch.uint8))
         parts["words"].append(words)
     return {name: torch.cat(tensors) for name, tensors in parts.items()}

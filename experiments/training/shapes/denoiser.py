@@ -18,7 +18,7 @@ from asyndm.attention import Reading
 from asyndm.levels import make_pixel_timesteps
 from asyndm.networks.unet import UNet
 from asyndm.protocols import Pipeline
-from asyndm.shapes.render import MOST
+from asyndm.shapes.render import MOST, mark_objects
 from experiments.training.shapes.settings import Recipe
 
 SAVE_EVERY = 1000
@@ -54,7 +54,7 @@ def draw_timesteps(
     gap = torch.rand(count, generator=generator) * 450 - 350
     gap = torch.where(torch.rand(count, generator=generator) < mixed, gap, torch.zeros(()))
     both = torch.cat([level + gap, level]).long().clamp(0, timesteps - 1)
-    on_object = (F.max_pool2d(regions.amax(1, keepdim=True), 3, 1, 1)[:, 0] > 0.25).long()
+    on_object = mark_objects(regions).long()
     return both, on_object * count + torch.arange(count)[:, None, None]
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from asyndm.shapes.world import COLOURS, PLAIN, SHAPES, TEXTURES, Spec, Thing
 
@@ -43,6 +44,27 @@ class Picture:
     images: Tensor
     regions: Tensor
     owners: list[list[int]]
+
+    def gather_things(self) -> Tensor:
+        """(B, 3, 64, 64), the coverage of each thing: of all objects that belong to it."""
+        things = torch.zeros_like(self.regions)
+        for i, owners in enumerate(self.owners):
+            for j, owner in enumerate(owners):
+                things[i, owner] += self.regions[i, j]
+        return things.clamp(0, 1)
+
+
+def mark_objects(coverage: Tensor) -> Tensor:
+    """Where the objects are to networks that are trained on mixed noise levels: in the cells of
+    which a thing covers more than a quarter, and in all that touch such a cell.
+
+    Args:
+        coverage: (B, K, h, w) in [0, 1], the share of each cell that each thing covers.
+
+    Returns:
+        (B, h, w) bool.
+    """
+    return F.max_pool2d(coverage.amax(1, keepdim=True), 3, 1, 1)[:, 0] > 0.25
 
 
 def compute_signed_distance(shape: str, x: Tensor, y: Tensor, radius: Tensor) -> Tensor:

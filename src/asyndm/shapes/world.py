@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
-from itertools import combinations, permutations, product
+from itertools import combinations, permutations, product, zip_longest
 
 COLOURS: dict[str, tuple[float, float, float]] = {  # red, green and blue in [0, 1]
     "red": (0.88, 0.10, 0.12),
@@ -205,3 +205,29 @@ def prompts(split: str, kind: str) -> tuple[Spec, ...]:
     # other digits than those that rank: else the first prompts of each split would be of one group
     chosen.sort(key=lambda spec: spec.digest[8:])
     return tuple(spec.reorder() if int(spec.digest[-1], 16) % 2 else spec for spec in chosen)
+
+
+def take_turns(split: str, kinds: Iterable[str] = KINDS) -> list[Spec]:
+    """The prompts of some kinds in one split. The kinds take turns, so that any first part has all
+    of them.
+
+    Raises:
+        ValueError: unknown split or kind.
+    """
+    columns = [prompts(split, kind) for kind in kinds]
+    return [spec for row in zip_longest(*columns) for spec in row if spec is not None]
+
+
+@cache
+def index_specs() -> dict[str, Spec]:
+    """Every prompt the world can say, in every order of its things, with its meaning."""
+    specs = [spec for split in SPLITS for kind in KINDS for spec in prompts(split, kind)]
+    return {said.text: spec for spec in specs for said in _permute(spec)}
+
+
+def _permute(spec: Spec) -> Iterator[Spec]:
+    """All ways to say it: related things in both directions, others in any order."""
+    if spec.relation:
+        yield from (spec, spec.reorder())
+    else:
+        yield from (replace(spec, things=things) for things in permutations(spec.things))
