@@ -42,9 +42,9 @@ ADVICE = ("num_inference_steps", "guidance_scale", "eta", "pipeline_arguments", 
 """What a model recommends; it counts as what is made of it."""
 READING = ("attention_factor", "attention_layers", "attention_keys", "attention_text", "text_level")
 """What masks are made of."""
-ADDED = frozenset({"grow", "rehearsal_steps", "next_best"})
+ADDED = frozenset({"grow", "rehearsal_steps", "next_best", "layout_of", "ahead"})
 """Settings of masks that are told only where they are not their class's own: so runs were known
-before there were such."""
+before there were such, and so a table has only what is unusual."""
 SCALARS = ("num_inference_steps", "eta", "seed", "images_per_prompt", "height", "width")
 """Settings that are known as they are given."""
 Built = TypeVar("Built")

@@ -274,11 +274,11 @@ def check_model(model: Mapping[str, Any]) -> None:
 
 
 def check_mask(plan: Plan) -> None:
-    """Refuses a mask that names other subjects than a prompt has."""
+    """Refuses a mask that does not fit a prompt, or names other subjects than it has."""
     mask = build_mask(plan)
     for prompt in plan.prompts:
         try:
-            mask.check([prompt.subjects])
+            mask.prepare([prompt.text], [plan.config["seed"]]).check([prompt.subjects])
         except UserError as error:
             file = _name_file(plan.config["prompt_set"])
             raise UserError(f"{file}prompt {prompt.prompt_id}: {error}") from error

@@ -125,6 +125,12 @@ class LayoutMask(Choice):
 
 
 @dataclass
+class PlantedMask(Choice):
+    layout_of: str = "own"
+    ahead: bool = False
+
+
+@dataclass
 class PromptSet(Choice):
     limit: int | None = None
 
@@ -292,6 +298,7 @@ SCHEMAS: dict[str, dict[str, type]] = {
         "things": ThingsMask,
         "external": ExternalMask,
         "layout": LayoutMask,
+        "planted": PlantedMask,
     },
     "prompt_set": {
         "shapes": ShapesPromptSet,

@@ -114,6 +114,14 @@ class Mask(ABC):
         """Whether it is made of attention, of every step or of a rehearsal."""
         return self.follows_attention or self.rehearses
 
+    def prepare(self, prompts: Sequence[str], seeds: Sequence[int]) -> Mask:
+        """The mask of images of these prompts and seeds, for one that is made of either.
+
+        Raises:
+            UserError: a prompt that it cannot be made for.
+        """
+        return self
+
     def select(self, images: range, count: int) -> Mask:
         """The mask of some of ``count`` images, with all that it is made of at hand."""
         return self

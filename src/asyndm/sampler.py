@@ -131,7 +131,9 @@ def _sample(
 ) -> Images:
     """The images, by one call of the pipeline or by one for each of them."""
     inputs.check_pictures(pipe, call)
-    settings = replace(settings, eta=resolve_eta(pipe.scheduler, settings.eta))
+    texts = [prompt for prompt in call.prompts for _ in range(call.copies)]
+    mask = settings.mask.prepare(texts, seeds)
+    settings = replace(settings, mask=mask, eta=resolve_eta(pipe.scheduler, settings.eta))
     request = make_request(pipe, family, call, subjects, settings)
     alone = pipe._execution_device.type == "cpu" if batch_invariant is None else batch_invariant
     groups = [range(i, i + 1) for i in request.images] if alone else [request.images]

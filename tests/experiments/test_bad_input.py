@@ -107,6 +107,8 @@ BAD = [
         ["mask=layout", "mask.boxes={dog: [0, 0, 1, 1]}"],
         "mask: 'dog' is not among the subjects (rabbit)",
     ),
+    (["mask=planted"], ": mask 'planted': 'a red dog and a cat' is not a prompt of the shapes"),
+    (["mask=planted", "mask.layout_of=mine"], "mask layout_of must be one of own, another, got"),
     (["mask=things", "mask.rehearsal_steps=0"], "mask.rehearsal_steps=0: must be between 1"),
     (["mask=external", "mask.image={folder}/bare.yaml"], "is not a readable image"),
     (["model.path=/no/such/folder"], "model.path=/no/such/folder: no such folder"),

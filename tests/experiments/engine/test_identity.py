@@ -58,6 +58,7 @@ def test_what_cannot_matter_makes_no_other_run(lab: Lab, first: str, second: str
         "mask=none",
         "mask=global",
         "mask=static",
+        "mask=planted",
         "mask.threshold=1.5",
         "mask.grow=1",
         "curve=exponential",
