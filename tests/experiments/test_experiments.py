@@ -45,10 +45,23 @@ FEW = {
     "rivals_sd35": ["guidance=cfg_zero_star"],
     "solvers": ["solver=dpmpp_2m", "eta=1"],
     "spacing": ["solver=dpmpp_2m"],
+    "regions": [
+        "model=shapes_mixed",
+        "guidance.guidance_scale=2",
+        "mask=none,things,planted_ahead",
+    ],
+    "regions_things": ["model=shapes", "guidance.guidance_scale=2"],
+    "regions_equal_cost": ["seed=180000", "model=shapes", "guidance.guidance_scale=2"],
 }
 """What of a sweep is enough."""
-SYNCHRONOUS = {"metric_study", "rivals_counted"}
-"""Those of DM alone."""
+METHODS: dict[str, set[str]] = {
+    "metric_study": set(),
+    "rivals_counted": set(),
+    "regions": {"ThingsMask", "PlantedMask"},
+    "regions_things": {"ThingsMask"},
+    "regions_equal_cost": set(),
+}
+"""Beside DM, of those that have others than most."""
 REAL = {"animals", "geneval", "reference", "real_models"}
 """Those of Stable Diffusion: here a tiny pipeline of the same class stands for it, and no metric
 judges it."""
@@ -155,9 +168,7 @@ def test_an_experiment_runs_and_is_reported(
     assert len(runs) == estimate_cost(plan_sweep(words)).runs
     assert all(run.state == "done" for run in runs)
     methods = {run.identity["mask"]["_target_"].rpartition(".")[2] for run in runs}
-    assert methods >= {"NoMask"} and (
-        name in SYNCHRONOUS or methods >= {"GlobalMask", "DynamicMask"}
-    )
+    assert methods >= {"NoMask"} | METHODS.get(name, {"GlobalMask", "DynamicMask"})
     capsys.readouterr()
     assert report([*words, "--latex", str(tmp_path / "table.tex")]) == 0
     table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
