@@ -319,6 +319,16 @@ def permutation_p(differences: Sequence[float], clusters: Sequence[Hashable]) ->
     return min(1.0, float(chance[outcomes >= found].sum()))
 
 
+def find_one_sided_p(pair: Comparison, sign: int) -> float:
+    """p of the same test with one direction: how often the mean difference is as far to this side.
+
+    The signs of whole prompts make sums above 0 as often as below it: so it is p/2 where the
+    difference has this sign. Where it has not, 1 is told, of which it falls short by less than a
+    half.
+    """
+    return pair.p / 2 if sign * pair.difference.mean > 0 else 1.0
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's correction: with m of them in rising order, p'_(i) = max over j <= i of min(1, (m - j
     + 1) p_(j))."""

@@ -281,7 +281,7 @@ def _format_cell(row: TableRow, name: str) -> str:
         return f"{value:{sign}.3f} [{around}]"
     if name == "metric":
         return f"{_format_text(value)} {'↑' if row['higher_is_better'] else '↓'}" if value else ""
-    if name == "p_holm":
+    if name.startswith("p_"):
         return f"{value:.3f}" if value >= 0.001 else "<0.001"
     if name == "wins":
         return f"{value}-{row['ties']}-{row['losses']}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from evaluation.statistics import (
     cluster_interval,
     compare_pairs,
     difference_interval,
+    find_one_sided_p,
     holm,
     mean_interval,
     mean_of,
@@ -327,3 +329,18 @@ def test_where_bootstrap_and_students_t_meet_they_agree() -> None:
     )
     width = below.high - below.low
     assert abs(above.low - below.low) < 0.05 * width and abs(above.high - below.high) < 0.05 * width
+
+
+def test_a_one_sided_p_counts_the_sums_on_its_side_alone() -> None:
+    away = [2.0, 1.0, -1.0, 3.0]
+    first = {(f"p{i}", i): d for i, d in enumerate(away)}
+    pair = compare_pairs(first, dict.fromkeys(first, 0.0))
+    assert pair is not None
+    sums = [
+        sum(s * d for s, d in zip(signs, away, strict=True)) for signs in product((1, -1), repeat=4)
+    ]
+    wanted = sum(total >= sum(away) for total in sums) / len(sums)
+    assert find_one_sided_p(pair, 1) == wanted
+    assert find_one_sided_p(pair, -1) == 1.0
+    back = compare_pairs(dict.fromkeys(first, 0.0), first)
+    assert back is not None and find_one_sided_p(back, -1) == wanted
