@@ -3,6 +3,7 @@ words."""
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -11,12 +12,12 @@ from pathlib import Path
 from asyndm.errors import UserError
 from asyndm.terminal import printable
 from evaluation.commands import Parser
-from evaluation.labels import read_labels, read_subjects
+from evaluation.labels import REFERENCE, read_labels, read_subjects
 from evaluation.messages import count_things, describe
 from evaluation.runs.folder import SCORES_FILE, Run, find_runs, read_run
 from evaluation.runs.records import RUN_FILE
 from evaluation.runs.stamps import CHANGED, find_changed_pictures
-from evaluation.tables import TableRow
+from evaluation.tables import Against, TableRow
 
 LARGEST = 1e12
 """Of scores that are meant as such: sums of these, and of their squares, are finite."""
@@ -34,6 +35,33 @@ def add_selection(parser: Parser, nargs: str) -> None:
         help="folders that are or hold runs, or settings as for experiments.run",
     )
     parser.add_argument("--metric", help="only this one")
+
+
+def add_against(parser: Parser) -> None:
+    """The argument that says which rows of a table the others are compared with."""
+    parser.add_argument(
+        "--against",
+        type=parse_against,
+        action="append",
+        default=[],
+        metavar="COLUMN=VALUE",
+        help="compare with those rows instead of with DM; if several, with those of all of them",
+    )
+
+
+def parse_against(text: str) -> Against:
+    """ "guidance=2" as a column and its value."""
+    column, separator, value = text.partition("=")
+    if not separator:
+        raise argparse.ArgumentTypeError(f"{text!r} is not COLUMN=VALUE, as in guidance=2")
+    return column, value
+
+
+def name_reference(against: Sequence[Against]) -> str:
+    """What differences are from, in words."""
+    if not against:
+        return REFERENCE
+    return ", ".join(f"{column}={value}" if value else f"no {column}" for column, value in against)
 
 
 def check_metric(metric: str | None, rows: Sequence[TableRow], runs: Sequence[Run]) -> None:

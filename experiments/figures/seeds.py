@@ -212,7 +212,7 @@ def draw_figure(runs: Sequence[Run], count: int = 3) -> Figure:
             sheet.text(words, x, 0.31, SIZE, color=FAINT)
         for row, line in enumerate(table):
             y = HEAD + row * block
-            _draw_title(sheet, line[-1], y)
+            draw_title(sheet, line[-1], y)
             for column, shot in enumerate(line):
                 _draw_shot(sheet, shot, MARGIN + column * (CELL + BETWEEN), y + TITLE)
         distinct = len({line[0].image.kind for line in table}) == len(table)
@@ -220,7 +220,7 @@ def draw_figure(runs: Sequence[Run], count: int = 3) -> Figure:
     return sheet.figure
 
 
-def _draw_title(sheet: Sheet, shot: Shot, y: float) -> None:
+def draw_title(sheet: Sheet, shot: Shot, y: float) -> None:
     """The prompt, and its subjects by the colours of their masks."""
     room = WIDTH - 2 * MARGIN
     title = shorten(f"“{shot.image.prompt}”", room, SIZE + 1, "bold")

@@ -22,7 +22,6 @@ from pathlib import Path
 from asyndm.errors import UserError
 from asyndm.terminal import printable
 from evaluation.commands import Parser, command_line
-from evaluation.labels import REFERENCE
 from evaluation.messages import count_things
 from evaluation.narrow import measure_terminal, to_narrow
 from evaluation.runs.files import write_bytes
@@ -37,7 +36,14 @@ from evaluation.table_text import (
     write_notes,
 )
 from evaluation.tables import TableRow, Total, make_table, name_part
-from experiments.engine.selection import add_selection, check_metric, read_runs, select_folders
+from experiments.engine.selection import (
+    add_against,
+    add_selection,
+    check_metric,
+    name_reference,
+    read_runs,
+    select_folders,
+)
 from experiments.figures.command import draw
 from experiments.report.page import Section, write_page
 
@@ -61,14 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         choices=["kind"],
         help="one row for each prompt kind as well, and for the mean of these",
     )
-    parser.add_argument(
-        "--against",
-        type=parse_against,
-        action="append",
-        default=[],
-        metavar="COLUMN=VALUE",
-        help="compare with those rows instead of with DM; if several, with those of all of them",
-    )
+    add_against(parser)
     parser.add_argument(
         "--width",
         type=int,
@@ -87,14 +86,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.add_argument(f"--{option}", type=Path, metavar=metavar, help=text)
     report(parser.read(arguments))
     return 0
-
-
-def parse_against(text: str) -> tuple[str, str]:
-    """ "guidance=2" as a column and its value."""
-    column, separator, value = text.partition("=")
-    if not separator:
-        raise argparse.ArgumentTypeError(f"{text!r} is not COLUMN=VALUE, as in guidance=2")
-    return column, value
 
 
 def report(chosen: argparse.Namespace) -> None:
@@ -116,13 +107,15 @@ def report(chosen: argparse.Namespace) -> None:
     said = list(map(printable, said))
     print_table(rows, said, chosen)
     if chosen.latex:
-        write_bytes(chosen.latex, to_latex(rows, name_reference(chosen), said).encode())
+        write_bytes(chosen.latex, to_latex(rows, name_reference(chosen.against), said).encode())
     if chosen.csv:
         write_bytes(chosen.csv, to_csv(rows).encode())
-    figures = draw(runs, rows, chosen.figures) if chosen.figures else None
+    reference = name_reference(chosen.against)
+    figures = draw(runs, rows, chosen.figures, reference=reference) if chosen.figures else None
     if chosen.html:
         with tempfile.TemporaryDirectory() as drawn:
-            figures = draw(runs, rows, Path(drawn)) if figures is None else figures
+            if figures is None:
+                figures = draw(runs, rows, Path(drawn), reference=reference)
             sharp = [path for path in figures if path.suffix == ".svg"]
             tables = make_sections(rows, runs, said, chosen)
             page = write_page(chosen.html, make_title(chosen.runs), tables, sharp, runs)
@@ -158,13 +151,13 @@ def note_uncompared(rows: Sequence[TableRow], chosen: argparse.Namespace) -> lis
     if not chosen.against or any(row["difference"] is not None for row in rows):
         return []
     told = "is alike in all else; name what else it may differ in, as in --against steps=20"
-    return [f"No differences from {name_reference(chosen)}: no row {told}."]
+    return [f"No differences from {name_reference(chosen.against)}: no row {told}."]
 
 
 def print_table(rows: Sequence[TableRow], said: Sequence[str], chosen: argparse.Namespace) -> None:
     """Prints the table with its notes, narrow where it does not fit, and writes it as Markdown
     where asked for."""
-    reference = name_reference(chosen)
+    reference = name_reference(chosen.against)
     text = to_markdown(rows, reference) + "".join(f"\n{line}\n" for line in said)
     width = chosen.width or measure_terminal()
     lines = [line for line in text.splitlines() if line.startswith("|")]
@@ -174,15 +167,6 @@ def print_table(rows: Sequence[TableRow], said: Sequence[str], chosen: argparse.
         print(to_narrow(lay_out(rows, reference), said, width), end="")
     if chosen.markdown:
         write_bytes(chosen.markdown, text.encode())
-
-
-def name_reference(chosen: argparse.Namespace) -> str:
-    """What differences are from, in words."""
-    if not chosen.against:
-        return REFERENCE
-    return ", ".join(
-        f"{column}={value}" if value else f"no {column}" for column, value in chosen.against
-    )
 
 
 def make_room(chosen: argparse.Namespace) -> None:
@@ -217,7 +201,7 @@ def make_sections(
     rows: Sequence[TableRow], runs: Sequence[Run], said: Sequence[str], chosen: argparse.Namespace
 ) -> list[Section]:
     """The table of the page, and the one by prompt kind where there are several."""
-    reference = name_reference(chosen)
+    reference = name_reference(chosen.against)
     first = lay_out(rows, reference)
     tables = [Section("Results", first.heads, first.body, first.bold, said)]
     if chosen.by is None and len({image.kind for run in runs for image in run.images}) > 1:
