@@ -82,12 +82,13 @@ benchmark: $(STAMP)  ## what a step costs against the stock network's
 gpu: $(STAMP)  ## all that needs a GPU, in one table (8 minutes on one)
 	$(BIN)/python -m experiments.gpu_check
 
+REGIONS = --against method=DM --against steps=20
 RESULTS := comparison models curves steps masks threshold guidance eta subjects solvers \
 	spacing rivals_tuned rivals_equal_cost rivals_counted
 TUNED_CFG = method=DM guidance=$$(sed -n 's/^guidance_scale: //p' conf/guidance/tuned/cfg.yaml | \
 	xargs printf %g)
 .PHONY: results
-results: $(STAMP)  ## experiments/results anew: runs, tables, figures (4 hours on 2 cores)
+results: $(STAMP)  ## experiments/results anew: runs, tables, figures (7 hours on 2 cores)
 	@set -e; for name in $(RESULTS); do \
 		out=experiments/results/$$name; \
 		$(BIN)/python -m experiments.run experiment=$$name; \
@@ -114,7 +115,18 @@ results: $(STAMP)  ## experiments/results anew: runs, tables, figures (4 hours o
 			runs/rivals_tuned/*-$$name-20-* runs/rivals_tuned/*-DM-$$steps-* \
 			$$(printf -- '--against %s ' $(TUNED_CFG) steps=$$steps) \
 			--markdown experiments/results/rivals_counted/$$name.md; \
-	done
+	done; \
+	for name in regions regions_things regions_equal_cost; do \
+		$(BIN)/python -m experiments.run experiment=$$name; \
+	done; \
+	out=experiments/results/regions; \
+	$(BIN)/python -m experiments.studies.regions runs/regions \
+		--markdown $$out/planned.md --csv $$out/planned.csv; \
+	$(BIN)/python -m experiments.report runs/regions $(REGIONS) \
+		--csv $$out/table.csv --markdown $$out/table.md; \
+	$(BIN)/python -m experiments.figures runs/regions $(REGIONS) --only effects --out $$out; \
+	$(BIN)/python -m experiments.figures experiment=regions model=shapes_mixed \
+		guidance.guidance_scale=2 --only beside --out $$out
 
 .PHONY: train
 train: $(STAMP)  ## train the embedded models from nothing (110 minutes on 2 cores)
