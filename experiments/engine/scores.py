@@ -36,12 +36,13 @@ class Scorer:
         self.folder = folder
         self.metrics = take_metrics(make_metrics(folder.plan))
         self._rooms = {
-            name: Room(len(folder.plan.items), partial(release_metrics, but=metric))
+            name: Room(len(folder.plan.items), partial(self._make_room, metric))
             for name, metric in self.metrics.items()
         }
         self._seconds = 0.0
         self._thread: Behind | None = None
-        """Where it scores beside the sampling, as long as it does."""
+        self._is_beside = False
+        """Whether the thread, where there is one, still scores beside the sampling."""
 
     def score_all(self, heartbeat: Heartbeat) -> None:
         """Scores all that has none yet, metric by metric."""
@@ -75,11 +76,11 @@ class Scorer:
             self._settle_basis(metric)
         stream = _open_stream()
         with Behind() as thread:
-            self._thread = thread
+            self._thread, self._is_beside = thread, True
             try:
                 yield lambda number: thread.give(partial(self._score_batch, number, stream))
             finally:
-                self._thread = None
+                self._thread, self._is_beside = None, False
 
     def give_way(self) -> bool:
         """Lets go of the networks, and scores no further batch beside the sampling: its memory is
@@ -88,20 +89,26 @@ class Scorer:
         Returns:
             whether there was anything to let go of.
         """
-        thread, self._thread = self._thread, None
-        if thread is not None:
-            thread.wait()
+        self._is_beside = False
+        if self._thread is not None:
+            self._thread.wait()
         return release_metrics()
+
+    def _make_room(self, metric: Metric) -> bool:
+        """The same for one of them, which is to stay. What is left beside the sampling is left to
+        `score_all`: batch by batch, each network would be loaded again for each."""
+        self._is_beside = False
+        return release_metrics(but=metric)
 
     def _score_batch(self, number: int, stream: AbstractContextManager[object]) -> None:
         try:
             with stream:
                 for metric in self.metrics.values():
-                    if self._thread is None:
+                    if not self._is_beside:
                         return
                     self._score(metric, {number}.__contains__, math.inf)
         except Exception:  # whatever it is, `score_all` meets it again
-            self._thread = None
+            self._is_beside = False
 
     def _settle_basis(self, metric: Metric) -> None:
         """Drops scores on another basis than the metric's, and notes that."""

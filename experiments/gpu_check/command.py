@@ -2,11 +2,12 @@
 
     python -m experiments.gpu_check                                # a GPU, 8 minutes
     python -m experiments.gpu_check --device cpu --small           # what a CPU can say, a minute
-    python -m experiments.gpu_check --only steps,compilation --minutes 20
+    python -m experiments.gpu_check --only steps,compilation --minutes 20 --out more
 
 Samples in half precision against float32 on the CPU, times and memory of steps on random weights of
 real size, waits for the GPU, torch.compile, batches that do not fit, leases, metrics in half
-precision, a profile. What cannot run has a row that says why. The table is written with each row.
+precision, a profile; first what has a target. What cannot run has a row that says why. The table is
+written with each row.
 """
 
 from __future__ import annotations
@@ -25,13 +26,14 @@ import torch
 from evaluation.commands import Parser, command_line
 from evaluation.runs.files import write_bytes
 from experiments.engine.versions import describe_machine, find_version
-from experiments.gpu_check.parts import Setting, run_part
+from experiments.gpu_check.parts import Part, Setting, run_part
 from experiments.gpu_check.rows import NOT_RUN, Row, write_csv, write_markdown
 
-OUT = Path("experiments/results/gpu")
+OUT = Path("runs/gpu_check")
+TABLES = ("table.csv", "table.md")
 PACKAGES = ("torch", "diffusers", "transformers", "open_clip_torch", "triton", "numpy")
 CHECKS = ("waits", "memory", "leases", "sampling", "metrics", "profile", "steps", "compilation")
-"""Modules of this package, those that take least first."""
+"""Modules of this package, the order of their parts among those with and those without a target."""
 
 
 def list_head(setting: Setting) -> Iterator[Row]:
@@ -45,14 +47,16 @@ def list_head(setting: Setting) -> Iterator[Row]:
 def check(setting: Setting, names: Sequence[str]) -> Iterator[Row]:
     """The rows of these checks as they are made."""
     yield from list_head(setting)
+    parts = list[Part]()
     for name in names:
         try:
             module = import_module(f"experiments.gpu_check.{name}")
         except ModuleNotFoundError as error:
             yield Row(name, "all", NOT_RUN, note=f"missing: {error.name}")
             continue
-        for part in module.list_parts(setting):
-            yield from run_part(part, setting)
+        parts += module.list_parts(setting)
+    for part in sorted(parts, key=lambda part: not part.aimed):
+        yield from run_part(part, setting)
 
 
 def hush_libraries() -> None:
@@ -64,10 +68,18 @@ def hush_libraries() -> None:
             logging.set_verbosity_error()
 
 
+def keep_earlier_tables(folder: Path) -> None:
+    """Those that are there get the time when they were written into their names."""
+    for path in (folder / name for name in TABLES):
+        if path.exists():
+            when = time.strftime("%Y%m%d-%H%M%S", time.localtime(path.stat().st_mtime))
+            path.rename(path.with_stem(f"{path.stem}-{when}"))
+
+
 def write_table(folder: Path, rows: Sequence[Row]) -> None:
     """Both forms of the table."""
-    write_bytes(folder / "table.csv", write_csv(rows).encode())
-    write_bytes(folder / "table.md", write_markdown(rows).encode())
+    for name, text in zip(TABLES, (write_csv(rows), write_markdown(rows)), strict=True):
+        write_bytes(folder / name, text.encode())
 
 
 @command_line()
@@ -92,6 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     device = torch.device(chosen.device)
     setting = Setting(device, chosen.small, time.monotonic() + 60 * chosen.minutes)
     chosen.out.mkdir(parents=True, exist_ok=True)
+    keep_earlier_tables(chosen.out)
     rows = list[Row]()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -23,7 +23,7 @@ Make = Callable[[Sequence[tuple[int, Spec]]], Tensor]
 
 def list_parts(setting: Setting) -> Iterator[Part]:
     """One."""
-    yield Part(CHECK, CASE, partial(halve, setting), seconds=15)
+    yield Part(CHECK, CASE, partial(halve, setting), seconds=15, aimed=True)
 
 
 def halve(setting: Setting) -> Iterator[Row]:

@@ -59,9 +59,10 @@ class Shapes:
 
 def list_parts(setting: Setting) -> Iterator[Part]:
     """The embedded model, and small networks with random weights, whose mask is fixed."""
-    yield Part(CHECK, "shapes", partial(compare_shapes, setting), seconds=30)
+    yield Part(CHECK, "shapes", partial(compare_shapes, setting), seconds=30, aimed=True)
     for name in ("unet", "sd35"):
-        yield Part(CHECK, f"small {name}", partial(compare_random, name, setting), seconds=10)
+        make = partial(compare_random, name, setting)
+        yield Part(CHECK, f"small {name}", make, seconds=10, aimed=True)
 
 
 def compare_shapes(setting: Setting) -> Iterator[Row]:
@@ -96,7 +97,8 @@ def compare_random(name: str, setting: Setting) -> Iterator[Row]:
             made, known = _sample_kind(there, kind), expected[kind]
             value = _find_largest(made, known) / float(known.std())
             named = f"small {name} {kind} {_name(dtype)}"
-            yield Row(CHECK, named, "latents, largest difference", value, "sd")
+            most = 0.05 if dtype == torch.float32 else None
+            yield Row(CHECK, named, "latents, largest difference", value, "sd", most)
 
 
 def compute_psnr(a: Tensor, b: Tensor) -> float:

@@ -53,7 +53,7 @@ FULL = (
     Size("unet", torch.float16, 64, (1, 8, 16), 4, 40, 1.02, 8),
     Size("sd35", torch.bfloat16, 128, (1, 8, 16), 10, 50, 1.05, 8),
     Size("sdxl", torch.float16, 128, (1, 8, 16), 12, 50),
-    Size("flux", torch.bfloat16, 128, (1, 8), 30, 50, 1.05, 1),
+    Size("flux", torch.bfloat16, 128, (1, 8), 30, 50, 1.05),
     Size("unet", torch.bfloat16, 64, (8,), 4, 15),
 )
 
@@ -63,7 +63,8 @@ def list_parts(setting: Setting) -> Iterator[Part]:
     tiny = (Size(name, torch.float32, 16, (2,), 0, 2) for name in NETWORKS)
     for size in tiny if setting.small else FULL:
         make = partial(time_size, size, setting)
-        yield Part(CHECK, _name(size), make, size.seconds, size.memory)
+        aimed = size.goal is not None
+        yield Part(CHECK, _name(size), make, size.seconds, size.memory, aimed=aimed)
 
 
 @torch.no_grad()

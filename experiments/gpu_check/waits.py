@@ -21,7 +21,7 @@ CHECK = "waits"
 def list_parts(setting: Setting) -> Iterator[Part]:
     """A part for each family of networks; the sizes of networks are of no account."""
     for name in NETWORKS:
-        yield Part(CHECK, name, partial(count, name, setting), seconds=10)
+        yield Part(CHECK, name, partial(count, name, setting), seconds=10, aimed=True)
 
 
 def count(name: str, setting: Setting) -> Iterator[Row]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch._dynamo import OptimizedModule
-from torch._dynamo.exc import TorchDynamoException
+from torch._dynamo.exc import BackendCompilerFailed, TorchDynamoException
 from torch.nn import Module
 
 from asyndm.errors import UserError
@@ -100,9 +100,12 @@ def explain_errors() -> Iterator[None]:
 
     Raises:
         UserError: in their place.
+        BackendCompilerFailed: a compiler broke on the graph that dynamo made, or had no memory.
     """
     try:
         yield
+    except BackendCompilerFailed:
+        raise
     except TorchDynamoException as error:
         said = str(error).partition("\n")[0]
         raise UserError(

@@ -50,6 +50,27 @@ class Watched(ModelMetric[float]):
         return [Score(self.loaded * float(np.asarray(image).mean())) for image in images]
 
 
+class Tight(Watched):
+    """Where one network is loaded there is no memory for another."""
+
+    holder: ClassVar[str] = ""
+
+    def load(self) -> float:
+        if Tight.holder:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        Tight.holder = self.name
+        return super().load()
+
+    def release(self) -> bool:
+        if Tight.holder == self.name:
+            Tight.holder = ""
+        return super().release()
+
+
+class Tight2(Tight):
+    name = "watched2"
+
+
 @pytest.fixture(autouse=True)
 def forget() -> None:
     take_metrics({})
@@ -102,6 +123,19 @@ def test_what_fails_beside_the_sampling_is_tried_after_it(
     assert result.status == 0
     assert Watched.events == ["behind", "main", "loaded", "main", "main"]
     assert len(read_run(lab.only_run()).scores) == 12
+
+
+def test_networks_that_do_not_fit_together_are_not_loaded_for_each_batch(lab: Lab) -> None:
+    tight = [
+        f"+metric.{name}._target_=tests.experiments.engine.test_scores.{kind.__name__}"
+        for name, kind in (("watched", Tight), ("watched2", Tight2))
+    ]
+    result = lab("images_per_prompt=4", "batch_size=2", *tight, "concurrent_scoring=true")
+    assert result.status == 0
+    assert Watched.events[:5] == ["behind", "loaded", "behind", "behind", "loaded"]
+    assert Watched.events.count("behind") == 3  # the second one also when there was no memory
+    assert Watched.events.count("loaded") == 4  # each once beside the sampling, and once after it
+    assert len(read_run(lab.only_run()).scores) == 24
 
 
 def fail_once(sample: Callable[..., Any], batches: list[int]) -> Callable[..., Any]:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import csv
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
 
-from experiments.gpu_check import command
+from experiments.gpu_check import command, compilation
 from experiments.gpu_check.parts import Missing, Part, Setting, run_part
 from experiments.gpu_check.rows import FAILED, NOT_RUN, Row, write_csv, write_markdown
 from experiments.timing.cases import NETWORKS
+from experiments.timing.steps import OURS, STOCK
 from tests.lab import ROOT
 
 Table = list[dict[str, str]]
@@ -115,7 +120,13 @@ def fail(error: Exception) -> Iterator[Row]:
             NOT_RUN,
             "missing: a compiler: Failed to find C compiler. So",
         ),
-        (ValueError("no idea\nmore"), FAILED, "ValueError: no idea"),
+        (
+            subprocess.CalledProcessError(1, ["/usr/bin/gcc", "main.c", "-I/usr/include"]),
+            NOT_RUN,
+            "missing: a compiler: Command '['/usr/bin/gcc', 'main.c', '-I/usr/include']' returned "
+            "non-zero exit status 1.",
+        ),
+        (ValueError("no idea\nmore"), FAILED, "ValueError: no idea more"),
     ],
 )
 def test_what_breaks_is_one_row_after_those_made_before(
@@ -137,6 +148,48 @@ def test_what_breaks_is_one_row_after_those_made_before(
 def test_what_cannot_run_is_not_tried(settings: dict[str, object], left: float, note: str) -> None:
     part = Part("a", "b", lambda: fail(AssertionError("tried")), **settings)  # type: ignore[arg-type]
     assert run(part, left) == [Row("a", "b", NOT_RUN, note=note)]
+
+
+def test_what_takes_longer_than_there_is_time_is_broken_off() -> None:
+    def dawdle() -> Iterator[Row]:
+        yield Row("a", "b", "made before", 1.0)
+        while True:
+            with suppress(Exception):  # as a library might
+                time.sleep(0.01)
+
+    began = time.monotonic()
+    rows = run(Part("a", "b", dawdle), left=0.2)
+    assert [row.measure for row in rows] == ["made before", NOT_RUN] and "broken off" in rows[
+        1
+    ].note
+    assert time.monotonic() - began < 5 and signal.getitimer(signal.ITIMER_REAL)[0] == 0
+
+
+def test_what_has_a_target_is_run_first() -> None:
+    setting = Setting(torch.device("cuda"), False, time.monotonic())
+    modules = [import_module(f"experiments.gpu_check.{name}") for name in command.CHECKS]
+    parts = [part for module in modules for part in module.list_parts(setting)]
+    assert sum(part.seconds for part in parts if part.aimed) < 8 * 60
+
+
+def test_other_latents_of_a_compiled_network_are_a_missed_target() -> None:
+    case = replace(NETWORKS["unet"]("tiny", CPU, torch.float32), side=16)
+    setting = Setting(CPU, True, time.monotonic() + 60)
+    with torch.no_grad():
+        eager = {kind: compilation._time(case, kind, setting) for kind in (STOCK, OURS)}
+    good, bad = (
+        list(compilation._compare(case, OURS, "unet", told, setting, None, 0.01))[1]
+        for told in (eager, {**eager, OURS: (eager[OURS][0], eager[OURS][1] + 1)})
+    )
+    assert good.verdict == "holds" and bad.is_bad
+
+
+def test_an_earlier_table_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "table.csv").write_text("of a card")
+    monkeypatch.setattr(command, "check", lambda setting, names: iter(()))
+    assert command.main(["--device", "cpu", "--small", "--out", str(tmp_path)]) == 0
+    (earlier,) = tmp_path.glob("table-2*.csv")
+    assert earlier.read_text() == "of a card"
 
 
 def test_too_little_memory_is_told_beforehand(monkeypatch: pytest.MonkeyPatch) -> None:
