@@ -15,9 +15,10 @@ from torch import Tensor
 from asyndm.attention import Reading
 from asyndm.compilation import check_compiled
 from asyndm.curves import Quadratic
-from asyndm.masks import DynamicMask, GlobalMask, Mask, NoMask, Scene
+from asyndm.masks import DynamicMask, GlobalMask, Mask, NoMask
 from asyndm.method import Method
 from asyndm.networks import find_denoiser, find_family
+from asyndm.scene import Scene
 from asyndm.scheduler import AsynchronousScheduler
 from asyndm.session import Session
 from experiments.timing.cases import Case

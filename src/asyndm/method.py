@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from asyndm.curves import Curve, Linear
-from asyndm.masks import Mask, Scene
+from asyndm.masks import Mask
+from asyndm.scene import Scene
 from asyndm.subjects import Subject
 
 LINE = Linear()

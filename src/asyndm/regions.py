@@ -13,7 +13,7 @@ from torch import Tensor
 from asyndm.layouts import Box, find_places
 
 if TYPE_CHECKING:
-    from asyndm.masks import Scene
+    from asyndm.scene import Scene
 
 LEAST = 1e-12
 """What a mean of attention counts at the least, where it is divided by."""

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from asyndm.curves import Curve, Exponential, Linear, PiecewiseLinear, Quadratic
 from asyndm.errors import UserError
 from asyndm.ladder import Ladder
-from asyndm.masks import NoMask, Scene
+from asyndm.masks import NoMask
 from asyndm.method import Method
+from asyndm.scene import Scene
 from tests.trajectory import record_trajectory
 
 CONCAVE = (Quadratic, PiecewiseLinear, Exponential)

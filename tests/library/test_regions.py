@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from asyndm.masks import Scene, ThingsMask
+from asyndm.masks import ThingsMask
 from asyndm.regions import choose_things, cover, grow, label_regions
+from asyndm.scene import Scene
 from asyndm.subjects import Subject
 
 Cells = frozenset[tuple[int, int]]

@@ -15,9 +15,10 @@ from asyndm.course import expand_map
 from asyndm.curves import Curve, Exponential, PiecewiseLinear, Quadratic
 from asyndm.errors import UserError
 from asyndm.ladder import Level
-from asyndm.masks import GlobalMask, Mask, NoMask, Scene
+from asyndm.masks import GlobalMask, Mask, NoMask
 from asyndm.method import Method
 from asyndm.records import StepRecord
+from asyndm.scene import Scene
 from asyndm.scheduler import AsynchronousScheduler
 from asyndm.shapes.model import SD_SCHEDULER
 from asyndm.steps import FLOW, PREDICTION_TYPES

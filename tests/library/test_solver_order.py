@@ -16,8 +16,9 @@ from asyndm.course import expand_level
 from asyndm.curves import Quadratic
 from asyndm.guidance.base import Guided
 from asyndm.ladder import Level
-from asyndm.masks import Mask, Scene
+from asyndm.masks import Mask
 from asyndm.method import Method
+from asyndm.scene import Scene
 from asyndm.scheduler import AsynchronousScheduler
 from asyndm.shapes.model import SD_SCHEDULER
 from asyndm.solvers import (

@@ -21,10 +21,11 @@ import torch
 from torch import Tensor
 
 from asyndm.attention import Reading
-from asyndm.masks import DynamicMask, GlobalMask, Mask, NoMask, Scene, StaticMask
+from asyndm.masks import DynamicMask, GlobalMask, Mask, NoMask, StaticMask
 from asyndm.method import Method
 from asyndm.networks.unet import UNet
 from asyndm.records import StepRecord
+from asyndm.scene import Scene
 from asyndm.scheduler import AsynchronousScheduler
 from asyndm.session import Session
 

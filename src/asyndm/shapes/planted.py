@@ -10,7 +10,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from asyndm.errors import UserError, check_flag
-from asyndm.masks import Mask, Scene
+from asyndm.masks import Mask
+from asyndm.scene import Scene
 from asyndm.shapes.world import SPLITS, Spec, index_specs, take_turns
 from asyndm.subjects import Subject
 

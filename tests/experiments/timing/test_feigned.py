@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from asyndm.masks import Scene, ThingsMask
+from asyndm.masks import ThingsMask
+from asyndm.scene import Scene
 from asyndm.subjects import Subject
 from experiments.timing.cases import NETWORKS
 from experiments.timing.feigned import FeignedGPU

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 import asyndm
-from asyndm.masks import Scene
 from asyndm.records import StepRecord
+from asyndm.scene import Scene
 from asyndm.subjects import Subject
 from tests.library.networks.cases import measure_distance, sample_ours
 from tests.library.networks.test_families import ROUNDING

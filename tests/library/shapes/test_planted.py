@@ -12,8 +12,8 @@ from diffusers import StableDiffusionPipeline
 
 import asyndm
 from asyndm.errors import UserError
-from asyndm.masks import Scene
 from asyndm.records import StepRecord
+from asyndm.scene import Scene
 from asyndm.shapes.planted import PlantedMask, find_other
 from asyndm.shapes.render import render
 from asyndm.shapes.world import KINDS, SPLITS, index_specs, prompts, take_turns
