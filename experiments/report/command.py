@@ -5,7 +5,7 @@ python -m experiments.report runs                                      # folders
 python -m experiments.report experiment=steps                          # runs of these settings
 python -m experiments.report runs --by kind --csv table.csv --latex table.tex
 python -m experiments.report experiment=guidance --against guidance=2  # not with DM
-python -m experiments.report experiment=rivals --against method=DM --against guidance=5
+python -m experiments.report experiment=rivals --against method=DM --against guidance=2
 python -m experiments.report experiment=comparison --html page --figures figures
 
 A terminal that the table does not fit is given each row on several lines; files and pipes always
