@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from tests.written_runs import ASYNDM, CONCAVE, DM, STATIC, Made, make_method, w
 GROWN = make_method("StaticMask", "Quadratic", threshold=1.0, grow=2)
 
 
-def write(root: Path, **changes: int) -> list[Run]:
+def write(root: Path, **changes: Any) -> list[Run]:
     """A run of two prompts under each of five methods, not in their order."""
     pictures = [Made("a dog", scores={"exact": 1.0}), Made("two dog", "two", scores={"exact": 0.0})]
     # As a copy: of `DM` itself no trace is written.

@@ -6,6 +6,7 @@ import csv
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,7 +39,9 @@ def write(
     counts: Sequence[Counts] | None = None,
 ) -> None:
     """A run of six prompts under a method of the plan."""
-    record = {"config": {"model": {"name": model}, "prompt_set": {"name": "shapes"}}}
+    record: dict[str, Any] = {
+        "config": {"model": {"name": model}, "prompt_set": {"name": "shapes"}}
+    }
     if "planted" in method["mask"]["_target_"]:
         record["choices"] = {"mask": TOLD}
     write_run(

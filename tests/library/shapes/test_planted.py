@@ -49,7 +49,7 @@ def draw_objects(text: str, seed: int) -> np.ndarray[Any, Any]:
             for region, of in zip(picture.regions[0], picture.owners[0], strict=False)
             if of == place
         ]
-        cells = sum(own).numpy().reshape(16, 4, 16, 4).mean((1, 3))  # type: ignore[union-attr]
+        cells = sum(own).numpy().reshape(16, 4, 16, 4).mean((1, 3))
         for row, column in np.argwhere(cells > 0.25):
             marked[row : row + 3, column : column + 3] = True
     return marked[1:-1, 1:-1]
@@ -118,7 +118,7 @@ def test_an_image_of_a_batch_has_the_mask_it_has_alone(
 
 
 def test_what_it_cannot_be_made_for_is_refused(pipe: StableDiffusionPipeline) -> None:
-    pipe.unet.forward = None  # type: ignore[method-assign, assignment]
+    pipe.unet.forward = None
     try:
         with pytest.raises(UserError, match="'a dog' is not a prompt of the shapes world"):
             asyndm.sample(pipe, [TEXTS[0], "a dog"], mask=PlantedMask())
