@@ -214,14 +214,15 @@ def _list_ends(name: str, of: Interval | None) -> TableRow:
 
 def format_findings(findings: Sequence[Finding]) -> str:
     """The table in Markdown, with what must be said of it."""
-    said = [
-        f"Not of as many pairs as planned: {_spell(of.claim)} on {of.claim.model} at guidance "
-        f"{of.claim.guidance:g}, {of.pair.difference.n:,} instead of {of.claim.pairs:,}."
+    other = [
+        f"{_spell(of.claim)} on {of.claim.model} at guidance {of.claim.guidance:g} "
+        f"({of.pair.difference.n:,} instead of {of.claim.pairs:,})"
         for of in findings
         if of.pair.difference.n != of.claim.pairs
     ]
+    said = [*NOTES, *([f"Not of as many pairs as planned: {'; '.join(other)}."] if other else [])]
     rows = [row | LAID_OUT for row in make_rows(findings)]
-    return to_markdown(rows, "the second") + "".join(f"\n{line}\n" for line in (*NOTES, *said))
+    return to_markdown(rows, "the second") + "".join(f"\n{line}\n" for line in said)
 
 
 def format_plan(claims: Sequence[Claim] = CLAIMS) -> str:

@@ -48,7 +48,7 @@ FEW = {
     "regions": [
         "model=shapes_mixed",
         "guidance.guidance_scale=2",
-        "mask=none,things,planted_ahead",
+        "mask=none,things,planted/ahead",
     ],
     "regions_things": ["model=shapes", "guidance.guidance_scale=2"],
     "regions_equal_cost": ["seed=180000", "model=shapes", "guidance.guidance_scale=2"],
