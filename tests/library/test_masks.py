@@ -23,11 +23,11 @@ from asyndm.masks import (
     LayoutMask,
     Mask,
     NoMask,
-    Scene,
     StaticMask,
     ThingsMask,
 )
 from asyndm.regions import binarise
+from asyndm.scene import Scene
 from asyndm.subjects import Subject
 
 
