@@ -1,13 +1,17 @@
 """Train the embedded models from nothing: autoencoder, pictures, a common trunk, then the two
-checkpoints.
+checkpoints; or others beside them.
 
     python -m experiments.training.shapes                    # about 110 minutes on two CPU cores
     python -m experiments.training.shapes trunk.seconds=300  # quicker and worse
     python -m experiments.training.shapes start_from=src/asyndm/shapes/weights/shapes  # better
+    python -m experiments.training.shapes training=free      # slow regions that are not the objects
+    python -m experiments.training.shapes training=again     # each recipe with a second seed
+    python -m experiments.training.shapes training=minutes   # 1, 5 and 20 minutes, and LoRAs
 
 Stages whose output is in `out` are not repeated; trunk and branches, when interrupted, go on where
 their state was last saved, the other stages begin again. The results are diffusers folders,
-`out`/shapes and `out`/shapes_mixed, with a record of each stage in a JSON file beside them.
+`out`/shapes and `out`/shapes_mixed (or as the branches are called, a LoRA as a folder of its
+weights), with a record of each stage in a JSON file beside them.
 """
 
 from __future__ import annotations
@@ -40,10 +44,8 @@ def _train(config: DictConfig) -> None:
         train(out, settings)
     except (UserError, OmegaConfBaseException) as error:
         raise SystemExit(f"error: {describe(error)}") from error
-    print(
-        f"done: copy {out}/shapes and {out}/shapes_mixed over src/asyndm/shapes/weights/ "
-        "to ship them"
-    )
+    made = ", ".join(str(out / name) for name in settings.branches)
+    print(f"done: {made}; a checkpoint is shipped by a copy in src/asyndm/shapes/weights/")
 
 
 def main() -> None:

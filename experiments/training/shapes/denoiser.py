@@ -18,7 +18,8 @@ from asyndm.attention import Reading
 from asyndm.levels import make_pixel_timesteps
 from asyndm.networks.unet import UNet
 from asyndm.protocols import Pipeline
-from asyndm.shapes.render import MOST, mark_objects
+from asyndm.shapes.render import MOST
+from experiments.training.shapes.levels import DRAWS
 from experiments.training.shapes.settings import Recipe
 
 SAVE_EVERY = 1000
@@ -35,29 +36,6 @@ class Denoiser(nn.Module):
         self.unet, self.text_encoder = pipe.unet, pipe.text_encoder
 
 
-def draw_timesteps(
-    count: int, mixed: float, regions: Tensor, timesteps: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """Timesteps for a batch: K = 2·count rows (backgrounds, then objects) and the row of each
-    latent pixel.
-
-    A plain picture has one level: u^0.75 of the timesteps with u stratified over the batch, a
-    little denser where noise is strong and layouts are decided. A mixed one has objects at that
-    level and a background up to 350 steps cleaner (or, rarely, up to 100 noisier), over the
-    objects' true regions.
-
-    Returns:
-        timesteps (2·count,) long and index (count, 16, 16) long.
-    """
-    share = (torch.arange(count) + torch.rand(count, generator=generator)) / count
-    level = share**0.75 * timesteps
-    gap = torch.rand(count, generator=generator) * 450 - 350
-    gap = torch.where(torch.rand(count, generator=generator) < mixed, gap, torch.zeros(()))
-    both = torch.cat([level + gap, level]).long().clamp(0, timesteps - 1)
-    on_object = mark_objects(regions).long()
-    return both, on_object * count + torch.arange(count)[:, None, None]
-
-
 def compute_losses(
     net: Denoiser,
     batch: dict[str, Any],
@@ -68,14 +46,13 @@ def compute_losses(
     """v-prediction MSE and the grounding loss mean (1 - share of attention inside the object)², of
     one batch."""
     x0, regions = batch["latents"], batch["regions"]
-    count = len(x0)
-    rows, index = draw_timesteps(count, recipe.mixed_share, regions, len(alphas_bar), generator)
-    alpha_bar = alphas_bar[rows[index]][:, None]
+    levels = DRAWS[recipe.slow](regions, recipe.mixed_share, len(alphas_bar), generator)
+    alpha_bar = alphas_bar[levels][:, None]
     alpha_t, sigma_t = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
     noise = torch.randn(x0.shape, generator=generator)
     x, target = alpha_t * x0 + sigma_t * noise, alpha_t * noise - sigma_t * x0
     text = net.text_encoder(batch["tokens"]).last_hidden_state
-    timesteps = make_pixel_timesteps(rows[index]) if recipe.mixed_share else rows[:count]
+    timesteps = make_pixel_timesteps(levels) if recipe.mixed_share else levels[:, 0, 0]
     with UNet().attention(net.unet, batch["positions"], Reading(factor=1)) as attention:
         attention.listen(slice(None), (x.shape[-2], x.shape[-1]))
         output = net.unet(x, timesteps, encoder_hidden_states=text).sample
@@ -126,7 +103,7 @@ class Training:
     resuming.
 
     Args:
-        pipe: whose UNet and text encoder are trained in place.
+        pipe: whose UNet and text encoder are trained in place, as far as they want gradients.
         path: where the state is saved by the first worker, and found if this training was
             interrupted.
         start: the state of an earlier training to begin with; steps and pictures are counted anew.
@@ -141,11 +118,13 @@ class Training:
     ) -> None:
         self.recipe, self.path = recipe, path
         self.net = Denoiser(pipe).train()
-        self.parameters = list(self.net.parameters())
+        self.parameters = [p for p in self.net.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=recipe.learning_rate, betas=(0.9, 0.99), weight_decay=0.01
         )
-        self.average = copy.deepcopy(self.net).eval().requires_grad_(False)
+        self.average = copy.deepcopy(self.net).eval()
+        self.averages: list[Tensor] = [p for p in self.average.parameters() if p.requires_grad]
+        self.average.requires_grad_(False)
         self.step, self.samples, self.seconds, self.losses = 0, 0, 0.0, torch.ones(2)
         is_resumed = path is not None and path.exists()
         if found := path if is_resumed else start:
@@ -181,8 +160,7 @@ class Training:
         self.step += 1
         self.samples += self.recipe.batch_size * _count_workers()
         decay = min(self.recipe.ema, (1 + self.step) / (10 + self.step))
-        averages: list[Tensor] = list(self.average.parameters())
-        torch._foreach_lerp_(averages, list[Tensor](self.parameters), 1 - decay)
+        torch._foreach_lerp_(self.averages, list[Tensor](self.parameters), 1 - decay)
 
 
 def train_denoiser(

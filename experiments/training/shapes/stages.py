@@ -17,9 +17,10 @@ from torch.multiprocessing.spawn import start_processes
 
 from asyndm.errors import UserError
 from asyndm.models import load
-from asyndm.protocols import Network
+from asyndm.protocols import Network, Pipeline
 from asyndm.shapes.model import build_autoencoder, build_pipeline
 from evaluation.runs.files import write_json
+from experiments.training.shapes.adapter import add_adapter, save_adapter
 from experiments.training.shapes.autoencoder import standardise, train_autoencoder
 from experiments.training.shapes.dataset import make_dataset
 from experiments.training.shapes.denoiser import train_denoiser
@@ -59,12 +60,14 @@ def make_autoencoder(out: Path, settings: Settings) -> None:
 
 def polish_decoder(out: Path, settings: Settings) -> None:
     """`out`/vae_polished: the decoder alone trained on, so that the latents stay what the denoisers
-    know."""
+    know. The same as `out`/vae where it has no time."""
     torch.set_num_threads(settings.workers)
     vae = _load_autoencoder(out / "vae")
     vae.encoder.requires_grad_(False)
     vae.quant_conv.requires_grad_(False)
-    record = train_autoencoder(vae, settings.polish, settings.seed + 3)
+    record: dict[str, Any] = {"steps": 0}
+    if settings.polish.seconds:
+        record = train_autoencoder(vae, settings.polish, settings.seed + 3)
     vae.save_pretrained(out / "vae_polished")
     _write_record(out, "polish", record)
 
@@ -88,6 +91,17 @@ def adopt_autoencoder(out: Path, settings: Settings) -> None:
     _write_record(out, "autoencoder", {"from": settings.start_from})
 
 
+def begin_trunk(out: Path, settings: Settings) -> Pipeline:
+    """The pipeline that the trunk begins with: networks of `start_from`, or random ones."""
+    torch.manual_seed(settings.seed)
+    pipe = build_pipeline(_load_autoencoder(out / "vae"))
+    if settings.start_from and not settings.fresh:
+        earlier = load(settings.start_from, device="cpu", dtype="float32")
+        pipe.unet.load_state_dict(earlier.unet.state_dict())
+        pipe.text_encoder.load_state_dict(earlier.text_encoder.state_dict())
+    return pipe
+
+
 def train_trunk(rank: int, out: Path, settings: Settings) -> None:
     """`out`/trunk.pt: plain training of both networks by all workers together."""
     torch.set_num_threads(1)
@@ -95,12 +109,7 @@ def train_trunk(rank: int, out: Path, settings: Settings) -> None:
     dist.init_process_group(
         "gloo", init_method=f"file://{out}/rendezvous", rank=rank, world_size=workers
     )
-    torch.manual_seed(settings.seed)
-    pipe = build_pipeline(_load_autoencoder(out / "vae"))
-    if settings.start_from:
-        earlier = load(settings.start_from, device="cpu", dtype="float32")
-        pipe.unet.load_state_dict(earlier.unet.state_dict())
-        pipe.text_encoder.load_state_dict(earlier.text_encoder.state_dict())
+    pipe = begin_trunk(out, settings)
     data = torch.load(out / f"data_{rank}.pt", weights_only=True)
 
     def report(line: str) -> None:
@@ -117,24 +126,30 @@ def train_trunk(rank: int, out: Path, settings: Settings) -> None:
 
 
 def train_branch(rank: int, out: Path, settings: Settings, names: list[str]) -> None:
-    """One checkpoint: the trunk trained on, its own way, by one worker on all the pictures."""
+    """`out`/NAME, a checkpoint: the trunk trained on, its own way, by one worker on all the
+    pictures; or a LoRA of the trunk."""
     torch.set_num_threads(1)
     name = names[rank]
-    pipe = build_pipeline(_load_autoencoder(out / "vae"))
+    recipe, seed = settings.branches[name], settings.seed + 1
+    pipe = load(out / "trunk", device="cpu", dtype="float32")
+    if recipe.lora_rank:
+        add_adapter(pipe, recipe.lora_rank, seed)
     parts = [torch.load(out / f"data_{r}.pt", weights_only=True) for r in range(settings.workers)]
-    data = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
     record = train_denoiser(
         pipe,
-        data,
-        settings.branches[name],
-        seed=settings.seed + 1,
+        {key: torch.cat([part[key] for part in parts]) for key in parts[0]},
+        recipe,
+        seed=seed,
         state=out / f"{name}.pt",
-        start=out / "trunk.pt",
+        start=None if recipe.lora_rank else out / "trunk.pt",
         report=lambda line: print(name, line, flush=True),
     )
-    pipe.register_modules(vae=_load_autoencoder(out / "vae_polished").half())
-    pipe.unet.half()
-    pipe.save_pretrained(out / name)
+    if recipe.lora_rank:
+        save_adapter(pipe, out / name)
+    else:
+        pipe.register_modules(vae=_load_autoencoder(out / "vae_polished").half())
+        pipe.unet.half()
+        pipe.save_pretrained(out / name)
     _write_record(out, f"{name}_branch", record)
 
 
@@ -173,5 +188,6 @@ def train(out: Path, settings: Settings) -> None:
     if not (out / "polish.json").exists():
         polish_decoder(out, settings)
     names = [name for name in settings.branches if not (out / f"{name}_branch.json").exists()]
-    if names:
-        _run_workers(train_branch, out, settings, names, count=len(names))
+    for first in range(0, len(names), settings.workers):
+        group = names[first : first + settings.workers]
+        _run_workers(train_branch, out, settings, group, count=len(group))

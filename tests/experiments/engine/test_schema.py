@@ -52,7 +52,7 @@ def compose_config(*overrides: str) -> DictConfig:
 
 def test_the_groups_are_these() -> None:
     folders = {path.name for path in CONF.iterdir() if path.is_dir()}
-    assert folders == {*GROUPS, "experiment", "launcher"}
+    assert folders == {*GROUPS, "experiment", "launcher", "training"}
 
 
 @pytest.mark.parametrize(("group", "name"), CHOICES)

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import AutoencoderKL, StableDiffusionPipeline
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
+import asyndm
 from asyndm.errors import UserError
-from asyndm.protocols import Pipeline
+from asyndm.models import load
+from asyndm.protocols import Network, Pipeline
 from asyndm.shapes.model import WEIGHTS, build_autoencoder, load_pipeline
 from asyndm.shapes.render import render
+from evaluation.choices import CONF
+from experiments.training.shapes.adapter import add_adapter, save_adapter
 from experiments.training.shapes.autoencoder import standardise
 from experiments.training.shapes.command import main
 from experiments.training.shapes.dataset import SHARES, draw_specs, locate_words, make_dataset
@@ -20,10 +28,16 @@ from experiments.training.shapes.denoiser import (
     Training,
     compute_losses,
     draw_batches,
-    draw_timesteps,
     train_denoiser,
 )
-from experiments.training.shapes.settings import Recipe, Settings
+from experiments.training.shapes.settings import (
+    AutoencoderRecipe,
+    Recipe,
+    Settings,
+    Slow,
+    register,
+)
+from experiments.training.shapes.stages import adopt_autoencoder, begin_trunk, polish_decoder
 from tests.forks import Fork
 
 ROOT = Path(__file__).parents[3]
@@ -43,18 +57,6 @@ def test_words_of_names_every_colour_and_shape_by_its_thing() -> None:
         assert named == [(w, i) for i, thing in enumerate(spec.things) for w in thing.name.split()]
 
 
-@pytest.mark.parametrize("mixed", [0.0, 1.0])
-def test_noise_levels_differ_between_objects_and_background_only_when_mixed(mixed: float) -> None:
-    regions = torch.zeros(64, 3, 16, 16)
-    regions[:, 1, 4:8, 4:8] = 1
-    rows, index = draw_timesteps(64, mixed, regions, 1000, torch.Generator().manual_seed(0))
-    levels = rows[index]
-    on, off = levels[:, 6, 6], levels[:, 15, 15]
-    assert (levels[:, 4:8, 4:8] == on[:, None, None]).all()
-    assert levels.min() >= 0 and levels.max() <= 999
-    assert (on == off).all() if mixed == 0 else ((on > off).float().mean() > 0.6)
-
-
 @pytest.fixture(scope="module")
 def data() -> dict[str, torch.Tensor]:
     pipe = load_pipeline("shapes")
@@ -64,7 +66,7 @@ def data() -> dict[str, torch.Tensor]:
 def test_training_learns_and_goes_on_where_it_was(
     tmp_path: Path, data: dict[str, torch.Tensor]
 ) -> None:
-    recipe, path = Recipe(seconds=0, batch_size=32, warmup=1), tmp_path / "state.pt"
+    recipe, path = Recipe(seconds=0, batch_size=16, warmup=1), tmp_path / "state.pt"
 
     def losses(training: Training, pipe: Pipeline, steps: int) -> list[float]:
         generator = torch.Generator().manual_seed(5)
@@ -86,7 +88,7 @@ def test_training_learns_and_goes_on_where_it_was(
     training.save()
     other = load_pipeline("shapes_mixed")
     resumed = Training(other, recipe, path)
-    assert (resumed.step, resumed.samples) == (12, 12 * 32)
+    assert (resumed.step, resumed.samples) == (12, 12 * 16)
     assert losses(training, pipe, 2) == losses(resumed, other, 2)
 
 
@@ -135,15 +137,12 @@ def test_a_branch_begins_with_the_trunk_and_counts_for_itself(
 
 def make_settings(out: Path) -> list[str]:
     """Seconds for hours."""
-    short = [
+    return [
         f"out={out}",
         "workers=1",
         "pictures=64",
         "trunk.seconds=1",
         "branches.shapes.seconds=1",
-    ]
-    return [
-        *short,
         "branches.shapes_mixed.seconds=1",
         "polish.steps=1",
         "polish.pool=8",
@@ -151,11 +150,11 @@ def make_settings(out: Path) -> list[str]:
     ]
 
 
-def run_command(out: Path, *more: str) -> tuple[int | None, str, str]:
+def run_command(*words: str) -> tuple[int | None, str, str]:
     """The command's exit status and what it says, in a copy of this process."""
 
     def act() -> int:
-        sys.argv = ["experiments.training.shapes", *make_settings(out), *more]
+        sys.argv = ["experiments.training.shapes", *words]
         main()
         return 0
 
@@ -165,34 +164,114 @@ def run_command(out: Path, *more: str) -> tuple[int | None, str, str]:
 
 
 def test_all_stages_leave_checkpoints_that_load(tmp_path: Path) -> None:
-    status, _, error = run_command(tmp_path, f"start_from={WEIGHTS / 'shapes'}")
+    words = [
+        *make_settings(tmp_path),
+        "branches.shapes_mixed.lora_rank=2",
+        f"start_from={WEIGHTS / 'shapes'}",
+    ]
+    status, said, error = run_command(*words)
     assert status == 0, error
-    shipped, trained, mixed, trunk = (
+    assert f"done: {tmp_path}/shapes, {tmp_path}/shapes_mixed; " in said
+    shipped, trained, trunk = (
         StableDiffusionPipeline.from_pretrained(folder)
-        for folder in (
-            WEIGHTS / "shapes",
-            tmp_path / "shapes",
-            tmp_path / "shapes_mixed",
-            tmp_path / "trunk",
-        )
+        for folder in (WEIGHTS / "shapes", tmp_path / "shapes", tmp_path / "trunk")
     )
     for kept in ("encoder", "quant_conv"):
-        new = getattr(trained.vae, kept).state_dict()
-        assert all(
-            torch.equal(new[name], w) for name, w in getattr(shipped.vae, kept).state_dict().items()
-        )
-    networks = [pipe.unet.conv_in.weight.half() for pipe in (shipped, trunk, trained, mixed)]
+        assert have_same_weights(getattr(trained.vae, kept), getattr(shipped.vae, kept))
+    networks = [pipe.unet.conv_in.weight.half() for pipe in (shipped, trunk, trained)]
     for i, one in enumerate(networks):
         assert not any(torch.equal(one, other) for other in networks[:i])
-    status, said, _ = run_command(tmp_path, f"start_from={WEIGHTS / 'shapes'}")
+    adapted = load(tmp_path / "trunk", device="cpu", lora=tmp_path / "shapes_mixed")
+    factors = [w for name, w in adapted.unet.named_parameters() if "lora_B" in name]
+    assert factors and all(weight.shape[1] == 2 and weight.any() for weight in factors)
+    record = json.loads((tmp_path / "shapes_mixed_branch.json").read_text())
+    assert record["samples"] == 32 * record["steps"] > 0
+    status, said, _ = run_command(*words)
     assert status == 0 and said and "branch" not in said
-    longer = "branches.shapes.seconds=2"
-    status, _, error = run_command(tmp_path, f"start_from={WEIGHTS / 'shapes'}", longer)
+    status, _, error = run_command(*words, "branches.shapes.seconds=2")
     assert status == 1
     assert error.strip() == (
         f"error: out={tmp_path}: holds stages made with other settings; "
         "choose another, or delete it"
     )
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_the_trunk_begins_with_the_networks_of_a_checkpoint_unless_they_are_to_be_fresh(
+    tmp_path: Path, fresh: bool
+) -> None:
+    settings = Settings(seed=20, start_from=str(WEIGHTS / "shapes"), fresh=fresh)
+    adopt_autoencoder(tmp_path, settings)
+    begun, shipped = begin_trunk(tmp_path, settings), load_pipeline("shapes")
+    assert have_same_weights(begun.unet, shipped.unet) != fresh
+    assert have_same_weights(begun.text_encoder, shipped.text_encoder) != fresh
+
+
+def test_without_time_trunk_and_decoder_stay_as_they_are(
+    tmp_path: Path, data: dict[str, torch.Tensor]
+) -> None:
+    kept = AutoencoderRecipe(seconds=0)
+    settings = Settings(seed=0, workers=1, start_from=str(WEIGHTS / "shapes"), polish=kept)
+    adopt_autoencoder(tmp_path, settings)
+    polish_decoder(tmp_path, settings)
+    pipe, shipped = load_pipeline("shapes"), load_pipeline("shapes")
+    polished = AutoencoderKL.from_pretrained(tmp_path / "vae_polished")
+    assert have_same_weights(polished, shipped.vae)
+    record = train_denoiser(pipe, data, Recipe(seconds=0), seed=0, report=lambda line: None)
+    assert record["steps"] == 0 and have_same_weights(pipe.unet, shipped.unet)
+
+
+def have_same_weights(one: Network, other: Network) -> bool:
+    weights = other.state_dict()
+    return all(torch.equal(weights[name], weight) for name, weight in one.state_dict().items())
+
+
+def test_a_lora_is_trained_beside_frozen_weights_and_changes_pictures_as_where_it_was_trained(
+    tmp_path: Path, data: dict[str, torch.Tensor]
+) -> None:
+    pipe, plain = load_pipeline("shapes"), load_pipeline("shapes")
+    add_adapter(pipe, rank=2, seed=0)
+    recipe = Recipe(seconds=1.0, warmup=1, mixed_share=0.4, lora_rank=2)
+    train_denoiser(pipe, data, recipe, seed=0, report=lambda line: None)
+    save_adapter(pipe, tmp_path)
+    assert have_same_weights(plain.text_encoder, pipe.text_encoder)
+    kept = {
+        name.replace("base_layer.", ""): weight
+        for name, weight in pipe.unet.state_dict().items()
+        if "lora" not in name
+    }
+    assert all(torch.equal(kept[name], weight) for name, weight in plain.unet.state_dict().items())
+    loaded = load(WEIGHTS / "shapes", device="cpu", lora=tmp_path)
+
+    def draw(of: Pipeline) -> torch.Tensor:
+        settings = {"num_inference_steps": 2, "output_type": "pt"}
+        drawn: torch.Tensor = asyndm.sample(of, "a red circle", ["red circle"], **settings)
+        return drawn
+
+    pictures = draw(loaded)
+    assert torch.equal(pictures, draw(pipe)) and not torch.equal(pictures, draw(plain))
+
+
+def test_every_training_composes_and_its_settings_are_right() -> None:
+    register()
+    found = {}
+    for path in sorted((CONF / "training").glob("*.yaml")):
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            settings = OmegaConf.to_object(compose("train_shapes", [f"training={path.stem}"]))
+        assert isinstance(settings, Settings)
+        settings.check()
+        found[path.stem] = settings
+    assert set(found["both"].branches) == {"shapes", "shapes_mixed"} and not found["both"].fresh
+    assert found["free"].branches["shapes_free"].slow is Slow.anything
+    assert found["again"].fresh and found["again"].seed > found["both"].seed + 10
+    assert len({of.out for of in found.values()}) == len(found)
+    both, again = found["both"].branches, found["again"].branches
+    assert again["shapes_again"] == both["shapes"]
+    assert again["mixed_again"] == both["shapes_mixed"]
+    free = replace(again["free_again"], slow=Slow.objects)
+    assert free == both["shapes_mixed"]
+    minutes = found["minutes"].branches
+    assert [recipe.seconds for recipe in minutes.values()] == [60, 60, 300, 300, 1200, 1200]
 
 
 @pytest.mark.parametrize(
@@ -211,6 +290,10 @@ def test_all_stages_leave_checkpoints_that_load(tmp_path: Path) -> None:
         ("out=/proc/no", "/proc/no: cannot be written to"),
         ("trunk.seconds=long", "error: trunk.seconds=long: Value 'long'"),
         ("trunk.second=1", "error: trunk.second: no such setting (did you mean trunk.seconds?)"),
+        ("branches.shapes.slow=sky", "branches.shapes.slow=sky: Invalid value 'sky', expected one"),
+        ("trunk.lora_rank=4", "trunk.lora_rank=4: a LoRA is of a branch"),
+        ("autoencoder.seconds=0", "autoencoder.seconds=0.0: must be at least 1"),
+        ("training=long", "training=long: no such choice; choose from again, both, free, minutes"),
         ("foo=1", "error: foo: no such setting; see --cfg job for those there are"),
         ("foo", "error: foo: no setting; give NAME=VALUE"),
         ("out=???", "missing mandatory value: out"),
