@@ -11,7 +11,12 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.engine.merged_files import keep_merged_files
-from experiments.engine.resolvers import choose_for_model, find_embedded, find_steps_within
+from experiments.engine.resolvers import (
+    choose_for_model,
+    find_embedded,
+    find_steps_within,
+    name_checkpoint,
+)
 from experiments.engine.schema import OPEN, SCHEMAS, Config, Processes
 
 PLUGINS = Path(__file__).resolve().parents[1] / "plugins"
@@ -27,6 +32,7 @@ def register() -> None:
     if str(PLUGINS) not in sys.path:
         sys.path.append(str(PLUGINS))
     OmegaConf.register_new_resolver("embedded", find_embedded, replace=True)
+    OmegaConf.register_new_resolver("checkpoint_name", name_checkpoint, replace=True)
     OmegaConf.register_new_resolver("steps_within", find_steps_within, replace=True)
     OmegaConf.register_new_resolver("for_model", choose_for_model, replace=True)
     keep_merged_files()

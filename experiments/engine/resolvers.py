@@ -20,6 +20,12 @@ def find_embedded(name: str) -> str:
     return str(Path(package.origin).parent / "shapes" / "weights" / name)
 
 
+def name_checkpoint(path: str, lora: str | None) -> str:
+    """``${checkpoint_name:${model.path},${model.lora}}``, the last part of where a model lies, or
+    the LoRA that is added to it: so that models that share a choice can be told apart."""
+    return Path(lora or path).name.removesuffix(".safetensors")
+
+
 def find_steps_within(*rows: Any, _root_: DictConfig, _parent_: Container) -> int | str:
     """``${steps_within:40}``, the most steps whose forecast is within so many rows of the network
     for each picture, by the run's own guidance, mask and solver: see

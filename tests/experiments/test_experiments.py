@@ -50,6 +50,7 @@ FEW = {
         "guidance.guidance_scale=2",
         "mask=none,things,planted/ahead",
     ],
+    "networks": ["model.path=${embedded:shapes_mixed}", "mask=none,things,planted/ahead"],
     "regions_things": ["model=shapes", "guidance.guidance_scale=2"],
     "regions_equal_cost": ["seed=180000", "model=shapes", "guidance.guidance_scale=2"],
 }
@@ -57,6 +58,7 @@ FEW = {
 METHODS: dict[str, set[str]] = {
     "metric_study": set(),
     "rivals_counted": set(),
+    "networks": {"ThingsMask", "PlantedMask"},
     "regions": {"ThingsMask", "PlantedMask"},
     "regions_things": {"ThingsMask"},
     "regions_equal_cost": set(),

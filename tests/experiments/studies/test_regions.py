@@ -3,58 +3,23 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from asyndm.errors import UserError
-from asyndm.shapes.planted import PlantedMask
 from evaluation.choices import CONF
 from evaluation.runs.folder import Run, find_runs, read_run
 from evaluation.statistics import holm, permutation_p
 from experiments.engine.sweep import plan_sweep
-from experiments.studies.regions import ARMS, CLAIMS, Claim, format_plan, judge_claims, main
-from tests.written_runs import ASYNDM, DM, Counts, Method, make_method, write_run
+from experiments.studies.planned import ARMS, Claim, format_plan, judge_claims
+from experiments.studies.regions import CLAIMS, main
+from tests.experiments.studies.arms import AHEAD, PLANTED, THINGS, write_arm
+from tests.written_runs import ASYNDM, DM, make_method
 
 PLAN = CONF.parent / "experiments" / "results" / "regions" / "plan.md"
-THINGS = make_method("ThingsMask", "Quadratic", threshold=2.0)
-PLANTED = {**THINGS, "mask": {"_target_": "asyndm.shapes.planted.PlantedMask"}}
-AHEAD = {**PLANTED, "mask": {**PLANTED["mask"], "ahead": True}}
-TOLD = {"label": PlantedMask.label, "bends": True}
 NONE = [0.0, 0.0, 1.0, 0.0, 1.0, 0.0]
-
-
-def write(
-    root: Path,
-    name: str,
-    right: Sequence[float],
-    method: Method,
-    model: str = "shapes_mixed",
-    scale: float = 2.0,
-    steps: int = 20,
-    seed: int = 0,
-    counts: Sequence[Counts] | None = None,
-) -> None:
-    """A run of six prompts under a method of the plan."""
-    record: dict[str, Any] = {
-        "config": {"model": {"name": model}, "prompt_set": {"name": "shapes"}}
-    }
-    if "planted" in method["mask"]["_target_"]:
-        record["choices"] = {"mask": TOLD}
-    write_run(
-        root,
-        f"{name}-{model}-{scale:g}-{seed}",
-        right,
-        method,
-        record=record,
-        counts=counts or [(0, 0)] * len(right),
-        num_inference_steps=steps,
-        seed=seed,
-        guidance={"guidance_scale": scale, "negative_prompt": None},
-    )
 
 
 def write_all(root: Path) -> None:
@@ -62,13 +27,13 @@ def write_all(root: Path) -> None:
     for model in ("shapes", "shapes_mixed"):
         for scale in (2.0, 5.0):
             for seed in (0, 7):
-                write(root, "none", NONE, DM, model, scale, seed=seed)
-                write(root, "none40", NONE[::-1], DM, model, scale, 40, seed)
+                write_arm(root, "none", NONE, DM, model, scale, seed=seed)
+                write_arm(root, "none40", NONE[::-1], DM, model, scale, 40, seed)
                 more = [(1, 0)] * 3 + [(0, 2)] * 3
-                write(root, "things", [1] * 6, THINGS, model, scale, seed=seed, counts=more)
-            write(root, "dynamic", [0, 0, 0, 0, 1, 1], ASYNDM, model, scale)
-            write(root, "planted", [1, 1, 1, 1, 1, 0], PLANTED, model, scale)
-            write(root, "ahead", [1, 0, 0, 0, 0, 0], AHEAD, model, scale)
+                write_arm(root, "things", [1] * 6, THINGS, model, scale, seed=seed, counts=more)
+            write_arm(root, "dynamic", [0, 0, 0, 0, 1, 1], ASYNDM, model, scale)
+            write_arm(root, "planted", [1, 1, 1, 1, 1, 0], PLANTED, model, scale)
+            write_arm(root, "ahead", [1, 0, 0, 0, 0, 0], AHEAD, model, scale)
 
 
 def read(root: Path) -> list[Run]:
@@ -77,7 +42,7 @@ def read(root: Path) -> list[Run]:
 
 def test_each_claim_is_of_its_own_methods_and_pairs(tmp_path: Path) -> None:
     write_all(tmp_path)
-    found = judge_claims(read(tmp_path))
+    found = judge_claims(read(tmp_path), CLAIMS)
     assert [of.claim for of in found] == list(CLAIMS)
     by_name = {
         (of.claim.model, of.claim.guidance, of.claim.first, of.claim.second): of for of in found
@@ -102,8 +67,8 @@ def test_each_claim_is_of_its_own_methods_and_pairs(tmp_path: Path) -> None:
 
 
 def test_a_difference_to_the_other_side_counts_for_nothing(tmp_path: Path) -> None:
-    write(tmp_path, "none", [1] * 6, DM)
-    write(tmp_path, "dynamic", NONE, ASYNDM)
+    write_arm(tmp_path, "none", [1] * 6, DM)
+    write_arm(tmp_path, "dynamic", NONE, ASYNDM)
     worse = Claim("shapes_mixed", 2, "dynamic", "none", -1, 6)
     found = judge_claims(read(tmp_path), [worse, replace(worse, sign=1), replace(worse, sign=0)])
     assert [of.p for of in found] == [2.0**-4, 1.0, 2.0**-3]
@@ -113,7 +78,7 @@ def test_a_difference_to_the_other_side_counts_for_nothing(tmp_path: Path) -> No
 def test_the_command_tells_nothing_before_all_are_there(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write(tmp_path / "runs", "none", NONE, DM)
+    write_arm(tmp_path / "runs", "none", NONE, DM)
     assert main([str(tmp_path / "runs")]) == 1
     said = capsys.readouterr()
     assert (
@@ -135,16 +100,16 @@ def test_the_command_tells_nothing_before_all_are_there(
 
 
 def test_two_kinds_of_the_same_method_are_not_taken_for_one(tmp_path: Path) -> None:
-    write(tmp_path, "none", NONE, DM)
-    write(tmp_path, "dynamic", NONE, ASYNDM)
-    write(tmp_path, "other", NONE, make_method("DynamicMask", "Quadratic", 0.7, threshold=1.0))
+    write_arm(tmp_path, "none", NONE, DM)
+    write_arm(tmp_path, "dynamic", NONE, ASYNDM)
+    write_arm(tmp_path, "other", NONE, make_method("DynamicMask", "Quadratic", 0.7, threshold=1.0))
     with pytest.raises(UserError, match="2 kinds of runs of dynamic on shapes_mixed at guidance 2"):
         judge_claims(read(tmp_path), [Claim("shapes_mixed", 2, "dynamic", "none", -1, 6)])
 
 
 def test_the_plan_says_what_the_experiments_make(capsys: pytest.CaptureFixture[str]) -> None:
-    assert format_plan() in PLAN.read_text()
-    assert main(["--plan"]) == 0 and capsys.readouterr().out == format_plan()
+    assert format_plan(CLAIMS) in PLAN.read_text()
+    assert main(["--plan"]) == 0 and capsys.readouterr().out == format_plan(CLAIMS)
     pairs: dict[tuple[str, float, str, str, int], int] = {}
     for name in ("regions", "regions_things", "regions_equal_cost"):
         for plan in plan_sweep([f"experiment={name}"]):
