@@ -43,9 +43,14 @@ FEWER = {
     "experiments.studies.checker_accuracy": "--pictures 2",
     "experiments.studies.evaluator_accuracy": "--pictures 1",
 }
+TRAININGS = ("free", "again", "minutes")
 ELSEWHERE = {
     "python -m experiments.training.shapes": (
         "experiments/training/test_shapes.py::test_all_stages_leave_checkpoints_that_load"
+    ),
+    **dict.fromkeys(
+        (f"python -m experiments.training.shapes training={name}" for name in TRAININGS),
+        "experiments/training/test_shapes.py::test_every_training_composes_and_its_settings_are_right",
     ),
     "python -m experiments.training.evaluators": (
         "experiments/training/test_evaluators.py::test_a_short_training_makes_evaluators_that_load"
