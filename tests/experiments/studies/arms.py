@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from asyndm.shapes.planted import PlantedMask
 from tests.written_runs import Counts, Method, make_method, write_run
@@ -27,7 +28,9 @@ def write_arm(
     counts: Sequence[Counts] | None = None,
 ) -> None:
     """A run of six prompts under a method of the plan."""
-    record = {"config": {"model": {"name": model}, "prompt_set": {"name": "shapes"}}}
+    record: dict[str, Any] = {
+        "config": {"model": {"name": model}, "prompt_set": {"name": "shapes"}}
+    }
     if "planted" in method["mask"]["_target_"]:
         record["choices"] = {"mask": TOLD}
     write_run(

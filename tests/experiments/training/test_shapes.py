@@ -244,8 +244,9 @@ def test_a_lora_is_trained_beside_frozen_weights_and_changes_pictures_as_where_i
     loaded = load(WEIGHTS / "shapes", device="cpu", lora=tmp_path)
 
     def draw(of: Pipeline) -> torch.Tensor:
-        settings = {"num_inference_steps": 2, "output_type": "pt"}
-        drawn: torch.Tensor = asyndm.sample(of, "a red circle", ["red circle"], **settings)
+        drawn: torch.Tensor = asyndm.sample(
+            of, "a red circle", ["red circle"], num_inference_steps=2, output_type="pt"
+        )
         return drawn
 
     pictures = draw(loaded)
