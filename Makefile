@@ -2,6 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
+ALL := -e '.[checker,lora]' --group all
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 export HF_HUB_OFFLINE ?= 1
 
@@ -22,8 +23,10 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV) || \
 		{ rm -rf $(VENV); echo "error: no virtual environment:" \
 			"on Debian, apt install python3-venv, then repeat"; exit 1; }
-	$(PIP) pip  # one that knows --group
-	$(PIP) -e '.[checker,lora]' --group all
+	$(PIP) uv
+	@# quicker; but what only pip's own settings know of, only pip finds
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt --compile-bytecode \
+		$(ALL) 2>/dev/null || { $(PIP) pip && $(PIP) $(ALL); }
 	@touch $(STAMP)
 
 .PHONY: demo

@@ -31,6 +31,7 @@ GENEVAL, REFERENCE = 553, 160
 """Prompts of GenEval's list and of the reference implementation's."""
 SMALL = ["limit=2", "images_per_prompt=1", "num_inference_steps=2", "batch_size=2"]
 FEW = {
+    "comparison": ["model=shapes_mixed"],
     "steps": ["num_inference_steps=1,2"],
     "curves": ["curve.concavity=0.5"],
     "threshold": ["mask_threshold=1,2"],
