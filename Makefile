@@ -14,7 +14,7 @@ help:  ## what can be made
 		awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 .PHONY: setup
-setup: $(STAMP)  ## create .venv and install everything, pinned (about 3 minutes, 6 GB)
+setup: $(STAMP)  ## create .venv and install everything, pinned (1 to 3 minutes, 6 GB)
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -45,7 +45,7 @@ lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/mypy
 
 .PHONY: test
-test: lint  ## lint and all tests, on all cores (12 minutes on two)
+test: lint  ## lint and all tests, on all cores (8 minutes on two)
 	$(BIN)/python -m pytest
 
 .PHONY: test-fast

@@ -31,6 +31,7 @@ settings.load_profile("untimed")
 LONG = (
     *("docs", "experiments/engine/test_workers.py", "experiments/test_faults.py"),
     *("library/networks", "library/guidance", "experiments", "parity"),
+    *("library/test_sampler.py", "library/test_compiled.py"),
 )
 """Files and folders that take longest. They are begun first, so that all cores end together, and
 left out by ``--fast``."""
