@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from tests.experiments.metrics import Slow
+
 
 def on_network(act: Callable[[int, Any], Any]) -> None:
     """Calls `act` with the number of each evaluation of a denoising network and its output, which
@@ -25,6 +27,13 @@ def on_network(act: Callable[[int, Any], Any]) -> None:
         return act(count, output)
 
     torch.nn.modules.module.register_module_forward_hook(hook)
+
+
+def linger(evaluations: int) -> None:
+    """From then on the network and the metric take so long that there is time for what is to come,
+    however busy the machine."""
+    Slow.pause = 1.0
+    on_network(lambda count, output: time.sleep(0.25) if count > evaluations else None)
 
 
 def raise_after(evaluations: int) -> None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 from PIL.Image import Image
@@ -36,6 +37,8 @@ class Counting(Brightness):
 class Slow(Brightness):
     """The same, at leisure: there is time to interrupt it."""
 
+    pause: ClassVar[float] = 0.1
+
     def score(self, images: Sequence[Image], prompts: Sequence[Prompt]) -> list[Score]:
-        time.sleep(0.1)
+        time.sleep(self.pause)
         return super().score(images, prompts)

@@ -26,6 +26,7 @@ from experiments.status import main as status
 from tests.experiments import breaking
 from tests.experiments.breaking import (
     limit_memory,
+    linger,
     obey_permissions,
     overflow,
     raise_after,
@@ -139,7 +140,8 @@ def test_signals(
     where: str,
     reached: Callable[[Path], bool],
 ) -> None:
-    process = fault.run_broken()
+    lasting = IMAGES if where == "scoring" else 3
+    process = fault.run_broken(hook=partial(linger, lasting * STEPS))
     folder = fault.wait_until(reached)
     process.send_signal(sent)
     _, error = process.communicate(timeout=180)
@@ -153,7 +155,7 @@ def test_signals(
 
 
 def test_a_killed_run_is_stale(fault: Fault, capsys: pytest.CaptureFixture[str]) -> None:
-    process = fault.run_broken()
+    process = fault.run_broken(hook=partial(linger, 3 * STEPS))
     folder = fault.wait_until(has_some_images)
     capsys.readouterr()
     assert status([str(fault.lab.runs)]) == 1 and "  running  " in capsys.readouterr().out
@@ -202,7 +204,11 @@ def test_a_full_disk(fault: Fault, kilobytes: int) -> None:
     now="is found; what is not there is refused in one line before anything is sampled",
 )
 def test_a_folder_that_becomes_unwritable(fault: Fault) -> None:
-    process = fault.run_broken(hook=obey_permissions)
+    def obey_at_leisure() -> None:
+        obey_permissions()
+        linger(3 * STEPS)
+
+    process = fault.run_broken(hook=obey_at_leisure)
     folder = fault.wait_until(has_some_images)
     (folder / "images").chmod(0o555)
     _, error = process.communicate(timeout=180)
