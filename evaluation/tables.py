@@ -242,10 +242,10 @@ def _make_row(
         "seeds": len({key[2] for key in shown}),
     }
     strata = _find_strata(cell, part)
-    row |= _make_interval_cells(SCORE, mean_over(scores, strata) if scores else None)
+    row |= make_interval_cells(SCORE, mean_over(scores, strata) if scores else None)
     row["best"] = False
     pair = compare_pairs(scores, other.get(SCORE, {}), strata)
-    row |= _make_interval_cells("difference", pair.difference if pair else None)
+    row |= make_interval_cells("difference", pair.difference if pair else None)
     wins, losses = (pair.wins, pair.losses) if pair else (None, None)
     if not row["higher_is_better"]:
         wins, losses = losses, wins
@@ -272,7 +272,7 @@ def _make_count_cells(name: str, own: Opinion, other: Opinion, strata: Strata) -
         pair = None
     if found and math.isfinite(found.low):  # below 20 prompts Student's t knows no floor
         found = replace(found, low=max(0.0, found.low))
-    return _make_interval_cells(mean, found) | _make_interval_cells(
+    return make_interval_cells(mean, found) | make_interval_cells(
         difference, pair.difference if pair else None
     )
 
@@ -282,7 +282,8 @@ def name_count_columns(name: str) -> tuple[str, str]:
     return f"{name}_per_image", f"{name}_difference"
 
 
-def _make_interval_cells(name: str, interval: Interval | None) -> TableRow:
+def make_interval_cells(name: str, interval: Interval | None) -> TableRow:
+    """The columns of an interval: ``name``, and its ends ``name_low`` and ``name_high``."""
     values = (interval.mean, interval.low, interval.high) if interval else (None, None, None)
     return dict(zip(_list_interval_columns(name), values, strict=True))
 

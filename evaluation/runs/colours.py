@@ -9,6 +9,11 @@ RIGHT, WRONG, UNKNOWN = BLUE, VERMILLION, GREY
 """What a picture is said to be, in its frame."""
 
 
+def choose_frame(right: bool | None) -> str:
+    """The colour of a picture's frame; None: nothing is known of it."""
+    return UNKNOWN if right is None else RIGHT if right else WRONG
+
+
 def to_rgb(colour: str) -> tuple[int, int, int]:
     """ "#0072b2" -> (0, 114, 178)."""
     red, green, blue = bytes.fromhex(colour.removeprefix("#"))

@@ -11,13 +11,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from evaluation.runs import colours
-from evaluation.runs.colours import to_rgb
+from evaluation.runs.colours import choose_frame, to_rgb
 from evaluation.runs.traces import Trace
 
 CELL, GAP, LINE = 144, 10, 13
 INK, PAPER = (32, 32, 32), (255, 255, 255)
-RIGHT, WRONG, UNKNOWN = map(to_rgb, (colours.RIGHT, colours.WRONG, colours.UNKNOWN))
 
 
 def _load_greek_font() -> ImageFont.FreeTypeFont:
@@ -47,7 +45,7 @@ def compose_grid(
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=11)
     for i, (image, lines, mark) in enumerate(zip(images, wrapped, right, strict=True)):
         x, y = GAP + i % columns * (CELL + GAP), GAP + i // columns * height
-        frame = UNKNOWN if mark is None else RIGHT if mark else WRONG
+        frame = to_rgb(choose_frame(mark))
         draw.rectangle((x - 3, y - 3, x + CELL + 2, y + CELL + 2), fill=frame)
         canvas.paste(_fit(image), (x, y))
         for j, line in enumerate(lines):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from asyndm.errors import UserError
 from evaluation.cells import METHOD
 from evaluation.labels import read_labels
-from evaluation.runs.colours import RIGHT, UNKNOWN, WRONG
+from evaluation.runs.colours import choose_frame
 from evaluation.runs.folder import Run
 from evaluation.runs.traces import read_trace
 from experiments.figures.lines import format_facts
@@ -103,7 +103,7 @@ def draw_figure(runs: Sequence[Run], count: int = 3) -> Figure:
 
 
 def _draw_shot(sheet: Sheet, shot: Shot, x: float, y: float, side: float) -> None:
-    frame = UNKNOWN if shot.right is None else RIGHT if shot.right else WRONG
+    frame = choose_frame(shot.right)
     sheet.picture(open_picture(shot.run, shot.image), x, y, side, frame)
     way = read_trace(find_trace_file(shot.run, shot.image))
     mask = way.masks[round((len(way.masks) - 1) / 3)]

@@ -17,7 +17,7 @@ from asyndm.masks import DynamicMask, GlobalMask, NoMask
 from asyndm.solvers import DDIM
 from evaluation.cells import PAIRING, SeededPrompt
 from evaluation.labels import MethodLabel, read_labels, read_prompt_ids
-from evaluation.runs.colours import RIGHT, UNKNOWN, WRONG
+from evaluation.runs.colours import RIGHT, WRONG, choose_frame
 from evaluation.runs.folder import Run
 from evaluation.runs.rows import ImageRow, ScoreRow
 from evaluation.runs.traces import SUBJECTS, read_trace
@@ -230,7 +230,7 @@ def draw_title(sheet: Sheet, shot: Shot, y: float) -> None:
 
 
 def _draw_shot(sheet: Sheet, shot: Shot, x: float, y: float) -> None:
-    frame = UNKNOWN if shot.right is None else RIGHT if shot.right else WRONG
+    frame = choose_frame(shot.right)
     sheet.picture(open_picture(shot.run, shot.image), x, y, SIDE, frame, 2.6)
     way = read_trace(find_trace_file(shot.run, shot.image))
     last = len(way.steps) - 1

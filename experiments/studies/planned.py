@@ -14,11 +14,10 @@ from evaluation.cells import SCORE, Cell, collect_cells
 from evaluation.commands import Parser
 from evaluation.metrics.exact import Exact
 from evaluation.runs.files import write_bytes
-from evaluation.runs.folder import Run
 from evaluation.runs.rows import COUNTS
 from evaluation.statistics import Comparison, Interval, compare_pairs, find_one_sided_p, holm
 from evaluation.table_text import to_csv, to_markdown
-from evaluation.tables import TableRow, name_count_columns
+from evaluation.tables import TableRow, make_interval_cells, name_count_columns
 from experiments.engine.selection import read_runs, select_folders
 
 STEPS = 20
@@ -95,10 +94,11 @@ class Finding:
     counts: dict[str, Interval | None]
 
 
-def judge_claims(runs: Iterable[Run], claims: Sequence[Claim], remedy: str = "") -> list[Finding]:
+def judge_claims(cells: Sequence[Cell], claims: Sequence[Claim], remedy: str = "") -> list[Finding]:
     """What came of each claim.
 
     Args:
+        cells: of all runs.
         claims: of one question: those with a direction are corrected together.
         remedy: how runs that are not there are made.
 
@@ -106,7 +106,6 @@ def judge_claims(runs: Iterable[Run], claims: Sequence[Claim], remedy: str = "")
         UserError: a method of the plan has no runs, or several that cannot be told apart; or two
             have no pictures in common.
     """
-    cells = collect_cells(runs)
     made = [_compare(cells, claim, remedy) for claim in claims]
     ps = [
         find_one_sided_p(pair, claim.sign) if claim.sign else pair.p
@@ -175,7 +174,7 @@ def _make_row(finding: Finding) -> TableRow:
         "guidance": f"{claim.guidance:g}",
         "expected": _spell(claim),
         "pairs": pair.difference.n,
-        **_list_ends("difference", pair.difference),
+        **make_interval_cells("difference", pair.difference),
         "wins": pair.wins,
         "ties": pair.difference.n - pair.wins - pair.losses,
         "losses": pair.losses,
@@ -183,17 +182,12 @@ def _make_row(finding: Finding) -> TableRow:
         "p_holm": finding.p_holm,
     }
     for name, interval in finding.counts.items():
-        row |= _list_ends(name_count_columns(name)[1], interval)
+        row |= make_interval_cells(name_count_columns(name)[1], interval)
     return row
 
 
 def _spell(claim: Claim) -> str:
     return f"{claim.first} {SIGNS[claim.sign]} {claim.second}"
-
-
-def _list_ends(name: str, of: Interval | None) -> TableRow:
-    values = (of.mean, of.low, of.high) if of else (None, None, None)
-    return dict(zip((name, f"{name}_low", f"{name}_high"), values, strict=True))
 
 
 def format_findings(findings: Sequence[Finding]) -> str:
@@ -251,9 +245,9 @@ class Study:
             return 0
         if not chosen.runs:
             raise UserError(f"no runs; name their folder, as in runs/{self.name.split('.')[-1]}")
-        runs = list(read_runs(select_folders(chosen.runs)[0]))
+        cells = collect_cells(read_runs(select_folders(chosen.runs)[0]))
         found = {
-            question: judge_claims(runs, claims, self.remedy)
+            question: judge_claims(cells, claims, self.remedy)
             for question, claims in self.questions.items()
         }
         text = _join({question: format_findings(of) for question, of in found.items()})

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from evaluation.runs import sheets as pictures
+from evaluation.runs.colours import RIGHT, UNKNOWN, WRONG, to_rgb
 from evaluation.runs.traces import SUBJECTS, make_trace
 
 RED = Image.new("RGB", (16, 16), (255, 0, 0))
@@ -24,9 +25,7 @@ def test_a_grid_frames_what_is_right_and_wrong() -> None:
     assert find_colours(canvas) >= {
         (255, 0, 0),
         (0, 0, 255),
-        pictures.RIGHT,
-        pictures.WRONG,
-        pictures.UNKNOWN,
+        *map(to_rgb, (RIGHT, WRONG, UNKNOWN)),
     }
     corner = np.asarray(canvas)[
         pictures.GAP : pictures.GAP + pictures.CELL, pictures.GAP : pictures.GAP + pictures.CELL

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from asyndm.errors import UserError
+from evaluation.cells import Cell, collect_cells
 from evaluation.choices import CONF
-from evaluation.runs.folder import Run, find_runs, read_run
+from evaluation.runs.folder import find_runs, read_run
 from evaluation.statistics import holm, permutation_p
 from experiments.engine.sweep import plan_sweep
 from experiments.studies.planned import ARMS, Claim, format_plan, judge_claims
@@ -36,8 +37,8 @@ def write_all(root: Path) -> None:
             write_arm(root, "ahead", [1, 0, 0, 0, 0, 0], AHEAD, model, scale)
 
 
-def read(root: Path) -> list[Run]:
-    return [read_run(folder) for folder in find_runs([root])]
+def read(root: Path) -> list[Cell]:
+    return collect_cells(read_run(folder) for folder in find_runs([root]))
 
 
 def test_each_claim_is_of_its_own_methods_and_pairs(tmp_path: Path) -> None:
